@@ -1,0 +1,191 @@
+//! Flex: the slice kernels of `multibit`, in place where the buffers are not shared.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use burn_core::backend::tensor::{FloatTensor, IntTensor};
+use burn_core::tensor::{DType, Shape, TensorData};
+use burn_flex::{Flex, FlexTensor};
+use multibit::PackedWeight;
+use multibit::cpu::{self, Conv2dOptions};
+use multibit::fit::{self, GroupsMut, MomentsMut, StepParams};
+
+use crate::ops::{AlqOps, WeightLayout, WeightState};
+
+/// A contiguous tensor whose storage is exactly its elements.
+fn own(tensor: FlexTensor, dtype: DType) -> FlexTensor {
+    assert_eq!(tensor.dtype(), dtype, "ALQ on Flex computes with {dtype:?}");
+    tensor.to_contiguous()
+}
+
+fn float(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape))
+}
+
+/// The gradient cut into groups.
+fn group(grad: &FlexTensor, layout: &WeightLayout) -> Vec<f32> {
+    let grad = own(grad.clone(), DType::F32);
+    let mut grouped = alloc::vec![0.0; grad.layout().num_elements()];
+    layout
+        .grouping
+        .gather(&layout.shape, grad.storage::<f32>(), &mut grouped);
+    grouped
+}
+
+/// The new weight in its own layout.
+fn ungroup(grouped: &[f32], layout: &WeightLayout) -> FlexTensor {
+    let mut weight = alloc::vec![0.0; grouped.len()];
+    layout.grouping.scatter(&layout.shape, grouped, &mut weight);
+    let len = weight.len();
+    float(weight, [len])
+}
+
+/// Runs a kernel on the slices of a state.
+fn with_slices<T>(
+    state: WeightState<Flex>,
+    layout: &WeightLayout,
+    kernel: impl FnOnce(&mut GroupsMut<'_>, &mut MomentsMut<'_>) -> T,
+) -> (WeightState<Flex>, T) {
+    let max_bits = state.coordinates.layout().shape()[1];
+    let mut codes = own(state.codes, DType::U8);
+    let mut widths = own(state.widths, DType::U8);
+    let mut floats = [
+        state.coordinates,
+        state.m,
+        state.v,
+        state.v_max,
+        state.m_alpha,
+        state.v_alpha,
+        state.v_max_alpha,
+    ]
+    .map(|tensor| own(tensor, DType::F32));
+    let [coordinates, m, v, v_max, m_alpha, v_alpha, v_max_alpha] = &mut floats;
+    let mut groups = GroupsMut {
+        len: layout.grouping.len(),
+        max_bits,
+        codes: codes.storage_mut(),
+        coordinates: coordinates.storage_mut(),
+        widths: widths.storage_mut(),
+    };
+    let mut moments = MomentsMut {
+        m: m.storage_mut(),
+        v: v.storage_mut(),
+        v_max: v_max.storage_mut(),
+        m_alpha: m_alpha.storage_mut(),
+        v_alpha: v_alpha.storage_mut(),
+        v_max_alpha: v_max_alpha.storage_mut(),
+    };
+    let result = kernel(&mut groups, &mut moments);
+    let [coordinates, m, v, v_max, m_alpha, v_alpha, v_max_alpha] = floats;
+    let state = WeightState {
+        codes,
+        coordinates,
+        widths,
+        m,
+        v,
+        v_max,
+        m_alpha,
+        v_alpha,
+        v_max_alpha,
+    };
+    (state, result)
+}
+
+impl AlqOps for Flex {
+    fn alq_basis(
+        state: WeightState<Self>,
+        grad: FloatTensor<Self>,
+        layout: WeightLayout,
+        params: StepParams,
+    ) -> (WeightState<Self>, FloatTensor<Self>) {
+        let grad = group(&grad, &layout);
+        let mut weight = alloc::vec![0.0; grad.len()];
+        let (state, ()) = with_slices(state, &layout, |groups, moments| {
+            fit::basis(groups, moments, None, &grad, &params, &mut weight);
+        });
+        (state, ungroup(&weight, &layout))
+    }
+
+    fn alq_ste(
+        state: WeightState<Self>,
+        latent: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        layout: WeightLayout,
+        params: StepParams,
+    ) -> (WeightState<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let grad = group(&grad, &layout);
+        let mut weight = alloc::vec![0.0; grad.len()];
+        let mut latent = own(latent, DType::F32);
+        let (state, ()) = with_slices(state, &layout, |groups, moments| {
+            let latent = latent.storage_mut();
+            fit::ste(groups, moments, latent, &grad, &params, &mut weight);
+        });
+        (state, latent, ungroup(&weight, &layout))
+    }
+
+    fn alq_coordinate(
+        state: WeightState<Self>,
+        grad: FloatTensor<Self>,
+        layout: WeightLayout,
+        params: StepParams,
+    ) -> (WeightState<Self>, FloatTensor<Self>) {
+        let grad = group(&grad, &layout);
+        let mut weight = alloc::vec![0.0; grad.len()];
+        let (state, ()) = with_slices(state, &layout, |groups, moments| {
+            fit::coordinate(groups, moments, &grad, &params, &mut weight);
+        });
+        (state, ungroup(&weight, &layout))
+    }
+
+    fn alq_importance(
+        state: WeightState<Self>,
+        grad: FloatTensor<Self>,
+        layout: WeightLayout,
+        params: StepParams,
+    ) -> (WeightState<Self>, FloatTensor<Self>) {
+        let grad = group(&grad, &layout);
+        let (state, (delta, dims)) = with_slices(state, &layout, |groups, moments| {
+            let dims = [groups.widths.len(), groups.max_bits];
+            let mut delta = alloc::vec![0.0; dims[0] * dims[1]];
+            fit::importance(groups, moments, &grad, &params, &mut delta);
+            (delta, dims)
+        });
+        (state, float(delta, dims))
+    }
+
+    fn alq_drop(
+        state: WeightState<Self>,
+        drop: IntTensor<Self>,
+        layout: WeightLayout,
+    ) -> (WeightState<Self>, FloatTensor<Self>) {
+        let drop = own(drop, DType::U8);
+        let drop: Vec<bool> = drop.storage::<u8>().iter().map(|&mark| mark != 0).collect();
+        let mut weight = alloc::vec![0.0; layout.shape.iter().product()];
+        let (state, ()) = with_slices(state, &layout, |groups, moments| {
+            fit::drop_coordinates(groups, moments, &drop, &mut weight);
+        });
+        (state, ungroup(&weight, &layout))
+    }
+
+    fn alq_linear(input: FloatTensor<Self>, weight: Arc<PackedWeight>) -> FloatTensor<Self> {
+        let input = own(input, DType::F32);
+        let batch = input.layout().shape()[0];
+        let d_out = weight.shape()[1];
+        let mut output = alloc::vec![0.0; batch * d_out];
+        cpu::linear(input.storage(), batch, &weight, None, &mut output);
+        float(output, [batch, d_out])
+    }
+
+    fn alq_conv2d(
+        input: FloatTensor<Self>,
+        weight: Arc<PackedWeight>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self> {
+        let input = own(input, DType::F32);
+        let dims = input.layout().shape().dims::<4>();
+        let shape = cpu::conv2d_output_shape(dims, weight.shape(), &options);
+        let mut output = alloc::vec![0.0; shape.iter().product()];
+        cpu::conv2d(input.storage(), dims, &weight, None, &options, &mut output);
+        float(output, shape)
+    }
+}

@@ -1,0 +1,433 @@
+//! Packed ↔ burnpack file, versioned and checked. `FORMAT.md` describes the file byte by byte.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::string::{String, ToString};
+use std::sync::Arc;
+use std::vec::Vec;
+
+use burn_core::tensor::{Bytes, DType, TensorData};
+use burn_pack::{Reader, Scalar, Tensor, Writer};
+use multibit::{DecodeError, Grouping, GroupingError, PackedWeight};
+use serde::{Deserialize, Serialize};
+
+use crate::pack::PackedModel;
+
+/// The version of the layout that this crate writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+const MAGIC: &str = "burn-alq";
+const DIRECTORY: &str = "burn-alq.directory";
+const CHECKSUM: &str = "burn-alq.directory.crc32";
+
+/// What the file holds, as JSON in the container's metadata.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Directory {
+    format: String,
+    version: u32,
+    weights: Vec<WeightEntry>,
+    tensors: Vec<TensorEntry>,
+    config: BTreeMap<String, String>,
+}
+
+/// The version alone, so that a file of a newer layout is refused for its version.
+#[derive(Debug, Deserialize)]
+struct Header {
+    format: String,
+    version: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WeightEntry {
+    path: String,
+    shape: Vec<usize>,
+    axes: Vec<usize>,
+    len: usize,
+    coordinates: usize,
+    width_bits: u8,
+    crc32: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TensorEntry {
+    path: String,
+    crc32: u32,
+}
+
+/// Why a packed model could not be written or read.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FileError {
+    /// The file could not be read.
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The container could not be written, or is damaged.
+    Container {
+        /// The file.
+        file: PathBuf,
+        /// What the container says.
+        source: burn_pack::Error,
+    },
+    /// A burnpack file, but not a packed model.
+    NotPacked {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Written by a newer layout.
+    Version {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// The directory is damaged.
+    Directory {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor of the directory is missing, or one is there that the directory lacks.
+    Tensor {
+        /// The file.
+        file: PathBuf,
+        /// Path of the tensor in the model.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor's bytes do not have the checksum of the directory.
+    Checksum {
+        /// The file.
+        file: PathBuf,
+        /// Path of the tensor in the model.
+        path: String,
+    },
+    /// A weight's grouping does not fit its shape.
+    Grouping {
+        /// The file.
+        file: PathBuf,
+        /// Path of the weight in the model.
+        path: String,
+        /// What does not fit.
+        source: GroupingError,
+    },
+    /// A weight's sections do not decode.
+    Weight {
+        /// The file.
+        file: PathBuf,
+        /// Path of the weight in the model.
+        path: String,
+        /// What is wrong with them.
+        source: DecodeError,
+    },
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { file, source } => write!(f, "{}: {source}", file.display()),
+            Self::Container { file, source } => write!(f, "{}: {source}", file.display()),
+            Self::NotPacked { file } => write!(
+                f,
+                "{} is not a packed model; pack one with PackedModel::pack",
+                file.display()
+            ),
+            Self::Version { file, found } => write!(
+                f,
+                "{} has format version {found}, but this program reads up to {FORMAT_VERSION}; \
+                 update burn-alq",
+                file.display()
+            ),
+            Self::Directory { file, reason } => {
+                write!(f, "{}: damaged directory: {reason}", file.display())
+            }
+            Self::Tensor { file, path, reason } => {
+                write!(f, "{}: {path}: {reason}", file.display())
+            }
+            Self::Checksum { file, path } => write!(
+                f,
+                "{}: {path}: wrong checksum, the file is damaged",
+                file.display()
+            ),
+            Self::Grouping { file, path, source } => {
+                write!(f, "{}: {path}: {source}", file.display())
+            }
+            Self::Weight { file, path, source } => {
+                write!(f, "{}: {path}: {source}", file.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for FileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Container { source, .. } => Some(source),
+            Self::Grouping { source, .. } => Some(source),
+            Self::Weight { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// One weight's sections in the order of the file: coordinates, bases, widths.
+fn encode(weight: &PackedWeight) -> Vec<u8> {
+    let coordinates = weight.coordinates().iter().flat_map(|a| a.to_le_bytes());
+    let mut bytes: Vec<u8> = coordinates.collect();
+    bytes.extend(weight.encode_bases());
+    bytes.extend(weight.encode_widths());
+    bytes
+}
+
+impl PackedModel {
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// If the container cannot hold the model.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, burn_pack::Error> {
+        Ok(self.writer().into_bytes()?.to_vec())
+    }
+
+    /// Writes the model to a file, whole or not at all: to a scratch file beside it, then renamed.
+    ///
+    /// # Errors
+    /// If the file cannot be written; what was there before is kept.
+    pub fn save(&self, file: impl AsRef<Path>) -> Result<(), FileError> {
+        let file = file.as_ref();
+        self.writer()
+            .auto_extension(false)
+            .write_to_file(file)
+            .map_err(|source| FileError::Container {
+                file: file.to_path_buf(),
+                source,
+            })
+    }
+
+    fn writer(&self) -> Writer {
+        let mut directory = Directory {
+            format: MAGIC.to_string(),
+            version: FORMAT_VERSION,
+            weights: Vec::new(),
+            tensors: Vec::new(),
+            config: self.config.clone(),
+        };
+        let mut tensors = Vec::new();
+        for (path, weight) in &self.weights {
+            let bytes = encode(weight);
+            directory.weights.push(WeightEntry {
+                path: path.clone(),
+                shape: weight.shape().to_vec(),
+                axes: weight.grouping().axes().to_vec(),
+                len: weight.grouping().len(),
+                coordinates: weight.coordinates().len(),
+                width_bits: weight.width_bits(),
+                crc32: crc32fast::hash(&bytes),
+            });
+            tensors.push(Tensor::new(
+                path.clone(),
+                DType::U8,
+                [bytes.len()],
+                None,
+                Bytes::from_bytes_vec(bytes),
+            ));
+        }
+        for (path, data) in &self.tensors {
+            let (bytes, shape, dtype) = data.clone().into_parts();
+            directory.tensors.push(TensorEntry {
+                path: path.clone(),
+                crc32: crc32fast::hash(&bytes),
+            });
+            tensors.push(Tensor::new(path.clone(), dtype, shape, None, bytes));
+        }
+        let directory = serde_json::to_string(&directory).expect("the directory is plain data");
+        Writer::new(tensors)
+            .with_scalar(
+                CHECKSUM,
+                Scalar::from(crc32fast::hash(directory.as_bytes())),
+            )
+            .with_metadata(DIRECTORY, &directory)
+    }
+
+    /// Reads a model from a file, without the float model and before any of it is used.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged or of a newer version, or any length, width or
+    /// checksum is wrong.
+    pub fn load(file: impl AsRef<Path>) -> Result<Self, FileError> {
+        let file = file.as_ref();
+        let bytes = std::fs::read(file).map_err(|source| FileError::Io {
+            file: file.to_path_buf(),
+            source,
+        })?;
+        Self::from_bytes(bytes, file)
+    }
+
+    /// Reads a model from a file's bytes. `file` names it in errors.
+    ///
+    /// # Errors
+    /// See [`load`](Self::load).
+    pub fn from_bytes(bytes: Vec<u8>, file: impl AsRef<Path>) -> Result<Self, FileError> {
+        Source {
+            file: file.as_ref(),
+        }
+        .read(bytes)
+    }
+}
+
+/// A file being read; it names itself in every error.
+struct Source<'a> {
+    file: &'a Path,
+}
+
+impl Source<'_> {
+    fn container(&self, source: burn_pack::Error) -> FileError {
+        FileError::Container {
+            file: self.file.to_path_buf(),
+            source,
+        }
+    }
+
+    fn directory(&self, reason: impl ToString) -> FileError {
+        FileError::Directory {
+            file: self.file.to_path_buf(),
+            reason: reason.to_string(),
+        }
+    }
+
+    fn tensor(&self, path: &str, reason: impl ToString) -> FileError {
+        FileError::Tensor {
+            file: self.file.to_path_buf(),
+            path: path.to_string(),
+            reason: reason.to_string(),
+        }
+    }
+
+    fn read(&self, bytes: Vec<u8>) -> Result<PackedModel, FileError> {
+        let reader =
+            Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| self.container(e))?;
+        let directory = self.read_directory(&reader)?;
+        let mut tensors = BTreeMap::new();
+        for tensor in reader.into_tensors().map_err(|e| self.container(e))? {
+            tensors.insert(tensor.name.clone(), tensor);
+        }
+        let mut take = |path: &str, crc32: u32| {
+            let tensor = tensors
+                .remove(path)
+                .ok_or_else(|| self.tensor(path, "missing"))?;
+            let parts = tensor.into_parts().map_err(|e| self.container(e))?;
+            if crc32fast::hash(&parts.4) != crc32 {
+                return Err(FileError::Checksum {
+                    file: self.file.to_path_buf(),
+                    path: path.to_string(),
+                });
+            }
+            Ok(parts)
+        };
+        let mut weights = Vec::with_capacity(directory.weights.len());
+        for entry in directory.weights {
+            let (_, dtype, _, _, bytes) = take(&entry.path, entry.crc32)?;
+            if dtype != DType::U8 {
+                return Err(self.tensor(&entry.path, "a packed weight is stored as bytes"));
+            }
+            let weight = self.read_weight(&entry, &bytes)?;
+            weights.push((entry.path, Arc::new(weight)));
+        }
+        let mut rest = Vec::with_capacity(directory.tensors.len());
+        for entry in directory.tensors {
+            let (_, dtype, shape, _, bytes) = take(&entry.path, entry.crc32)?;
+            rest.push((entry.path, TensorData::from_bytes(bytes, shape, dtype)));
+        }
+        if let Some(path) = tensors.into_keys().next() {
+            return Err(self.tensor(&path, "not in the directory"));
+        }
+        Ok(PackedModel {
+            weights,
+            tensors: rest,
+            config: directory.config,
+        })
+    }
+
+    fn read_directory(&self, reader: &Reader) -> Result<Directory, FileError> {
+        let not_packed = || FileError::NotPacked {
+            file: self.file.to_path_buf(),
+        };
+        let text = reader.metadata().get(DIRECTORY).ok_or_else(not_packed)?;
+        let checksum = reader.scalars().get(CHECKSUM).copied();
+        let checksum = checksum.and_then(|value| u32::try_from(value).ok());
+        if checksum != Some(crc32fast::hash(text.as_bytes())) {
+            return Err(self.directory("wrong checksum"));
+        }
+        let header: Header = serde_json::from_str(text).map_err(|e| self.directory(e))?;
+        if header.format != MAGIC {
+            return Err(not_packed());
+        }
+        if header.version != FORMAT_VERSION {
+            return Err(FileError::Version {
+                file: self.file.to_path_buf(),
+                found: header.version,
+            });
+        }
+        serde_json::from_str(text).map_err(|e| self.directory(e))
+    }
+
+    fn read_weight(&self, entry: &WeightEntry, bytes: &[u8]) -> Result<PackedWeight, FileError> {
+        let grouping_error = |source| FileError::Grouping {
+            file: self.file.to_path_buf(),
+            path: entry.path.clone(),
+            source,
+        };
+        let grouping = Grouping::new(entry.axes.clone(), entry.len).map_err(grouping_error)?;
+        grouping.check(&entry.shape).map_err(grouping_error)?;
+        let groups = grouping.groups(&entry.shape);
+        // Lengths first: none of these products may overflow or exceed what is there.
+        let section = |count: usize, bits: usize| count.checked_mul(bits).map(|n| n.div_ceil(8));
+        let lengths = section(entry.coordinates, 32)
+            .zip(section(entry.coordinates, entry.len))
+            .zip(section(groups, usize::from(entry.width_bits)));
+        let expected = lengths.and_then(|((coordinates, bases), widths)| {
+            coordinates.checked_add(bases)?.checked_add(widths)
+        });
+        let Some(((coordinate_bytes, base_bytes), _)) =
+            lengths.filter(|_| expected == Some(bytes.len()))
+        else {
+            return Err(self.tensor(
+                &entry.path,
+                format!(
+                    "{} bytes do not hold {} coordinates and bases of {} in {groups} groups",
+                    bytes.len(),
+                    entry.coordinates,
+                    entry.len
+                ),
+            ));
+        };
+        let (coordinates, rest) = bytes.split_at(coordinate_bytes);
+        let (bases, widths) = rest.split_at(base_bytes);
+        let coordinates: Vec<f32> = coordinates
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+            .collect();
+        PackedWeight::decode(
+            &entry.shape,
+            grouping,
+            entry.width_bits,
+            widths,
+            &coordinates,
+            bases,
+        )
+        .map_err(|source| FileError::Weight {
+            file: self.file.to_path_buf(),
+            path: entry.path.clone(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,30 @@
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+#![doc = include_str!("../README.md")]
+
+extern crate alloc;
+
+mod backends;
+#[cfg(feature = "std")]
+pub mod file;
+mod multibit;
+pub mod nn;
+pub mod ops;
+pub mod optim;
+pub mod pack;
+#[cfg(feature = "std")]
+pub mod report;
+pub mod schedule;
+pub mod sketch;
+pub mod step;
+#[cfg(feature = "train")]
+pub mod train;
+
+pub use self::multibit::{MultiBit, MultiBitData};
+pub use self::nn::{
+    ConvGrouping, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear, MultiBitLinearConfig,
+};
+pub use self::optim::{AlqOptimizer, AlqOptimizerConfig, Phase};
+pub use self::pack::PackedModel;
+pub use self::schedule::{Schedule, ScheduleConfig, Target};
+pub use self::sketch::{GroupingRule, Quantizer};

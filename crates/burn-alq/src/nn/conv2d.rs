@@ -1,0 +1,238 @@
+use alloc::format;
+
+use burn_core as burn;
+use burn_core::backend::Dispatch;
+use burn_core::config::Config;
+use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
+use burn_core::tensor::{Device, Tensor};
+use burn_nn::conv::{Conv2d, Conv2dConfig};
+use burn_nn::{Initializer, PaddingConfig2d};
+use multibit::cpu::Conv2dOptions;
+
+use super::{describe, packed};
+use crate::ops::AlqOps;
+use crate::sketch::{GroupingRule, QuantizeError, attach};
+
+/// How the weight of a [`MultiBitConv2d`] is cut into groups.
+#[derive(Config, Debug, PartialEq, Eq, Copy)]
+pub enum ConvGrouping {
+    /// One group per output channel.
+    Channelwise,
+    /// One group per 2-D kernel.
+    Kernelwise,
+    /// One group per kernel position, across the input channels.
+    Pixelwise,
+}
+
+impl From<ConvGrouping> for GroupingRule {
+    fn from(grouping: ConvGrouping) -> Self {
+        match grouping {
+            ConvGrouping::Channelwise => Self::Channelwise,
+            ConvGrouping::Kernelwise => Self::Kernelwise,
+            ConvGrouping::Pixelwise => Self::Pixelwise,
+        }
+    }
+}
+
+/// Configuration to create a [`MultiBitConv2d`] layer with [`init`](Self::init), or from a trained
+/// [`Conv2d`] with [`sketch`](Self::sketch).
+#[derive(Config, Debug)]
+pub struct MultiBitConv2dConfig {
+    /// The number of channels, `[in, out]`.
+    pub channels: [usize; 2],
+    /// The size of the kernel.
+    pub kernel_size: [usize; 2],
+    /// The stride of the convolution.
+    #[config(default = "[1, 1]")]
+    pub stride: [usize; 2],
+    /// Spacing between kernel elements.
+    #[config(default = "[1, 1]")]
+    pub dilation: [usize; 2],
+    /// Controls the connections between input and output channels.
+    #[config(default = "1")]
+    pub groups: usize,
+    /// The padding configuration.
+    #[config(default = "PaddingConfig2d::Valid")]
+    pub padding: PaddingConfig2d,
+    /// If bias should be added to the output.
+    #[config(default = true)]
+    pub bias: bool,
+    /// How the weight is cut into groups that share coordinates.
+    #[config(default = "ConvGrouping::Kernelwise")]
+    pub grouping: ConvGrouping,
+    /// Bases of a group before pruning, 1 to 8.
+    #[config(default = 6)]
+    pub max_bits: usize,
+    /// The type of function used to initialize the weight before it is sketched.
+    #[config(default = "Initializer::KaimingUniform{gain:0.5773502691896257, fan_out_only:false}")]
+    pub initializer: Initializer,
+}
+
+/// A 2-D convolution with a multi-bit weight.
+///
+/// Should be created with [`MultiBitConv2dConfig`].
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct MultiBitConv2d {
+    /// The reconstructed weight `[channels_out, channels_in / groups, k_h, k_w]`, with its
+    /// [`MultiBit`](crate::MultiBit) state attached while training, or its bits once packed.
+    pub weight: Param<Tensor<4>>,
+    /// Tensor of shape `[channels_out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// Stride of the convolution.
+    pub stride: [usize; 2],
+    /// Size of the kernel.
+    pub kernel_size: [usize; 2],
+    /// Spacing between kernel elements.
+    pub dilation: [usize; 2],
+    /// Controls the connections between input and output channels.
+    pub groups: usize,
+    /// The padding configuration.
+    #[module(skip)]
+    pub padding: PaddingConfig2d,
+}
+
+impl MultiBitConv2dConfig {
+    /// A fresh layer: random weights, sketched.
+    ///
+    /// # Panics
+    /// If `groups` does not divide the channels or `max_bits` is out of range.
+    pub fn init(&self, device: &Device) -> MultiBitConv2d {
+        self.sketch(self.conv2d(device))
+            .unwrap_or_else(|error| panic!("MultiBitConv2dConfig: {error}"))
+    }
+
+    /// A layer that is not quantized yet: train it as float, then quantize the whole model by path
+    /// rules ([`Quantizer`](crate::Quantizer)).
+    ///
+    /// # Panics
+    /// If `groups` does not divide the channels.
+    pub fn init_float(&self, device: &Device) -> MultiBitConv2d {
+        self.conv2d(device).into()
+    }
+
+    fn conv2d(&self, device: &Device) -> Conv2d {
+        Conv2dConfig::new(self.channels, self.kernel_size)
+            .with_stride(self.stride)
+            .with_dilation(self.dilation)
+            .with_groups(self.groups)
+            .with_padding(self.padding.clone())
+            .with_bias(self.bias)
+            .with_initializer(self.initializer.clone())
+            .init(device)
+    }
+
+    /// A layer from a trained one, by structured sketching. Only `grouping` and `max_bits` of the
+    /// configuration are used; everything else comes from the layer.
+    ///
+    /// # Errors
+    /// If `max_bits` is out of range or a weight is not finite.
+    pub fn sketch(&self, conv: Conv2d) -> Result<MultiBitConv2d, QuantizeError> {
+        let mut layer = MultiBitConv2d::from(conv);
+        layer.weight = attach("weight", layer.weight, self.grouping.into(), self.max_bits)?;
+        Ok(layer)
+    }
+}
+
+/// The same layer, not quantized yet.
+impl From<Conv2d> for MultiBitConv2d {
+    fn from(conv: Conv2d) -> Self {
+        Self {
+            weight: conv.weight,
+            bias: conv.bias,
+            stride: conv.stride,
+            kernel_size: conv.kernel_size,
+            dilation: conv.dilation,
+            groups: conv.groups,
+            padding: conv.padding,
+        }
+    }
+}
+
+impl MultiBitConv2d {
+    /// Applies the forward pass on the input tensor; on the bits once packed.
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, channels_in, height_in, width_in]`
+    /// - result: `[batch, channels_out, height_out, width_out]`
+    ///
+    /// # Panics
+    /// If the input does not have `channels_in` channels.
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let Some(weight) = packed(&self.weight) else {
+            return self.as_conv2d().forward(input);
+        };
+        let [channels_out, group_in, ..] = self.weight.dims();
+        let [_, channels_in, height, width] = input.dims();
+        assert_eq!(
+            channels_in,
+            group_in * self.groups,
+            "MultiBitConv2d: axis 1 of the input must have {} channels",
+            group_in * self.groups
+        );
+        let options = Conv2dOptions {
+            stride: self.stride,
+            padding: self.padding_pairs([height, width]),
+            dilation: self.dilation,
+            groups: self.groups,
+        };
+        let output: Tensor<4> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_conv2d(
+            input.into_dispatch(),
+            weight,
+            options,
+        ));
+        match &self.bias {
+            Some(bias) => output + bias.val().reshape([1, channels_out, 1, 1]),
+            None => output,
+        }
+    }
+
+    /// The same layer as Burn's, sharing its parameters.
+    fn as_conv2d(&self) -> Conv2d {
+        Conv2d {
+            weight: self.weight.clone(),
+            bias: self.bias.clone(),
+            stride: self.stride,
+            kernel_size: self.kernel_size,
+            dilation: self.dilation,
+            groups: self.groups,
+            padding: self.padding.clone(),
+        }
+    }
+
+    /// Padding before and after each axis, as Burn's `Conv2d` computes it.
+    fn padding_pairs(&self, input: [usize; 2]) -> [(usize, usize); 2] {
+        match self.padding {
+            PaddingConfig2d::Valid => [(0, 0); 2],
+            PaddingConfig2d::Explicit(top, left, bottom, right) => [(top, bottom), (left, right)],
+            PaddingConfig2d::Same => core::array::from_fn(|axis| {
+                let (kernel, stride) = (self.kernel_size[axis], self.stride[axis]);
+                let output = input[axis].div_ceil(stride);
+                let total = ((output.max(1) - 1) * stride + kernel).saturating_sub(input[axis]);
+                (total / 2, total - total / 2)
+            }),
+        }
+    }
+}
+
+impl ModuleDisplay for MultiBitConv2d {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new()
+            .with_new_line_after_attribute(false)
+            .optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        let [channels_out, group_in, ..] = self.weight.dims();
+        content
+            .add("ch_in", &(group_in * self.groups))
+            .add("ch_out", &channels_out)
+            .add("stride", &format!("{:?}", self.stride))
+            .add("kernel_size", &format!("{:?}", self.kernel_size))
+            .add("dilation", &format!("{:?}", self.dilation))
+            .add("groups", &self.groups)
+            .add_debug_attribute("padding", &self.padding)
+            .add("bits", &describe(&self.weight))
+            .optional()
+    }
+}

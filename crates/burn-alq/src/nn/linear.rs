@@ -1,0 +1,133 @@
+use burn_core as burn;
+use burn_core::backend::Dispatch;
+use burn_core::config::Config;
+use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
+use burn_core::tensor::module::linear;
+use burn_core::tensor::{Device, Tensor, assert_shape};
+use burn_nn::{Initializer, Linear, LinearConfig};
+
+use super::{describe, packed};
+use crate::ops::AlqOps;
+use crate::sketch::{GroupingRule, QuantizeError, attach};
+
+/// Configuration to create a [`MultiBitLinear`] layer with [`init`](Self::init), or from a trained
+/// [`Linear`] with [`sketch`](Self::sketch).
+#[derive(Config, Debug)]
+pub struct MultiBitLinearConfig {
+    /// The size of the input features.
+    pub d_input: usize,
+    /// The size of the output features.
+    pub d_output: usize,
+    /// If a bias should be applied during the linear transformation.
+    #[config(default = true)]
+    pub bias: bool,
+    /// Groups of each output; must divide `d_input`.
+    #[config(default = 1)]
+    pub subchannels: usize,
+    /// Bases of a group before pruning, 1 to 8.
+    #[config(default = 6)]
+    pub max_bits: usize,
+    /// The type of function used to initialize the weight before it is sketched.
+    #[config(default = "Initializer::KaimingUniform{gain:0.5773502691896257, fan_out_only:false}")]
+    pub initializer: Initializer,
+}
+
+/// A linear layer with a multi-bit weight, `O = I Ŵ + b` with `Ŵ = B α` in each group.
+///
+/// Should be created with [`MultiBitLinearConfig`].
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct MultiBitLinear {
+    /// The reconstructed weight `[d_input, d_output]`, with its [`MultiBit`](crate::MultiBit) state
+    /// attached while training, or its bits once packed.
+    pub weight: Param<Tensor<2>>,
+    /// Vector of size `d_output`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl MultiBitLinearConfig {
+    /// A fresh layer: random weights, sketched.
+    ///
+    /// # Panics
+    /// If `subchannels` does not divide `d_input` or `max_bits` is out of range.
+    pub fn init(&self, device: &Device) -> MultiBitLinear {
+        self.sketch(self.linear(device))
+            .unwrap_or_else(|error| panic!("MultiBitLinearConfig: {error}"))
+    }
+
+    /// A layer that is not quantized yet: train it as float, then quantize the whole model by path
+    /// rules ([`Quantizer`](crate::Quantizer)).
+    pub fn init_float(&self, device: &Device) -> MultiBitLinear {
+        let Linear { weight, bias } = self.linear(device);
+        MultiBitLinear { weight, bias }
+    }
+
+    fn linear(&self, device: &Device) -> Linear {
+        LinearConfig::new(self.d_input, self.d_output)
+            .with_bias(self.bias)
+            .with_initializer(self.initializer.clone())
+            .init(device)
+    }
+
+    /// A layer from a trained one, by structured sketching. Sizes, bias and initializer of the
+    /// configuration are not used; `subchannels` and `max_bits` are.
+    ///
+    /// # Errors
+    /// If `subchannels` does not divide the inputs, `max_bits` is out of range, or a weight is not
+    /// finite.
+    pub fn sketch(&self, linear: Linear) -> Result<MultiBitLinear, QuantizeError> {
+        let rule = GroupingRule::Subchannelwise(self.subchannels);
+        Ok(MultiBitLinear {
+            weight: attach("weight", linear.weight, rule, self.max_bits)?,
+            bias: linear.bias,
+        })
+    }
+}
+
+impl MultiBitLinear {
+    /// Applies the forward pass on the input tensor; on the bits once packed.
+    ///
+    /// # Shapes
+    /// - input: `[..., d_input]`
+    /// - output: `[..., d_output]`
+    ///
+    /// # Panics
+    /// If the last axis of `input` is not `d_input`.
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        let [d_input, d_output] = self.weight.dims();
+        assert_shape!(input, [.., d_input]);
+        let bias = self.bias.as_ref().map(Param::val);
+        let Some(weight) = packed(&self.weight) else {
+            return linear(input, self.weight.val(), bias);
+        };
+        let mut shape = input.shape();
+        let batch = shape.num_elements() / d_input;
+        let input = input.reshape([batch, d_input]).into_dispatch();
+        let output: Tensor<2> =
+            Tensor::from_dispatch(<Dispatch as AlqOps>::alq_linear(input, weight));
+        let output = match bias {
+            Some(bias) => output + bias.reshape([1, d_output]),
+            None => output,
+        };
+        shape[D - 1] = d_output;
+        output.reshape(shape)
+    }
+}
+
+impl ModuleDisplay for MultiBitLinear {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new()
+            .with_new_line_after_attribute(false)
+            .optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        let [d_input, d_output] = self.weight.dims();
+        content
+            .add("d_input", &d_input)
+            .add("d_output", &d_output)
+            .add("bias", &self.bias.is_some())
+            .add("bits", &describe(&self.weight))
+            .optional()
+    }
+}

@@ -1,0 +1,153 @@
+//! The backend extension: the hot arithmetic of training, and packed layers.
+//!
+//! Every operation has a default body in Burn operations ([`dense`]), so that it runs on any
+//! device; a back end overrides what it can do faster (`backends/`). All step operations work on
+//! the weight cut into its groups, `[groups, len]`, and on plain (not autodiff) tensors.
+
+// Routing names `NdArray`, which Burn has deprecated.
+#![allow(deprecated)]
+
+mod dense;
+mod expr;
+mod packed;
+
+use burn_core as burn;
+use burn_core::backend::tensor::{FloatTensor, IntTensor};
+use burn_core::backend::{Backend, ExtensionType, backend_extension};
+use multibit::cpu::Conv2dOptions;
+use multibit::fit::StepParams;
+use multibit::{Grouping, PackedWeight};
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// The shape of one weight and how it is cut.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightLayout {
+    /// The shape of the dense weight.
+    pub shape: Vec<usize>,
+    /// How it is cut into groups.
+    pub grouping: Grouping,
+}
+
+impl WeightLayout {
+    /// Number of groups and weights of each.
+    pub fn dims(&self) -> [usize; 2] {
+        [self.grouping.groups(&self.shape), self.grouping.len()]
+    }
+}
+
+/// A multi-bit weight and its moments in both domains, as tensors of one back end.
+///
+/// # Shapes
+/// - codes, m, v, v_max: `[groups, len]`
+/// - coordinates, m_alpha, v_alpha, v_max_alpha: `[groups, max_bits]`
+/// - widths: `[groups]`
+#[derive(Debug, Clone, ExtensionType)]
+pub struct WeightState<B: Backend> {
+    /// Signs on all bases, one integer a weight.
+    pub codes: IntTensor<B>,
+    /// Coordinates `α`.
+    pub coordinates: FloatTensor<B>,
+    /// Bitwidths `I`.
+    pub widths: IntTensor<B>,
+    /// First moment.
+    pub m: FloatTensor<B>,
+    /// Second moment.
+    pub v: FloatTensor<B>,
+    /// Largest second moment so far, `v̂`.
+    pub v_max: FloatTensor<B>,
+    /// First moment in the α domain.
+    pub m_alpha: FloatTensor<B>,
+    /// Second moment in the α domain.
+    pub v_alpha: FloatTensor<B>,
+    /// Largest second moment so far in the α domain.
+    pub v_max_alpha: FloatTensor<B>,
+}
+
+/// Operations of ALQ. Every device can run the defaults.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(feature = "cube"),
+    Autodiff: cfg(feature = "autodiff"),
+)]
+pub trait AlqOps: Backend {
+    /// The basis step with speedup (ALQ section 4): returns the new state and the new weight.
+    ///
+    /// # Shapes
+    /// - `grad`, result: the weight's own shape, flat
+    fn alq_basis(
+        #[extension_type] state: WeightState<Self>,
+        grad: FloatTensor<Self>,
+        layout: WeightLayout,
+        params: StepParams,
+    ) -> (WeightState<Self>, FloatTensor<Self>) {
+        dense::basis::<Self>(state, grad, &layout, &params)
+    }
+
+    /// The step of the last phase: the quadratic model is taken around the kept full-precision
+    /// weight `latent` (`[groups, len]`), which moves too. Returns state, latent and weight.
+    fn alq_ste(
+        #[extension_type] state: WeightState<Self>,
+        latent: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        layout: WeightLayout,
+        params: StepParams,
+    ) -> (WeightState<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        dense::ste::<Self>(state, latent, grad, &layout, &params)
+    }
+
+    /// The coordinate step: AMSGrad in the α domain with fixed bases.
+    fn alq_coordinate(
+        #[extension_type] state: WeightState<Self>,
+        grad: FloatTensor<Self>,
+        layout: WeightLayout,
+        params: StepParams,
+    ) -> (WeightState<Self>, FloatTensor<Self>) {
+        dense::coordinate::<Self>(state, grad, &layout, &params)
+    }
+
+    /// Updates the moments and returns the modelled loss increase `Δ` of dropping each coordinate,
+    /// `[groups, max_bits]`, infinite where there is none.
+    fn alq_importance(
+        #[extension_type] state: WeightState<Self>,
+        grad: FloatTensor<Self>,
+        layout: WeightLayout,
+        params: StepParams,
+    ) -> (WeightState<Self>, FloatTensor<Self>) {
+        dense::importance::<Self>(state, grad, &layout, &params)
+    }
+
+    /// Drops the coordinates marked by a non-zero in `drop`, `[groups, max_bits]`, with their bases
+    /// and moments; the kept ones move to the front. Returns the new state and the new weight.
+    fn alq_drop(
+        #[extension_type] state: WeightState<Self>,
+        drop: IntTensor<Self>,
+        layout: WeightLayout,
+    ) -> (WeightState<Self>, FloatTensor<Self>) {
+        dense::drop_coordinates::<Self>(state, drop, &layout)
+    }
+
+    /// `y = x Ŵ` for a packed weight of shape `[d_in, d_out]`.
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, d_in]`
+    /// - result: `[batch, d_out]`
+    fn alq_linear(input: FloatTensor<Self>, weight: Arc<PackedWeight>) -> FloatTensor<Self> {
+        packed::linear::<Self>(input, &weight)
+    }
+
+    /// 2-D convolution with a packed weight of shape `[out, in / groups, k_h, k_w]`.
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, in, h, w]`
+    /// - result: `[batch, out, h_out, w_out]`
+    fn alq_conv2d(
+        input: FloatTensor<Self>,
+        weight: Arc<PackedWeight>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self> {
+        packed::conv2d::<Self>(input, &weight, &options)
+    }
+}

@@ -1,0 +1,429 @@
+//! Default bodies of the step operations, in Burn operations.
+//!
+//! Written column by column: a basis is a `[groups, len]` plane of ±1, made from the codes when it
+//! is needed, and everything that belongs to a group is a `[groups, 1]` column. Absent slots have
+//! coordinate 0 and a live mask of 0, so no group is a special case.
+
+use alloc::vec::Vec;
+
+use burn_core::backend::tensor::{FloatTensor, IntTensor};
+use burn_core::backend::{Backend, TensorMetadata};
+use burn_core::tensor::{IntDType, Shape};
+use multibit::fit::StepParams;
+
+use super::expr::{F, I};
+use super::{WeightLayout, WeightState};
+
+/// A weight's state with operators, its integers at 32 bits.
+struct State<B: Backend> {
+    codes: I<B>,
+    coordinates: F<B>,
+    /// Live masks, one `[groups, 1]` column a slot.
+    live: Vec<F<B>>,
+    widths: IntTensor<B>,
+    m: F<B>,
+    v: F<B>,
+    v_max: F<B>,
+    m_alpha: F<B>,
+    v_alpha: F<B>,
+    v_max_alpha: F<B>,
+    codes_like: IntTensor<B>,
+}
+
+impl<B: Backend> State<B> {
+    fn new(state: WeightState<B>) -> Self {
+        let coordinates = F(state.coordinates);
+        let [groups, slots] = coordinates.dims();
+        let widths = I::<B>::from_any(state.widths.clone()).reshape([groups, 1]);
+        let live = (0..slots)
+            .map(|i| I::<B>::from_bool(widths.above(i)).float(&coordinates))
+            .collect();
+        Self {
+            codes: I::from_any(state.codes.clone()),
+            live,
+            widths: state.widths,
+            m: F(state.m),
+            v: F(state.v),
+            v_max: F(state.v_max),
+            m_alpha: F(state.m_alpha),
+            v_alpha: F(state.v_alpha),
+            v_max_alpha: F(state.v_max_alpha),
+            codes_like: state.codes,
+            coordinates,
+        }
+    }
+
+    fn finish(self) -> WeightState<B> {
+        WeightState {
+            codes: B::int_cast(self.codes.0, self.codes_like.dtype().into()),
+            coordinates: self.coordinates.0,
+            widths: self.widths,
+            m: self.m.0,
+            v: self.v.0,
+            v_max: self.v_max.0,
+            m_alpha: self.m_alpha.0,
+            v_alpha: self.v_alpha.0,
+            v_max_alpha: self.v_max_alpha.0,
+        }
+    }
+
+    fn slots(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Basis `i`, `[groups, len]` of ±1.
+    fn basis(&self, i: usize) -> F<B> {
+        self.codes.bit(i).float(&self.coordinates) * -2.0 + 1.0
+    }
+
+    /// `ŵ = Σ_i α_i b_i`, in ascending order of `i`.
+    fn reconstruct(&self) -> F<B> {
+        (0..self.slots()).fold(self.m.zeros_like(), |sum, i| {
+            sum + self.basis(i) * self.coordinates.column(i)
+        })
+    }
+
+    /// `Bᵀ x`, 0 in absent slots.
+    fn project(&self, x: &F<B>) -> F<B> {
+        F::cat(
+            (0..self.slots()).map(|i| (self.basis(i) * x.clone()).sum_row() * self.live[i].clone()),
+        )
+    }
+
+    /// The moments of the weight domain with gradient `g` (ALQ section 3).
+    fn update_moments(&mut self, g: &F<B>, params: &StepParams) {
+        update(&mut self.m, &mut self.v, &mut self.v_max, g, params);
+    }
+
+    /// The moments of the α domain with gradient `Bᵀ g`.
+    fn update_alpha_moments(&mut self, g: &F<B>, params: &StepParams) {
+        let g_alpha = self.project(g);
+        update(
+            &mut self.m_alpha,
+            &mut self.v_alpha,
+            &mut self.v_max_alpha,
+            &g_alpha,
+            params,
+        );
+    }
+
+    /// Makes `alpha` the coordinates, negative ones by negating the coordinate, its basis and its
+    /// first moment: the same weight and the same trajectory.
+    fn set_coordinates(&mut self, alpha: F<B>) {
+        let mut flips = None;
+        let mut moments = Vec::new();
+        for i in 0..self.slots() {
+            let column = alpha.column(i);
+            let negative = I::<B>::from_bool(column.lower_scalar(0.0));
+            let sign = negative.clone().float(&alpha) * -2.0 + 1.0;
+            moments.push(self.m_alpha.column(i) * sign);
+            let bit = negative.mul_scalar(1 << i);
+            flips = Some(match flips {
+                None => bit,
+                Some(flips) => I::add(flips, bit),
+            });
+        }
+        let Some(flips) = flips else { return };
+        let dims = self.m.dims();
+        self.codes = self.codes.clone().xor(flips.expand(dims));
+        self.m_alpha = F::cat(moments);
+        // A live coordinate stays positive, an absent one 0.
+        let smallest = f64::from(f32::MIN_POSITIVE);
+        let alpha = alpha.abs();
+        let below = alpha.clone().lower_scalar(smallest);
+        let live = F::cat(self.live.iter().cloned());
+        self.coordinates = alpha.fill_where(below, smallest) * live;
+    }
+}
+
+fn update<B: Backend>(m: &mut F<B>, v: &mut F<B>, v_max: &mut F<B>, g: &F<B>, params: &StepParams) {
+    *m = m.clone() * params.beta1 + g.clone() * (1.0 - params.beta1);
+    *v = v.clone() * params.beta2 + g.clone() * g.clone() * (1.0 - params.beta2);
+    *v_max = v_max.clone().max(v.clone());
+}
+
+/// `p` and `h` of the local model (ALQ section 3).
+fn model<B: Backend>(m: &F<B>, v_max: &F<B>, params: &StepParams) -> (F<B>, F<B>) {
+    let t = params.t as i32;
+    let p = m.clone() * (params.lr / (1.0 - libm::pow(params.beta1, f64::from(t))));
+    let h = (v_max.clone().sqrt() + params.epsilon)
+        * (1.0 / libm::sqrt(1.0 - libm::pow(params.beta2, f64::from(t))));
+    (p, h)
+}
+
+/// Weight layout, flat → `[groups, len]`.
+fn group<B: Backend>(weight: FloatTensor<B>, layout: &WeightLayout) -> F<B> {
+    let weight = B::float_reshape(weight, Shape::from(layout.shape.clone()));
+    F::<B>(B::float_permute(weight, layout.grouping.axes())).reshape(layout.dims())
+}
+
+/// `[groups, len]` → weight layout, flat.
+pub(super) fn ungroup<B: Backend>(grouped: F<B>, layout: &WeightLayout) -> FloatTensor<B> {
+    let axes = layout.grouping.axes();
+    let permuted: Vec<usize> = axes.iter().map(|&axis| layout.shape[axis]).collect();
+    let mut inverse = alloc::vec![0; axes.len()];
+    for (place, &axis) in axes.iter().enumerate() {
+        inverse[axis] = place;
+    }
+    let weight = B::float_reshape(grouped.0, Shape::from(permuted));
+    let weight = B::float_permute(weight, &inverse);
+    let len = layout.shape.iter().product::<usize>();
+    B::float_reshape(weight, Shape::from([len]))
+}
+
+/// The basis step around `centre`: new codes and coordinates.
+fn refit<B: Backend>(state: &mut State<B>, centre: &F<B>, params: &StepParams) {
+    let (p, h) = model(&state.m, &state.v_max, params);
+    let target = centre.clone() - p.clone() / h.clone();
+    let old_codes = state.codes.clone();
+    let old_alpha = state.coordinates.clone();
+    state.codes = nearest(state, target);
+
+    // (BᵀHB + λI) α = Bᵀ(H centre − p), divided by Σh to keep the numbers near 1.
+    let slots = state.slots();
+    let [groups, _] = old_alpha.dims();
+    let total = h.clone().sum_row();
+    let rhs_plane = h.clone() * centre.clone() - p;
+    let bases: Vec<F<B>> = (0..slots).map(|i| state.basis(i)).collect();
+    let mut matrix: Vec<Vec<F<B>>> = Vec::with_capacity(slots);
+    let mut rhs = Vec::with_capacity(slots);
+    for i in 0..slots {
+        let weighted = bases[i].clone() * h.clone();
+        let live = &state.live[i];
+        let mut row: Vec<F<B>> = (0..i)
+            .map(|k| {
+                let sum = (weighted.clone() * bases[k].clone()).sum_row() / total.clone();
+                sum * live.clone() * state.live[k].clone()
+            })
+            .collect();
+        // Σh/Σh = 1 on the diagonal of live and absent slots alike, plus the relative ridge.
+        row.push(total.clone() / total.clone() + params.ridge);
+        matrix.push(row);
+        let sum = (bases[i].clone() * rhs_plane.clone()).sum_row() / total.clone();
+        rhs.push(sum * live.clone());
+    }
+    let alpha = F::cat(solve(matrix, rhs));
+
+    // A group whose gradients have always been zero, or whose system has no finite solution,
+    // stays as it was.
+    let largest = state.v_max.clone().sum_row();
+    let finite = alpha
+        .clone()
+        .abs()
+        .sum_row()
+        .lower_scalar(f64::from(f32::MAX));
+    let moved = I::<B>::from_bool(F::<B>(B::float_neg(largest.0)).lower_scalar(0.0));
+    let moved = moved.mul(I::from_bool(finite)).reshape([groups, 1]);
+    let alpha = old_alpha
+        .clone()
+        .replace(moved.clone().expand(old_alpha.dims()).above(0), alpha);
+    state.codes = old_codes.replace(moved.expand(state.m.dims()).above(0), state.codes.clone());
+    state.set_coordinates(alpha);
+
+    // The α domain continues from the weight domain with the new bases.
+    state.m_alpha = state.project(&state.m.clone());
+    let (v, v_max) = (state.v.clone().sum_row(), state.v_max.clone().sum_row());
+    state.v_alpha = F::cat(state.live.iter().map(|live| live.clone() * v.clone()));
+    state.v_max_alpha = F::cat(state.live.iter().map(|live| live.clone() * v_max.clone()));
+}
+
+/// The code of the nearest level for every target: levels sorted a group, then a binary search
+/// over their midpoints, one gather a bit.
+fn nearest<B: Backend>(state: &State<B>, target: F<B>) -> I<B> {
+    let slots = state.slots();
+    let zero = state.coordinates.column(0).zeros_like();
+    // Column c holds the level of code c; absent slots repeat the levels of the others.
+    let levels = (0..slots).fold(zero, |levels, i| {
+        let alpha = state.coordinates.column(i);
+        F::cat([levels.clone() + alpha.clone(), levels - alpha])
+    });
+    let count = 1 << slots;
+    let (sorted, order) = levels.sorted();
+    let middles = (sorted.columns(0, count - 1) + sorted.columns(1, count)) * 0.5;
+    let [groups, len] = target.dims();
+    let mut place = I::from_any(B::int_zeros(
+        Shape::from([groups, len]),
+        &target.0.device(),
+        IntDType::I32,
+    ));
+    for bit in (0..slots).rev() {
+        let step = 1i64 << bit;
+        let middle = middles.gather(place.clone().add_scalar(step - 1));
+        let above = I::<B>::from_bool(middle.lower(target.clone()));
+        place = place.add(above.mul_scalar(step));
+    }
+    let code = order.gather(place);
+    // Of equal levels, the one without bits in absent slots.
+    (0..slots)
+        .map(|i| {
+            let live = I::<B>::from_any(B::float_into_int(state.live[i].0.clone(), IntDType::I32));
+            code.bit(i)
+                .mul(live.expand([groups, len]))
+                .mul_scalar(1 << i)
+        })
+        .reduce(I::add)
+        .expect("a weight has at least one slot")
+}
+
+/// Cholesky on columns: `matrix` holds the lower triangle, every entry `[groups, 1]`.
+fn solve<B: Backend>(mut matrix: Vec<Vec<F<B>>>, mut rhs: Vec<F<B>>) -> Vec<F<B>> {
+    let n = rhs.len();
+    for j in 0..n {
+        for k in 0..j {
+            let square = matrix[j][k].clone() * matrix[j][k].clone();
+            matrix[j][j] = matrix[j][j].clone() - square;
+        }
+        matrix[j][j] = matrix[j][j].clone().sqrt();
+        for i in j + 1..n {
+            for k in 0..j {
+                let product = matrix[i][k].clone() * matrix[j][k].clone();
+                matrix[i][j] = matrix[i][j].clone() - product;
+            }
+            matrix[i][j] = matrix[i][j].clone() / matrix[j][j].clone();
+        }
+    }
+    for i in 0..n {
+        for k in 0..i {
+            rhs[i] = rhs[i].clone() - matrix[i][k].clone() * rhs[k].clone();
+        }
+        rhs[i] = rhs[i].clone() / matrix[i][i].clone();
+    }
+    for i in (0..n).rev() {
+        for k in i + 1..n {
+            rhs[i] = rhs[i].clone() - matrix[k][i].clone() * rhs[k].clone();
+        }
+        rhs[i] = rhs[i].clone() / matrix[i][i].clone();
+    }
+    rhs
+}
+
+pub(super) fn basis<B: Backend>(
+    state: WeightState<B>,
+    grad: FloatTensor<B>,
+    layout: &WeightLayout,
+    params: &StepParams,
+) -> (WeightState<B>, FloatTensor<B>) {
+    let mut state = State::new(state);
+    state.update_moments(&group(grad, layout), params);
+    let centre = state.reconstruct();
+    refit(&mut state, &centre, params);
+    let weight = ungroup(state.reconstruct(), layout);
+    (state.finish(), weight)
+}
+
+pub(super) fn ste<B: Backend>(
+    state: WeightState<B>,
+    latent: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    layout: &WeightLayout,
+    params: &StepParams,
+) -> (WeightState<B>, FloatTensor<B>, FloatTensor<B>) {
+    let mut state = State::new(state);
+    state.update_moments(&group(grad, layout), params);
+    let latent = F(latent);
+    refit(&mut state, &latent, params);
+    let (p, h) = model(&state.m, &state.v_max, params);
+    let latent = latent - p / h;
+    let weight = ungroup(state.reconstruct(), layout);
+    (state.finish(), latent.0, weight)
+}
+
+pub(super) fn coordinate<B: Backend>(
+    state: WeightState<B>,
+    grad: FloatTensor<B>,
+    layout: &WeightLayout,
+    params: &StepParams,
+) -> (WeightState<B>, FloatTensor<B>) {
+    let mut state = State::new(state);
+    let g = group(grad, layout);
+    state.update_moments(&g, params);
+    state.update_alpha_moments(&g, params);
+    let (p, h) = model(&state.m_alpha, &state.v_max_alpha, params);
+    let alpha = state.coordinates.clone() - p / h;
+    state.set_coordinates(alpha);
+    let weight = ungroup(state.reconstruct(), layout);
+    (state.finish(), weight)
+}
+
+pub(super) fn importance<B: Backend>(
+    state: WeightState<B>,
+    grad: FloatTensor<B>,
+    layout: &WeightLayout,
+    params: &StepParams,
+) -> (WeightState<B>, FloatTensor<B>) {
+    let mut state = State::new(state);
+    let g = group(grad, layout);
+    state.update_moments(&g, params);
+    state.update_alpha_moments(&g, params);
+    let (p, h) = model(&state.m_alpha, &state.v_max_alpha, params);
+    let alpha = state.coordinates.clone();
+    let delta = h * alpha.clone() * alpha.clone() * 0.5 - p * alpha;
+    let live = F::cat(state.live.iter().cloned());
+    let delta = delta.fill_where(live.lower_scalar(0.5), f64::INFINITY);
+    (state.finish(), delta.0)
+}
+
+pub(super) fn drop_coordinates<B: Backend>(
+    state: WeightState<B>,
+    drop: IntTensor<B>,
+    layout: &WeightLayout,
+) -> (WeightState<B>, FloatTensor<B>) {
+    let mut state = State::new(state);
+    let slots = state.slots();
+    let [groups, _] = state.coordinates.dims();
+    let dims = state.m.dims();
+    let drop = I::<B>::from_any(drop);
+    let integer = |x: &F<B>| I::<B>::from_any(B::float_into_int(x.0.clone(), IntDType::I32));
+    // kept[i] is 1 where slot i stays; place[i] counts the kept ones before it.
+    let kept: Vec<I<B>> = (0..slots)
+        .map(|i| {
+            let dropped = I::<B>::from_bool(drop.column(i).above(0));
+            integer(&state.live[i]).mul(dropped.mul_scalar(-1).add_scalar(1))
+        })
+        .collect();
+    let zero = kept[0].clone().mul_scalar(0);
+    let mut place = Vec::with_capacity(slots);
+    let mut count = zero.clone();
+    for kept in &kept {
+        place.push(count.clone());
+        count = count.add(kept.clone());
+    }
+    // moves[i][j] is 1 where slot i becomes slot j.
+    let moves: Vec<Vec<I<B>>> = (0..slots)
+        .map(|i| {
+            (0..=i)
+                .map(|j| I::<B>::from_bool(place[i].is(j)).mul(kept[i].clone()))
+                .collect()
+        })
+        .collect();
+    let compact = |x: &F<B>| {
+        F::cat((0..slots).map(|j| {
+            (j..slots)
+                .map(|i| x.column(i) * moves[i][j].clone().float(x))
+                .reduce(|a, b| a + b)
+                .expect("slot j can keep its own value")
+        }))
+    };
+    state.coordinates = compact(&state.coordinates);
+    state.m_alpha = compact(&state.m_alpha);
+    state.v_alpha = compact(&state.v_alpha);
+    state.v_max_alpha = compact(&state.v_max_alpha);
+    state.codes = (0..slots)
+        .flat_map(|i| (0..=i).map(move |j| (i, j)))
+        .map(|(i, j)| {
+            let moved = moves[i][j].clone().expand(dims);
+            state.codes.bit(i).mul(moved).mul_scalar(1 << j)
+        })
+        .reduce(I::add)
+        .expect("a weight has at least one slot");
+    state.live = (0..slots)
+        .map(|i| I::<B>::from_bool(count.above(i)).float(&state.coordinates))
+        .collect();
+    let widths_dtype = state.widths.dtype();
+    state.widths = B::int_cast(
+        B::int_reshape(count.0, Shape::from([groups])),
+        widths_dtype.into(),
+    );
+    let weight = ungroup(state.reconstruct(), layout);
+    (state.finish(), weight)
+}

@@ -1,0 +1,372 @@
+//! The ALQ optimizer: walks a module, moves its multi-bit weights by the step of the current
+//! phase, ranks coordinates across layers, and leaves every other parameter to Burn's Adam.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use burn_core as burn;
+use burn_core::config::Config;
+use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
+use burn_core::store::RecordError;
+use burn_core::tensor::{Bytes, Device, Tensor, TensorData};
+use burn_optim::{AdamConfig, GradientsParams, LearningRate, ModuleOptimizer};
+use burn_pack::{Reader, Scalar, Writer};
+use hashbrown::HashMap;
+
+use crate::multibit::{Quantized, Replacement, quantized, read_f32, read_grouping, read_u8};
+use crate::ops::WeightLayout;
+use crate::step::prune::{Budget, Candidates, Size, select};
+use crate::step::{self, Bases, Moments, StepParams, Stepped};
+
+/// What the optimizer does with multi-bit weights. Everything else trains in every phase.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Phase {
+    /// They stay as they are.
+    Fixed,
+    /// Bases move, then coordinates ([`step::basis`]).
+    Basis,
+    /// Coordinates move ([`step::coordinate`]).
+    Coordinate,
+    /// Coordinates are dropped until the budget is met ([`step::importance`],
+    /// [`step::prune::select`]); the others stay.
+    Prune(Budget),
+    /// A full-precision copy moves and bases and coordinates follow ([`step::ste`]).
+    Ste,
+}
+
+/// Configuration of an [`AlqOptimizer`].
+#[derive(Config, Debug)]
+pub struct AlqOptimizerConfig {
+    /// Decay of the first moment, `β₁`.
+    #[config(default = 0.9)]
+    pub beta_1: f64,
+    /// Decay of the second moment, `β₂`.
+    #[config(default = 0.999)]
+    pub beta_2: f64,
+    /// Added to `√v̂` before the bias correction.
+    #[config(default = 1e-8)]
+    pub epsilon: f64,
+    /// Ridge of the refit of coordinates, relative to the mean diagonal of `BᵀHB`.
+    #[config(default = 1e-6)]
+    pub ridge: f64,
+}
+
+impl AlqOptimizerConfig {
+    /// An optimizer in [`Phase::Fixed`], with Adam of the same moments for the other parameters.
+    pub fn init(&self) -> AlqOptimizer {
+        let adam = AdamConfig::new()
+            .with_beta_1(self.beta_1 as f32)
+            .with_beta_2(self.beta_2 as f32)
+            .with_epsilon(self.epsilon as f32);
+        self.init_with(adam.init())
+    }
+
+    /// An optimizer with another one for the parameters that are not quantized.
+    pub fn init_with(&self, rest: ModuleOptimizer) -> AlqOptimizer {
+        AlqOptimizer {
+            config: self.clone(),
+            phase: Phase::Fixed,
+            moments: HashMap::new(),
+            layouts: HashMap::new(),
+            rest,
+        }
+    }
+}
+
+/// Optimizes a whole module with multi-bit weights, with the face of Burn's [`ModuleOptimizer`].
+///
+/// Works in any training loop: choose a [`Phase`] with [`set_phase`](Self::set_phase), then call
+/// [`step`](Self::step) once a batch. [`Schedule`](crate::schedule::Schedule) says which phase, at
+/// which learning rate.
+#[derive(Clone)]
+pub struct AlqOptimizer {
+    config: AlqOptimizerConfig,
+    phase: Phase,
+    /// By the path of the weight.
+    moments: HashMap<String, Moments>,
+    /// Groupings as read from the module once, by path.
+    layouts: HashMap<String, WeightLayout>,
+    rest: ModuleOptimizer,
+}
+
+impl fmt::Debug for AlqOptimizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AlqOptimizer")
+            .field("config", &self.config)
+            .field("phase", &self.phase)
+            .field("weights", &self.moments.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl AlqOptimizer {
+    /// The phase of the next step.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Chooses the phase of the next steps. Leaving the STE phase forgets its full-precision
+    /// weights.
+    pub fn set_phase(&mut self, phase: Phase) {
+        if phase != Phase::Ste {
+            for moments in self.moments.values_mut() {
+                moments.latent = None;
+            }
+        }
+        self.phase = phase;
+    }
+
+    /// Updates the module with the given gradients.
+    ///
+    /// A multi-bit weight without a gradient does not move.
+    ///
+    /// # Panics
+    /// If the grouping recorded with a weight does not fit it.
+    pub fn step<M: Module>(
+        &mut self,
+        lr: LearningRate,
+        module: M,
+        mut grads: GradientsParams,
+    ) -> M {
+        let weights = quantized(&module);
+        let mut taken = TakeGradients {
+            ids: weights.iter().map(|weight| weight.id).collect(),
+            grads: &mut grads,
+            found: HashMap::new(),
+        };
+        module.visit(&mut taken);
+        let mut gradients = taken.found;
+        let weights: Vec<(Quantized, Tensor<1>)> = weights
+            .into_iter()
+            .filter_map(|weight| gradients.remove(&weight.id).map(|grad| (weight, grad)))
+            .collect();
+
+        let mut replacement = Replacement::default();
+        match self.phase {
+            Phase::Fixed => {}
+            Phase::Basis => self.each(lr, weights, step::basis, &mut replacement),
+            Phase::Coordinate => self.each(lr, weights, step::coordinate, &mut replacement),
+            Phase::Ste => {
+                self.keep_latent(&weights);
+                self.each(lr, weights, step::ste, &mut replacement);
+            }
+            Phase::Prune(budget) => self.prune(lr, weights, &budget, &mut replacement),
+        }
+        let module = module.map(&mut replacement);
+        self.rest.step(lr, module, grads)
+    }
+
+    fn params(&self, lr: LearningRate, t: u32) -> StepParams {
+        StepParams {
+            lr,
+            t,
+            beta1: self.config.beta_1,
+            beta2: self.config.beta_2,
+            epsilon: self.config.epsilon,
+            ridge: self.config.ridge,
+        }
+    }
+
+    /// The layout of a weight and its moments, counted one step on.
+    fn take(&mut self, weight: &Quantized) -> (WeightLayout, Moments) {
+        let layout = self
+            .layouts
+            .entry(weight.path.clone())
+            .or_insert_with(|| read_layout(weight))
+            .clone();
+        let mut moments = self
+            .moments
+            .remove(&weight.path)
+            .unwrap_or_else(|| Moments::new(&weight.state));
+        moments.t += 1;
+        (layout, moments)
+    }
+
+    fn each(
+        &mut self,
+        lr: LearningRate,
+        weights: Vec<(Quantized, Tensor<1>)>,
+        step: fn(Bases, Moments, Tensor<1>, &WeightLayout, StepParams) -> Stepped,
+        replacement: &mut Replacement,
+    ) {
+        for (weight, grad) in weights {
+            let (layout, moments) = self.take(&weight);
+            let params = self.params(lr, moments.t);
+            let stepped = step(Bases::new(&weight.state), moments, grad, &layout, params);
+            self.put(weight, stepped, replacement);
+        }
+    }
+
+    fn put(&mut self, weight: Quantized, stepped: Stepped, replacement: &mut Replacement) {
+        let (bases, moments, value) = stepped;
+        let state = &weight.state;
+        replacement.floats.insert(weight.id, value);
+        replacement
+            .floats
+            .insert(state.coordinates.id, bases.coordinates.flatten(0, 1));
+        replacement
+            .ints
+            .insert(state.codes.id, bases.codes.flatten(0, 1));
+        replacement.ints.insert(state.widths.id, bases.widths);
+        self.moments.insert(weight.path, moments);
+    }
+
+    /// The kept weight of the STE phase starts as the reconstruction.
+    fn keep_latent(&mut self, weights: &[(Quantized, Tensor<1>)]) {
+        for (weight, _) in weights {
+            let moments = self
+                .moments
+                .entry(weight.path.clone())
+                .or_insert_with(|| Moments::new(&weight.state));
+            if moments.latent.is_none() {
+                moments.latent = Some(step::reconstruct(&Bases::new(&weight.state)));
+            }
+        }
+    }
+
+    fn prune(
+        &mut self,
+        lr: LearningRate,
+        weights: Vec<(Quantized, Tensor<1>)>,
+        budget: &Budget,
+        replacement: &mut Replacement,
+    ) {
+        let mut candidates = Vec::with_capacity(weights.len());
+        let mut sizes = Vec::with_capacity(weights.len());
+        let mut states = Vec::with_capacity(weights.len());
+        for (weight, grad) in weights {
+            let (layout, moments) = self.take(&weight);
+            let params = self.params(lr, moments.t);
+            let (bases, moments, delta) =
+                step::importance(Bases::new(&weight.state), moments, grad, &layout, params);
+            let [_, max_bits] = delta.dims();
+            candidates.push(Candidates {
+                delta: read_f32(delta),
+                max_bits,
+                len: layout.grouping.len(),
+            });
+            sizes.push(size(&weight, &layout));
+            states.push((weight, layout, bases, moments));
+        }
+        let mut drops: Vec<Vec<bool>> = candidates
+            .iter()
+            .map(|layer| alloc::vec![false; layer.delta.len()])
+            .collect();
+        for id in select(&candidates, &sizes, budget) {
+            drops[id.layer][id.place] = true;
+        }
+        for ((weight, layout, bases, moments), drop) in states.into_iter().zip(drops) {
+            if drop.contains(&true) {
+                let stepped = step::drop_coordinates(bases, moments, &drop, &layout);
+                self.put(weight, stepped, replacement);
+            } else {
+                self.moments.insert(weight.path, moments);
+            }
+        }
+    }
+
+    /// Serializes the state of the multi-bit weights and of the other parameters.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read or written.
+    pub fn into_bytes(&self) -> Result<[Bytes; 2], RecordError> {
+        let mut paths: Vec<&String> = self.moments.keys().collect();
+        paths.sort();
+        let mut tensors = Vec::new();
+        let mut steps = Vec::new();
+        for path in paths {
+            let moments = &self.moments[path];
+            steps.push((path, moments.t));
+            for (name, data) in moments.to_record() {
+                let (bytes, shape, dtype) = data.into_parts();
+                let name = format!("{path}/{name}");
+                tensors.push(burn_pack::Tensor::new(name, dtype, shape, None, bytes));
+            }
+        }
+        let writer = steps
+            .into_iter()
+            .fold(Writer::new(tensors), |writer, (path, t)| {
+                writer.with_scalar(path, Scalar::from(t))
+            });
+        Ok([writer.into_bytes()?, self.rest.into_bytes()?])
+    }
+
+    /// Restores what [`into_bytes`](Self::into_bytes) wrote.
+    ///
+    /// # Errors
+    /// If the bytes are not such a record.
+    pub fn from_bytes(mut self, bytes: [Bytes; 2], device: &Device) -> Result<Self, RecordError> {
+        let [own, rest] = bytes;
+        let device = device.clone().without_autodiff();
+        let reader = Reader::from_bytes(own)?;
+        let steps = reader.scalars().clone();
+        let mut tensors = HashMap::new();
+        for tensor in reader.into_tensors()? {
+            let (name, dtype, shape, _, bytes) = tensor.into_parts()?;
+            tensors.insert(name, TensorData::from_bytes(bytes, shape, dtype));
+        }
+        self.moments.clear();
+        for (path, t) in steps {
+            let t = u32::try_from(t)
+                .map_err(|_| RecordError::Validation(format!("{path}: step is not a count")))?;
+            let take = |name: &str| tensors.remove(&format!("{path}/{name}"));
+            let moments = Moments::from_record(t, take, &device)
+                .map_err(|name| RecordError::Validation(format!("{path}: no moment {name}")))?;
+            self.moments.insert(path.to_string(), moments);
+        }
+        self.rest = self.rest.from_bytes(rest)?;
+        Ok(self)
+    }
+}
+
+fn read_layout(weight: &Quantized) -> WeightLayout {
+    let grouping = read_grouping(&weight.state.layout.val(), &weight.shape)
+        .unwrap_or_else(|error| panic!("{}: {error}", weight.path));
+    WeightLayout {
+        shape: weight.shape.clone(),
+        grouping,
+    }
+}
+
+fn size(weight: &Quantized, layout: &WeightLayout) -> Size {
+    Size::new(&layout.grouping, &read_u8(weight.state.widths.val()))
+}
+
+/// The sizes of all multi-bit weights of a module, in the order of the module tree.
+///
+/// # Panics
+/// If the grouping recorded with a weight does not fit it.
+pub fn sizes<M: Module>(module: &M) -> Vec<Size> {
+    quantized(module)
+        .iter()
+        .map(|weight| size(weight, &read_layout(weight)))
+        .collect()
+}
+
+/// Average bitwidth `I_W = Σ n·I / Σ n` over all groups of all weights; 0 without any.
+pub fn average_bits(sizes: &[Size]) -> f64 {
+    let weights: usize = sizes.iter().map(Size::weights).sum();
+    let bits: usize = sizes.iter().map(Size::base_bits).sum();
+    bits as f64 / weights.max(1) as f64
+}
+
+/// Takes the gradients of some parameters out, flat.
+struct TakeGradients<'a> {
+    ids: Vec<ParamId>,
+    grads: &'a mut GradientsParams,
+    found: HashMap<ParamId, Tensor<1>>,
+}
+
+impl ModuleVisitor for TakeGradients<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !self.ids.contains(&param.id) {
+            return;
+        }
+        if let Some(grad) = self.grads.remove::<D>(param.id) {
+            let len = grad.shape().num_elements();
+            self.found.insert(param.id, grad.reshape([len]));
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What was quantized to what: bits, bytes, error, layer by layer.
+
+use std::fmt::Write as _;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use serde::Serialize;
+
+use crate::pack::PackedModel;
+
+/// One packed weight.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LayerReport {
+    /// Path of the weight.
+    pub path: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// How it is cut into groups.
+    pub grouping: String,
+    /// Number of groups.
+    pub groups: usize,
+    /// Average bitwidth `I_W`.
+    pub average_bits: f64,
+    /// Share of groups without any basis.
+    pub empty_groups: f64,
+    /// Bytes of bases, coordinates and widths as stored.
+    pub bytes: usize,
+    /// `‖w − ŵ‖ / ‖w‖` against the float weight, if that is known.
+    pub relative_error: Option<f64>,
+}
+
+/// A packed model, layer by layer and in total.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelReport {
+    /// Multi-bit weights in the order of the module tree.
+    pub layers: Vec<LayerReport>,
+    /// Number of quantized weights.
+    pub weights: usize,
+    /// Average bitwidth `I_W = Σ n·I / Σ n` over all quantized weights.
+    pub paper_bits: f64,
+    /// `Σ I·(n + 32)` in bytes, the paper's storage.
+    pub paper_bytes: f64,
+    /// Bits a weight really takes: bases, coordinates, widths and their padding.
+    pub effective_bits: f64,
+    /// Bytes of bases.
+    pub base_bytes: usize,
+    /// Bytes of coordinates.
+    pub coordinate_bytes: usize,
+    /// Bytes of widths.
+    pub width_bytes: usize,
+    /// Bytes of everything that is not quantized (biases, norms).
+    pub other_bytes: usize,
+}
+
+impl ModelReport {
+    /// The report of a packed model. `float` gives the float weight of a path in its own row-major
+    /// layout, where it is known.
+    pub fn new(model: &PackedModel, float: impl Fn(&str) -> Option<Vec<f32>>) -> Self {
+        let mut layers = Vec::new();
+        let mut weights = 0;
+        let (mut bits, mut paper) = (0.0, 0);
+        let [mut bases, mut coordinates, mut widths] = [0; 3];
+        for (path, weight) in &model.weights {
+            let count: usize = weight.shape().iter().product();
+            let bytes = weight.encoded_bytes();
+            let layer_widths = weight.widths();
+            let empty = layer_widths.iter().filter(|&&width| width == 0).count();
+            layers.push(LayerReport {
+                path: path.clone(),
+                shape: weight.shape().to_vec(),
+                grouping: weight.grouping().describe(weight.shape()),
+                groups: layer_widths.len(),
+                average_bits: weight.average_bits(),
+                empty_groups: empty as f64 / layer_widths.len() as f64,
+                bytes: bytes.bases + bytes.coordinates + bytes.widths,
+                relative_error: float(path).map(|float| relative_error(&float, &weight.unpack())),
+            });
+            weights += count;
+            bits += weight.average_bits() * count as f64;
+            paper += weight.paper_bits_total();
+            bases += bytes.bases;
+            coordinates += bytes.coordinates;
+            widths += bytes.widths;
+        }
+        let total = (bases + coordinates + widths) as f64;
+        let per_weight = 1.0 / weights.max(1) as f64;
+        Self {
+            layers,
+            weights,
+            paper_bits: bits * per_weight,
+            paper_bytes: paper as f64 / 8.0,
+            effective_bits: total * 8.0 * per_weight,
+            base_bytes: bases,
+            coordinate_bytes: coordinates,
+            width_bytes: widths,
+            other_bytes: model
+                .tensors
+                .iter()
+                .map(|(_, data)| data.as_bytes().len())
+                .sum(),
+        }
+    }
+
+    /// Bytes of all packed weights as stored.
+    pub fn weight_bytes(&self) -> usize {
+        self.base_bytes + self.coordinate_bytes + self.width_bytes
+    }
+
+    /// The layers as a Markdown table.
+    pub fn to_markdown(&self) -> String {
+        let mut rows = std::vec![
+            [
+                "weight",
+                "shape",
+                "grouping",
+                "groups",
+                "average bits",
+                "at 0 bits",
+                "bytes",
+                "error",
+            ]
+            .map(ToString::to_string)
+        ];
+        for layer in &self.layers {
+            rows.push([
+                layer.path.clone(),
+                format!("{:?}", layer.shape),
+                layer.grouping.clone(),
+                layer.groups.to_string(),
+                format!("{:.3}", layer.average_bits),
+                format!("{:.1} %", 100.0 * layer.empty_groups),
+                layer.bytes.to_string(),
+                layer
+                    .relative_error
+                    .map_or("-".into(), |error| format!("{error:.3}")),
+            ]);
+        }
+        table(&rows)
+    }
+}
+
+/// A Markdown table with aligned columns; the first row is the head, numbers stand right.
+pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths: [usize; N] = core::array::from_fn(|column| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        for (cell, width) in row.iter().zip(widths) {
+            let number = index > 0 && cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+            let _ = if number {
+                write!(text, "| {cell:>width$} ")
+            } else {
+                write!(text, "| {cell:<width$} ")
+            };
+        }
+        text.push_str("|\n");
+        if index == 0 {
+            for width in widths {
+                let _ = write!(text, "|{}", "-".repeat(width + 2));
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
+fn relative_error(float: &[f32], packed: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let (error, norm) = float
+        .iter()
+        .zip(packed)
+        .fold((0.0, 0.0), |(error, norm), (&w, &q)| {
+            (
+                error + square(f64::from(w) - f64::from(q)),
+                norm + square(f64::from(w)),
+            )
+        });
+    if norm > 0.0 {
+        (error / norm).sqrt()
+    } else {
+        0.0
+    }
+}

@@ -1,0 +1,251 @@
+//! The steps of ALQ on one weight, each a function of its arguments (paper section 4; ALQ by
+//! Qu et al., CVPR 2020).
+//!
+//! All of them take the weight's state in both domains and its gradient, and return the new state
+//! and the new dense weight. Tensors are plain, not autodiff.
+
+pub mod prune;
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use burn_core::backend::Dispatch;
+use burn_core::tensor::{DType, Device, Int, Tensor, TensorData};
+pub use multibit::fit::StepParams;
+
+use crate::multibit::MultiBit;
+use crate::ops::{AlqOps, WeightLayout, WeightState};
+
+/// AMSGrad's moments of one weight in both domains (ALQ section 3), and the full-precision weight
+/// that the STE phase keeps.
+#[derive(Debug, Clone)]
+pub struct Moments {
+    /// Steps taken.
+    pub t: u32,
+    /// First moment, second moment, largest second moment: `[groups, len]`.
+    pub weight: [Tensor<2>; 3],
+    /// The same in the α domain: `[groups, max_bits]`.
+    pub alpha: [Tensor<2>; 3],
+    /// The kept weight `w` of the STE phase, `[groups, len]`.
+    pub latent: Option<Tensor<2>>,
+}
+
+/// The fields of [`Moments`] in records, in order.
+const FIELDS: [&str; 6] = ["m", "v", "v_max", "m_alpha", "v_alpha", "v_max_alpha"];
+
+impl Moments {
+    /// Moments before the first step: zeros.
+    pub fn new(state: &MultiBit) -> Self {
+        let coordinates = state.coordinates.val();
+        let device = coordinates.device().without_autodiff();
+        let [groups, max_bits] = coordinates.dims();
+        let [_, len] = state.codes.val().dims();
+        let zeros = |columns| {
+            core::array::from_fn(|_| Tensor::zeros([groups, columns], (&device, DType::F32)))
+        };
+        Self {
+            t: 0,
+            weight: zeros(len),
+            alpha: zeros(max_bits),
+            latent: None,
+        }
+    }
+
+    /// Name and data of every tensor, for records.
+    pub(crate) fn to_record(&self) -> Vec<(String, TensorData)> {
+        let tensors = self.weight.iter().chain(&self.alpha).chain(&self.latent);
+        FIELDS
+            .iter()
+            .chain(&["latent"])
+            .zip(tensors)
+            .map(|(name, tensor)| (name.to_string(), tensor.to_data()))
+            .collect()
+    }
+
+    /// The moments in a record, or the name of what is missing.
+    pub(crate) fn from_record(
+        t: u32,
+        mut take: impl FnMut(&str) -> Option<TensorData>,
+        device: &Device,
+    ) -> Result<Self, &'static str> {
+        let mut tensors = Vec::with_capacity(FIELDS.len());
+        for name in FIELDS {
+            let data = take(name).filter(|data| data.rank() == 2).ok_or(name)?;
+            tensors.push(Tensor::from_data(data, device));
+        }
+        let latent = take("latent").filter(|data| data.rank() == 2);
+        let alpha = tensors.split_off(3);
+        Ok(Self {
+            t,
+            weight: tensors.try_into().expect("three tensors"),
+            alpha: alpha.try_into().expect("three tensors"),
+            latent: latent.map(|data| Tensor::from_data(data, device)),
+        })
+    }
+}
+
+/// A weight's bases, coordinates and widths as plain tensors.
+#[derive(Debug, Clone)]
+pub struct Bases {
+    /// `[groups, len]`.
+    pub codes: Tensor<2, Int>,
+    /// `[groups, max_bits]`.
+    pub coordinates: Tensor<2>,
+    /// `[groups]`.
+    pub widths: Tensor<1, Int>,
+}
+
+impl Bases {
+    /// The tensors of an attached state, without autodiff.
+    pub fn new(state: &MultiBit) -> Self {
+        Self {
+            codes: state.codes.val().without_autodiff(),
+            coordinates: state.coordinates.val().without_autodiff(),
+            widths: state.widths.val().without_autodiff(),
+        }
+    }
+}
+
+fn join(bases: Bases, moments: Moments) -> (WeightState<Dispatch>, Option<Tensor<2>>, u32) {
+    let [m, v, v_max] = moments.weight.map(Tensor::into_dispatch);
+    let [m_alpha, v_alpha, v_max_alpha] = moments.alpha.map(Tensor::into_dispatch);
+    let state = WeightState {
+        codes: bases.codes.into_dispatch(),
+        coordinates: bases.coordinates.into_dispatch(),
+        widths: bases.widths.into_dispatch(),
+        m,
+        v,
+        v_max,
+        m_alpha,
+        v_alpha,
+        v_max_alpha,
+    };
+    (state, moments.latent, moments.t)
+}
+
+fn split(state: WeightState<Dispatch>, latent: Option<Tensor<2>>, t: u32) -> (Bases, Moments) {
+    let bases = Bases {
+        codes: Tensor::from_dispatch(state.codes),
+        coordinates: Tensor::from_dispatch(state.coordinates),
+        widths: Tensor::from_dispatch(state.widths),
+    };
+    let moments = Moments {
+        t,
+        weight: [state.m, state.v, state.v_max].map(Tensor::from_dispatch),
+        alpha: [state.m_alpha, state.v_alpha, state.v_max_alpha].map(Tensor::from_dispatch),
+        latent,
+    };
+    (bases, moments)
+}
+
+/// What a step returns: the new bases, the new moments, and the new weight (flat, in its own
+/// layout).
+pub type Stepped = (Bases, Moments, Tensor<1>);
+
+/// The basis step with speedup: `B` moves to the levels nearest to `ŵ − p/h`, then
+/// `α = (BᵀHB + λI)⁻¹Bᵀ(Hŵ − p)`.
+///
+/// # Shapes
+/// - `grad`: the weight's own shape, flat
+pub fn basis(
+    bases: Bases,
+    moments: Moments,
+    grad: Tensor<1>,
+    layout: &WeightLayout,
+    params: StepParams,
+) -> Stepped {
+    let (state, latent, t) = join(bases, moments);
+    let (state, weight) =
+        <Dispatch as AlqOps>::alq_basis(state, grad.into_dispatch(), layout.clone(), params);
+    let (bases, moments) = split(state, latent, t);
+    (bases, moments, Tensor::from_dispatch(weight))
+}
+
+/// The STE step: like [`basis`] around the kept weight `w`, which moves by `−p/h`.
+///
+/// # Panics
+/// If the moments hold no latent weight.
+pub fn ste(
+    bases: Bases,
+    moments: Moments,
+    grad: Tensor<1>,
+    layout: &WeightLayout,
+    params: StepParams,
+) -> Stepped {
+    let (state, latent, t) = join(bases, moments);
+    let latent = latent.expect("the STE phase keeps a full-precision weight");
+    let (state, latent, weight) = <Dispatch as AlqOps>::alq_ste(
+        state,
+        latent.into_dispatch(),
+        grad.into_dispatch(),
+        layout.clone(),
+        params,
+    );
+    let (bases, moments) = split(state, Some(Tensor::from_dispatch(latent)), t);
+    (bases, moments, Tensor::from_dispatch(weight))
+}
+
+/// The coordinate step: `α ← α − p_α/h_α` with fixed bases.
+pub fn coordinate(
+    bases: Bases,
+    moments: Moments,
+    grad: Tensor<1>,
+    layout: &WeightLayout,
+    params: StepParams,
+) -> Stepped {
+    let (state, latent, t) = join(bases, moments);
+    let (state, weight) =
+        <Dispatch as AlqOps>::alq_coordinate(state, grad.into_dispatch(), layout.clone(), params);
+    let (bases, moments) = split(state, latent, t);
+    (bases, moments, Tensor::from_dispatch(weight))
+}
+
+/// The first half of the pruning step: new moments, and the modelled loss increase
+/// `Δ_i = −p_α,i α_i + ½ h_α,i α_i²` of dropping each coordinate, `[groups, max_bits]`, infinite
+/// where there is none.
+pub fn importance(
+    bases: Bases,
+    moments: Moments,
+    grad: Tensor<1>,
+    layout: &WeightLayout,
+    params: StepParams,
+) -> (Bases, Moments, Tensor<2>) {
+    let (state, latent, t) = join(bases, moments);
+    let (state, delta) =
+        <Dispatch as AlqOps>::alq_importance(state, grad.into_dispatch(), layout.clone(), params);
+    let (bases, moments) = split(state, latent, t);
+    (bases, moments, Tensor::from_dispatch(delta))
+}
+
+/// The second half of the pruning step: drops the coordinates marked in `drop`
+/// (`[groups * max_bits]`) with their bases and moments.
+pub fn drop_coordinates(
+    bases: Bases,
+    moments: Moments,
+    drop: &[bool],
+    layout: &WeightLayout,
+) -> Stepped {
+    let marks: Vec<u8> = drop.iter().map(|&mark| u8::from(mark)).collect();
+    let marks = Tensor::<2, Int>::from_data(
+        TensorData::new(marks, bases.coordinates.dims()),
+        (&bases.coordinates.device(), bases.widths.dtype()),
+    );
+    let (state, latent, t) = join(bases, moments);
+    let (state, weight) =
+        <Dispatch as AlqOps>::alq_drop(state, marks.into_dispatch(), layout.clone());
+    let (bases, moments) = split(state, latent, t);
+    (bases, moments, Tensor::from_dispatch(weight))
+}
+
+/// `ŵ = B α`, `[groups, len]`.
+pub fn reconstruct(bases: &Bases) -> Tensor<2> {
+    let [groups, max_bits] = bases.coordinates.dims();
+    let [_, len] = bases.codes.dims();
+    let codes = bases.codes.clone().cast(DType::I32);
+    let zeros = Tensor::zeros([groups, len], (&bases.coordinates.device(), DType::F32));
+    (0..max_bits).fold(zeros, |sum, i| {
+        let bits = codes.clone().bitwise_right_shift_scalar(i as i32);
+        let signs = bits.bitwise_and_scalar(1).float() * -2.0 + 1.0;
+        sum + signs * bases.coordinates.clone().slice([0..groups, i..i + 1])
+    })
+}

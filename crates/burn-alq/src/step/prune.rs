@@ -1,0 +1,286 @@
+//! Which coordinates go: the ranking across layers of the pruning step (ALQ section 4).
+
+use alloc::vec::Vec;
+
+use multibit::Grouping;
+
+/// A place in a layer's full `[groups, max_bits]` table of coordinates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CoordinateId {
+    /// The layer, in the order of the module tree.
+    pub layer: usize,
+    /// `group * max_bits + slot`.
+    pub place: usize,
+}
+
+/// What a pruning budget counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    /// Live coordinates.
+    Coordinates,
+    /// Bits of bases, `Σ n·I`.
+    BaseBits,
+    /// Bytes of the packed weights: bases, coordinates, widths.
+    Bytes,
+}
+
+/// How much may remain after a pruning step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Budget {
+    /// The unit.
+    pub cost: Cost,
+    /// Coordinates are dropped until at most this much is left.
+    pub at_most: f64,
+    /// Share of a layer's live coordinates that it offers at a time.
+    pub top_k: f64,
+}
+
+/// A layer as the ranking sees it.
+#[derive(Debug, Clone)]
+pub struct Candidates {
+    /// `Δ` of every place, infinite where there is no coordinate.
+    pub delta: Vec<f32>,
+    /// Columns of `delta`.
+    pub max_bits: usize,
+    /// Weights of a group, the bits that a basis costs.
+    pub len: usize,
+}
+
+/// Size of a weight with the given widths, by [`Cost`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Size {
+    /// Groups.
+    pub groups: usize,
+    /// Weights of a group.
+    pub len: usize,
+    /// Live coordinates.
+    pub coordinates: usize,
+    /// The largest width, which decides the bits that a width is stored with.
+    pub widest: u8,
+}
+
+impl Size {
+    /// The size of a weight cut by `grouping`.
+    pub fn new(grouping: &Grouping, widths: &[u8]) -> Self {
+        Self {
+            groups: widths.len(),
+            len: grouping.len(),
+            coordinates: widths.iter().map(|&width| usize::from(width)).sum(),
+            widest: widths.iter().copied().max().unwrap_or(0),
+        }
+    }
+
+    /// Weights.
+    pub fn weights(&self) -> usize {
+        self.groups * self.len
+    }
+
+    /// Bits of bases.
+    pub fn base_bits(&self) -> usize {
+        self.coordinates * self.len
+    }
+
+    /// Bytes when packed.
+    pub fn bytes(&self) -> usize {
+        let width_bits = (u8::BITS - self.widest.leading_zeros()).max(1) as usize;
+        self.base_bits().div_ceil(8) + 4 * self.coordinates + (self.groups * width_bits).div_ceil(8)
+    }
+
+    /// The size in a unit.
+    pub fn cost(&self, cost: Cost) -> usize {
+        match cost {
+            Cost::Coordinates => self.coordinates,
+            Cost::BaseBits => self.base_bits(),
+            Cost::Bytes => self.bytes(),
+        }
+    }
+}
+
+/// The total size of several weights in a unit.
+pub fn total(sizes: &[Size], cost: Cost) -> usize {
+    sizes.iter().map(|size| size.cost(cost)).sum()
+}
+
+/// Chooses the coordinates to drop.
+///
+/// Every layer offers the `top_k` share (at least one) of its live coordinates with the smallest
+/// `Δ`; what all layers offer is ranked together, and the smallest are dropped until the budget is
+/// met exactly: the last coordinate dropped is the one that crosses it.
+///
+/// An offer must be larger than what goes, or small layers would lose whatever they offer: where
+/// `top_k` is too small for that, the share is twice the share of the size that goes. When an offer
+/// is used up all the same, the layers offer again from what is left.
+///
+/// Ties go to the earlier place. A NaN ranks last.
+pub fn select(layers: &[Candidates], sizes: &[Size], budget: &Budget) -> Vec<CoordinateId> {
+    let mut sizes = sizes.to_vec();
+    let mut ranked: Vec<Vec<(f32, CoordinateId)>> = layers
+        .iter()
+        .enumerate()
+        .map(|(layer, candidates)| rank(layer, candidates))
+        .collect();
+    let mut left = total(&sizes, budget.cost);
+    let excess = 1.0 - budget.at_most.max(0.0) / (left as f64).max(1.0);
+    let top_k = budget.top_k.max(2.0 * excess).min(1.0);
+    let mut dropped = Vec::new();
+    while left as f64 > budget.at_most {
+        let mut offered = Vec::new();
+        for live in &mut ranked {
+            let share = libm::ceil(live.len() as f64 * top_k) as usize;
+            let kept = live.len() - share.max(1).min(live.len());
+            offered.extend(live.drain(kept..));
+        }
+        if offered.is_empty() {
+            break;
+        }
+        offered.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut offered = offered.into_iter();
+        for (_, id) in offered.by_ref() {
+            let size = &mut sizes[id.layer];
+            let before = size.cost(budget.cost);
+            size.coordinates -= 1;
+            left -= before - size.cost(budget.cost);
+            dropped.push(id);
+            if left as f64 <= budget.at_most {
+                break;
+            }
+        }
+    }
+    dropped
+}
+
+/// Live coordinates of a layer, the smallest `Δ` last.
+fn rank(layer: usize, candidates: &Candidates) -> Vec<(f32, CoordinateId)> {
+    let mut live: Vec<(f32, CoordinateId)> = candidates
+        .delta
+        .iter()
+        .enumerate()
+        .filter(|(_, delta)| **delta != f32::INFINITY)
+        .map(|(place, &delta)| {
+            let delta = if delta.is_nan() { f32::MAX } else { delta };
+            (delta, CoordinateId { layer, place })
+        })
+        .collect();
+    live.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+    live
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(delta: &[f32], max_bits: usize, len: usize) -> (Candidates, Size) {
+        let groups = delta.len() / max_bits;
+        let live = delta.iter().filter(|d| d.is_finite()).count();
+        let candidates = Candidates {
+            delta: delta.to_vec(),
+            max_bits,
+            len,
+        };
+        let size = Size {
+            groups,
+            len,
+            coordinates: live,
+            widest: max_bits as u8,
+        };
+        (candidates, size)
+    }
+
+    fn places(ids: &[CoordinateId]) -> Vec<(usize, usize)> {
+        ids.iter().map(|id| (id.layer, id.place)).collect()
+    }
+
+    #[test]
+    fn the_smallest_of_all_layers_go_first() {
+        let (a, size_a) = layer(&[0.5, 0.1, 0.9, f32::INFINITY], 2, 10);
+        let (b, size_b) = layer(&[0.3, 0.2], 1, 10);
+        let budget = Budget {
+            cost: Cost::Coordinates,
+            at_most: 2.0,
+            top_k: 1.0,
+        };
+        let ids = select(&[a, b], &[size_a, size_b], &budget);
+        assert_eq!(places(&ids), [(0, 1), (1, 1), (1, 0)]);
+    }
+
+    #[test]
+    fn a_layer_offers_no_more_than_its_share_at_a_time() {
+        // Layer 0 has the three smallest, but may offer two of its ten at a time.
+        let small: Vec<f32> = (1..=10).map(|i| i as f32).collect();
+        let large: Vec<f32> = (1..=10).map(|i| 3.5 + i as f32).collect();
+        let (a, size_a) = layer(&small, 1, 10);
+        let (b, size_b) = layer(&large, 1, 10);
+        let budget = Budget {
+            cost: Cost::Coordinates,
+            at_most: 17.0,
+            top_k: 0.2,
+        };
+        // What goes is 15 %, so the offer is widened to 30 %.
+        let ids = select(&[a.clone(), b.clone()], &[size_a, size_b], &budget);
+        assert_eq!(places(&ids), [(0, 0), (0, 1), (0, 2)]);
+        let budget = Budget {
+            at_most: 18.0,
+            ..budget
+        };
+        let ids = select(&[a, b], &[size_a, size_b], &budget);
+        assert_eq!(places(&ids), [(0, 0), (0, 1)]);
+    }
+
+    #[test]
+    fn counts_are_exact_even_beyond_one_offer() {
+        let (a, size) = layer(&[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], 1, 10);
+        for at_most in 0..=7 {
+            let budget = Budget {
+                cost: Cost::Coordinates,
+                at_most: f64::from(at_most),
+                top_k: 0.01,
+            };
+            let ids = select(core::slice::from_ref(&a), &[size], &budget);
+            assert_eq!(ids.len(), 7 - at_most as usize);
+        }
+    }
+
+    #[test]
+    fn bits_and_bytes_stop_at_the_coordinate_that_crosses_the_budget() {
+        let (a, size_a) = layer(&[0.1, 0.3], 1, 100);
+        let (b, size_b) = layer(&[0.2, 0.4], 1, 8);
+        let bits = Budget {
+            cost: Cost::BaseBits,
+            at_most: 108.0,
+            top_k: 1.0,
+        };
+        let ids = select(&[a.clone(), b.clone()], &[size_a, size_b], &bits);
+        assert_eq!(places(&ids), [(0, 0), (1, 0)]);
+        // (200 + 7) / 8 + 8 + 1 and 2 + 8 + 1 bytes before; 13 + 4 + 1 for layer 0 after one.
+        let bytes = Budget {
+            cost: Cost::Bytes,
+            at_most: 30.0,
+            top_k: 1.0,
+        };
+        let ids = select(&[a, b], &[size_a, size_b], &bytes);
+        assert_eq!(places(&ids), [(0, 0)]);
+    }
+
+    #[test]
+    fn without_candidates_nothing_is_dropped() {
+        let (a, size) = layer(&[f32::INFINITY; 4], 2, 10);
+        let budget = Budget {
+            cost: Cost::Coordinates,
+            at_most: -1.0,
+            top_k: 0.5,
+        };
+        assert!(select(&[a], &[size], &budget).is_empty());
+    }
+
+    #[test]
+    fn not_a_number_goes_last() {
+        let (a, size) = layer(&[f32::NAN, 0.2, 0.1], 1, 10);
+        let budget = Budget {
+            cost: Cost::Coordinates,
+            at_most: 1.0,
+            top_k: 1.0,
+        };
+        let ids = select(&[a], &[size], &budget);
+        assert_eq!(places(&ids), [(0, 2), (0, 1)]);
+    }
+}

@@ -1,0 +1,441 @@
+//! A schedule, run: steps, epochs, timings, and checkpoints that resume to the same bits.
+//!
+//! [`Run`] is the loop turned inside out: the caller asks for one batch at a time with
+//! [`Run::advance`], and so decides what to print, when to save and when to stop.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::string::{String, ToString};
+use std::time::Instant;
+use std::vec::Vec;
+
+use burn_core::module::{Flag, Module, ModuleMapper, Param};
+use burn_core::store::{ModuleRecord, RecordError};
+use burn_core::tensor::{Bytes, DType, Device, Tensor};
+use burn_optim::{GradientsAccumulator, GradientsParams};
+use burn_pack::{Reader, Writer};
+use serde::{Deserialize, Serialize};
+
+use crate::optim::{AlqOptimizer, average_bits, sizes};
+use crate::schedule::{Epoch, PhaseKind, Schedule};
+
+/// What a run trains on.
+pub trait Task: Sync {
+    /// The model's type.
+    type Model: Module;
+
+    /// Batches in an epoch.
+    fn batches(&self) -> usize;
+
+    /// Parts that a batch is cut into, each with a thread of its own. Part of the computation: runs
+    /// with different numbers differ in rounding, whatever the machine.
+    fn shards(&self) -> usize {
+        1
+    }
+
+    /// The share of one shard in the loss of one batch, a scalar on the model's autodiff device;
+    /// the loss is the sum over the shards.
+    ///
+    /// Must depend on its arguments alone, or a resumed run will not reach the same bits; draw
+    /// shuffles from `epoch`.
+    fn loss(&self, model: &Self::Model, epoch: usize, batch: usize, shard: usize) -> Tensor<1>;
+
+    /// A figure of merit on validation data, reported after every epoch. The model is in
+    /// validation mode.
+    fn evaluate(&self, model: &Self::Model) -> f64;
+}
+
+/// Why a run stopped, or could not be resumed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The loss is NaN or infinite.
+    Loss {
+        /// The loss.
+        loss: f32,
+        /// The phase.
+        phase: PhaseKind,
+        /// Epoch of the schedule, from 0.
+        epoch: usize,
+        /// Batch of the epoch, from 0.
+        batch: usize,
+    },
+    /// The checkpoint's container could not be read or written.
+    Container {
+        /// The file.
+        file: PathBuf,
+        /// What the container says.
+        source: burn_pack::Error,
+    },
+    /// The model's or the optimizer's record could not be read or written.
+    Record {
+        /// The file.
+        file: PathBuf,
+        /// What the record says.
+        source: RecordError,
+    },
+    /// The checkpoint is not one, or not of this run.
+    Checkpoint {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl fmt::Display for TrainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loss {
+                loss,
+                phase,
+                epoch,
+                batch,
+            } => write!(
+                f,
+                "the loss is {loss} in the {phase} phase, epoch {}, batch {}; \
+                 lower the learning rate or check the data",
+                epoch + 1,
+                batch + 1
+            ),
+            Self::Container { file, source } => write!(f, "{}: {source}", file.display()),
+            Self::Record { file, source } => write!(f, "{}: {source}", file.display()),
+            Self::Checkpoint { file, reason } => write!(f, "{}: {reason}", file.display()),
+        }
+    }
+}
+
+impl std::error::Error for TrainError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Container { source, .. } => Some(source),
+            Self::Record { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// Time spent in one phase.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Steps taken.
+    pub steps: usize,
+    /// Seconds in forward and backward passes.
+    pub forward_backward: f64,
+    /// Seconds in the optimizer.
+    pub optimizer: f64,
+    /// Seconds in evaluation.
+    pub evaluation: f64,
+}
+
+impl Timing {
+    /// All seconds.
+    pub fn seconds(&self) -> f64 {
+        self.forward_backward + self.optimizer + self.evaluation
+    }
+}
+
+/// What one call of [`Run::advance`] did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// The epoch of the schedule, from 0.
+    pub epoch: usize,
+    /// The batch of the epoch, from 0.
+    pub batch: usize,
+    /// What happens in this epoch.
+    pub plan: Epoch,
+    /// Mean loss of the epoch so far.
+    pub loss: f64,
+    /// After the last batch of an epoch: the task's figure of merit.
+    pub metric: Option<f64>,
+    /// Average bitwidth of the multi-bit weights; 0 without any.
+    pub bits: f64,
+}
+
+/// Where a run is. Plain data, so that it can be recorded.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Position {
+    epoch: usize,
+    batch: usize,
+    loss_sum: f64,
+    timings: BTreeMap<String, Timing>,
+    /// What must be the same for a run to be resumed.
+    fingerprint: String,
+}
+
+/// A model in training along a schedule.
+#[derive(Debug, Clone)]
+pub struct Run<M: Module> {
+    model: M,
+    optimizer: AlqOptimizer,
+    schedule: Schedule,
+    position: Position,
+    bits: f64,
+}
+
+/// The sections of a checkpoint.
+const SECTIONS: [&str; 3] = ["model", "optimizer", "rest"];
+const POSITION: &str = "burn-alq.position";
+
+impl<M: Module> Run<M> {
+    /// A run at its start. The model must be on an autodiff device.
+    ///
+    /// `fingerprint` names everything that a resumed run must share with the one that it
+    /// continues (configuration, data, seed).
+    pub fn new(
+        model: M,
+        optimizer: AlqOptimizer,
+        schedule: Schedule,
+        fingerprint: impl Into<String>,
+    ) -> Self {
+        let bits = average_bits(&sizes(&model));
+        Self {
+            model,
+            optimizer,
+            schedule,
+            position: Position {
+                fingerprint: fingerprint.into(),
+                ..Position::default()
+            },
+            bits,
+        }
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The model, at the end.
+    pub fn into_model(self) -> M {
+        self.model
+    }
+
+    /// Whether all epochs are done.
+    pub fn is_finished(&self) -> bool {
+        self.position.epoch >= self.schedule.epochs().len()
+    }
+
+    /// The schedule.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Epoch and batch of the next step, from 0.
+    pub fn position(&self) -> (usize, usize) {
+        (self.position.epoch, self.position.batch)
+    }
+
+    /// Time spent so far, by phase, including the run that this one resumed.
+    pub fn timings(&self) -> impl Iterator<Item = (&str, &Timing)> {
+        let timings = self.position.timings.iter();
+        timings.map(|(phase, timing)| (phase.as_str(), timing))
+    }
+
+    /// Trains one batch; after the last one of an epoch, also evaluates. `None` at the end.
+    ///
+    /// While pruning, layers with a training flag (batch norm, dropout) behave as in evaluation.
+    ///
+    /// # Errors
+    /// If the loss is not finite. The model then is as before the batch.
+    pub fn advance<T: Task<Model = M>>(
+        &mut self,
+        task: &T,
+    ) -> Result<Option<Progress>, TrainError> {
+        let (epoch, batch) = self.position();
+        let Some(&plan) = self.schedule.epochs().get(epoch) else {
+            return Ok(None);
+        };
+        let batches = task.batches();
+        let start = Instant::now();
+        let (value, grads) = match plan.kind {
+            PhaseKind::Prune => {
+                gradients(&evaluating(self.model.clone()), task, epoch, batch)
+            }
+            _ => gradients(&self.model, task, epoch, batch),
+        };
+        if !value.is_finite() {
+            return Err(TrainError::Loss {
+                loss: value,
+                phase: plan.kind,
+                epoch,
+                batch,
+            });
+        }
+        let backward = Instant::now();
+        self.optimizer.set_phase(plan.phase(batch, batches));
+        let model = self.model.clone();
+        self.model = self.optimizer.step(plan.lr, model, grads);
+        let stepped = Instant::now();
+
+        let last = batch + 1 == batches;
+        if plan.kind == PhaseKind::Prune {
+            self.bits = average_bits(&sizes(&self.model));
+        }
+        let metric = last.then(|| task.evaluate(&self.model.valid()));
+        let timings = &mut self.position.timings;
+        let timing = timings.entry(plan.kind.to_string()).or_default();
+        timing.steps += 1;
+        timing.forward_backward += (backward - start).as_secs_f64();
+        timing.optimizer += (stepped - backward).as_secs_f64();
+        timing.evaluation += stepped.elapsed().as_secs_f64();
+
+        self.position.loss_sum += f64::from(value);
+        let progress = Progress {
+            epoch,
+            batch,
+            plan,
+            loss: self.position.loss_sum / (batch + 1) as f64,
+            metric,
+            bits: self.bits,
+        };
+        if last {
+            self.position.epoch += 1;
+            self.position.batch = 0;
+            self.position.loss_sum = 0.0;
+        } else {
+            self.position.batch += 1;
+        }
+        Ok(Some(progress))
+    }
+
+    /// Writes a checkpoint, whole or not at all.
+    ///
+    /// # Errors
+    /// If the file cannot be written; what was there before is kept.
+    pub fn save(&self, file: impl AsRef<Path>) -> Result<(), TrainError> {
+        let file = file.as_ref();
+        let record = |source| TrainError::Record {
+            file: file.to_path_buf(),
+            source,
+        };
+        let model = self.model.clone().into_record();
+        let model = model.into_bytes().map_err(record)?;
+        let [optimizer, rest] = self.optimizer.into_bytes().map_err(record)?;
+        let sections = SECTIONS.iter().zip([model, optimizer, rest]);
+        let tensors = sections.map(|(name, bytes)| {
+            let shape = [bytes.len()];
+            burn_pack::Tensor::new(name.to_string(), DType::U8, shape, None, bytes)
+        });
+        let position = serde_json::to_string(&self.position).expect("the position is plain data");
+        Writer::new(tensors.collect())
+            .with_metadata(POSITION, &position)
+            .auto_extension(false)
+            .write_to_file(file)
+            .map_err(|source| TrainError::Container {
+                file: file.to_path_buf(),
+                source,
+            })
+    }
+
+    /// Continues from a checkpoint. The arguments are those of [`new`](Self::new); the values of
+    /// the model and of the optimizer are replaced by the recorded ones.
+    ///
+    /// # Errors
+    /// If the file is not a checkpoint of a run with the same fingerprint and model.
+    pub fn resume(mut self, file: impl AsRef<Path>, device: &Device) -> Result<Self, TrainError> {
+        let file = file.as_ref();
+        let container = |source| TrainError::Container {
+            file: file.to_path_buf(),
+            source,
+        };
+        let record = |source| TrainError::Record {
+            file: file.to_path_buf(),
+            source,
+        };
+        let checkpoint = |reason: &str| TrainError::Checkpoint {
+            file: file.to_path_buf(),
+            reason: reason.to_string(),
+        };
+        let reader = Reader::from_file_exact(file).map_err(container)?;
+        let position = reader.metadata().get(POSITION);
+        let position = position.ok_or_else(|| checkpoint("is not a checkpoint"))?;
+        let position: Position = serde_json::from_str(position)
+            .map_err(|error| checkpoint(&format!("damaged checkpoint: {error}")))?;
+        if position.fingerprint != self.position.fingerprint {
+            return Err(checkpoint(&format!(
+                "belongs to another run: it was made with {}, this run has {}",
+                position.fingerprint, self.position.fingerprint
+            )));
+        }
+        let mut sections: Vec<Bytes> = Vec::new();
+        for name in SECTIONS {
+            let bytes = reader.tensor_data(name).map_err(container)?;
+            sections.push(Bytes::from_bytes_vec(bytes));
+        }
+        let [model, optimizer, rest]: [Bytes; 3] =
+            sections.try_into().expect("as many as section names");
+        let model = ModuleRecord::from_bytes(model).map_err(record)?;
+        self.model = self.model.try_load_record(model).map_err(record)?;
+        self.optimizer = self
+            .optimizer
+            .from_bytes([optimizer, rest], device)
+            .map_err(record)?;
+        self.bits = average_bits(&sizes(&self.model));
+        self.position = position;
+        Ok(self)
+    }
+}
+
+/// Loss and gradients of a batch, summed over its shards in their order.
+fn gradients<T: Task>(
+    model: &T::Model,
+    task: &T,
+    epoch: usize,
+    batch: usize,
+) -> (f32, GradientsParams) {
+    let one = |model: &T::Model, shard| {
+        let loss = task.loss(model, epoch, batch, shard);
+        let value: f32 = loss.clone().into_scalar();
+        (value, GradientsParams::from_grads(loss.backward(), model))
+    };
+    let shards = task.shards();
+    if shards <= 1 {
+        return one(model, 0);
+    }
+    let parts: Vec<(f32, GradientsParams)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..shards)
+            .map(|shard| {
+                let model = fork(model.clone());
+                scope.spawn(move || one(&model, shard))
+            })
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined
+            .map(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let mut sum = GradientsAccumulator::new();
+    let mut loss = 0.0;
+    for (value, grads) in parts {
+        loss += value;
+        sum.accumulate(model, grads);
+    }
+    (loss, sum.grads())
+}
+
+/// A copy of the module with leaves of its own, sharing the values.
+fn fork<M: Module>(module: M) -> M {
+    match module.devices().first() {
+        Some(device) => {
+            let device = device.clone();
+            module.fork(&device)
+        }
+        None => module,
+    }
+}
+
+/// The module with every training flag off and gradients as they are: batch norm uses its running
+/// statistics, dropout does nothing.
+fn evaluating<M: Module>(module: M) -> M {
+    struct FlagsOff;
+
+    impl ModuleMapper for FlagsOff {
+        fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
+            flag.with_value(false)
+        }
+    }
+
+    module.map(&mut FlagsOff)
+}

@@ -1,0 +1,566 @@
+//! How a weight is cut into groups that share coordinates.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// How one weight is cut into groups: permute its axes, then cut the result into runs of `len`.
+///
+/// `axes[0]` is the output axis, so the groups of one output lie together; and one output holds a
+/// whole number of groups. Nothing downstream asks for more, so it serves the four structures of
+/// the paper (Qu et al., CVPR 2020, section 4.1) and others alike.
+///
+/// | name | weight | axes | run |
+/// |---|---|---|---|
+/// | [channelwise](Self::channelwise) | `[out, in, k…]` | as they are | `in · Πk` |
+/// | [kernelwise](Self::kernelwise) | `[out, in, k…]` | as they are | `Πk` |
+/// | [pixelwise](Self::pixelwise) | `[out, in, k…]` | `out, k…, in` | `in` |
+/// | [subchannelwise](Self::subchannelwise) | `[d_in, d_out]` | `d_out, d_in` | `d_in / s` |
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Grouping {
+    axes: Vec<usize>,
+    len: usize,
+}
+
+/// Why a grouping cannot be, or does not fit a weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupingError {
+    /// The axes are not a permutation of `0..rank`.
+    NotAPermutation {
+        /// What was given.
+        axes: Vec<usize>,
+    },
+    /// A run has no weights.
+    EmptyRun,
+    /// The weight has another rank than the grouping has axes.
+    Rank {
+        /// Axes of the grouping.
+        expected: usize,
+        /// Rank of the weight.
+        found: usize,
+    },
+    /// A structure of convolutions for a weight that is not `[out, in, k…]`.
+    NotAConvolution {
+        /// Rank of the weight.
+        rank: usize,
+    },
+    /// A structure of linear layers for a weight that is not `[d_in, d_out]`.
+    NotLinear {
+        /// Rank of the weight.
+        rank: usize,
+    },
+    /// An axis of the weight has no elements.
+    EmptyAxis {
+        /// Which.
+        axis: usize,
+    },
+    /// The inputs of a linear layer do not fall into `s` equal runs.
+    Subchannels {
+        /// Inputs.
+        d_in: usize,
+        /// Runs asked for.
+        s: usize,
+    },
+    /// One output does not hold a whole number of runs.
+    Indivisible {
+        /// Weights of one output.
+        weights: usize,
+        /// Weights of one run.
+        len: usize,
+    },
+    /// The number of weights does not fit the address space.
+    TooLarge {
+        /// The weight's shape.
+        shape: Vec<usize>,
+    },
+}
+
+impl fmt::Display for GroupingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAPermutation { axes } => {
+                write!(
+                    f,
+                    "axes {axes:?} are not a permutation of 0..{}",
+                    axes.len()
+                )
+            }
+            Self::EmptyRun => write!(f, "a group needs at least one weight"),
+            Self::Rank { expected, found } => write!(
+                f,
+                "the grouping permutes {expected} axes, but the weight has {found}"
+            ),
+            Self::NotAConvolution { rank } => write!(
+                f,
+                "a convolution weight [out, in, k…] has rank 3 or more, this one has {rank}"
+            ),
+            Self::NotLinear { rank } => write!(
+                f,
+                "a linear weight [d_in, d_out] has rank 2, this one has {rank}"
+            ),
+            Self::EmptyAxis { axis } => write!(f, "axis {axis} of the weight is empty"),
+            Self::Subchannels { d_in, s } => {
+                write!(f, "{d_in} inputs do not fall into {s} equal groups")
+            }
+            Self::Indivisible { weights, len } => write!(
+                f,
+                "{weights} weights of one output do not fall into groups of {len}"
+            ),
+            Self::TooLarge { shape } => write!(f, "a weight of shape {shape:?} is too large"),
+        }
+    }
+}
+
+impl core::error::Error for GroupingError {}
+
+impl Grouping {
+    /// Runs of `len` along the permuted axes; `axes[0]` is the output axis.
+    ///
+    /// # Errors
+    /// If `axes` is not a permutation of `0..axes.len()` or empty, or `len` is 0.
+    pub fn new(axes: Vec<usize>, len: usize) -> Result<Self, GroupingError> {
+        let complete = !axes.is_empty() && (0..axes.len()).all(|axis| axes.contains(&axis));
+        if !complete {
+            return Err(GroupingError::NotAPermutation { axes });
+        }
+        if len == 0 {
+            return Err(GroupingError::EmptyRun);
+        }
+        Ok(Self { axes, len })
+    }
+
+    /// One group per output of a convolution weight `[out, in, k…]`.
+    ///
+    /// # Errors
+    /// If the rank is below 3 or an axis is empty.
+    pub fn channelwise(shape: &[usize]) -> Result<Self, GroupingError> {
+        convolution(shape)?;
+        Self::fitting((0..shape.len()).collect(), product(&shape[1..])?, shape)
+    }
+
+    /// One group per kernel of a convolution weight `[out, in, k…]`.
+    ///
+    /// # Errors
+    /// If the rank is below 3 or an axis is empty.
+    pub fn kernelwise(shape: &[usize]) -> Result<Self, GroupingError> {
+        convolution(shape)?;
+        Self::fitting((0..shape.len()).collect(), product(&shape[2..])?, shape)
+    }
+
+    /// One group per kernel position of each output of a convolution weight `[out, in, k…]`,
+    /// across the input channels.
+    ///
+    /// # Errors
+    /// If the rank is below 3 or an axis is empty.
+    pub fn pixelwise(shape: &[usize]) -> Result<Self, GroupingError> {
+        convolution(shape)?;
+        let axes = [0].into_iter().chain(2..shape.len()).chain([1]);
+        Self::fitting(axes.collect(), shape[1], shape)
+    }
+
+    /// `s` groups per output of a linear weight as Burn stores it, `[d_in, d_out]`.
+    ///
+    /// With `s = 1` this is channelwise grouping of a linear layer.
+    ///
+    /// # Errors
+    /// If the rank is not 2, an axis is empty or `s` does not divide `d_in`.
+    pub fn subchannelwise(shape: &[usize], s: usize) -> Result<Self, GroupingError> {
+        let &[d_in, _] = shape else {
+            return Err(GroupingError::NotLinear { rank: shape.len() });
+        };
+        not_empty(shape)?;
+        if s == 0 || d_in % s != 0 {
+            return Err(GroupingError::Subchannels { d_in, s });
+        }
+        Self::fitting(Vec::from([1, 0]), d_in / s, shape)
+    }
+
+    fn fitting(axes: Vec<usize>, len: usize, shape: &[usize]) -> Result<Self, GroupingError> {
+        let grouping = Self::new(axes, len)?;
+        grouping.check(shape)?;
+        Ok(grouping)
+    }
+
+    /// The permuted axes; the first is the output axis.
+    pub fn axes(&self) -> &[usize] {
+        &self.axes
+    }
+
+    /// Weights of one group.
+    #[expect(clippy::len_without_is_empty, reason = "a run is never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the grouping fits a weight.
+    ///
+    /// # Errors
+    /// If the rank differs, an axis is empty, the number of weights overflows, or one output does
+    /// not hold a whole number of groups.
+    pub fn check(&self, shape: &[usize]) -> Result<(), GroupingError> {
+        if shape.len() != self.axes.len() {
+            return Err(GroupingError::Rank {
+                expected: self.axes.len(),
+                found: shape.len(),
+            });
+        }
+        not_empty(shape)?;
+        let weights = product(shape)? / shape[self.axes[0]];
+        if !weights.is_multiple_of(self.len) {
+            return Err(GroupingError::Indivisible {
+                weights,
+                len: self.len,
+            });
+        }
+        Ok(())
+    }
+
+    /// The number of groups of a weight.
+    ///
+    /// # Panics
+    /// If the grouping does not fit the shape.
+    pub fn groups(&self, shape: &[usize]) -> usize {
+        self.must_fit(shape);
+        shape.iter().product::<usize>() / self.len
+    }
+
+    /// The number of groups of one output.
+    ///
+    /// # Panics
+    /// If the grouping does not fit the shape.
+    pub fn groups_per_output(&self, shape: &[usize]) -> usize {
+        self.groups(shape) / shape[self.axes[0]]
+    }
+
+    /// The grouping's name for a weight of the given shape, for reports.
+    ///
+    /// Structures that coincide, like kernelwise and channelwise at one input channel, have one
+    /// name.
+    pub fn describe(&self, shape: &[usize]) -> String {
+        let is = |other: Result<Self, GroupingError>| other.as_ref() == Ok(self);
+        if is(Self::kernelwise(shape)) {
+            return "kernelwise".into();
+        }
+        if is(Self::pixelwise(shape)) {
+            return "pixelwise".into();
+        }
+        if is(Self::channelwise(shape)) {
+            return "channelwise".into();
+        }
+        if let &[d_in, _] = shape
+            && is(Self::subchannelwise(shape, d_in / self.len))
+        {
+            return format!("subchannelwise({})", d_in / self.len);
+        }
+        format!("axes {:?} runs of {}", self.axes, self.len)
+    }
+
+    /// Cuts a weight into groups.
+    ///
+    /// # Shapes
+    /// - `weight`: `shape`, row-major
+    /// - `grouped`: `[groups, len]`, written whole
+    ///
+    /// # Panics
+    /// If the grouping does not fit `shape`, or a slice does not have as many values.
+    pub fn gather<T: Copy>(&self, shape: &[usize], weight: &[T], grouped: &mut [T]) {
+        self.must_hold(shape, weight.len(), grouped.len());
+        if self.is_identity() {
+            grouped.copy_from_slice(weight);
+        } else {
+            self.walk(shape, |group, place| grouped[group] = weight[place]);
+        }
+    }
+
+    /// Puts groups back into a weight: the inverse of [`gather`](Self::gather).
+    ///
+    /// # Shapes
+    /// - `grouped`: `[groups, len]`
+    /// - `weight`: `shape`, row-major, written whole
+    ///
+    /// # Panics
+    /// If the grouping does not fit `shape`, or a slice does not have as many values.
+    pub fn scatter<T: Copy>(&self, shape: &[usize], grouped: &[T], weight: &mut [T]) {
+        self.must_hold(shape, weight.len(), grouped.len());
+        if self.is_identity() {
+            weight.copy_from_slice(grouped);
+        } else {
+            self.walk(shape, |group, place| weight[place] = grouped[group]);
+        }
+    }
+
+    /// Groupings that fit a shape, for tests of laws that must hold for all of them.
+    #[doc(hidden)]
+    pub fn examples(shape: &[usize]) -> Vec<Self> {
+        let rank = shape.len();
+        let mut examples = Vec::new();
+        if let &[d_in, _] = shape {
+            examples.extend((1..=d_in).filter_map(|s| Self::subchannelwise(shape, s).ok()));
+        }
+        examples.extend(Self::channelwise(shape));
+        examples.extend(Self::kernelwise(shape));
+        examples.extend(Self::pixelwise(shape));
+        if rank > 2 {
+            // Without a name: all inputs in reverse order, in runs that cross two axes.
+            let axes: Vec<usize> = [0].into_iter().chain((1..rank).rev()).collect();
+            let len = shape[axes[rank - 1]] * shape[axes[rank - 2]];
+            examples.extend(Self::fitting(axes, len, shape));
+        }
+        examples
+    }
+
+    fn must_fit(&self, shape: &[usize]) {
+        if let Err(error) = self.check(shape) {
+            panic!("the grouping does not fit shape {shape:?}: {error}");
+        }
+    }
+
+    fn must_hold(&self, shape: &[usize], weight: usize, grouped: usize) {
+        self.must_fit(shape);
+        let expected: usize = shape.iter().product();
+        assert_eq!(
+            weight, expected,
+            "`weight` holds {weight} values, but shape {shape:?} needs {expected}"
+        );
+        assert_eq!(
+            grouped, expected,
+            "`grouped` holds {grouped} values, but shape {shape:?} needs {expected}"
+        );
+    }
+
+    fn is_identity(&self) -> bool {
+        self.axes.is_sorted()
+    }
+
+    /// Calls `visit(place in the groups, place in the weight)` once for every weight.
+    ///
+    /// The innermost two axes are walked in square tiles, since one side of a transposition always
+    /// jumps.
+    fn walk(&self, shape: &[usize], mut visit: impl FnMut(usize, usize)) {
+        const TILE: usize = 32;
+        let mut axes = self.merged_axes(shape);
+        let (columns, column_stride) = axes.pop().unwrap_or((1, 1));
+        let (rows, row_stride) = axes.pop().unwrap_or((1, 0));
+        let blocks: usize = axes.iter().map(|&(size, _)| size).product();
+        let mut place = alloc::vec![0; axes.len()];
+        let mut origin = 0;
+        for block in 0..blocks {
+            let first = block * rows * columns;
+            for row_tile in (0..rows).step_by(TILE) {
+                for column_tile in (0..columns).step_by(TILE) {
+                    for row in row_tile..rows.min(row_tile + TILE) {
+                        for column in column_tile..columns.min(column_tile + TILE) {
+                            visit(
+                                first + row * columns + column,
+                                origin + row * row_stride + column * column_stride,
+                            );
+                        }
+                    }
+                }
+            }
+            for (place, &(size, stride)) in place.iter_mut().zip(&axes).rev() {
+                *place += 1;
+                origin += stride;
+                if *place < size {
+                    break;
+                }
+                origin -= size * stride;
+                *place = 0;
+            }
+        }
+    }
+
+    /// Size and stride in the weight of each permuted axis; neighbours that are one run in the
+    /// weight as well become one axis.
+    fn merged_axes(&self, shape: &[usize]) -> Vec<(usize, usize)> {
+        let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
+        let mut merged: Vec<(usize, usize)> = Vec::with_capacity(shape.len());
+        for &axis in self.axes.iter().filter(|&&axis| shape[axis] > 1) {
+            let (size, stride) = (shape[axis], stride(axis));
+            match merged.last_mut() {
+                Some(last) if last.1 == size * stride => *last = (last.0 * size, stride),
+                _ => merged.push((size, stride)),
+            }
+        }
+        merged
+    }
+}
+
+fn convolution(shape: &[usize]) -> Result<(), GroupingError> {
+    match shape.len() {
+        rank @ 0..3 => Err(GroupingError::NotAConvolution { rank }),
+        _ => not_empty(shape),
+    }
+}
+
+fn not_empty(shape: &[usize]) -> Result<(), GroupingError> {
+    match shape.iter().position(|&size| size == 0) {
+        Some(axis) => Err(GroupingError::EmptyAxis { axis }),
+        None => Ok(()),
+    }
+}
+
+fn product(shape: &[usize]) -> Result<usize, GroupingError> {
+    let product = shape
+        .iter()
+        .try_fold(1usize, |n, &size| n.checked_mul(size));
+    product.ok_or_else(|| GroupingError::TooLarge {
+        shape: shape.to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    const CONV: [usize; 4] = [3, 4, 2, 5];
+
+    #[test]
+    fn the_structures_of_the_paper() {
+        let cases = [
+            (
+                Grouping::channelwise(&CONV),
+                vec![0, 1, 2, 3],
+                40,
+                3,
+                "channelwise",
+            ),
+            (
+                Grouping::kernelwise(&CONV),
+                vec![0, 1, 2, 3],
+                10,
+                12,
+                "kernelwise",
+            ),
+            (
+                Grouping::pixelwise(&CONV),
+                vec![0, 2, 3, 1],
+                4,
+                30,
+                "pixelwise",
+            ),
+        ];
+        for (grouping, axes, len, groups, name) in cases {
+            let grouping = grouping.unwrap();
+            assert_eq!(grouping.axes(), axes, "{name}");
+            assert_eq!(grouping.len(), len, "{name}");
+            assert_eq!(grouping.groups(&CONV), groups, "{name}");
+            assert_eq!(grouping.groups_per_output(&CONV), groups / 3, "{name}");
+            assert_eq!(grouping.describe(&CONV), name);
+        }
+        let linear = Grouping::subchannelwise(&[12, 5], 3).unwrap();
+        assert_eq!((linear.axes(), linear.len()), ([1, 0].as_slice(), 4));
+        assert_eq!(linear.groups(&[12, 5]), 15);
+        assert_eq!(linear.describe(&[12, 5]), "subchannelwise(3)");
+        let other = Grouping::new(vec![0, 3, 1, 2], 20).unwrap();
+        assert_eq!(other.describe(&CONV), "axes [0, 3, 1, 2] runs of 20");
+    }
+
+    #[test]
+    fn pixelwise_takes_one_position_across_the_channels() {
+        let shape = [2, 3, 2];
+        let weight: Vec<u32> = (0..12).collect();
+        let mut grouped = vec![0; 12];
+        let grouping = Grouping::pixelwise(&shape).unwrap();
+        grouping.gather(&shape, &weight, &mut grouped);
+        assert_eq!(grouped, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+    }
+
+    #[test]
+    fn every_permutation_gathers_by_its_definition_and_scatters_back() {
+        let shapes: [&[usize]; 6] = [
+            &[40, 70],
+            &[70, 33],
+            &[1, 6],
+            &[3, 4, 2, 5],
+            &[5, 40, 3, 3],
+            &[2, 3, 1, 4, 2],
+        ];
+        for shape in shapes {
+            for axes in permutations(shape.len()) {
+                let weights: usize = shape.iter().product();
+                let weight: Vec<usize> = (0..weights).collect();
+                let grouping = Grouping::new(axes.clone(), 1).unwrap();
+                let mut grouped = vec![0; weights];
+                grouping.gather(shape, &weight, &mut grouped);
+                for (i, &value) in grouped.iter().enumerate() {
+                    // The definition: split i along the permuted axes, one division an axis.
+                    let (mut rest, mut place) = (i, 0);
+                    for &axis in axes.iter().rev() {
+                        let stride: usize = shape[axis + 1..].iter().product();
+                        place += rest % shape[axis] * stride;
+                        rest /= shape[axis];
+                    }
+                    assert_eq!(value, place, "{shape:?} by {axes:?} at {i}");
+                }
+                let mut back = vec![0; weights];
+                grouping.scatter(shape, &grouped, &mut back);
+                assert_eq!(back, weight, "{shape:?} by {axes:?}");
+            }
+        }
+    }
+
+    fn permutations(n: usize) -> Vec<Vec<usize>> {
+        if n == 0 {
+            return vec![vec![]];
+        }
+        let mut all = Vec::new();
+        for shorter in permutations(n - 1) {
+            for place in 0..n {
+                let mut longer = shorter.clone();
+                longer.insert(place, n - 1);
+                all.push(longer);
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_error() {
+        use GroupingError as E;
+        let new = |axes: &[usize], len| Grouping::new(axes.to_vec(), len).unwrap_err();
+        assert_eq!(new(&[0, 2], 1), E::NotAPermutation { axes: vec![0, 2] });
+        assert_eq!(new(&[0, 0], 1), E::NotAPermutation { axes: vec![0, 0] });
+        assert_eq!(new(&[], 1), E::NotAPermutation { axes: vec![] });
+        assert_eq!(new(&[1, 0], 0), E::EmptyRun);
+        for structure in [
+            Grouping::channelwise,
+            Grouping::kernelwise,
+            Grouping::pixelwise,
+        ] {
+            assert_eq!(structure(&[4, 5]), Err(E::NotAConvolution { rank: 2 }));
+            assert_eq!(structure(&[4, 5, 0]), Err(E::EmptyAxis { axis: 2 }));
+            let shape = [usize::MAX, 2, 2];
+            let too_large = E::TooLarge {
+                shape: shape.to_vec(),
+            };
+            assert_eq!(structure(&shape), Err(too_large));
+        }
+        let sub = Grouping::subchannelwise;
+        assert_eq!(sub(&[4, 5, 6], 2), Err(E::NotLinear { rank: 3 }));
+        assert_eq!(sub(&[10, 5], 3), Err(E::Subchannels { d_in: 10, s: 3 }));
+        assert_eq!(sub(&[10, 5], 0), Err(E::Subchannels { d_in: 10, s: 0 }));
+        assert_eq!(sub(&[10, 0], 2), Err(E::EmptyAxis { axis: 1 }));
+        let grouping = Grouping::new(vec![1, 0], 4).unwrap();
+        let rank = E::Rank {
+            expected: 2,
+            found: 3,
+        };
+        assert_eq!(grouping.check(&[2, 2, 2]), Err(rank));
+        let indivisible = E::Indivisible {
+            weights: 10,
+            len: 4,
+        };
+        assert_eq!(grouping.check(&[10, 4]), Err(indivisible));
+    }
+
+    #[test]
+    #[should_panic(expected = "`grouped` holds 5 values, but shape [2, 3] needs 6")]
+    fn a_short_slice_is_named() {
+        let grouping = Grouping::subchannelwise(&[2, 3], 1).unwrap();
+        grouping.gather(&[2, 3], &[0.0; 6], &mut [0.0; 5]);
+    }
+}

@@ -1,0 +1,193 @@
+//! The network, and the task that it learns.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use burn::module::{Module, Param};
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_alq::train::Task;
+use burn_alq::{MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear, MultiBitLinearConfig};
+
+use crate::data::{Dataset, Split, batch_pixels, epoch_order};
+
+/// Classes of MNIST and of every data set in its format that this example takes.
+pub const CLASSES: usize = 10;
+
+/// Caffe's LeNet5: 20 and 50 kernels of 5×5, 500 hidden units, 10 classes.
+#[derive(Module, Debug)]
+pub struct LeNet5 {
+    conv1: MultiBitConv2d,
+    conv2: MultiBitConv2d,
+    fc1: MultiBitLinear,
+    fc2: MultiBitLinear,
+    pool: MaxPool2d,
+}
+
+impl LeNet5 {
+    /// A float network with random weights, to be trained and then quantized.
+    pub fn new(device: &Device) -> Self {
+        Self {
+            conv1: MultiBitConv2dConfig::new([1, 20], [5, 5]).init_float(device),
+            conv2: MultiBitConv2dConfig::new([20, 50], [5, 5]).init_float(device),
+            fc1: MultiBitLinearConfig::new(800, 500).init_float(device),
+            fc2: MultiBitLinearConfig::new(500, CLASSES).init_float(device),
+            pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
+        }
+    }
+
+    /// The weights by path, as they are now.
+    pub fn weights(&self) -> BTreeMap<&'static str, Vec<f32>> {
+        fn read<const D: usize>(weight: &Param<Tensor<D>>) -> Vec<f32> {
+            weight.val().into_data().try_into_vec().expect("weights are f32")
+        }
+        BTreeMap::from([
+            ("conv1.weight", read(&self.conv1.weight)),
+            ("conv2.weight", read(&self.conv2.weight)),
+            ("fc1.weight", read(&self.fc1.weight)),
+            ("fc2.weight", read(&self.fc2.weight)),
+        ])
+    }
+
+    /// Scores of the classes.
+    ///
+    /// # Shapes
+    /// - `images`: `[batch, 1, 28, 28]`
+    /// - result: `[batch, 10]`
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = relu(self.pool.forward(self.conv1.forward(images)));
+        let x = relu(self.pool.forward(self.conv2.forward(x)));
+        let x = relu(self.fc1.forward(x.flatten::<2>(1, 3)));
+        self.fc2.forward(x)
+    }
+}
+
+/// Images of a split as a normalized tensor `[batch, 1, 28, 28]`, and their labels.
+fn batch(split: &Split, indices: &[u32], device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
+    let pixels = batch_pixels(split, indices);
+    let images = Tensor::from_data(TensorData::new(pixels, [indices.len(), 1, 28, 28]), device);
+    let labels: Vec<i32> = indices
+        .iter()
+        .map(|&index| i32::from(split.labels[index as usize]))
+        .collect();
+    let labels = Tensor::from_data(TensorData::new(labels, [indices.len()]), device);
+    (images, labels)
+}
+
+/// Scores of a whole split, `[count * 10]`, in batches.
+pub fn scores(model: &LeNet5, split: &Split, device: &Device) -> Vec<f32> {
+    let all: Vec<u32> = (0..split.count as u32).collect();
+    let mut scores = Vec::with_capacity(all.len() * CLASSES);
+    for indices in all.chunks(250) {
+        let (images, _) = batch(split, indices, device);
+        let data = model.forward(images).into_data();
+        scores.extend(data.try_into_vec::<f32>().expect("scores are f32"));
+    }
+    scores
+}
+
+/// The class with the highest score of every image; of equal ones the first.
+pub fn predictions(scores: &[f32]) -> Vec<u8> {
+    scores
+        .chunks_exact(CLASSES)
+        .map(|scores| {
+            let best = (1..CLASSES).fold(0, |best, class| {
+                if scores[class] > scores[best] { class } else { best }
+            });
+            best as u8
+        })
+        .collect()
+}
+
+/// Share of right predictions, in percent.
+pub fn accuracy(predictions: &[u8], split: &Split) -> f64 {
+    let right = predictions.iter().zip(&split.labels);
+    let right = right.filter(|(prediction, label)| prediction == label).count();
+    100.0 * right as f64 / split.count as f64
+}
+
+/// Classification of the training images, validated on the validation images.
+pub struct Classify<'a> {
+    pub data: &'a Dataset,
+    pub batch_size: usize,
+    pub shards: usize,
+    pub seed: u64,
+    /// With autodiff.
+    pub device: Device,
+    order: Mutex<(usize, Vec<u32>)>,
+}
+
+impl<'a> Classify<'a> {
+    pub fn new(
+        data: &'a Dataset,
+        batch_size: usize,
+        shards: usize,
+        seed: u64,
+        device: Device,
+    ) -> Self {
+        let order = epoch_order(data.train.count, seed, 0);
+        Self {
+            data,
+            batch_size,
+            shards,
+            seed,
+            device,
+            order: Mutex::new((0, order)),
+        }
+    }
+
+    /// The images of a batch.
+    fn indices(&self, epoch: usize, batch: usize) -> Vec<u32> {
+        let mut order = self.order.lock().expect("no thread panics while it shuffles");
+        if order.0 != epoch {
+            *order = (epoch, epoch_order(self.data.train.count, self.seed, epoch as u64));
+        }
+        let start = batch * self.batch_size;
+        let end = (start + self.batch_size).min(order.1.len());
+        order.1[start..end].to_vec()
+    }
+}
+
+impl Task for Classify<'_> {
+    type Model = LeNet5;
+
+    fn batches(&self) -> usize {
+        self.data.train.count.div_ceil(self.batch_size)
+    }
+
+    fn shards(&self) -> usize {
+        self.shards
+    }
+
+    fn loss(&self, model: &LeNet5, epoch: usize, number: usize, shard: usize) -> Tensor<1> {
+        let indices = self.indices(epoch, number);
+        let bounds = |shard: usize| shard * indices.len() / self.shards;
+        let part = &indices[bounds(shard)..bounds(shard + 1)];
+        if part.is_empty() {
+            // A last batch with fewer images than shards.
+            let (images, labels) = batch(&self.data.train, &indices[..1], &self.device);
+            return loss(model, images, labels, &self.device) * 0.0;
+        }
+        let (images, labels) = batch(&self.data.train, part, &self.device);
+        let share = part.len() as f64 / indices.len() as f64;
+        loss(model, images, labels, &self.device) * share
+    }
+
+    fn evaluate(&self, model: &LeNet5) -> f64 {
+        let device = self.device.clone().without_autodiff();
+        let scores = scores(model, &self.data.valid, &device);
+        accuracy(&predictions(&scores), &self.data.valid)
+    }
+}
+
+fn loss(
+    model: &LeNet5,
+    images: Tensor<4>,
+    labels: Tensor<1, Int>,
+    device: &Device,
+) -> Tensor<1> {
+    let scores = model.forward(images);
+    CrossEntropyLossConfig::new().init(device).forward(scores, labels)
+}
