@@ -1,1 +1,128 @@
-fn main() {}
+//! The project's commands. `cargo xtask help` lists them.
+
+mod validate;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND [ARGUMENTS]
+
+  demo [ARGUMENTS]            quantize LeNet5 on MNIST images inside the repository, in minutes
+  example NAME [ARGUMENTS]    run an example in release mode; --help shows its arguments
+  test [ARGUMENTS]            all tests; arguments go to cargo test
+    --device NAME             run the suite on this Burn device: flex (default) or ndarray
+  validate                    format, lints, documentation, file sizes, no_std, unsafe
+  help                        this text
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match args.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", &[][..]),
+    };
+    let result = match command {
+        "demo" => example(
+            "lenet5-mnist",
+            std::iter::once("demo".to_string()).chain(rest.iter().cloned()),
+        ),
+        "example" => match rest.split_first() {
+            Some((name, rest)) if examples().contains(name) => example(name, rest.iter().cloned()),
+            Some((name, _)) => Err(format!(
+                "no example {name}; there are: {}",
+                examples().join(", ")
+            )),
+            None => Err(format!(
+                "which example? There are: {}",
+                examples().join(", ")
+            )),
+        },
+        "test" => test(rest),
+        "validate" => validate::validate(&root()),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => {
+            eprint!("error: no command {other}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository.
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// The folders in `examples/`.
+fn examples() -> Vec<String> {
+    let folders = std::fs::read_dir(root().join("examples"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut names: Vec<String> = folders
+        .filter(|entry| entry.path().join("Cargo.toml").exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Runs an example from where the user is, so that relative paths mean what they say.
+fn example(name: &str, args: impl Iterator<Item = String>) -> Result<(), String> {
+    let args: Vec<String> = args.collect();
+    let mut command = cargo();
+    command.args(["run", "--release", "--package", name]);
+    command
+        .arg("--manifest-path")
+        .arg(root().join("Cargo.toml"));
+    if args.iter().any(|arg| arg == "--download") {
+        command.args(["--features", "download"]);
+    }
+    run(command.arg("--").args(args))
+}
+
+fn test(args: &[String]) -> Result<(), String> {
+    let mut command = cargo();
+    command.current_dir(root()).args(["test", "--workspace"]);
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        if arg == "--device" {
+            let device = args.next().ok_or("--device needs a name")?;
+            command.env("BURN_DEVICE", device);
+        } else {
+            command.arg(arg);
+        }
+    }
+    run(&mut command)
+}
+
+/// Becomes the command where that is possible, so that signals reach it alone.
+#[cfg(unix)]
+fn run(command: &mut Command) -> Result<(), String> {
+    use std::os::unix::process::CommandExt;
+
+    Err(format!("cannot run {command:?}: {}", command.exec()))
+}
+
+#[cfg(not(unix))]
+fn run(command: &mut Command) -> Result<(), String> {
+    match command.status() {
+        Ok(status) => std::process::exit(status.code().unwrap_or(1)),
+        Err(error) => Err(format!("cannot run {command:?}: {error}")),
+    }
+}

@@ -250,9 +250,7 @@ impl<M: Module> Run<M> {
         let batches = task.batches();
         let start = Instant::now();
         let (value, grads) = match plan.kind {
-            PhaseKind::Prune => {
-                gradients(&evaluating(self.model.clone()), task, epoch, batch)
-            }
+            PhaseKind::Prune => gradients(&evaluating(self.model.clone()), task, epoch, batch),
             _ => gradients(&self.model, task, epoch, batch),
         };
         if !value.is_finite() {

@@ -1,15 +1,18 @@
 //! How a weight is cut into groups that share coordinates.
 
+mod error;
+
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
+
+pub use error::GroupingError;
 
 /// How one weight is cut into groups: permute its axes, then cut the result into runs of `len`.
 ///
 /// `axes[0]` is the output axis, so the groups of one output lie together; and one output holds a
 /// whole number of groups. Nothing downstream asks for more, so it serves the four structures of
-/// the paper (Qu et al., CVPR 2020, section 4.1) and others alike.
+/// the paper (structured sketching, Qu et al., CVPR 2020) and others alike.
 ///
 /// | name | weight | axes | run |
 /// |---|---|---|---|
@@ -22,98 +25,6 @@ pub struct Grouping {
     axes: Vec<usize>,
     len: usize,
 }
-
-/// Why a grouping cannot be, or does not fit a weight.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GroupingError {
-    /// The axes are not a permutation of `0..rank`.
-    NotAPermutation {
-        /// What was given.
-        axes: Vec<usize>,
-    },
-    /// A run has no weights.
-    EmptyRun,
-    /// The weight has another rank than the grouping has axes.
-    Rank {
-        /// Axes of the grouping.
-        expected: usize,
-        /// Rank of the weight.
-        found: usize,
-    },
-    /// A structure of convolutions for a weight that is not `[out, in, k…]`.
-    NotAConvolution {
-        /// Rank of the weight.
-        rank: usize,
-    },
-    /// A structure of linear layers for a weight that is not `[d_in, d_out]`.
-    NotLinear {
-        /// Rank of the weight.
-        rank: usize,
-    },
-    /// An axis of the weight has no elements.
-    EmptyAxis {
-        /// Which.
-        axis: usize,
-    },
-    /// The inputs of a linear layer do not fall into `s` equal runs.
-    Subchannels {
-        /// Inputs.
-        d_in: usize,
-        /// Runs asked for.
-        s: usize,
-    },
-    /// One output does not hold a whole number of runs.
-    Indivisible {
-        /// Weights of one output.
-        weights: usize,
-        /// Weights of one run.
-        len: usize,
-    },
-    /// The number of weights does not fit the address space.
-    TooLarge {
-        /// The weight's shape.
-        shape: Vec<usize>,
-    },
-}
-
-impl fmt::Display for GroupingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotAPermutation { axes } => {
-                write!(
-                    f,
-                    "axes {axes:?} are not a permutation of 0..{}",
-                    axes.len()
-                )
-            }
-            Self::EmptyRun => write!(f, "a group needs at least one weight"),
-            Self::Rank { expected, found } => write!(
-                f,
-                "the grouping permutes {expected} axes, but the weight has {found}"
-            ),
-            Self::NotAConvolution { rank } => write!(
-                f,
-                "a convolution weight [out, in, k…] has rank 3 or more, this one has {rank}"
-            ),
-            Self::NotLinear { rank } => write!(
-                f,
-                "a linear weight [d_in, d_out] has rank 2, this one has {rank}"
-            ),
-            Self::EmptyAxis { axis } => write!(f, "axis {axis} of the weight is empty"),
-            Self::Subchannels { d_in, s } => {
-                write!(f, "{d_in} inputs do not fall into {s} equal groups")
-            }
-            Self::Indivisible { weights, len } => write!(
-                f,
-                "{weights} weights of one output do not fall into groups of {len}"
-            ),
-            Self::TooLarge { shape } => write!(f, "a weight of shape {shape:?} is too large"),
-        }
-    }
-}
-
-impl core::error::Error for GroupingError {}
 
 impl Grouping {
     /// Runs of `len` along the permuted axes; `axes[0]` is the output axis.

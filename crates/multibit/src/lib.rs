@@ -1,50 +1,59 @@
-//! Multi-bit weights as bits: grouping, fitting, packing and kernels, without a framework.
+//! Multi-bit weights as bits: how a weight tensor is cut into groups, how a group becomes a sum of
+//! scaled ±1 vectors, how that is stored, and the arithmetic that trains and runs it.
 //!
-//! A multi-bit weight is a sum of binary bases with a few floating coordinates in each group of
-//! weights, `w ≈ Σ_i α_i b_i` with `b_i ∈ {-1,+1}ⁿ` and `α_i > 0`. A group has as many bases as it
-//! needs; one without any is zero and costs nothing.
+//! A group of `n` weights is `ŵ = B α = Σᵢ αᵢ bᵢ`, with `I` *bases* `bᵢ ∈ {−1, +1}ⁿ` and positive
+//! *coordinates* `αᵢ`. The *bitwidth* `I` differs from group to group and may be 0, which makes
+//! the whole group zero. The method is Adaptive Loss-aware Quantization (Qu, Zhou, Cheng, Thiele,
+//! CVPR 2020). Nothing here knows a framework: weights are slices.
 //!
-//! # Packed layout
+//! # Two forms
 //!
-//! [`PackedWeight`] holds one *row* per basis: the signs of its group's `len` weights, one bit each,
-//! padded to whole 64-bit multiples.
+//! *Training form*, that the steps in [`fit`] work on: one small integer a weight. Bit `i` of a
+//! code is the weight's sign on basis `i`; absent slots hold 0.
 //!
 //! ```text
-//! group 0, width 2            group 1, width 0    group 2, width 1
-//! row 0 │ row 1               (nothing)           row 2
-//! α₀    │ α₁                                      α₂
-//!
-//! word 0                  word 1
-//! w31 ......... w2 w1 w0 │ 0 0 0 ... w34 w33 w32
-//!                          └ padding, always 0
+//!               codes [groups, len] u8       coordinates [groups, max_bits]   widths [groups]
+//! group 0   │ 0b011 0b000 0b110 0b101 │        │ 0.1  0.2  0.5  0  0  0 │         │ 3 │
+//! group 1   │ 0b000 0b001 0b001 0b000 │        │ 0.7   0    0   0  0  0 │         │ 1 │
 //! ```
 //!
-//! Bit 0 stands for +1 and bit 1 for −1, so a dot product of two rows is
-//! `len − 2 · popcount(a ^ b)`, and equal padding adds nothing.
+//! *Packed form*, that is stored and run ([`PackedWeight`]): one row of bits a basis, group after
+//! group and basis after basis, so a pruned basis takes no room.
 //!
-//! # Map
+//! ```text
+//!              row = one basis of one group: `len` signs, padded to whole 64 bits
+//!           word 0                        word 1
+//! row 0  │ w31 ............ w2 w1 w0 │ 0 0 0 ... w34 w33 w32 │  group 0, basis 0   α = 0.1
+//! row 1  │                           │ └ padding, always 0   │  group 0, basis 1   α = 0.2
+//! row 2  │                           │                       │  group 0, basis 2   α = 0.5
+//! row 3  │                           │                       │  group 1, basis 0   α = 0.7
+//! ```
 //!
-//! | module | what | uses |
-//! |---|---|---|
-//! | [`grouping`] | permute the axes, cut into runs | nothing |
-//! | [`packed`] | the layout above, and the sections of a file | grouping |
-//! | [`fit`] | sketching and the steps of ALQ on slices | packed |
-//! | [`cpu`] | layers on packed weights | packed |
+//! Words are `u32`, least significant bit first. **Bit 0 stands for +1 and bit 1 for −1** in both
+//! forms, so the dot product of two rows is `len − 2 · popcount(a ^ b)` and equal padding adds
+//! nothing.
+//!
+//! # Modules
+//! - [`Grouping`]: permute the axes, cut into runs; the only place that knows the groupings' names
+//! - [`PackedWeight`]: the packed form, its sizes, its serialized sections
+//! - [`fit`]: sketching and the optimization steps, on the training form
+//! - [`cpu`]: layers that compute from the packed form
 
 #![no_std]
-#![forbid(unsafe_code)]
 
 extern crate alloc;
-#[cfg(any(feature = "std", test))]
+#[cfg(feature = "std")]
 extern crate std;
 
+mod bits;
 pub mod cpu;
 pub mod fit;
-pub mod grouping;
-pub mod packed;
+mod grouping;
+mod math;
+mod packed;
 
 pub use grouping::{Grouping, GroupingError};
-pub use packed::{DecodeError, MAX_BITS, PackError, PackedWeight};
+pub use packed::{DecodeError, EncodedBytes, PackError, PackedWeight};
 
-#[cfg(test)]
-pub(crate) mod testing;
+/// The largest bitwidth of a group: a weight's signs on all bases of its group fit in one byte.
+pub const MAX_BITS: usize = 8;

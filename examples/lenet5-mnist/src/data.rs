@@ -82,16 +82,31 @@ impl Dataset {
                 .iter()
                 .flat_map(|name| [name.to_string(), format!("{name}.gz")])
                 .collect();
-            let found = names.iter().map(|name| folder.join(name)).find(|file| file.exists());
+            let found = names
+                .iter()
+                .map(|name| folder.join(name))
+                .find(|file| file.exists());
             files.push(found.ok_or(DataError::Missing {
                 folder: folder.to_path_buf(),
                 names,
             })?);
         }
-        let train = split(folder, "training", read_images(&files[0])?, read_labels(&files[1])?)?;
-        let test = split(folder, "test", read_images(&files[2])?, read_labels(&files[3])?)?;
+        let train = split(
+            folder,
+            "training",
+            read_images(&files[0])?,
+            read_labels(&files[1])?,
+        )?;
+        let test = split(
+            folder,
+            "test",
+            read_images(&files[2])?,
+            read_labels(&files[3])?,
+        )?;
         let valid = train.count / 6;
-        let name = folder.file_name().map_or("data".into(), |name| name.to_string_lossy());
+        let name = folder
+            .file_name()
+            .map_or("data".into(), |name| name.to_string_lossy());
         Self::cut(folder, &name, train, test, valid)
     }
 
@@ -121,15 +136,16 @@ impl Dataset {
                 count,
             };
             for item in dataset.iter() {
-                split.images.extend(item.image.iter().flatten().map(|&pixel| pixel as u8));
+                split
+                    .images
+                    .extend(item.image.iter().flatten().map(|&pixel| pixel as u8));
                 split.labels.push(item.label);
             }
             split
         };
         // burn-dataset panics when it cannot download.
-        let splits = std::panic::catch_unwind(|| {
-            (read(MnistDataset::train()), read(MnistDataset::test()))
-        });
+        let splits =
+            std::panic::catch_unwind(|| (read(MnistDataset::train()), read(MnistDataset::test())));
         let (train, test) = splits.map_err(|panic| DataError::Download {
             reason: panic
                 .downcast_ref::<String>()
@@ -173,7 +189,9 @@ impl Dataset {
     /// run notices them.
     pub fn fingerprint(&self) -> u64 {
         let splits = [&self.train, &self.valid, &self.test];
-        let bytes = splits.into_iter().flat_map(|split| split.images.iter().chain(&split.labels));
+        let bytes = splits
+            .into_iter()
+            .flat_map(|split| split.images.iter().chain(&split.labels));
         bytes.fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         })
@@ -245,5 +263,7 @@ pub fn batch_pixels(split: &Split, indices: &[u32]) -> Vec<f32> {
     let images = indices
         .iter()
         .flat_map(|&index| &split.images[index as usize * PIXELS..][..PIXELS]);
-    images.map(|&pixel| (f32::from(pixel) / 255.0 - MEAN) / DEVIATION).collect()
+    images
+        .map(|&pixel| (f32::from(pixel) / 255.0 - MEAN) / DEVIATION)
+        .collect()
 }

@@ -23,15 +23,30 @@ pub struct IdxImages {
 #[non_exhaustive]
 pub enum DataError {
     /// The file could not be read.
-    Io { file: PathBuf, source: std::io::Error },
+    Io {
+        file: PathBuf,
+        source: std::io::Error,
+    },
     /// The gzip stream is truncated or damaged.
-    Gzip { file: PathBuf, source: std::io::Error },
+    Gzip {
+        file: PathBuf,
+        source: std::io::Error,
+    },
     /// The file does not start with the magic number of its kind.
-    Magic { file: PathBuf, expected: u32, found: u32 },
+    Magic {
+        file: PathBuf,
+        expected: u32,
+        found: u32,
+    },
     /// The file ends within its header.
     Header { file: PathBuf, bytes: usize },
     /// The file holds more or less than its header says.
-    Length { file: PathBuf, expected: u64, found: usize, more: bool },
+    Length {
+        file: PathBuf,
+        expected: u64,
+        found: usize,
+        more: bool,
+    },
     /// The file holds nothing.
     Empty { file: PathBuf },
     /// The folder is missing or not a folder.
@@ -39,11 +54,24 @@ pub enum DataError {
     /// The folder has no file of any of these names.
     Missing { folder: PathBuf, names: Vec<String> },
     /// Images and labels of one split differ in number.
-    Counts { folder: PathBuf, split: &'static str, images: usize, labels: usize },
+    Counts {
+        folder: PathBuf,
+        split: &'static str,
+        images: usize,
+        labels: usize,
+    },
     /// The images have another size.
-    Size { folder: PathBuf, rows: usize, cols: usize },
+    Size {
+        folder: PathBuf,
+        rows: usize,
+        cols: usize,
+    },
     /// A label is not a class.
-    Label { folder: PathBuf, index: usize, label: u8 },
+    Label {
+        folder: PathBuf,
+        index: usize,
+        label: u8,
+    },
     /// Too few images to train and validate on.
     TooFew { folder: PathBuf, count: usize },
     /// The program was built without downloading.
@@ -61,7 +89,11 @@ impl fmt::Display for DataError {
                 "{}: damaged gzip file ({source}); fetch it again",
                 file.display()
             ),
-            Self::Magic { file, expected, found } => {
+            Self::Magic {
+                file,
+                expected,
+                found,
+            } => {
                 let kind = |magic| match magic {
                     IMAGES => "IDX images",
                     LABELS => "IDX labels",
@@ -80,7 +112,12 @@ impl fmt::Display for DataError {
                 "{}: {bytes} bytes are too few for the header of an IDX file",
                 file.display()
             ),
-            Self::Length { file, expected, found, more } => write!(
+            Self::Length {
+                file,
+                expected,
+                found,
+                more,
+            } => write!(
                 f,
                 "{}: the header promises {expected} bytes of data, the file has {}{found}; \
                  fetch it again",
@@ -95,7 +132,12 @@ impl fmt::Display for DataError {
                 folder.display(),
                 names.join(", ")
             ),
-            Self::Counts { folder, split, images, labels } => write!(
+            Self::Counts {
+                folder,
+                split,
+                images,
+                labels,
+            } => write!(
                 f,
                 "{}: the {split} split has {images} images, but {labels} labels",
                 folder.display()
@@ -105,7 +147,11 @@ impl fmt::Display for DataError {
                 "{}: images are {rows}x{cols}, this network takes 28x28; is it another data set?",
                 folder.display()
             ),
-            Self::Label { folder, index, label } => write!(
+            Self::Label {
+                folder,
+                index,
+                label,
+            } => write!(
                 f,
                 "{}: label {index} is {label}, this network has classes 0 to 9; \
                  is it another data set?",

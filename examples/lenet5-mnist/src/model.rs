@@ -41,7 +41,11 @@ impl LeNet5 {
     /// The weights by path, as they are now.
     pub fn weights(&self) -> BTreeMap<&'static str, Vec<f32>> {
         fn read<const D: usize>(weight: &Param<Tensor<D>>) -> Vec<f32> {
-            weight.val().into_data().try_into_vec().expect("weights are f32")
+            weight
+                .val()
+                .into_data()
+                .try_into_vec()
+                .expect("weights are f32")
         }
         BTreeMap::from([
             ("conv1.weight", read(&self.conv1.weight)),
@@ -94,7 +98,11 @@ pub fn predictions(scores: &[f32]) -> Vec<u8> {
         .chunks_exact(CLASSES)
         .map(|scores| {
             let best = (1..CLASSES).fold(0, |best, class| {
-                if scores[class] > scores[best] { class } else { best }
+                if scores[class] > scores[best] {
+                    class
+                } else {
+                    best
+                }
             });
             best as u8
         })
@@ -104,7 +112,9 @@ pub fn predictions(scores: &[f32]) -> Vec<u8> {
 /// Share of right predictions, in percent.
 pub fn accuracy(predictions: &[u8], split: &Split) -> f64 {
     let right = predictions.iter().zip(&split.labels);
-    let right = right.filter(|(prediction, label)| prediction == label).count();
+    let right = right
+        .filter(|(prediction, label)| prediction == label)
+        .count();
     100.0 * right as f64 / split.count as f64
 }
 
@@ -140,9 +150,15 @@ impl<'a> Classify<'a> {
 
     /// The images of a batch.
     fn indices(&self, epoch: usize, batch: usize) -> Vec<u32> {
-        let mut order = self.order.lock().expect("no thread panics while it shuffles");
+        let mut order = self
+            .order
+            .lock()
+            .expect("no thread panics while it shuffles");
         if order.0 != epoch {
-            *order = (epoch, epoch_order(self.data.train.count, self.seed, epoch as u64));
+            *order = (
+                epoch,
+                epoch_order(self.data.train.count, self.seed, epoch as u64),
+            );
         }
         let start = batch * self.batch_size;
         let end = (start + self.batch_size).min(order.1.len());
@@ -182,12 +198,9 @@ impl Task for Classify<'_> {
     }
 }
 
-fn loss(
-    model: &LeNet5,
-    images: Tensor<4>,
-    labels: Tensor<1, Int>,
-    device: &Device,
-) -> Tensor<1> {
+fn loss(model: &LeNet5, images: Tensor<4>, labels: Tensor<1, Int>, device: &Device) -> Tensor<1> {
     let scores = model.forward(images);
-    CrossEntropyLossConfig::new().init(device).forward(scores, labels)
+    CrossEntropyLossConfig::new()
+        .init(device)
+        .forward(scores, labels)
 }

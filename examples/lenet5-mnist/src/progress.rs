@@ -22,9 +22,8 @@ impl Display {
         let (epoch, batch) = run.position();
         let first = (epoch * batches + batch) as u64;
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template(
-                "{prefix:<22} {bar:24} {pos}/{len} ETA {eta} {msg}",
-            );
+            let style =
+                ProgressStyle::with_template("{prefix:<22} {bar:24} {pos}/{len} ETA {eta} {msg}");
             let bar = ProgressBar::new((epochs * batches) as u64);
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_position(first);
@@ -42,7 +41,9 @@ impl Display {
 
     pub fn show(&self, progress: &Progress) {
         let plan = &progress.plan;
-        let round = plan.round.map_or(String::new(), |round| format!(" {}", round + 1));
+        let round = plan
+            .round
+            .map_or(String::new(), |round| format!(" {}", round + 1));
         let phase = format!("{}{round}", plan.kind);
         let bits = if progress.bits > 0.0 {
             format!("  {:.3} bits", progress.bits)

@@ -97,11 +97,13 @@ impl Report {
     pub fn write(&self, out: &Path, json: Option<&Path>) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(self)?;
         let markdown = out.join("report.md");
-        let files = [(out.join("report.json"), &text), (markdown, &self.to_markdown())];
+        let files = [
+            (out.join("report.json"), &text),
+            (markdown, &self.to_markdown()),
+        ];
         let also = json.map(|file| (file.to_path_buf(), &text));
         for (file, text) in files.into_iter().chain(also) {
-            write_aside(&file, text)
-                .map_err(|error| format!("{}: {error}", file.display()))?;
+            write_aside(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
         }
         Ok(())
     }
@@ -126,7 +128,10 @@ impl Report {
         let mut row = |name: &str, value: String| rows.push([name.to_string(), value]);
         row("paper bits per weight", format!("{:.4}", model.paper_bits));
         row("paper storage, Σ I·(n+32)", kib(model.paper_bytes));
-        row("effective bits per weight", format!("{:.4}", model.effective_bits));
+        row(
+            "effective bits per weight",
+            format!("{:.4}", model.effective_bits),
+        );
         row(
             "weights in the file",
             format!(
@@ -162,7 +167,14 @@ impl Report {
         row("seconds", format!("{:.0}", self.seconds));
         text.push_str(&table(&rows));
 
-        let head = ["phase", "steps", "seconds", "ms forward+backward", "ms optimizer", "ratio"];
+        let head = [
+            "phase",
+            "steps",
+            "seconds",
+            "ms forward+backward",
+            "ms optimizer",
+            "ratio",
+        ];
         let mut rows = vec![head.map(String::from)];
         for (phase, timing) in &self.timings {
             let a_step = |seconds: f64| 1e3 * seconds / timing.steps.max(1) as f64;
@@ -211,8 +223,12 @@ fn write_aside(file: &Path, text: &str) -> std::io::Result<()> {
 /// The processor and the threads that a run can use.
 fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
-    let model = model.map_or(std::env::consts::ARCH, |name| name.trim_start_matches([' ', '\t', ':']));
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or(std::env::consts::ARCH, |name| {
+        name.trim_start_matches([' ', '\t', ':'])
+    });
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{model}, {threads} threads")
 }
@@ -220,7 +236,9 @@ fn machine() -> String {
 /// The most memory that the process has had, where the system tells.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
 }

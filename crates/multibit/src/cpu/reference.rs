@@ -1,58 +1,78 @@
-//! The definition of packed layers: scalar, in order, from the words.
+//! The definition of the packed layers: every other implementation is judged by it.
 //!
-//! Sums are f32 and run in a fixed order: inputs in the order of the grouping, then bases, then
-//! groups, then the bias.
+//! It works on tiles of [`LANES`] inputs side by side (rows of a batch, positions of a
+//! convolution), so that a row of bits is read once for all of them and the compiler can use
+//! vector registers. Lanes never meet: each is the plain sum of the documentation, in its order.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Conv2dOptions;
-use crate::packed::PackedWeight;
+use crate::PackedWeight;
+use crate::bits::{bit, signed};
 
-/// A weight's groups by output, with the row that each starts at.
-struct Rows<'a> {
+/// Inputs that are computed side by side.
+const LANES: usize = 16;
+
+type Lane = [f32; LANES];
+
+/// The weight cut by output: where the rows of each output begin.
+struct Outputs<'a> {
     weight: &'a PackedWeight,
-    /// First row of every group.
-    starts: Vec<usize>,
-    per_output: usize,
+    groups_per_output: usize,
+    /// The first row of each output.
+    first_row: Vec<usize>,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> Outputs<'a> {
     fn new(weight: &'a PackedWeight) -> Self {
-        let starts = weight.widths().iter().scan(0, |row, &width| {
-            let start = *row;
-            *row += usize::from(width);
-            Some(start)
-        });
+        let groups_per_output = weight.grouping().groups_per_output(weight.shape());
+        let mut row = 0;
+        let outputs = weight.widths().chunks_exact(groups_per_output);
+        let first_row = outputs
+            .map(|widths| {
+                let first = row;
+                row += widths
+                    .iter()
+                    .map(|&width| usize::from(width))
+                    .sum::<usize>();
+                first
+            })
+            .collect();
         Self {
             weight,
-            starts: starts.collect(),
-            per_output: weight.grouping().groups_per_output(weight.shape()),
+            groups_per_output,
+            first_row,
         }
     }
 
-    /// `Σ_groups Σ_i α_i Σ_j b_ij x_j` for one output; `inputs` in the order of the grouping.
-    fn dot(&self, output: usize, inputs: &[f32]) -> f32 {
-        let groups = output * self.per_output..(output + 1) * self.per_output;
-        let runs = inputs.chunks_exact(self.weight.grouping().len());
-        let mut sum = 0.0;
-        for (group, inputs) in groups.zip(runs) {
-            let start = self.starts[group];
-            for row in start..start + usize::from(self.weight.widths()[group]) {
-                sum += self.weight.coordinates()[row] * signed_sum(self.weight.row(row), inputs);
+    /// `Σ over groups and bases of α·(Σ ±x)` for one output, in each lane.
+    fn output(&self, output: usize, inputs: &[Lane]) -> Lane {
+        let mut y = [0.0; LANES];
+        let mut row = self.first_row[output];
+        let groups = &self.weight.widths()[output * self.groups_per_output..];
+        let len = self.weight.grouping().len();
+        for (inputs, &width) in inputs.chunks_exact(len).zip(groups) {
+            for _basis in 0..width {
+                let alpha = self.weight.coordinates()[row];
+                let sum = signed_sum(self.weight.row(row), inputs);
+                for (y, sum) in y.iter_mut().zip(sum) {
+                    *y += alpha * sum;
+                }
+                row += 1;
             }
         }
-        sum
+        y
     }
 }
 
-/// `Σ_j b_j x_j` for one row of signs.
-///
-/// This loop is the definition; every other implementation is judged by it.
-pub fn signed_sum(row: &[u32], inputs: &[f32]) -> f32 {
-    let mut sum = 0.0;
-    for (word, inputs) in row.iter().zip(inputs.chunks(u32::BITS as usize)) {
-        for (j, &x) in inputs.iter().enumerate() {
-            sum += if word >> j & 1 == 0 { x } else { -x };
+/// `Σ ±x` with the signs of one row, in each lane.
+fn signed_sum(row: &[u32], inputs: &[Lane]) -> Lane {
+    let mut sum = [0.0; LANES];
+    for (j, x) in inputs.iter().enumerate() {
+        let negative = bit(row, j);
+        for (sum, &x) in sum.iter_mut().zip(x) {
+            *sum += signed(x, negative);
         }
     }
     sum
@@ -60,51 +80,77 @@ pub fn signed_sum(row: &[u32], inputs: &[f32]) -> f32 {
 
 pub(super) fn linear(
     input: &[f32],
+    batch: usize,
     weight: &PackedWeight,
     bias: Option<&[f32]>,
     output: &mut [f32],
 ) {
     let (d_in, d_out) = (weight.shape()[0], weight.shape()[1]);
-    let rows = Rows::new(weight);
-    for (input, output) in input.chunks_exact(d_in).zip(output.chunks_exact_mut(d_out)) {
-        for (o, output) in output.iter_mut().enumerate() {
-            *output = rows.dot(o, input) + bias.map_or(0.0, |bias| bias[o]);
+    let outputs = Outputs::new(weight);
+    let mut tile = vec![[0.0; LANES]; d_in];
+    for first in (0..batch).step_by(LANES) {
+        let lanes = LANES.min(batch - first);
+        for (lane, x) in input[first * d_in..]
+            .chunks_exact(d_in)
+            .take(lanes)
+            .enumerate()
+        {
+            for (tile, &x) in tile.iter_mut().zip(x) {
+                tile[lane] = x;
+            }
+        }
+        for o in 0..d_out {
+            let y = outputs.output(o, &tile);
+            let bias = bias.map_or(0.0, |bias| bias[o]);
+            for (lane, y) in y[..lanes].iter().enumerate() {
+                output[(first + lane) * d_out + o] = y + bias;
+            }
         }
     }
 }
 
 pub(super) fn conv2d(
     input: &[f32],
-    input_shape: [usize; 4],
+    [_, channels, height, width]: [usize; 4],
     weight: &PackedWeight,
     bias: Option<&[f32]>,
     options: &Conv2dOptions,
     output: &mut [f32],
-    output_shape: [usize; 4],
+    [_, channels_out, out_height, out_width]: [usize; 4],
 ) {
-    let [batch, channels, height, width] = input_shape;
-    let [_, out, height_out, width_out] = output_shape;
-    let group_in = channels / options.groups;
-    let group_out = out / options.groups;
-    let rows = Rows::new(weight);
-    let taps = taps(weight);
-    let mut patch = alloc::vec![0.0; taps.len()];
-    for n in 0..batch {
+    let outputs = Outputs::new(weight);
+    let patch = patch(weight);
+    let positions = out_height * out_width;
+    let (group_in, group_out) = (channels / options.groups, channels_out / options.groups);
+    let mut tile = vec![[0.0; LANES]; patch.len()];
+    let image_len = channels * height * width;
+    for (n, result) in output
+        .chunks_exact_mut(channels_out * positions)
+        .enumerate()
+    {
+        let image = &input[n * image_len..][..image_len];
         for group in 0..options.groups {
-            let first = (n * channels + group * group_in) * height * width;
-            let input = &input[first..][..group_in * height * width];
-            for y in 0..height_out {
-                for x in 0..width_out {
-                    for (value, &[channel, ky, kx]) in patch.iter_mut().zip(&taps) {
-                        let row = source(options, 0, y, ky, height);
-                        let column = source(options, 1, x, kx, width);
-                        *value = row.zip(column).map_or(0.0, |(row, column)| {
-                            input[(channel * height + row) * width + column]
-                        });
+            let first_channel = group * group_in;
+            for first in (0..positions).step_by(LANES) {
+                let lanes = LANES.min(positions - first);
+                for (tile, &[channel, y, x]) in tile.iter_mut().zip(&patch) {
+                    let plane = &image[(first_channel + channel) * height * width..];
+                    for (lane, value) in tile[..lanes].iter_mut().enumerate() {
+                        let position = first + lane;
+                        let y = place(options, 0, position / out_width, y, height);
+                        let x = place(options, 1, position % out_width, x, width);
+                        *value = match (y, x) {
+                            (Some(y), Some(x)) => plane[y * width + x],
+                            _ => 0.0,
+                        };
                     }
-                    for o in group * group_out..(group + 1) * group_out {
-                        let place = ((n * out + o) * height_out + y) * width_out + x;
-                        output[place] = rows.dot(o, &patch) + bias.map_or(0.0, |bias| bias[o]);
+                }
+                for o in group * group_out..(group + 1) * group_out {
+                    let y = outputs.output(o, &tile);
+                    let bias = bias.map_or(0.0, |bias| bias[o]);
+                    let result = &mut result[o * positions + first..][..lanes];
+                    for (result, y) in result.iter_mut().zip(y) {
+                        *result = y + bias;
                     }
                 }
             }
@@ -112,33 +158,34 @@ pub(super) fn conv2d(
     }
 }
 
-/// Where a tap of the kernel reads on one axis; `None` in the padding.
-fn source(
+/// The input's row or column under element `kernel` of the kernel, none in the padding.
+fn place(
     options: &Conv2dOptions,
     axis: usize,
-    output: usize,
+    out: usize,
     kernel: usize,
     size: usize,
 ) -> Option<usize> {
-    let place = output * options.stride[axis] + kernel * options.dilation[axis];
-    place
-        .checked_sub(options.padding[axis].0)
-        .filter(|&place| place < size)
+    let padded = out * options.stride[axis] + kernel * options.dilation[axis];
+    let place = padded.checked_sub(options.padding[axis].0)?;
+    (place < size).then_some(place)
 }
 
-/// `[channel, k_y, k_x]` of an output's weights in the order of the grouping.
-fn taps(weight: &PackedWeight) -> Vec<[usize; 3]> {
-    let shape = weight.shape();
-    let axes = &weight.grouping().axes()[1..];
-    let permuted: Vec<usize> = axes.iter().map(|&axis| shape[axis]).collect();
-    (0..permuted.iter().product())
-        .map(|mut place: usize| {
-            let mut tap = [0; 3];
-            for (&axis, &size) in axes.iter().zip(&permuted).rev() {
-                tap[axis - 1] = place % size;
-                place /= size;
+/// `[channel, kernel row, kernel column]` of one output's weights in the order of the grouping.
+fn patch(weight: &PackedWeight) -> Vec<[usize; 3]> {
+    let (shape, axes) = (weight.shape(), weight.grouping().axes());
+    let weights = shape[1] * shape[2] * shape[3];
+    let mut place = [0; 4];
+    let mut patch = Vec::with_capacity(weights);
+    for _ in 0..weights {
+        patch.push([place[1], place[2], place[3]]);
+        for &axis in axes[1..].iter().rev() {
+            place[axis] += 1;
+            if place[axis] < shape[axis] {
+                break;
             }
-            tap
-        })
-        .collect()
+            place[axis] = 0;
+        }
+    }
+    patch
 }

@@ -1,186 +1,218 @@
-//! The `2^I` levels of one group in ascending order, and the nearest of them.
+//! The `2^I` values that a weight of one group can take, and the nearest of them.
 
 use crate::MAX_BITS;
 
-const MAX_LEVELS: usize = 1 << MAX_BITS;
+const LEVELS: usize = 1 << MAX_BITS;
 
-/// One group's levels `Σ ±α_i`, ascending, with the code of each.
+/// One group's levels by code.
+#[derive(Debug, Clone)]
+pub struct LevelTable {
+    values: [f32; LEVELS],
+    mask: u8,
+}
+
+impl Default for LevelTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LevelTable {
+    /// The table of a group without bases: its only level is 0.
+    pub fn new() -> Self {
+        Self {
+            values: [0.0; LEVELS],
+            mask: 0,
+        }
+    }
+
+    /// Takes a group's coordinates: `value(code) = Σᵢ ±αᵢ`, summed in f32 in ascending order of
+    /// `i` from 0, with − where bit `i` is set.
+    ///
+    /// # Panics
+    /// If there are more than [`MAX_BITS`] coordinates.
+    pub fn build(&mut self, coordinates: &[f32]) {
+        self.mask = mask(coordinates.len());
+        self.values[0] = 0.0;
+        for (i, &alpha) in coordinates.iter().enumerate() {
+            let (positive, negative) = self.values.split_at_mut(1 << i);
+            for (positive, negative) in positive.iter_mut().zip(negative) {
+                *negative = *positive - alpha;
+                *positive += alpha;
+            }
+        }
+    }
+
+    /// The level of a code; bits from the group's width on do not count.
+    #[inline(always)]
+    pub fn value(&self, code: u8) -> f32 {
+        self.values[usize::from(code & self.mask)]
+    }
+
+    /// The levels of many codes.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn values(&self, codes: &[u8], out: &mut [f32]) {
+        assert_eq!(codes.len(), out.len(), "`codes` and `out` differ in length");
+        for (out, &code) in out.iter_mut().zip(codes) {
+            *out = self.value(code);
+        }
+    }
+}
+
+/// One group's levels in ascending order, to find the nearest one to a target.
 ///
-/// Built by merging: with one more basis, the levels are those before, each minus and each plus
-/// `α`, two runs that are sorted already. So `2^I` levels take about `2^(I+1)` steps, and a weight
-/// finds its nearest one in `I` steps.
+/// Built in `O(2^I)`: each basis merges the sorted levels `L − α` and `L + α`. A target takes a
+/// binary search over the midpoints, `I` comparisons without a branch.
 #[derive(Debug, Clone)]
 pub struct Levels {
-    count: usize,
-    values: [f32; MAX_LEVELS],
-    codes: [u8; MAX_LEVELS],
-    /// Midpoints between neighbouring levels as a search tree: the root at 1, the children of
-    /// node `i` at `2i` and `2i + 1`.
-    tree: [f32; MAX_LEVELS],
+    table: LevelTable,
+    bits: usize,
+    sorted: [f32; LEVELS],
+    codes: [u8; LEVELS],
+    /// `middles[k]` separates levels `k` and `k + 1`.
+    middles: [f32; LEVELS],
 }
 
 impl Default for Levels {
     fn default() -> Self {
-        Self {
-            count: 1,
-            values: [0.0; MAX_LEVELS],
-            codes: [0; MAX_LEVELS],
-            tree: [0.0; MAX_LEVELS],
-        }
+        Self::new()
     }
 }
 
 impl Levels {
-    /// The levels of a group with the given coordinates, which must not be negative.
-    ///
-    /// # Panics
-    /// If there are more than [`MAX_BITS`].
-    pub fn new(alpha: &[f32]) -> Self {
-        let mut levels = Self::default();
-        levels.rebuild(alpha);
-        levels
+    /// The levels of a group without bases: 0 alone.
+    pub fn new() -> Self {
+        Self {
+            table: LevelTable::new(),
+            bits: 0,
+            sorted: [0.0; LEVELS],
+            codes: [0; LEVELS],
+            middles: [0.0; LEVELS],
+        }
     }
 
-    /// Takes another group's coordinates.
+    /// Takes a group's coordinates, none of them negative.
     ///
     /// # Panics
-    /// If there are more than [`MAX_BITS`].
-    pub fn rebuild(&mut self, alpha: &[f32]) {
-        assert!(
-            alpha.len() <= MAX_BITS,
-            "alpha: {} bases, but at most {MAX_BITS}",
-            alpha.len()
-        );
-        self.count = 1;
-        self.values[0] = 0.0;
+    /// If there are more than [`MAX_BITS`] coordinates.
+    pub fn build(&mut self, coordinates: &[f32]) {
+        self.table.build(coordinates);
+        self.bits = coordinates.len();
+        self.sorted[0] = 0.0;
         self.codes[0] = 0;
-        for (basis, &a) in alpha.iter().enumerate() {
-            self.merge(a, 1 << basis);
+        for (i, &alpha) in coordinates.iter().enumerate() {
+            self.merge(i, alpha);
         }
-        let mut nodes = 1;
-        while nodes < self.count {
-            // The nodes of one depth, left to right, halve what the depth above left.
-            let step = self.count / nodes;
-            for node in 0..nodes {
-                let above = node * step + step / 2;
-                let middle = 0.5 * self.values[above - 1] + 0.5 * self.values[above];
-                self.tree[nodes + node] = middle;
-            }
-            nodes *= 2;
+        let count = 1 << self.bits;
+        for (middle, pair) in self.middles.iter_mut().zip(self.sorted[..count].windows(2)) {
+            *middle = 0.5 * pair[0] + 0.5 * pair[1];
         }
     }
 
-    fn merge(&mut self, a: f32, bit: u8) {
-        let n = self.count;
-        let (old_values, old_codes) = (self.values, self.codes);
-        let (mut minus, mut plus) = (0, 0);
-        for place in 0..2 * n {
-            let take_minus =
-                plus == n || (minus < n && old_values[minus] - a <= old_values[plus] + a);
-            (self.values[place], self.codes[place]) = if take_minus {
-                minus += 1;
-                (old_values[minus - 1] - a, old_codes[minus - 1] | bit)
+    /// Takes changed coordinates into the table alone; the sorted levels become stale.
+    pub(super) fn build_table(&mut self, coordinates: &[f32]) {
+        self.table.build(coordinates);
+    }
+
+    fn merge(&mut self, i: usize, alpha: f32) {
+        let count = 1 << i;
+        let bit = 1u8 << i;
+        let (sorted, codes) = (self.sorted, self.codes);
+        let (mut low, mut high) = (0, 0);
+        for place in 0..2 * count {
+            // Of equal levels the one with the bit set comes first.
+            let from_low =
+                high == count || (low < count && sorted[low] - alpha <= sorted[high] + alpha);
+            if from_low {
+                self.sorted[place] = sorted[low] - alpha;
+                self.codes[place] = codes[low] | bit;
+                low += 1;
             } else {
-                plus += 1;
-                (old_values[plus - 1] + a, old_codes[plus - 1])
-            };
+                self.sorted[place] = sorted[high] + alpha;
+                self.codes[place] = codes[high];
+                high += 1;
+            }
         }
-        self.count = 2 * n;
     }
 
-    /// Number of levels, `2^I`.
-    pub fn count(&self) -> usize {
-        self.count
+    /// The number of bases of the group.
+    pub fn bits(&self) -> usize {
+        self.bits
     }
 
-    /// The code of the level nearest to `target`; of two equally near ones, the lower level.
+    /// The levels in ascending order, `[2^I]`.
+    pub fn sorted(&self) -> &[f32] {
+        &self.sorted[..1 << self.bits]
+    }
+
+    /// The level of a code.
+    #[inline(always)]
+    pub fn value(&self, code: u8) -> f32 {
+        self.table.value(code)
+    }
+
+    /// The levels by code.
+    pub fn table(&self) -> &LevelTable {
+        &self.table
+    }
+
+    /// The code of the level nearest to `target`.
     ///
-    /// A NaN gets the lowest level.
+    /// A target midway between two levels takes the lower one. The midpoint is rounded to f32, so
+    /// a target within one rounding of it may take either. NaN takes the lowest level.
+    #[inline]
     pub fn nearest(&self, target: f32) -> u8 {
-        let mut code = [0];
-        self.assign(&[target], &mut code);
-        code[0]
+        let mut place = 0;
+        for bit in (0..self.bits).rev() {
+            place += usize::from(target > self.middles[place + (1 << bit) - 1]) << bit;
+        }
+        self.codes[place]
     }
 
     /// [`nearest`](Self::nearest) for many targets.
     ///
     /// # Panics
-    /// If the lengths differ.
+    /// If the slices differ in length.
     pub fn assign(&self, targets: &[f32], codes: &mut [u8]) {
-        assert_eq!(targets.len(), codes.len(), "codes: as many as targets");
-        // Without branches, since what they would decide is noise; several targets at a time, since
-        // each step of one waits for the one before.
-        const LANES: usize = 8;
-        let (whole, rest) = targets.as_chunks::<LANES>();
-        let (whole_codes, rest_codes) = codes.as_chunks_mut::<LANES>();
-        for (targets, codes) in whole.iter().zip(whole_codes) {
-            *codes = self.search(targets);
-        }
-        for (&target, code) in rest.iter().zip(rest_codes) {
-            [*code] = self.search(&[target]);
+        assert_eq!(
+            targets.len(),
+            codes.len(),
+            "`targets` and `codes` differ in length"
+        );
+        match self.bits {
+            0 => codes.fill(0),
+            1 => self.assign_bits::<1>(targets, codes),
+            2 => self.assign_bits::<2>(targets, codes),
+            3 => self.assign_bits::<3>(targets, codes),
+            4 => self.assign_bits::<4>(targets, codes),
+            5 => self.assign_bits::<5>(targets, codes),
+            6 => self.assign_bits::<6>(targets, codes),
+            7 => self.assign_bits::<7>(targets, codes),
+            _ => self.assign_bits::<MAX_BITS>(targets, codes),
         }
     }
 
-    #[inline]
-    fn search<const N: usize>(&self, targets: &[f32; N]) -> [u8; N] {
-        let mut nodes = [1u8; N];
-        let mut depth = 1;
-        // The last step may leave the tree's 255 nodes, so it is taken apart.
-        while 2 * depth < self.count {
-            for (node, &target) in nodes.iter_mut().zip(targets) {
-                *node = 2 * *node + u8::from(target > self.tree[usize::from(*node)]);
+    /// The search of [`nearest`](Self::nearest) with a constant number of comparisons, which the
+    /// compiler unrolls, and without bounds to check.
+    fn assign_bits<const BITS: usize>(&self, targets: &[f32], codes: &mut [u8]) {
+        for (code, &target) in codes.iter_mut().zip(targets) {
+            let mut place = 0;
+            for bit in (0..BITS).rev() {
+                let middle = self.middles[(place + (1 << bit) - 1) % LEVELS];
+                place += usize::from(target > middle) << bit;
             }
-            depth *= 2;
+            *code = self.codes[place % LEVELS];
         }
-        core::array::from_fn(|lane| {
-            let node = usize::from(nodes[lane]);
-            let place = match self.count {
-                1 => 0,
-                count => 2 * node + usize::from(targets[lane] > self.tree[node]) - count,
-            };
-            self.codes[place]
-        })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use alloc::vec::Vec;
-
-    use super::*;
-    use crate::fit::value;
-    use crate::testing::Random;
-
-    #[test]
-    fn nearest_is_what_trying_all_levels_finds() {
-        let mut random = Random::new(1);
-        for width in 0..=MAX_BITS {
-            for _ in 0..50 {
-                let alpha: Vec<f32> = (0..width).map(|_| random.uniform() + 1e-3).collect();
-                let levels = Levels::new(&alpha);
-                assert_eq!(levels.count(), 1 << width);
-                for _ in 0..50 {
-                    let target = 4.0 * random.normal();
-                    let distance = |code: u8| (value(&alpha, code) - target).abs();
-                    let best = (0..1u32 << width).map(|code| distance(code as u8));
-                    let best = best.fold(f32::INFINITY, f32::min);
-                    let found = distance(levels.nearest(target));
-                    // Levels and targets are a few units large; sums of 8 terms round.
-                    assert!(found <= best + 4e-6, "{found} instead of {best}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn equal_coordinates_and_ties_are_settled() {
-        let levels = Levels::new(&[1.0, 1.0]);
-        // −2, 0 twice, 2: a tie goes to the lower level.
-        assert_eq!(levels.nearest(-1.0), 0b11);
-        assert_eq!(value(&[1.0, 1.0], levels.nearest(1.0)), 0.0);
-        assert_eq!(levels.nearest(1.1), 0b00);
-        assert_eq!(levels.nearest(f32::NAN), 0b11);
-        assert_eq!(levels.nearest(f32::INFINITY), 0b00);
-        assert_eq!(Levels::new(&[]).nearest(3.0), 0);
-    }
+/// The bits that a code of a group of `width` bases can have.
+pub(super) fn mask(width: usize) -> u8 {
+    assert!(
+        width <= MAX_BITS,
+        "a group has {width} bases, at most {MAX_BITS} fit a code"
+    );
+    ((1u16 << width) - 1) as u8
 }

@@ -1,67 +1,93 @@
-//! The quantizer's arithmetic on slices, at CPU speed.
+//! The quantizer's arithmetic on slices: sketching, and the optimization steps.
 //!
-//! A weight in training form is cut into its groups, `[groups, len]`. Each weight has a *code*: bit
-//! `i` is set where basis `i` of its group is −1. Notation and equations follow Qu et al.,
-//! *Adaptive Loss-aware Quantization for Multi-bit Networks*, CVPR 2020.
+//! A weight is in *training form*, `groups` groups of `len` (see the [crate]): codes, coordinates
+//! and widths. Everything stored is f32; sums over a group are f64, in a fixed order, so that the
+//! same input gives the same bits.
+//!
+//! Every step minimizes a quadratic model of the loss around the present weight,
+//! `f(ŵ') = pᵀ(ŵ'−ŵ) + ½ (ŵ'−ŵ)ᵀ H (ŵ'−ŵ)` with `H = diag(h)`, where `p` and `h` come from AMSGrad's
+//! moments of the gradient (Qu et al., CVPR 2020):
+//!
+//! ```text
+//! m ← β₁m + (1−β₁)g     v ← β₂v + (1−β₂)g²     v̂ ← max(v̂, v)
+//! p = lr/(1−β₁ᵗ) · m     h = (√v̂ + ε)/√(1−β₂ᵗ)
+//! ```
+//!
+//! | function | moves |
+//! |---|---|
+//! | [`sketch`] | float weights → training form |
+//! | [`basis`] | bases to the nearest levels, then coordinates by least squares |
+//! | [`ste`] | the same around a full-precision weight that is kept and moved |
+//! | [`coordinate`] | coordinates alone, by AMSGrad on `Bᵀg` |
+//! | [`importance`], [`drop_coordinates`] | nothing; what is pruned |
+//!
+//! A gradient that is not finite spoils the moments for good; codes and coordinates stay valid.
 
+mod basis;
+mod coordinate;
 mod levels;
-mod refit;
+mod local_model;
+mod moments;
+mod normal;
+mod prune;
 mod sketch;
 mod solve;
-mod steps;
 
-pub use levels::Levels;
+use core::ops::Range;
+
+use crate::MAX_BITS;
+
+pub use basis::{basis, ste};
+pub use coordinate::coordinate;
+pub use levels::{LevelTable, Levels};
+pub use local_model::local_model;
+pub use prune::{drop_coordinates, importance};
 pub use sketch::{Sketch, SketchError, sketch};
 pub use solve::{NotPositiveDefinite, solve_spd};
-pub use steps::{basis, coordinate, drop_coordinates, importance, ste};
 
-/// One weight in training form.
+/// One weight in training form, `groups` groups of `len`.
 ///
-/// # Shapes
-/// - codes: `[groups * len]`; bits from the group's width on are 0
-/// - coordinates: `[groups * max_bits]`; the first `width` of a group are positive, the rest 0
-/// - widths: `[groups]`
+/// Invariants that every step keeps: bits of a code from its group's width on are 0; the first
+/// `width` coordinates of a group are positive, the others 0.
 #[derive(Debug)]
 pub struct GroupsMut<'a> {
     /// Weights of a group.
     pub len: usize,
-    /// Slots of a group, at most [`MAX_BITS`](crate::MAX_BITS).
+    /// Slots of a group, 1 to [`MAX_BITS`].
     pub max_bits: usize,
-    /// Signs on all bases.
+    /// `[groups, len]`; bit `i` set where basis `i` is −1.
     pub codes: &'a mut [u8],
-    /// Coordinates `α`.
+    /// `[groups, max_bits]`.
     pub coordinates: &'a mut [f32],
-    /// Bitwidths `I`.
+    /// `[groups]`.
     pub widths: &'a mut [u8],
 }
 
-/// AMSGrad's moments of one weight in both domains.
+/// AMSGrad's moments of one weight, in the domain of the weights and in that of the coordinates.
 ///
-/// # Shapes
-/// - m, v, v_max: `[groups * len]`
-/// - m_alpha, v_alpha, v_max_alpha: `[groups * max_bits]`
+/// Both advance at every step of any kind; absent slots hold 0.
 #[derive(Debug)]
 pub struct MomentsMut<'a> {
-    /// First moment.
+    /// First moment of the weights, `[groups, len]`.
     pub m: &'a mut [f32],
-    /// Second moment.
+    /// Second moment of the weights, `[groups, len]`.
     pub v: &'a mut [f32],
-    /// Largest second moment so far, `v̂`.
+    /// Largest second moment so far of the weights, `[groups, len]`.
     pub v_max: &'a mut [f32],
-    /// First moment in the α domain.
+    /// First moment of the coordinates, `[groups, max_bits]`.
     pub m_alpha: &'a mut [f32],
-    /// Second moment in the α domain.
+    /// Second moment of the coordinates, `[groups, max_bits]`.
     pub v_alpha: &'a mut [f32],
-    /// Largest second moment so far in the α domain.
+    /// Largest second moment so far of the coordinates, `[groups, max_bits]`.
     pub v_max_alpha: &'a mut [f32],
 }
 
-/// The numbers of one step.
+/// The numbers of one optimization step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepParams {
     /// Learning rate.
     pub lr: f64,
-    /// The step's number, from 1.
+    /// This step's number, from 1.
     pub t: u32,
     /// Decay of the first moment.
     pub beta1: f64,
@@ -69,11 +95,12 @@ pub struct StepParams {
     pub beta2: f64,
     /// Added to `√v̂` before the bias correction.
     pub epsilon: f64,
-    /// Ridge of the refit, relative to the mean diagonal of `BᵀHB`.
+    /// Ridge of the coordinates' least squares, relative to the mean diagonal of `BᵀHB`.
     pub ridge: f64,
 }
 
 impl Default for StepParams {
+    /// The paper's: learning rate 1e-3, step 1, decays 0.9 and 0.999, ε 1e-8, ridge 1e-6.
     fn default() -> Self {
         Self {
             lr: 1e-3,
@@ -86,83 +113,102 @@ impl Default for StepParams {
     }
 }
 
-/// The factors of the local model at one step, `p = scale_p · m` and
-/// `h = (√v̂ + ε) · scale_h` (section 3 of the method: ε comes before the bias correction).
-#[derive(Debug, Clone, Copy)]
-struct Model {
-    beta1: f32,
-    beta2: f32,
-    rest1: f32,
-    rest2: f32,
-    epsilon: f32,
-    scale_p: f32,
-    scale_h: f32,
-}
-
-impl Model {
-    fn new(params: &StepParams) -> Self {
-        assert!(params.t > 0, "t: steps are numbered from 1");
-        let t = f64::from(params.t);
-        Self {
-            beta1: params.beta1 as f32,
-            beta2: params.beta2 as f32,
-            rest1: (1.0 - params.beta1) as f32,
-            rest2: (1.0 - params.beta2) as f32,
-            epsilon: params.epsilon as f32,
-            scale_p: (params.lr / (1.0 - libm::pow(params.beta1, t))) as f32,
-            scale_h: (1.0 / libm::sqrt(1.0 - libm::pow(params.beta2, t))) as f32,
-        }
+impl GroupsMut<'_> {
+    fn groups(&self) -> usize {
+        self.widths.len()
     }
 
-    /// Takes a gradient into the moments.
-    #[inline]
-    fn update(&self, m: &mut f32, v: &mut f32, v_max: &mut f32, g: f32) {
-        *m = self.beta1 * *m + self.rest1 * g;
-        *v = self.beta2 * *v + self.rest2 * g * g;
-        *v_max = v_max.max(*v);
+    /// Where a group's weights lie.
+    fn span(&self, group: usize) -> Range<usize> {
+        group * self.len..(group + 1) * self.len
     }
 
-    #[inline]
-    fn p(&self, m: f32) -> f32 {
-        self.scale_p * m
+    /// Where a group's live slots lie.
+    fn live(&self, group: usize) -> Range<usize> {
+        let first = group * self.max_bits;
+        first..first + usize::from(self.widths[group])
     }
 
-    #[inline]
-    fn h(&self, v_max: f32) -> f32 {
-        (sqrt(v_max) + self.epsilon) * self.scale_h
+    /// Where a group's absent slots lie.
+    fn absent(&self, group: usize) -> Range<usize> {
+        self.live(group).end..(group + 1) * self.max_bits
+    }
+
+    fn check(&self) {
+        check_weight(
+            self.codes,
+            self.coordinates,
+            self.widths,
+            self.len,
+            self.max_bits,
+        );
+    }
+
+    fn check_weights(&self, name: &str, found: usize) {
+        check_len(name, found, self.groups(), self.len);
+    }
+
+    fn check_slots(&self, name: &str, found: usize) {
+        check_len(name, found, self.groups(), self.max_bits);
     }
 }
 
-/// The square root; rounded correctly, so that both ways give the same bits.
-#[inline]
-fn sqrt(x: f32) -> f32 {
-    // The compiler turns this one into vector instructions.
-    #[cfg(feature = "std")]
-    return x.sqrt();
-    #[cfg(not(feature = "std"))]
-    return libm::sqrtf(x);
+impl MomentsMut<'_> {
+    fn check(&self, w: &GroupsMut<'_>) {
+        w.check_weights("m", self.m.len());
+        w.check_weights("v", self.v.len());
+        w.check_weights("v_max", self.v_max.len());
+        w.check_slots("m_alpha", self.m_alpha.len());
+        w.check_slots("v_alpha", self.v_alpha.len());
+        w.check_slots("v_max_alpha", self.v_max_alpha.len());
+    }
 }
 
-/// The value of a code on some coordinates: `Σ ±α_i`, in ascending order of `i`, from 0.
-#[inline]
-pub fn value(alpha: &[f32], code: u8) -> f32 {
-    alpha.iter().enumerate().fold(
-        0.0,
-        |sum, (i, &a)| {
-            if code >> i & 1 == 0 { sum + a } else { sum - a }
-        },
-    )
+fn check_len(name: &str, found: usize, groups: usize, each: usize) {
+    assert_eq!(
+        found,
+        groups * each,
+        "`{name}` holds {found} values, but {groups} groups of {each} need {}",
+        groups * each
+    );
 }
 
-/// The dense weight `ŵ = B α` in its groups.
+fn check_weight(codes: &[u8], coordinates: &[f32], widths: &[u8], len: usize, max_bits: usize) {
+    check_codes(codes, widths, len, max_bits);
+    check_len("coordinates", coordinates.len(), widths.len(), max_bits);
+}
+
+fn check_codes(codes: &[u8], widths: &[u8], len: usize, max_bits: usize) {
+    assert!(len > 0, "`len` is 0, a group needs at least one weight");
+    check_max_bits(max_bits);
+    check_len("codes", codes.len(), widths.len(), len);
+    if let Some(group) = widths.iter().position(|&w| usize::from(w) > max_bits) {
+        panic!(
+            "`widths`: group {group} has {} bits, `max_bits` is {max_bits}",
+            widths[group]
+        );
+    }
+}
+
+fn check_max_bits(max_bits: usize) {
+    assert!(
+        (1..=MAX_BITS).contains(&max_bits),
+        "`max_bits` is {max_bits}, but must be 1 to {MAX_BITS}"
+    );
+}
+
+/// The dense weight of a training form, `ŵ = B α` in each group.
+///
+/// A value is `Σᵢ ±αᵢ` in f32, in ascending order of `i`, starting from 0: the same bits as
+/// [`PackedWeight::unpack_grouped`](crate::PackedWeight::unpack_grouped).
 ///
 /// # Shapes
-/// - codes, out: `[groups * len]`
-/// - coordinates: `[groups * max_bits]`
-/// - widths: `[groups]`
+/// - `codes`, `out`: `[groups, len]`
+/// - `coordinates`: `[groups, max_bits]`
+/// - `widths`: `[groups]`
 ///
 /// # Panics
-/// If the lengths do not fit each other.
+/// If a slice has another length or a group is wider than `max_bits`.
 pub fn reconstruct(
     codes: &[u8],
     coordinates: &[f32],
@@ -171,48 +217,26 @@ pub fn reconstruct(
     max_bits: usize,
     out: &mut [f32],
 ) {
-    assert_eq!(codes.len(), widths.len() * len, "codes: groups × len");
-    assert_eq!(
-        coordinates.len(),
-        widths.len() * max_bits,
-        "coordinates: groups × max_bits"
-    );
-    assert_eq!(out.len(), codes.len(), "out: as many as codes");
-    let groups = codes.chunks_exact(len).zip(out.chunks_exact_mut(len));
-    let alphas = coordinates.chunks_exact(max_bits).zip(widths);
-    for ((codes, out), (alpha, &width)) in groups.zip(alphas) {
-        reconstruct_group(codes, &alpha[..usize::from(width)], out);
+    check_weight(codes, coordinates, widths, len, max_bits);
+    check_len("out", out.len(), widths.len(), len);
+    let mut table = LevelTable::new();
+    let slots = coordinates.chunks_exact(max_bits);
+    let groups = codes.chunks_exact(len).zip(slots).zip(widths);
+    for (((codes, slots), &width), out) in groups.zip(out.chunks_exact_mut(len)) {
+        table.build(&slots[..usize::from(width)]);
+        table.values(codes, out);
     }
 }
 
-/// One group of [`reconstruct`], through a table where that is shorter.
-fn reconstruct_group(codes: &[u8], alpha: &[f32], out: &mut [f32]) {
-    if alpha.is_empty() {
-        out.fill(0.0);
-    } else if codes.len() >= 1 << alpha.len() {
-        let mut table = [0.0; 256];
-        for (code, entry) in table[..1 << alpha.len()].iter_mut().enumerate() {
-            *entry = value(alpha, code as u8);
-        }
-        for (out, &code) in out.iter_mut().zip(codes) {
-            *out = table[usize::from(code)];
-        }
-    } else {
-        for (out, &code) in out.iter_mut().zip(codes) {
-            *out = value(alpha, code);
-        }
-    }
-}
-
-/// The gradient in the α domain, `Bᵀg` for every group; 0 in absent slots.
+/// A gradient of the weights as a gradient of the coordinates, `g_α = Bᵀ g` in each group.
 ///
 /// # Shapes
-/// - codes, grad: `[groups * len]`
-/// - widths: `[groups]`
-/// - out: `[groups * max_bits]`
+/// - `codes`, `grad`: `[groups, len]`
+/// - `widths`: `[groups]`
+/// - `out`: `[groups, max_bits]`, 0 in absent slots
 ///
 /// # Panics
-/// If the lengths do not fit each other.
+/// If a slice has another length or a group is wider than `max_bits`.
 pub fn project(
     codes: &[u8],
     widths: &[u8],
@@ -221,52 +245,16 @@ pub fn project(
     grad: &[f32],
     out: &mut [f32],
 ) {
-    assert_eq!(codes.len(), widths.len() * len, "codes: groups × len");
-    assert_eq!(grad.len(), codes.len(), "grad: as many as codes");
-    assert_eq!(out.len(), widths.len() * max_bits, "out: groups × max_bits");
+    check_codes(codes, widths, len, max_bits);
+    check_len("grad", grad.len(), widths.len(), len);
+    check_len("out", out.len(), widths.len(), max_bits);
     let groups = codes.chunks_exact(len).zip(grad.chunks_exact(len));
-    for (((codes, grad), &width), out) in groups.zip(widths).zip(out.chunks_exact_mut(max_bits)) {
-        let sums = project_group(codes, grad.iter().copied(), usize::from(width));
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = sum as f32;
+    let groups = groups.zip(widths).zip(out.chunks_exact_mut(max_bits));
+    for (((codes, grad), &width), out) in groups {
+        out.fill(0.0);
+        let sums = normal::project_group(codes, usize::from(width), grad);
+        for (out, sum) in out.iter_mut().zip(&sums[..usize::from(width)]) {
+            *out = *sum as f32;
         }
     }
-}
-
-/// `Bᵀx` of one group, summed in f64; 0 from the width on.
-fn project_group(
-    codes: &[u8],
-    x: impl Iterator<Item = f32>,
-    width: usize,
-) -> [f64; crate::MAX_BITS] {
-    let mut sums = [0.0; crate::MAX_BITS];
-    if codes.len() >= 1 << width {
-        let mut buckets = [0.0; 256];
-        for (&code, x) in codes.iter().zip(x) {
-            buckets[usize::from(code)] += f64::from(x);
-        }
-        refit::walsh_hadamard(&mut buckets[..1 << width]);
-        for (i, sum) in sums[..width].iter_mut().enumerate() {
-            *sum = buckets[1 << i];
-        }
-    } else {
-        for (&code, x) in codes.iter().zip(x) {
-            let x = f64::from(x);
-            for (i, sum) in sums[..width].iter_mut().enumerate() {
-                *sum += if code >> i & 1 == 0 { x } else { -x };
-            }
-        }
-    }
-    sums
-}
-
-/// The local model of the loss at `candidate`, relative to `centre`:
-/// `Σ p (c − w) + ½ h (c − w)²` in f64.
-pub fn local_model(centre: &[f32], p: &[f32], h: &[f32], candidate: &[f32]) -> f64 {
-    let model = p.iter().zip(h);
-    let moves = centre.iter().zip(candidate);
-    moves.zip(model).fold(0.0, |sum, ((&w, &c), (&p, &h))| {
-        let d = f64::from(c) - f64::from(w);
-        sum + f64::from(p) * d + 0.5 * f64::from(h) * d * d
-    })
 }

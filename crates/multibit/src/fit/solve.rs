@@ -1,52 +1,59 @@
-//! Small symmetric positive definite systems.
+//! A small symmetric positive definite system.
 
 use core::fmt;
 
-/// The matrix is not positive definite in floating point.
+use crate::MAX_BITS;
+
+/// The matrix of a system is not positive definite, as far as rounding lets tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotPositiveDefinite {
-    /// Where the factorization stopped.
+    /// The row at which elimination met a pivot that is not positive and finite.
     pub pivot: usize,
 }
 
 impl fmt::Display for NotPositiveDefinite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "matrix is not positive definite at pivot {}", self.pivot)
+        write!(
+            f,
+            "the matrix is not positive definite at row {}",
+            self.pivot
+        )
     }
 }
 
 impl core::error::Error for NotPositiveDefinite {}
 
-/// Solves `A x = b` by Cholesky's factorization `A = L Lᵀ`.
+/// Solves `A x = b` in place by Cholesky's method.
 ///
-/// # Arguments
-/// - `a`: `[n * n]` row-major, its lower triangle is read and overwritten by `L`
-/// - `b`: `[n]`, overwritten by `x`
+/// # Shapes
+/// - `a`: `[n, n]`, row-major; only the lower triangle is read, and becomes the factor `L` of
+///   `A = L Lᵀ`
+/// - `b`: `[n]`, becomes `x`
 ///
 /// # Errors
-/// If a pivot is not positive, or NaN.
+/// If a pivot is not positive and finite; `a` and `b` are then partly overwritten.
 ///
 /// # Panics
-/// If the lengths do not fit `n`.
+/// If `n` is above [`MAX_BITS`] or a slice has another length.
 pub fn solve_spd(a: &mut [f64], b: &mut [f64], n: usize) -> Result<(), NotPositiveDefinite> {
-    assert_eq!(a.len(), n * n, "a: n × n");
-    assert_eq!(b.len(), n, "b: n");
+    assert!(n <= MAX_BITS, "`n` is {n}, but at most {MAX_BITS}");
+    assert_eq!(a.len(), n * n, "`a` is not {n} × {n}");
+    assert_eq!(b.len(), n, "`b` does not hold {n} values");
     for j in 0..n {
-        let mut pivot = a[j * n + j];
         for k in 0..j {
-            pivot -= a[j * n + k] * a[j * n + k];
+            a[j * n + j] -= a[j * n + k] * a[j * n + k];
         }
-        if pivot.is_nan() || pivot <= 0.0 {
+        let pivot = a[j * n + j];
+        if !(pivot > 0.0 && pivot.is_finite()) {
             return Err(NotPositiveDefinite { pivot: j });
         }
-        let pivot = libm::sqrt(pivot);
-        a[j * n + j] = pivot;
+        let root = libm::sqrt(pivot);
+        a[j * n + j] = root;
         for i in j + 1..n {
-            let mut sum = a[i * n + j];
             for k in 0..j {
-                sum -= a[i * n + k] * a[j * n + k];
+                a[i * n + j] -= a[i * n + k] * a[j * n + k];
             }
-            a[i * n + j] = sum / pivot;
+            a[i * n + j] /= root;
         }
     }
     for i in 0..n {
@@ -66,41 +73,47 @@ pub fn solve_spd(a: &mut [f64], b: &mut [f64], n: usize) -> Result<(), NotPositi
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use alloc::vec::Vec;
 
-    use super::*;
-    use crate::testing::Random;
+    /// `A = M Mᵀ + I` from a fixed pattern, and `b = A x` for `x = 1, 2, …`.
+    fn system(n: usize) -> (Vec<f64>, Vec<f64>) {
+        let m = |i: usize, k: usize| ((i * 7 + k * 3) % 5) as f64 - 2.0;
+        let mut a = alloc::vec![0.0; n * n];
+        for i in 0..n {
+            for j in 0..n {
+                let dot: f64 = (0..n).map(|k| m(i, k) * m(j, k)).sum();
+                a[i * n + j] = dot + f64::from(u8::from(i == j));
+            }
+        }
+        let b = (0..n)
+            .map(|i| (0..n).map(|j| a[i * n + j] * (j + 1) as f64).sum())
+            .collect();
+        (a, b)
+    }
 
     #[test]
-    fn solves_random_systems() {
-        let mut random = Random::new(2);
-        for n in 1..=8 {
-            let root: Vec<f64> = (0..n * n).map(|_| f64::from(random.normal())).collect();
-            let matrix: Vec<f64> = (0..n * n)
-                .map(|at| {
-                    let (i, j) = (at / n, at % n);
-                    let dot: f64 = (0..n).map(|k| root[i * n + k] * root[j * n + k]).sum();
-                    dot + if i == j { 0.1 } else { 0.0 }
-                })
-                .collect();
-            let x: Vec<f64> = (0..n).map(|_| f64::from(random.normal())).collect();
-            let mut b: Vec<f64> = (0..n)
-                .map(|i| (0..n).map(|j| matrix[i * n + j] * x[j]).sum())
-                .collect();
-            solve_spd(&mut matrix.clone(), &mut b, n).unwrap();
-            for (found, expected) in b.iter().zip(&x) {
-                // Conditions up to about 10³ times 2⁻⁵².
-                assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
+    fn solves_every_size() {
+        for n in 0..=MAX_BITS {
+            let (mut a, mut b) = system(n);
+            solve_spd(&mut a, &mut b, n).unwrap();
+            for (i, x) in b.iter().enumerate() {
+                // Condition below 1e3, so 1e-16 · 1e3 · 8 with room to spare.
+                assert!((x - (i + 1) as f64).abs() < 1e-11, "{x} at {i} of {n}");
             }
         }
     }
 
     #[test]
-    fn an_indefinite_matrix_is_refused() {
-        let mut a = [1.0, 0.0, 2.0, 1.0];
+    fn names_the_pivot_that_fails() {
+        let mut a = [1.0, 0.0, 1.0, 1.0];
         let error = solve_spd(&mut a, &mut [1.0, 1.0], 2);
         assert_eq!(error, Err(NotPositiveDefinite { pivot: 1 }));
-        let error = solve_spd(&mut [f64::NAN], &mut [1.0], 1);
+        let mut a = [f64::NAN];
+        let error = solve_spd(&mut a, &mut [1.0], 1);
+        assert_eq!(error, Err(NotPositiveDefinite { pivot: 0 }));
+        let mut a = [f64::INFINITY];
+        let error = solve_spd(&mut a, &mut [1.0], 1);
         assert_eq!(error, Err(NotPositiveDefinite { pivot: 0 }));
     }
 }

@@ -1,28 +1,40 @@
-//! What can be wrong with a weight to pack, or with bytes to decode.
+//! Why a weight could not be packed or decoded.
 
 use core::fmt;
 
-use crate::grouping::GroupingError;
+use crate::{GroupingError, MAX_BITS};
 
-/// Why a weight could not be packed.
+/// Why a weight in training form could not be packed.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum PackError {
     /// The grouping does not fit the shape.
     Grouping(GroupingError),
-    /// More bases than a code can hold, or none.
+    /// The training form has no slots, or more than a code has bits.
     MaxBits {
-        /// The number asked for.
+        /// Slots of a group.
         max_bits: usize,
     },
-    /// An argument has the wrong length.
-    Length {
-        /// The argument.
-        name: &'static str,
-        /// Its length.
-        found: usize,
-        /// What the shape and the grouping ask for.
+    /// The number of codes is not the number of weights.
+    CodeCount {
+        /// Weights of the shape.
         expected: usize,
+        /// Codes given.
+        found: usize,
+    },
+    /// The number of coordinates is not `groups · max_bits`.
+    CoordinateCount {
+        /// Slots of all groups.
+        expected: usize,
+        /// Coordinates given.
+        found: usize,
+    },
+    /// The number of widths is not the number of groups.
+    WidthCount {
+        /// Groups of the shape.
+        expected: usize,
+        /// Widths given.
+        found: usize,
     },
     /// A group has more bases than slots.
     TooWide {
@@ -30,66 +42,89 @@ pub enum PackError {
         group: usize,
         /// Its width.
         width: u8,
-        /// Slots.
-        max: usize,
+        /// Slots of a group.
+        max_bits: usize,
     },
-    /// A live coordinate is not positive and finite, or an absent one not 0.
-    Coordinate {
+    /// A code has bits for bases that its group does not have.
+    StrayBits {
         /// The group.
         group: usize,
-        /// The slot.
+        /// The weight within the group.
+        weight: usize,
+        /// Its code.
+        code: u8,
+        /// The group's width.
+        width: u8,
+    },
+    /// A live coordinate is NaN or infinite.
+    NotFinite {
+        /// The group.
+        group: usize,
+        /// The slot within the group.
         slot: usize,
         /// The coordinate.
         value: f32,
     },
-    /// A code has a sign on a basis that its group does not have.
-    Code {
+    /// A live coordinate is zero or negative.
+    NotPositive {
         /// The group.
         group: usize,
-        /// The weight in the group.
-        weight: usize,
-        /// The code.
-        code: u8,
-        /// Bases of the group.
-        width: u8,
+        /// The slot within the group.
+        slot: usize,
+        /// The coordinate.
+        value: f32,
     },
-}
-
-impl From<GroupingError> for PackError {
-    fn from(error: GroupingError) -> Self {
-        Self::Grouping(error)
-    }
+    /// A slot from the group's width on is not 0.
+    NotAbsent {
+        /// The group.
+        group: usize,
+        /// The slot within the group.
+        slot: usize,
+        /// The coordinate.
+        value: f32,
+    },
 }
 
 impl fmt::Display for PackError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Grouping(error) => error.fmt(f),
-            Self::MaxBits { max_bits } => write!(f, "{max_bits} bases, but 1 to 8 are possible"),
-            Self::Length {
-                name,
-                found,
-                expected,
-            } => write!(f, "{name} has {found} elements, not {expected}"),
-            Self::TooWide { group, width, max } => {
-                write!(
-                    f,
-                    "group {group} has {width} bases, but at most {max} are possible"
-                )
+            Self::Grouping(source) => write!(f, "{source}"),
+            Self::MaxBits { max_bits } => {
+                write!(f, "{max_bits} slots a group; there must be 1 to {MAX_BITS}")
             }
-            Self::Coordinate { group, slot, value } => write!(
-                f,
-                "coordinate {slot} of group {group} is {value}; a live one must be positive and \
-                 finite, an absent one 0"
-            ),
-            Self::Code {
+            Self::CodeCount { expected, found } => {
+                write!(f, "{found} codes for {expected} weights")
+            }
+            Self::CoordinateCount { expected, found } => {
+                write!(f, "{found} coordinates for {expected} slots")
+            }
+            Self::WidthCount { expected, found } => {
+                write!(f, "{found} widths for {expected} groups")
+            }
+            Self::TooWide {
+                group,
+                width,
+                max_bits,
+            } => write!(f, "group {group} has width {width}, but {max_bits} slots"),
+            Self::StrayBits {
                 group,
                 weight,
                 code,
                 width,
             } => write!(
                 f,
-                "weight {weight} of group {group} has code {code:#b} on {width} bases"
+                "group {group}: the code {code:#b} of weight {weight} has bits above width {width}"
+            ),
+            Self::NotFinite { group, slot, value } => {
+                write!(f, "group {group}: coordinate {slot} is {value}, not finite")
+            }
+            Self::NotPositive { group, slot, value } => write!(
+                f,
+                "group {group}: coordinate {slot} is {value}, not positive"
+            ),
+            Self::NotAbsent { group, slot, value } => write!(
+                f,
+                "group {group}: slot {slot} is beyond the width, but holds {value}"
             ),
         }
     }
@@ -98,75 +133,113 @@ impl fmt::Display for PackError {
 impl core::error::Error for PackError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            Self::Grouping(error) => Some(error),
+            Self::Grouping(source) => Some(source),
             _ => None,
         }
     }
 }
 
-/// Why stored sections do not hold a weight.
+/// Why a weight's serialized sections do not decode.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// The grouping does not fit the shape.
     Grouping(GroupingError),
-    /// A width is stored with no bits, or with more than the largest possible one needs.
+    /// A number of bits or bytes that the shape promises does not fit the address space.
+    TooLarge {
+        /// Groups of the shape.
+        groups: usize,
+        /// Weights of a group.
+        len: usize,
+    },
+    /// The bits of a width are not those that the largest width needs.
     WidthBits {
-        /// Bits a width.
-        width_bits: u8,
+        /// Bits that the largest width needs, at most 4.
+        expected: u8,
+        /// Bits promised.
+        found: u8,
     },
-    /// A section has the wrong length.
-    Length {
-        /// The section.
-        name: &'static str,
-        /// Its bytes, or elements of coordinates.
-        found: usize,
-        /// What it must have.
+    /// The section of widths has another length.
+    WidthBytes {
+        /// Bytes that the groups need.
         expected: usize,
+        /// Bytes given.
+        found: usize,
     },
-    /// A group has more bases than possible.
+    /// A group has more bases than a code has bits.
     TooWide {
         /// The group.
         group: usize,
         /// Its width.
         width: u8,
     },
-    /// The bits after the last one of a section are not 0.
-    Tail {
-        /// The section.
-        name: &'static str,
+    /// The bits after the last width are not 0.
+    WidthPadding,
+    /// The number of coordinates is not the sum of the widths.
+    CoordinateCount {
+        /// The sum of the widths.
+        expected: usize,
+        /// Coordinates given.
+        found: usize,
     },
-    /// A coordinate is not positive and finite.
-    Coordinate {
-        /// Its row.
-        row: usize,
-        /// The coordinate.
+    /// A coordinate is NaN or infinite.
+    NotFinite {
+        /// Its place among all coordinates.
+        coordinate: usize,
+        /// Its value.
         value: f32,
     },
+    /// A coordinate is zero or negative.
+    NotPositive {
+        /// Its place among all coordinates.
+        coordinate: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// The section of bases has another length.
+    BaseBytes {
+        /// Bytes that the coordinates' rows need.
+        expected: usize,
+        /// Bytes given.
+        found: usize,
+    },
+    /// The bits after the last basis are not 0.
+    BasePadding,
 }
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Grouping(error) => error.fmt(f),
-            Self::WidthBits { width_bits } => {
-                write!(f, "{width_bits} bits a width, but 1 to 4 are possible")
+            Self::Grouping(source) => write!(f, "{source}"),
+            Self::TooLarge { groups, len } => {
+                write!(f, "{groups} groups of {len} weights are too large")
             }
-            Self::Length {
-                name,
-                found,
-                expected,
-            } => write!(f, "section {name} has length {found}, not {expected}"),
+            Self::WidthBits { expected, found } => {
+                write!(f, "{found} bits a width, but {expected} are needed")
+            }
+            Self::WidthBytes { expected, found } => {
+                write!(f, "{found} bytes of widths, but {expected} are needed")
+            }
             Self::TooWide { group, width } => {
+                write!(f, "group {group} has width {width}; at most {MAX_BITS}")
+            }
+            Self::WidthPadding => write!(f, "bits after the last width are not 0"),
+            Self::CoordinateCount { expected, found } => {
                 write!(
                     f,
-                    "group {group} has {width} bases, but at most 8 are possible"
+                    "{found} coordinates, but the widths add up to {expected}"
                 )
             }
-            Self::Tail { name } => write!(f, "section {name} has bits after its last one"),
-            Self::Coordinate { row, value } => {
-                write!(f, "coordinate {row} is {value}, not positive and finite")
+            Self::NotFinite { coordinate, value } => {
+                write!(f, "coordinate {coordinate} is {value}, not finite")
             }
+            Self::NotPositive { coordinate, value } => {
+                write!(f, "coordinate {coordinate} is {value}, not positive")
+            }
+            Self::BaseBytes { expected, found } => {
+                write!(f, "{found} bytes of bases, but {expected} are needed")
+            }
+            Self::BasePadding => write!(f, "bits after the last basis are not 0"),
         }
     }
 }
@@ -174,7 +247,7 @@ impl fmt::Display for DecodeError {
 impl core::error::Error for DecodeError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            Self::Grouping(error) => Some(error),
+            Self::Grouping(source) => Some(source),
             _ => None,
         }
     }

@@ -1,0 +1,110 @@
+//! Bit streams, least significant bit first, and sign bits.
+
+use alloc::vec::Vec;
+
+/// `x` where bit `j` of `row` is 0, `−x` where it is 1.
+#[inline(always)]
+pub(crate) fn signed(x: f32, negative: u32) -> f32 {
+    f32::from_bits(x.to_bits() ^ (negative << 31))
+}
+
+/// Bit `j` of a row of words.
+#[inline(always)]
+pub(crate) fn bit(row: &[u32], j: usize) -> u32 {
+    (row[j / 32] >> (j % 32)) & 1
+}
+
+/// Words of a row of `len` signs: whole 64 bits.
+pub(crate) fn row_words(len: usize) -> usize {
+    len.div_ceil(64) * 2
+}
+
+/// Collects bits into bytes; the last byte is padded with 0.
+pub(crate) struct BitWriter {
+    bytes: Vec<u8>,
+    pending: u64,
+    count: usize,
+}
+
+impl BitWriter {
+    pub(crate) fn with_capacity(bits: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bits.div_ceil(8)),
+            pending: 0,
+            count: 0,
+        }
+    }
+
+    /// Appends the lowest `count <= 32` bits of `value`, whose other bits are 0.
+    pub(crate) fn push(&mut self, value: u32, count: usize) {
+        self.pending |= u64::from(value) << self.count;
+        self.count += count;
+        while self.count >= 8 {
+            self.bytes.push(self.pending as u8);
+            self.pending >>= 8;
+            self.count -= 8;
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        if self.count > 0 {
+            self.bytes.push(self.pending as u8);
+        }
+        self.bytes
+    }
+}
+
+/// Takes bits out of bytes. The caller has checked that they are there.
+pub(crate) struct BitReader<'a> {
+    bytes: core::slice::Iter<'a, u8>,
+    pending: u64,
+    count: usize,
+}
+
+impl<'a> BitReader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes: bytes.iter(),
+            pending: 0,
+            count: 0,
+        }
+    }
+
+    /// The next `count <= 32` bits; past the end, zeros.
+    pub(crate) fn take(&mut self, count: usize) -> u32 {
+        while self.count < count {
+            let byte = self.bytes.next().copied().unwrap_or(0);
+            self.pending |= u64::from(byte) << self.count;
+            self.count += 8;
+        }
+        let value = self.pending & ((1 << count) - 1);
+        self.pending >>= count;
+        self.count -= count;
+        value as u32
+    }
+
+    /// Whether all bits that were not taken are 0.
+    pub(crate) fn rest_is_zero(mut self) -> bool {
+        self.pending == 0 && self.bytes.all(|&byte| byte == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_significant_bit_comes_first() {
+        let mut writer = BitWriter::with_capacity(40);
+        for (value, count) in [(0b1, 1), (0b10, 2), (0x1234_5678, 32), (0b11111, 5)] {
+            writer.push(value, count);
+        }
+        let bytes = writer.finish();
+        // 1, then 10, then the word from bit 3 on, then five ones in the last byte.
+        assert_eq!(bytes, [0xC5, 0xB3, 0xA2, 0x91, 0xF8]);
+        let mut reader = BitReader::new(&bytes);
+        let taken = [1, 2, 32, 4].map(|count| reader.take(count));
+        assert_eq!(taken, [0b1, 0b10, 0x1234_5678, 0b1111]);
+        assert!(!reader.rest_is_zero(), "one bit is left");
+    }
+}

@@ -1,0 +1,440 @@
+//! Packing loses nothing; decoding refuses everything that packing does not make.
+
+mod support;
+
+use multibit::{DecodeError, Grouping, GroupingError, PackError, PackedWeight};
+use support::{Random, State};
+
+/// Random training forms of a shape under all its groupings; all groups empty in some.
+fn cases(shape: &[usize]) -> Vec<(Grouping, State)> {
+    let mut random = Random::new(shape.iter().product::<usize>() as u64);
+    let mut cases = Vec::new();
+    for grouping in Grouping::examples(shape) {
+        for widest in [0, 1, 3, 6, 8] {
+            let groups = grouping.groups(shape);
+            let widths: Vec<u8> = (0..groups)
+                .map(|_| random.below(widest + 1) as u8)
+                .collect();
+            let state = State::random(&mut random, grouping.len(), 8, &widths);
+            cases.push((grouping.clone(), state));
+        }
+    }
+    cases
+}
+
+fn pack(shape: &[usize], grouping: &Grouping, state: &State) -> Result<PackedWeight, PackError> {
+    PackedWeight::pack(
+        shape,
+        grouping.clone(),
+        state.max_bits,
+        &state.codes,
+        &state.coordinates,
+        &state.widths,
+    )
+}
+
+const SHAPES: [&[usize]; 5] = [
+    &[12, 5],
+    &[130, 3],
+    &[3, 4, 5, 5],
+    &[2, 65, 1, 1],
+    &[4, 3, 7],
+];
+
+#[test]
+fn packing_loses_nothing() {
+    for shape in SHAPES {
+        for (grouping, state) in cases(shape) {
+            let packed = pack(shape, &grouping, &state).unwrap();
+            let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            let grouped = state.reconstruct();
+            assert_eq!(bits(packed.unpack_grouped()), bits(grouped.clone()));
+            let mut weight = vec![0.0; grouped.len()];
+            grouping.scatter(shape, &grouped, &mut weight);
+            assert_eq!(bits(packed.unpack()), bits(weight));
+            let (codes, coordinates, widths) = packed.to_training_form(8);
+            assert_eq!(codes, state.codes);
+            assert_eq!(coordinates, state.coordinates);
+            assert_eq!(widths, state.widths);
+        }
+    }
+}
+
+#[test]
+fn sections_decode_to_the_same_weight() {
+    for shape in SHAPES {
+        for (grouping, state) in cases(shape) {
+            let packed = pack(shape, &grouping, &state).unwrap();
+            let (bases, widths) = (packed.encode_bases(), packed.encode_widths());
+            let sizes = packed.encoded_bytes();
+            assert_eq!(sizes.bases, bases.len());
+            assert_eq!(sizes.widths, widths.len());
+            assert_eq!(sizes.coordinates, 4 * packed.coordinates().len());
+            assert_eq!(
+                sizes.total(),
+                bases.len() + widths.len() + sizes.coordinates
+            );
+            let decoded = PackedWeight::decode(
+                shape,
+                grouping,
+                packed.width_bits(),
+                &widths,
+                packed.coordinates(),
+                &bases,
+            );
+            assert_eq!(decoded, Ok(packed));
+        }
+    }
+}
+
+#[test]
+fn a_known_weight() {
+    // Two outputs of three inputs: codes of output 0 are 01 10 00, of output 1 none.
+    let grouping = Grouping::subchannelwise(&[3, 2], 1).unwrap();
+    let packed = PackedWeight::pack(
+        &[3, 2],
+        grouping,
+        3,
+        &[0b01, 0b10, 0b00, 0, 0, 0],
+        &[0.25, 0.5, 0.0, 0.0, 0.0, 0.0],
+        &[2, 0],
+    )
+    .unwrap();
+    assert_eq!(packed.words(), [0b001, 0, 0b010, 0]);
+    assert_eq!(packed.row_words(), 2);
+    assert_eq!(packed.coordinates(), [0.25, 0.5]);
+    assert_eq!(packed.unpack(), [0.25, 0.0, -0.25, 0.0, 0.75, 0.0]);
+    assert_eq!(packed.encode_bases(), [0b010_001]);
+    assert_eq!(packed.width_bits(), 2);
+    assert_eq!(packed.encode_widths(), [0b00_10]);
+    assert_eq!(packed.average_bits(), 1.0);
+    assert_eq!(packed.paper_bits_total(), 2 * (3 + 32));
+    assert_eq!(packed.memory_bytes(), 2 + 8 + 16);
+}
+
+#[test]
+fn padding_is_zero() {
+    for (grouping, mut state) in cases(&[33, 4]) {
+        for (group, codes) in state.codes.chunks_mut(state.len).enumerate() {
+            codes.fill(((1u16 << state.widths[group]) - 1) as u8);
+        }
+        let packed = pack(&[33, 4], &grouping, &state).unwrap();
+        for row in 0..packed.coordinates().len() {
+            let ones: u32 = packed.row(row).iter().map(|word| word.count_ones()).sum();
+            assert_eq!(ones as usize, grouping.len());
+        }
+    }
+}
+
+/// Six weights in two groups, widths 2 and 1.
+fn small() -> (Grouping, State) {
+    let grouping = Grouping::subchannelwise(&[3, 2], 1).unwrap();
+    let state = State::random(&mut Random::new(7), 3, 2, &[2, 1]);
+    (grouping, state)
+}
+
+fn pack_error(change: impl FnOnce(&mut State)) -> PackError {
+    let (grouping, mut state) = small();
+    change(&mut state);
+    pack(&[3, 2], &grouping, &state).unwrap_err()
+}
+
+#[test]
+fn every_pack_error() {
+    let (grouping, state) = small();
+    let rank = GroupingError::Rank {
+        expected: 2,
+        found: 1,
+    };
+    assert_eq!(
+        pack(&[6], &grouping, &state).unwrap_err(),
+        PackError::Grouping(rank)
+    );
+    assert_eq!(
+        pack_error(|state| state.max_bits = 9),
+        PackError::MaxBits { max_bits: 9 }
+    );
+    assert_eq!(
+        pack_error(|state| state.max_bits = 0),
+        PackError::MaxBits { max_bits: 0 }
+    );
+    assert_eq!(
+        pack_error(|state| state.codes.truncate(5)),
+        PackError::CodeCount {
+            expected: 6,
+            found: 5
+        }
+    );
+    assert_eq!(
+        pack_error(|state| state.coordinates.push(0.0)),
+        PackError::CoordinateCount {
+            expected: 4,
+            found: 5
+        }
+    );
+    assert_eq!(
+        pack_error(|state| state.widths.push(0)),
+        PackError::WidthCount {
+            expected: 2,
+            found: 3
+        }
+    );
+    assert_eq!(
+        pack_error(|state| state.widths[1] = 3),
+        PackError::TooWide {
+            group: 1,
+            width: 3,
+            max_bits: 2
+        }
+    );
+    assert_eq!(
+        pack_error(|state| state.codes[4] = 0b10),
+        PackError::StrayBits {
+            group: 1,
+            weight: 1,
+            code: 0b10,
+            width: 1
+        }
+    );
+    for value in [f32::INFINITY, f32::NEG_INFINITY] {
+        assert_eq!(
+            pack_error(|state| state.coordinates[1] = value),
+            PackError::NotFinite {
+                group: 0,
+                slot: 1,
+                value
+            }
+        );
+    }
+    let nan = pack_error(|state| state.coordinates[2] = f32::NAN);
+    assert!(matches!(
+        nan,
+        PackError::NotFinite {
+            group: 1,
+            slot: 0,
+            ..
+        }
+    ));
+    for value in [0.0, -0.5] {
+        assert_eq!(
+            pack_error(|state| state.coordinates[1] = value),
+            PackError::NotPositive {
+                group: 0,
+                slot: 1,
+                value
+            }
+        );
+    }
+    assert_eq!(
+        pack_error(|state| state.coordinates[3] = 0.5),
+        PackError::NotAbsent {
+            group: 1,
+            slot: 1,
+            value: 0.5
+        }
+    );
+}
+
+/// The sections of a weight, to be damaged one at a time.
+#[derive(Clone)]
+struct Sections {
+    shape: Vec<usize>,
+    grouping: Grouping,
+    width_bits: u8,
+    widths: Vec<u8>,
+    coordinates: Vec<f32>,
+    bases: Vec<u8>,
+}
+
+impl Sections {
+    /// Six groups of five, widths 3 0 1 2 3 1: 10 rows, 50 bits of bases, 12 bits of widths.
+    fn new() -> Self {
+        let shape = vec![10, 3];
+        let grouping = Grouping::subchannelwise(&shape, 2).unwrap();
+        let state = State::random(&mut Random::new(8), 5, 3, &[3, 0, 1, 2, 3, 1]);
+        let packed = pack(&shape, &grouping, &state).unwrap();
+        Self {
+            width_bits: packed.width_bits(),
+            widths: packed.encode_widths(),
+            coordinates: packed.coordinates().to_vec(),
+            bases: packed.encode_bases(),
+            shape,
+            grouping,
+        }
+    }
+
+    fn decode(&self) -> Result<PackedWeight, DecodeError> {
+        PackedWeight::decode(
+            &self.shape,
+            self.grouping.clone(),
+            self.width_bits,
+            &self.widths,
+            &self.coordinates,
+            &self.bases,
+        )
+    }
+
+    fn error(change: impl FnOnce(&mut Self)) -> DecodeError {
+        let mut sections = Self::new();
+        change(&mut sections);
+        sections.decode().unwrap_err()
+    }
+}
+
+#[test]
+fn every_decode_error() {
+    type E = DecodeError;
+    assert!(Sections::new().decode().is_ok());
+    let indivisible = GroupingError::Indivisible { weights: 9, len: 5 };
+    assert_eq!(
+        Sections::error(|s| s.shape[0] = 9),
+        E::Grouping(indivisible)
+    );
+    assert_eq!(
+        Sections::error(|s| s.width_bits = 5),
+        E::WidthBits {
+            expected: 4,
+            found: 5
+        }
+    );
+    assert_eq!(
+        Sections::error(|s| s.width_bits = 0),
+        E::WidthBits {
+            expected: 1,
+            found: 0
+        }
+    );
+    assert_eq!(
+        Sections::error(|s| s.widths[1] |= 0b1_0000),
+        E::WidthPadding
+    );
+    assert_eq!(
+        Sections::error(|s| s.widths[0] ^= 0b11),
+        E::CoordinateCount {
+            expected: 7,
+            found: 10
+        }
+    );
+    assert_eq!(
+        Sections::error(|s| s.coordinates[4] = 0.0),
+        E::NotPositive {
+            coordinate: 4,
+            value: 0.0
+        }
+    );
+    assert_eq!(
+        Sections::error(|s| s.coordinates[9] = f32::INFINITY),
+        E::NotFinite {
+            coordinate: 9,
+            value: f32::INFINITY
+        }
+    );
+    let nan = Sections::error(|s| s.coordinates[0] = f32::NAN);
+    assert!(matches!(nan, E::NotFinite { coordinate: 0, .. }));
+    assert_eq!(
+        Sections::error(|s| s.bases.push(0)),
+        E::BaseBytes {
+            expected: 7,
+            found: 8
+        }
+    );
+    assert_eq!(
+        Sections::error(|s| s.bases[6] |= 0b100),
+        E::BasePadding,
+        "bit 50 is the first of the padding"
+    );
+}
+
+#[test]
+fn a_width_above_the_largest_is_refused() {
+    let grouping = Grouping::subchannelwise(&[1, 2], 1).unwrap();
+    let decoded = PackedWeight::decode(&[1, 2], grouping, 4, &[0x91], &[1.0; 10], &[0, 0]);
+    assert_eq!(decoded, Err(DecodeError::TooWide { group: 1, width: 9 }));
+}
+
+#[test]
+fn widths_take_as_many_bits_as_the_largest_needs() {
+    let grouping = Grouping::subchannelwise(&[1, 2], 1).unwrap();
+    let decoded = PackedWeight::decode(&[1, 2], grouping, 2, &[0b0101], &[1.0; 2], &[0]);
+    let error = DecodeError::WidthBits {
+        expected: 1,
+        found: 2,
+    };
+    assert_eq!(decoded, Err(error));
+}
+
+#[test]
+fn a_shape_that_no_section_backs_takes_no_memory() {
+    let decode = |shape: &[usize], width_bits| {
+        let grouping = Grouping::subchannelwise(shape, shape[0]).unwrap();
+        PackedWeight::decode(shape, grouping, width_bits, &[], &[], &[]).unwrap_err()
+    };
+    let huge = [1 << (usize::BITS / 2), 1 << (usize::BITS / 2 - 4)];
+    let groups = huge[0] * huge[1];
+    let expected = groups / 8;
+    assert_eq!(
+        decode(&huge, 1),
+        DecodeError::WidthBytes { expected, found: 0 }
+    );
+    let huge = [1 << (usize::BITS / 2), 1 << (usize::BITS / 2 - 1)];
+    let groups = huge[0] * huge[1];
+    assert_eq!(
+        decode(&huge, 4),
+        DecodeError::TooLarge { groups, len: 1 },
+        "the number of bits overflows"
+    );
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    let whole = Sections::new();
+    for len in 0..whole.bases.len() {
+        let mut cut = whole.clone();
+        cut.bases.truncate(len);
+        assert!(cut.decode().is_err(), "{len} bytes of bases");
+    }
+    for len in 0..whole.widths.len() {
+        let mut cut = whole.clone();
+        cut.widths.truncate(len);
+        assert!(cut.decode().is_err(), "{len} bytes of widths");
+    }
+    for len in 0..whole.coordinates.len() {
+        let mut cut = whole.clone();
+        cut.coordinates.truncate(len);
+        assert!(cut.decode().is_err(), "{len} coordinates");
+    }
+}
+
+#[test]
+fn random_sections_never_panic() {
+    let mut random = Random::new(9);
+    let mut decoded = 0;
+    for _ in 0..20_000 {
+        let mut sections = Sections::new();
+        for _ in 0..1 + random.below(3) {
+            let byte = random.next() as u8;
+            match random.below(5) {
+                0 => sections.width_bits = byte % 8,
+                1 => sections.shape = vec![5 * random.below(8), random.below(9)],
+                2 => sections.widths = vec![byte; random.below(4)],
+                3 => sections.coordinates.resize(random.below(16), 0.5),
+                _ => sections.bases = vec![byte; random.below(12)],
+            }
+        }
+        if let Ok(weight) = sections.decode() {
+            assert_eq!(weight.encode_bases(), sections.bases);
+            assert_eq!(weight.encode_widths(), sections.widths);
+            decoded += 1;
+        }
+    }
+    assert!(decoded > 0, "some damage only changes signs");
+}
+
+#[test]
+#[should_panic(expected = "a group has 2 bits, `max_bits` is 1")]
+fn a_training_form_that_is_too_narrow_is_refused() {
+    let (grouping, state) = small();
+    pack(&[3, 2], &grouping, &state)
+        .unwrap()
+        .to_training_form(1);
+}

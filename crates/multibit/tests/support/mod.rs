@@ -1,0 +1,191 @@
+//! Test data from a small generator, and plain f64 arithmetic to compare with.
+// Every test binary uses its own part of this module.
+#![allow(dead_code)]
+
+use multibit::fit::{GroupsMut, MomentsMut, StepParams, reconstruct, sketch};
+
+/// xorshift64*: small, seeded, the same everywhere.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() >> 33) as usize % n
+    }
+
+    /// Uniform in `[0, 1)`.
+    pub fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u32 << 24) as f32
+    }
+
+    /// About normal: the sum of twelve uniforms.
+    pub fn normal(&mut self) -> f32 {
+        (0..12).map(|_| self.unit()).sum::<f32>() - 6.0
+    }
+
+    pub fn normals(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        (0..n).map(|_| self.normal() * scale).collect()
+    }
+}
+
+/// A weight in training form with its moments, owned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    pub len: usize,
+    pub max_bits: usize,
+    pub codes: Vec<u8>,
+    pub coordinates: Vec<f32>,
+    pub widths: Vec<u8>,
+    pub m: Vec<f32>,
+    pub v: Vec<f32>,
+    pub v_max: Vec<f32>,
+    pub m_alpha: Vec<f32>,
+    pub v_alpha: Vec<f32>,
+    pub v_max_alpha: Vec<f32>,
+}
+
+impl State {
+    /// Random groups of the given widths.
+    pub fn random(random: &mut Random, len: usize, max_bits: usize, widths: &[u8]) -> Self {
+        let mut state = Self::empty(len, max_bits, widths.len());
+        state.widths = widths.to_vec();
+        for (group, &width) in widths.iter().enumerate() {
+            for code in &mut state.codes[group * len..][..len] {
+                *code = random.below(1 << width) as u8;
+            }
+            for alpha in &mut state.coordinates[group * max_bits..][..usize::from(width)] {
+                *alpha = 0.02 + 0.2 * random.unit();
+            }
+        }
+        state
+    }
+
+    /// A sketch of the given weights.
+    pub fn sketched(weights: &[f32], len: usize, max_bits: usize) -> Self {
+        let sketch = sketch(weights, len, max_bits).unwrap();
+        let mut state = Self::empty(len, max_bits, sketch.widths.len());
+        state.codes = sketch.codes;
+        state.coordinates = sketch.coordinates;
+        state.widths = sketch.widths;
+        state
+    }
+
+    fn empty(len: usize, max_bits: usize, groups: usize) -> Self {
+        let weights = || vec![0.0; groups * len];
+        let slots = || vec![0.0; groups * max_bits];
+        Self {
+            len,
+            max_bits,
+            codes: vec![0; groups * len],
+            coordinates: slots(),
+            widths: vec![0; groups],
+            m: weights(),
+            v: weights(),
+            v_max: weights(),
+            m_alpha: slots(),
+            v_alpha: slots(),
+            v_max_alpha: slots(),
+        }
+    }
+
+    pub fn groups(&self) -> usize {
+        self.widths.len()
+    }
+
+    pub fn weights(&self) -> usize {
+        self.codes.len()
+    }
+
+    pub fn parts(&mut self) -> (GroupsMut<'_>, MomentsMut<'_>) {
+        let groups = GroupsMut {
+            len: self.len,
+            max_bits: self.max_bits,
+            codes: &mut self.codes,
+            coordinates: &mut self.coordinates,
+            widths: &mut self.widths,
+        };
+        let moments = MomentsMut {
+            m: &mut self.m,
+            v: &mut self.v,
+            v_max: &mut self.v_max,
+            m_alpha: &mut self.m_alpha,
+            v_alpha: &mut self.v_alpha,
+            v_max_alpha: &mut self.v_max_alpha,
+        };
+        (groups, moments)
+    }
+
+    pub fn reconstruct(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.weights()];
+        reconstruct(
+            &self.codes,
+            &self.coordinates,
+            &self.widths,
+            self.len,
+            self.max_bits,
+            &mut out,
+        );
+        out
+    }
+
+    /// The sign of basis `i` on a weight.
+    pub fn sign(&self, weight: usize, i: usize) -> f64 {
+        if self.codes[weight] >> i & 1 == 1 {
+            -1.0
+        } else {
+            1.0
+        }
+    }
+
+    /// `Bᵀx` of slot `i` of a group, in f64.
+    pub fn project(&self, group: usize, i: usize, x: impl Fn(usize) -> f64) -> f64 {
+        let span = group * self.len..(group + 1) * self.len;
+        span.map(|j| self.sign(j, i) * x(j)).sum()
+    }
+
+    /// What every step must keep.
+    pub fn assert_invariants(&self, what: &str) {
+        for group in 0..self.groups() {
+            let width = usize::from(self.widths[group]);
+            for slot in 0..self.max_bits {
+                let at = group * self.max_bits + slot;
+                let alpha = self.coordinates[at];
+                if slot < width {
+                    assert!(
+                        alpha > 0.0 && alpha.is_finite(),
+                        "{what}: coordinate {slot} of group {group} is {alpha}"
+                    );
+                } else {
+                    let absent = [
+                        alpha,
+                        self.m_alpha[at],
+                        self.v_alpha[at],
+                        self.v_max_alpha[at],
+                    ];
+                    assert_eq!(absent, [0.0; 4], "{what}: slot {slot} of group {group}");
+                }
+            }
+            for &code in &self.codes[group * self.len..][..self.len] {
+                assert_eq!(u32::from(code) >> width, 0, "{what}: stray bits in {group}");
+            }
+        }
+    }
+}
+
+/// `p` and `h` of the local model, in f64, from moments after their update.
+pub fn model(params: &StepParams, m: f32, v_max: f32) -> (f64, f64) {
+    let t = params.t as i32;
+    let p = params.lr / (1.0 - params.beta1.powi(t)) * f64::from(m);
+    let h = (f64::from(v_max).sqrt() + params.epsilon) / (1.0 - params.beta2.powi(t)).sqrt();
+    (p, h)
+}

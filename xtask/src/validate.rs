@@ -1,0 +1,100 @@
+//! Checks of the whole tree, the cheapest first.
+
+use std::path::{Path, PathBuf};
+
+use crate::cargo;
+
+const MAX_FILE_LINES: usize = 600;
+
+/// Folders with sources of the project.
+const SOURCES: [&str; 4] = ["crates", "examples", "tests", "xtask"];
+
+const CARGO: [(&[&str], &str); 4] = [
+    (&["fmt", "--all", "--check"], ""),
+    (
+        &["check", "--package", "multibit", "--no-default-features"],
+        "",
+    ),
+    (
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        "",
+    ),
+    (&["doc", "--workspace", "--no-deps"], "-D warnings"),
+];
+
+/// Runs all checks; stops at the first that fails.
+pub fn validate(root: &Path) -> Result<(), String> {
+    println!("file sizes and unsafe");
+    let mut files = Vec::new();
+    for folder in SOURCES {
+        rust_files(&root.join(folder), &mut files)?;
+    }
+    for file in &files {
+        check_file(root, file)?;
+    }
+    for (args, rustdocflags) in CARGO {
+        println!("cargo {}", args.join(" "));
+        let mut command = cargo();
+        command.current_dir(root).args(args);
+        if !rustdocflags.is_empty() {
+            command.env("RUSTDOCFLAGS", rustdocflags);
+        }
+        let status = command
+            .status()
+            .map_err(|error| format!("cannot run cargo: {error}"))?;
+        if !status.success() {
+            return Err(format!("cargo {} failed", args.join(" ")));
+        }
+    }
+    println!("valid: {} files", files.len());
+    Ok(())
+}
+
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            rust_files(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn check_file(root: &Path, file: &Path) -> Result<(), String> {
+    let text =
+        std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let name = file.strip_prefix(root).unwrap_or(file);
+    let lines = text.lines().count();
+    if lines > MAX_FILE_LINES {
+        return Err(format!(
+            "{}: {lines} lines, at most {MAX_FILE_LINES}; two ideas in one file?",
+            name.display()
+        ));
+    }
+    let is_unsafe = |line: &str| {
+        let code = line.split("//").next().unwrap_or("").trim_start();
+        ["{", "fn ", "impl ", "extern "]
+            .iter()
+            .any(|what| code.contains(&["unsafe ", *what].concat()))
+    };
+    if !name.starts_with("crates/multibit")
+        && let Some(line) = text.lines().position(is_unsafe)
+    {
+        return Err(format!(
+            "{}:{}: unsafe code belongs in crates/multibit",
+            name.display(),
+            line + 1
+        ));
+    }
+    Ok(())
+}
