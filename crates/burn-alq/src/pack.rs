@@ -107,8 +107,10 @@ impl PackedModel {
     /// If the model has no multi-bit weights, or one of them holds something that cannot be
     /// packed, for example a coordinate that is NaN.
     pub fn pack<M: Module>(model: &M) -> Result<Self, PackModelError> {
+        // Running statistics keep their last update aside; validation mode takes it in.
+        let model = model.valid();
         let mut weights = Vec::new();
-        for weight in quantized(model) {
+        for weight in quantized(&model) {
             let path = weight.path;
             let data =
                 MultiBitData::from_module(&weight.state, &weight.shape).map_err(|source| {

@@ -30,6 +30,9 @@ pub trait Task: Sync {
 
     /// Parts that a batch is cut into, each with a thread of its own. Part of the computation: runs
     /// with different numbers differ in rounding, whatever the machine.
+    ///
+    /// Must be 1 for models whose layers keep statistics of a batch (batch norm in training): each
+    /// shard would see its own part, in a copy of the model.
     fn shards(&self) -> usize {
         1
     }
@@ -308,6 +311,9 @@ impl<M: Module> Run<M> {
             file: file.to_path_buf(),
             source,
         };
+        // Running statistics keep their last update aside, where records do not see it; validation
+        // mode takes it in.
+        let _ = self.model.valid();
         let model = self.model.clone().into_record();
         let model = model.into_bytes().map_err(record)?;
         let [optimizer, rest] = self.optimizer.into_bytes().map_err(record)?;

@@ -1,0 +1,17 @@
+//! One binary: the oracle against golden vectors, the crates against the oracle and the vectors, and
+//! whole models on every CPU device.
+
+#[path = "suite/devices.rs"]
+mod devices;
+#[path = "suite/file.rs"]
+mod file;
+#[path = "suite/golden_multibit.rs"]
+mod golden_multibit;
+#[path = "suite/golden_oracle.rs"]
+mod golden_oracle;
+#[path = "suite/layers.rs"]
+mod layers;
+#[path = "suite/model.rs"]
+mod model;
+#[path = "suite/support.rs"]
+mod support;

@@ -1,0 +1,224 @@
+//! The file: what comes back, and what is refused.
+
+use std::path::Path;
+
+use burn::module::{Module, Param};
+use burn::nn::LinearConfig;
+use burn::tensor::{Device, Tensor};
+use burn_alq::PackedModel;
+use burn_alq::file::FileError;
+use burn_alq::pack::PackModelError;
+use burn_pack::{Bytes, Reader, Scalar, Writer};
+
+use crate::model::{Net, quantizer};
+
+fn packed() -> PackedModel {
+    let device = Device::flex();
+    let mut packed = PackedModel::pack(&quantizer().apply(Net::new(&device)).unwrap()).unwrap();
+    packed.config.insert("made by".into(), "a test".into());
+    packed
+}
+
+fn load(bytes: &[u8]) -> Result<PackedModel, FileError> {
+    PackedModel::from_bytes(bytes.to_vec(), "model.bpk")
+}
+
+#[test]
+fn a_file_holds_the_model_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.bpk");
+    let packed = packed();
+    packed.save(&file).unwrap();
+    let loaded = PackedModel::load(&file).unwrap();
+    assert_eq!(loaded, packed);
+    assert_eq!(loaded.to_bytes().unwrap(), std::fs::read(&file).unwrap());
+
+    let device = Device::flex();
+    let images = Tensor::<4>::ones([3, 1, 6, 6], &device);
+    let [a, b] = [packed, loaded].map(|packed| {
+        let net = packed.apply(Net::new(&device)).unwrap();
+        net.forward(images.clone())
+            .into_data()
+            .try_into_vec::<f32>()
+            .unwrap()
+    });
+    assert!(a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()));
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    let bytes = packed().to_bytes().unwrap();
+    for len in 0..bytes.len() {
+        let error = load(&bytes[..len]).expect_err("a file that is too short");
+        assert!(error.to_string().contains("model.bpk"), "{error}");
+    }
+}
+
+/// A flipped bit is noticed, or lies in padding that stands for nothing.
+#[test]
+fn a_damaged_file_is_refused_or_means_the_same() {
+    let model = packed();
+    let bytes = model.to_bytes().unwrap();
+    let mut refused = 0;
+    for place in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[place] ^= 1 << (place % 8);
+        match load(&damaged) {
+            Err(_) => refused += 1,
+            Ok(loaded) => assert_eq!(loaded, model, "byte {place}"),
+        }
+    }
+    // All bytes but alignment padding.
+    let stored: usize = model
+        .weights
+        .iter()
+        .map(|(_, weight)| weight.encoded_bytes().total())
+        .sum();
+    assert!(refused > stored, "{refused} of {}", bytes.len());
+}
+
+/// The file again, with its directory changed and its checksum made right.
+fn with_directory(change: impl Fn(&str) -> String) -> Vec<u8> {
+    let bytes = packed().to_bytes().unwrap();
+    let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).unwrap();
+    let directory = change(&reader.metadata()["burn-alq.directory"]);
+    let checksum = Scalar::from(crc32(directory.as_bytes()));
+    let writer = Writer::new(reader.into_tensors().unwrap());
+    let writer = writer.with_scalar("burn-alq.directory.crc32", checksum);
+    writer
+        .with_metadata("burn-alq.directory", &directory)
+        .into_bytes()
+        .unwrap()
+        .to_vec()
+}
+
+/// CRC-32 of IEEE 802.3, bit by bit, as `FORMAT.md` names it.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            if crc & 1 == 1 {
+                crc >> 1 ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            }
+        })
+    })
+}
+
+#[test]
+fn a_directory_that_lies_is_refused() {
+    assert!(load(&with_directory(str::to_string)).is_ok(), "unchanged");
+    let replace = |from: &'static str, to: &'static str| {
+        with_directory(move |text| {
+            assert!(text.contains(from), "{from} in {text}");
+            text.replacen(from, to, 1)
+        })
+    };
+    let error = load(&replace(r#""version":1"#, r#""version":2"#)).unwrap_err();
+    assert!(
+        matches!(error, FileError::Version { found: 2, .. }),
+        "{error}"
+    );
+    let error = load(&replace(r#""format":"burn-alq""#, r#""format":"other""#)).unwrap_err();
+    assert!(matches!(error, FileError::NotPacked { .. }), "{error}");
+    let error = load(&replace(r#""weights":"#, r#""weight":"#)).unwrap_err();
+    assert!(matches!(error, FileError::Directory { .. }), "{error}");
+    let error = load(&replace(r#""coordinates":"#, r#""coordinates":9"#)).unwrap_err();
+    assert!(matches!(error, FileError::Tensor { .. }), "{error}");
+    let error = load(&replace(r#""width_bits":2"#, r#""width_bits":7"#)).unwrap_err();
+    assert!(
+        matches!(error, FileError::Tensor { .. } | FileError::Weight { .. }),
+        "{error}"
+    );
+    let error = load(&replace(r#""len":9"#, r#""len":5"#)).unwrap_err();
+    assert!(matches!(error, FileError::Grouping { .. }), "{error}");
+    let error = load(&replace(r#""axes":[0,1,2,3]"#, r#""axes":[0,1,2,2]"#)).unwrap_err();
+    assert!(matches!(error, FileError::Grouping { .. }), "{error}");
+    let huge = r#""shape":[18446744073709551615,1,3,3]"#;
+    let error = load(&replace(r#""shape":[8,1,3,3]"#, huge)).unwrap_err();
+    assert!(matches!(error, FileError::Grouping { .. }), "{error}");
+    let many = r#""shape":[4611686018427387,1,3,3]"#;
+    let error = load(&replace(r#""shape":[8,1,3,3]"#, many)).unwrap_err();
+    assert!(matches!(error, FileError::Tensor { .. }), "{error}");
+    let error = load(&replace(r#""path":"fc.weight""#, r#""path":"fc.wait""#)).unwrap_err();
+    assert!(
+        matches!(&error, FileError::Tensor { path, .. } if path == "fc.wait"),
+        "{error}"
+    );
+    let error = load(&replace(r#""crc32":"#, r#""crc32":1"#)).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            FileError::Checksum { .. } | FileError::Directory { .. }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn other_files_are_refused() {
+    let empty = Writer::new(Vec::new()).into_bytes().unwrap();
+    let error = load(&empty).unwrap_err();
+    assert!(matches!(error, FileError::NotPacked { .. }), "{error}");
+    let error = load(b"not a container at all").unwrap_err();
+    assert!(matches!(error, FileError::Container { .. }), "{error}");
+    let error = PackedModel::load("no/such/file.bpk").unwrap_err();
+    assert!(
+        matches!(error, FileError::Io { .. }) && error.to_string().contains("no/such/file.bpk")
+    );
+}
+
+#[test]
+fn a_failed_write_keeps_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = packed()
+        .save(folder.path().join("no/such/folder/model.bpk"))
+        .unwrap_err();
+    assert!(matches!(error, FileError::Container { .. }), "{error}");
+    // A full device: nothing is left behind, and the error names the file.
+    if Path::new("/dev/full").exists() {
+        assert!(packed().save("/dev/full/model.bpk").is_err());
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_module_of_another_shape_is_refused() {
+    let device = Device::flex();
+    let packed = packed();
+    let mut net = Net::new(&device);
+    net.fc = LinearConfig::new(100, 4).init(&device);
+    let error = packed.apply(net).unwrap_err();
+    assert!(
+        matches!(&error, PackModelError::Shape { path, .. } if path == "fc.weight"),
+        "{error}"
+    );
+    let mut net = Net::new(&device);
+    net.fc.bias = None;
+    let error = packed.apply(net).unwrap_err();
+    assert!(
+        matches!(&error, PackModelError::Unused { path } if path == "fc.bias"),
+        "{error}"
+    );
+    let mut less = packed.clone();
+    less.tensors.retain(|(path, _)| path != "conv.bias");
+    let error = less.apply(Net::new(&device)).unwrap_err();
+    assert!(
+        matches!(&error, PackModelError::Missing { path } if path == "conv.bias"),
+        "{error}"
+    );
+    let error = PackedModel::pack(&Net::new(&device)).unwrap_err();
+    assert_eq!(error, PackModelError::NoWeights);
+}
+
+/// Biases of any value survive, NaN included: packing judges the weights only.
+#[test]
+fn other_tensors_are_stored_as_they_are() {
+    let device = Device::flex();
+    let mut net = quantizer().apply(Net::new(&device)).unwrap();
+    let bias = Tensor::from_floats([f32::MIN_POSITIVE, -0.0, 1e30, f32::INFINITY], &device);
+    net.fc.bias = Some(Param::from_tensor(bias.clone()));
+    let bytes = PackedModel::pack(&net).unwrap().to_bytes().unwrap();
+    let loaded = load(&bytes).unwrap().apply(Net::new(&device)).unwrap();
+    assert_eq!(loaded.fc.bias.unwrap().val().into_data(), bias.into_data());
+}

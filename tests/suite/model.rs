@@ -1,0 +1,484 @@
+//! Whole models: quantized by path rules, trained in a loop of the caller's and along a schedule,
+//! stopped and resumed.
+
+use std::sync::{Mutex, PoisonError};
+
+use burn::module::{Module, Param, ParamGroup};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+use burn::optim::GradientsParams;
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_alq::optim::{average_bits, sizes};
+use burn_alq::sketch::QuantizeError;
+use burn_alq::step::prune::{Budget, Cost, total};
+use burn_alq::train::{Run, Task, TrainError};
+use burn_alq::{
+    AlqOptimizerConfig, GroupingRule, MultiBitConv2d, MultiBitConv2dConfig, PackedModel, Phase,
+    Quantizer, Schedule, ScheduleConfig, Target,
+};
+
+use crate::devices::devices;
+use crate::support::Random;
+
+/// A multi-bit layer, a norm and a plain layer of Burn's.
+#[derive(Module, Debug)]
+pub struct Net {
+    pub conv: MultiBitConv2d,
+    pub norm: BatchNorm,
+    pub fc: Linear,
+}
+
+impl Net {
+    pub fn new(device: &Device) -> Self {
+        // The tests of this binary share one generator of random weights.
+        static GENERATOR: Mutex<()> = Mutex::new(());
+        let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+        device.clone().without_autodiff().seed(7);
+        let net = Self {
+            conv: MultiBitConv2dConfig::new([1, 8], [3, 3]).init_float(device),
+            norm: BatchNormConfig::new(8).init(device),
+            fc: LinearConfig::new(8 * 16, 4).init(device),
+        };
+        // Parameters draw when they are first used: now.
+        let _ = (net.conv.weight.val(), net.fc.weight.val());
+        let _ = (
+            net.conv.bias.as_ref().map(Param::val),
+            net.fc.bias.as_ref().map(Param::val),
+        );
+        net
+    }
+
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = relu(self.norm.forward(self.conv.forward(images)));
+        self.fc.forward(x.flatten::<2>(1, 3))
+    }
+}
+
+pub fn quantizer() -> Quantizer {
+    Quantizer::new(3)
+        .rule(
+            ParamGroup::from_path("conv.weight"),
+            GroupingRule::Kernelwise,
+        )
+        .rule(
+            ParamGroup::from_path("fc.weight"),
+            GroupingRule::Subchannelwise(4),
+        )
+}
+
+/// Regression on fixed random numbers.
+struct Fit {
+    images: Vec<f32>,
+    targets: Vec<f32>,
+    shards: usize,
+    device: Device,
+    /// From this epoch on the loss is NaN.
+    broken_from: usize,
+}
+
+impl Fit {
+    const BATCHES: usize = 5;
+    const BATCH: usize = 12;
+
+    fn new(device: &Device) -> Self {
+        let mut random = Random::new(3);
+        let count = Self::BATCHES * Self::BATCH;
+        let mut normals = |n: usize| random.normals(n, 1.0).iter().map(|&x| x as f32).collect();
+        Self {
+            images: normals(count * 36),
+            targets: normals(count * 4),
+            shards: 1,
+            device: device.clone(),
+            broken_from: usize::MAX,
+        }
+    }
+
+    fn batch(&self, start: usize, count: usize) -> (Tensor<4>, Tensor<2>) {
+        let images = self.images[start * 36..][..count * 36].to_vec();
+        let targets = self.targets[start * 4..][..count * 4].to_vec();
+        (
+            Tensor::from_data(TensorData::new(images, [count, 1, 6, 6]), &self.device),
+            Tensor::from_data(TensorData::new(targets, [count, 4]), &self.device),
+        )
+    }
+}
+
+fn error(net: &Net, images: Tensor<4>, targets: Tensor<2>) -> Tensor<1> {
+    let difference = net.forward(images) - targets;
+    (difference.clone() * difference).mean()
+}
+
+impl Task for Fit {
+    type Model = Net;
+
+    fn batches(&self) -> usize {
+        Self::BATCHES
+    }
+
+    fn shards(&self) -> usize {
+        self.shards
+    }
+
+    fn loss(&self, net: &Net, epoch: usize, batch: usize, shard: usize) -> Tensor<1> {
+        let count = Self::BATCH / self.shards;
+        let start = batch * Self::BATCH + shard * count;
+        let (images, targets) = self.batch(start, count);
+        let scale = if epoch < self.broken_from {
+            1.0
+        } else {
+            f64::NAN
+        };
+        error(net, images, targets) * (scale / self.shards as f64)
+    }
+
+    fn evaluate(&self, net: &Net) -> f64 {
+        let device = self.device.clone().without_autodiff();
+        let (images, targets) = self.batch(0, Self::BATCH);
+        let images = images.without_autodiff().to_device(&device);
+        let targets = targets.without_autodiff().to_device(&device);
+        f64::from(error(net, images, targets).into_scalar::<f32>())
+    }
+}
+
+fn schedule(net: &Net, target: Target) -> Schedule {
+    ScheduleConfig::new(target)
+        .with_rounds(2)
+        .with_basis_epochs(2)
+        .with_coordinate_epochs(1)
+        .with_ste_epochs(2)
+        .with_final_epochs(1)
+        .with_lr(5e-3)
+        .init(&sizes(net))
+        .unwrap()
+}
+
+fn start(device: &Device, target: Target) -> Run<Net> {
+    let net = quantizer().apply(Net::new(device)).unwrap();
+    let schedule = schedule(&net, target);
+    Run::new(net, AlqOptimizerConfig::new().init(), schedule, "test")
+}
+
+fn finish(mut run: Run<Net>, task: &Fit) -> Net {
+    while run.advance(task).unwrap().is_some() {}
+    run.into_model()
+}
+
+fn bytes(net: &Net) -> Vec<u8> {
+    PackedModel::pack(net).unwrap().to_bytes().unwrap()
+}
+
+/// Every multi-bit weight's value is its reconstruction: what the network trains on is what is
+/// packed.
+fn assert_consistent(net: &Net) {
+    let packed = PackedModel::pack(net).unwrap();
+    let conv: Vec<f32> = net.conv.weight.val().into_data().try_into_vec().unwrap();
+    let fc: Vec<f32> = net.fc.weight.val().into_data().try_into_vec().unwrap();
+    for ((path, weight), value) in packed.weights.iter().zip([conv, fc]) {
+        for (packed, value) in weight.unpack().iter().zip(value) {
+            // Devices may sum the same terms with fused operations.
+            assert!(
+                (packed - value).abs() < 1e-6,
+                "{path}: {packed} is not {value}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_hand_written_loop_trains_prunes_and_packs() {
+    for (name, device) in devices() {
+        let device = device.autodiff();
+        let task = Fit::new(&device);
+        let mut net = quantizer().apply(Net::new(&device)).unwrap();
+        let mut optimizer = AlqOptimizerConfig::new().init();
+        let before = task.evaluate(&net.valid());
+        let start = total(&sizes(&net), Cost::Coordinates);
+        let mut left = start;
+        for step in 0..60 {
+            let phase = match step {
+                0..20 => Phase::Basis,
+                20..30 => Phase::Coordinate,
+                30..40 => {
+                    left -= 2;
+                    Phase::Prune(Budget {
+                        cost: Cost::Coordinates,
+                        at_most: left as f64,
+                        top_k: 0.1,
+                    })
+                }
+                40..50 => Phase::Ste,
+                _ => Phase::Coordinate,
+            };
+            optimizer.set_phase(phase);
+            let (images, targets) = task.batch(step % Fit::BATCHES * Fit::BATCH, Fit::BATCH);
+            let grads = error(&net, images, targets).backward();
+            let grads = GradientsParams::from_grads(grads, &net);
+            net = optimizer.step(5e-3, net, grads);
+            assert_eq!(
+                total(&sizes(&net), Cost::Coordinates),
+                left,
+                "{name}: step {step} counts exactly"
+            );
+            assert_consistent(&net);
+        }
+        assert_eq!(left, start - 20);
+        let after = task.evaluate(&net.valid());
+        assert!(after < 0.8 * before, "{name}: {after} against {before}");
+    }
+}
+
+#[test]
+fn a_frozen_phase_trains_the_rest_only() {
+    let device = Device::flex().autodiff();
+    let task = Fit::new(&device);
+    let net = quantizer().apply(Net::new(&device)).unwrap();
+    let mut optimizer = AlqOptimizerConfig::new().init();
+    let (images, targets) = task.batch(0, Fit::BATCH);
+    let grads = GradientsParams::from_grads(error(&net, images, targets).backward(), &net);
+    let next = optimizer.step(1e-2, net.clone(), grads);
+    assert_eq!(
+        next.fc.weight.val().into_data(),
+        net.fc.weight.val().into_data()
+    );
+    let bias = |net: &Net| net.fc.bias.as_ref().unwrap().val().into_data();
+    assert_ne!(bias(&next), bias(&net));
+}
+
+#[test]
+fn the_target_is_met_exactly() {
+    let device = Device::flex().autodiff();
+    let task = Fit::new(&device);
+    for target in [Target::Bits(0.7), Target::Bytes(150), Target::Ratio(0.5)] {
+        let run = start(&device, target.clone());
+        let before = sizes(run.model());
+        let net = finish(run, &task);
+        let after = sizes(&net);
+        match target {
+            Target::Bits(bits) => {
+                // One coordinate costs at most the 32 weights of its group.
+                let step = 32.0 / after.iter().map(|size| size.weights()).sum::<usize>() as f64;
+                let found = average_bits(&after);
+                assert!(found <= bits && found > bits - step, "{found} bits");
+            }
+            Target::Bytes(bytes) => {
+                let found = total(&after, Cost::Bytes);
+                // A coordinate, its row, and a bit of every width.
+                assert!(found <= bytes && found > bytes - 16, "{found} bytes");
+                let packed = PackedModel::pack(&net).unwrap();
+                let stored = packed
+                    .weights
+                    .iter()
+                    .map(|(_, weight)| weight.encoded_bytes().total());
+                assert_eq!(stored.sum::<usize>(), found, "sizes foresee the file");
+            }
+            Target::Ratio(_) => {
+                let start = total(&before, Cost::Coordinates) as f64;
+                assert_eq!(
+                    total(&after, Cost::Coordinates),
+                    (start / 4.0).round() as usize
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let device = Device::flex().autodiff();
+    let task = Fit::new(&device);
+    let first = bytes(&finish(start(&device, Target::Bits(0.7)), &task));
+    let second = bytes(&finish(start(&device, Target::Bits(0.7)), &task));
+    assert!(first == second);
+}
+
+/// Shards sum to the whole batch: the same training up to rounding. (Without batch statistics, which
+/// each shard would take of its own images.)
+#[test]
+fn shards_sum_to_the_batch() {
+    let device = Device::flex().autodiff();
+    let mut task = Fit::new(&device);
+    let net = quantizer().apply(Net::new(&device)).unwrap();
+    let net = net.freeze_group(ParamGroup::from_predicate("norm"));
+    let mut losses = Vec::new();
+    for shards in [1, 2, 3] {
+        task.shards = shards;
+        let plan = schedule(&net, Target::Bits(0.7));
+        let mut run = Run::new(net.clone(), AlqOptimizerConfig::new().init(), plan, "test");
+        let progress = run.advance(&task).unwrap().unwrap();
+        losses.push(progress.loss);
+        assert!((losses[0] - progress.loss).abs() < 1e-5, "{losses:?}");
+    }
+}
+
+/// Stopped in the middle of every phase, and resumed in a run that starts from scratch.
+#[test]
+fn a_resumed_run_reaches_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::flex().autodiff();
+    let task = Fit::new(&device);
+    let expected = bytes(&finish(start(&device, Target::Bits(0.7)), &task));
+    // Basis, coordinate, prune, basis of the second round, STE, final coordinate.
+    for stop in [3, 12, 17, 23, 43, 48, 52] {
+        let file = folder.path().join(format!("{stop}.bpk"));
+        let mut run = start(&device, Target::Bits(0.7));
+        for _ in 0..stop {
+            run.advance(&task).unwrap();
+        }
+        run.save(&file).unwrap();
+        let run = start(&device, Target::Bits(0.7))
+            .resume(&file, &device)
+            .unwrap();
+        assert_eq!(
+            bytes(&finish(run, &task)),
+            expected,
+            "stopped after {stop} steps"
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::flex().autodiff();
+    let file = folder.path().join("checkpoint.bpk");
+    start(&device, Target::Bits(0.7)).save(&file).unwrap();
+    let net = quantizer().apply(Net::new(&device)).unwrap();
+    let plan = schedule(&net, Target::Bits(0.7));
+    let other = Run::new(net, AlqOptimizerConfig::new().init(), plan, "another seed");
+    let error = other.resume(&file, &device).unwrap_err();
+    assert!(matches!(error, TrainError::Checkpoint { .. }), "{error}");
+    assert!(error.to_string().contains("checkpoint.bpk"), "{error}");
+
+    let text = std::fs::read(&file).unwrap();
+    for len in [0, 5, 100, text.len() / 2, text.len() - 1] {
+        std::fs::write(&file, &text[..len]).unwrap();
+        let run = start(&device, Target::Bits(0.7));
+        assert!(
+            run.resume(&file, &device).is_err(),
+            "{len} bytes of a checkpoint"
+        );
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run() {
+    let device = Device::flex().autodiff();
+    let mut task = Fit::new(&device);
+    task.broken_from = 1;
+    let mut run = start(&device, Target::Bits(0.7));
+    for _ in 0..Fit::BATCHES {
+        run.advance(&task).unwrap();
+    }
+    let before = bytes(run.model());
+    let error = run.advance(&task).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            TrainError::Loss {
+                epoch: 1,
+                batch: 0,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(bytes(run.model()) == before, "the model is as before");
+}
+
+/// While pruning, batch norm uses its running statistics and leaves them alone; before, it updates
+/// them.
+#[test]
+fn pruning_runs_in_evaluation_mode() {
+    let device = Device::flex().autodiff();
+    let task = Fit::new(&device);
+    let mut run = start(&device, Target::Bits(0.7));
+    let statistics = |net: &Net| net.norm.running_mean.value_sync().into_data();
+    let mut seen = [false; 2];
+    loop {
+        let before = statistics(run.model());
+        let Some(progress) = run.advance(&task).unwrap() else {
+            break;
+        };
+        let pruning = progress.plan.kind == burn_alq::schedule::PhaseKind::Prune;
+        let changed = statistics(run.model()) != before;
+        assert_eq!(changed, !pruning, "{}", progress.plan.kind);
+        seen[usize::from(pruning)] = true;
+    }
+    assert_eq!(seen, [true; 2]);
+}
+
+#[test]
+fn what_cannot_be_quantized_is_refused_by_path() {
+    let device = Device::flex();
+    let net = Net::new(&device);
+    let fc = |rule| Quantizer::new(3).rule(ParamGroup::from_path("fc.weight"), rule);
+    let error = fc(GroupingRule::Subchannelwise(3))
+        .apply(net.clone())
+        .unwrap_err();
+    assert!(
+        matches!(&error, QuantizeError::Grouping { path, .. } if path == "fc.weight"),
+        "{error}"
+    );
+    let error = fc(GroupingRule::Kernelwise).apply(net.clone()).unwrap_err();
+    assert!(matches!(error, QuantizeError::Grouping { .. }));
+    let nothing =
+        Quantizer::new(3).rule(ParamGroup::from_path("no.such"), GroupingRule::Channelwise);
+    assert_eq!(
+        nothing.apply(net.clone()).unwrap_err(),
+        QuantizeError::Nothing
+    );
+    let biases = Quantizer::new(3).rule(
+        ParamGroup::from_predicate("bias"),
+        GroupingRule::Channelwise,
+    );
+    assert_eq!(
+        biases.apply(net.clone()).unwrap_err(),
+        QuantizeError::Nothing,
+        "biases stay"
+    );
+    let wide = Quantizer::new(9).rule(ParamGroup::all(), GroupingRule::Channelwise);
+    assert!(matches!(
+        wide.apply(net.clone()).unwrap_err(),
+        QuantizeError::MaxBits { max_bits: 9, .. }
+    ));
+
+    let twice = quantizer()
+        .apply(quantizer().apply(net.clone()).unwrap())
+        .unwrap_err();
+    assert!(
+        matches!(&twice, QuantizeError::Already { path } if path == "conv.weight"),
+        "{twice}"
+    );
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut net = net.clone();
+        let mut weight: Vec<f32> = net.fc.weight.val().into_data().try_into_vec().unwrap();
+        weight[17] = bad;
+        let data = TensorData::new(weight, [128, 4]);
+        net.fc.weight = Param::from_tensor(Tensor::from_data(data, &device));
+        let error = quantizer().apply(net).unwrap_err();
+        assert!(
+            matches!(&error, QuantizeError::Weight { path, .. } if path == "fc.weight"),
+            "{error}"
+        );
+    }
+}
+
+/// Unmodified layers of Burn's work too: packed, they unpack at each use, or once.
+#[test]
+fn packed_weights_work_in_any_layer() {
+    for (name, device) in devices() {
+        let net = quantizer().apply(Net::new(&device)).unwrap();
+        let images = Tensor::<4>::ones([2, 1, 6, 6], &device) * 0.5;
+        let expected = net.valid().forward(images.clone()).into_data();
+        let packed = PackedModel::pack(&net)
+            .unwrap()
+            .apply(Net::new(&device))
+            .unwrap();
+        let tolerance = burn::tensor::Tolerance::absolute(1e-5);
+        let found = packed.forward(images.clone()).into_data();
+        found.assert_approx_eq::<f32>(&expected, tolerance);
+        let dense = packed.materialize().forward(images).into_data();
+        dense.assert_approx_eq::<f32>(&expected, tolerance);
+        assert_eq!(expected.shape().to_vec(), [2, 4], "{name}");
+    }
+}

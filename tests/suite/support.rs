@@ -1,0 +1,206 @@
+//! Weights in training form for the crates under test, and their image in the oracle.
+
+use burn_alq_tests::Group;
+use multibit::fit::{GroupsMut, MomentsMut, StepParams};
+
+/// A weight in training form with its moments, owned.
+#[derive(Debug, Clone)]
+pub struct State {
+    pub len: usize,
+    pub max_bits: usize,
+    pub codes: Vec<u8>,
+    pub coordinates: Vec<f32>,
+    pub widths: Vec<u8>,
+    /// m, v, v̂ of the weights, then of the coordinates.
+    pub moments: [Vec<f32>; 6],
+}
+
+impl State {
+    /// The same groups as in the oracle, with zero moments.
+    pub fn new(groups: &[Group], len: usize, max_bits: usize) -> Self {
+        let mut state = Self {
+            len,
+            max_bits,
+            codes: Vec::new(),
+            coordinates: vec![0.0; groups.len() * max_bits],
+            widths: Vec::new(),
+            moments: Default::default(),
+        };
+        for (index, group) in groups.iter().enumerate() {
+            state.widths.push(group.alpha.len() as u8);
+            for (slot, a) in group.alpha.iter().enumerate() {
+                state.coordinates[index * max_bits + slot] = *a as f32;
+            }
+            state.codes.extend((0..len).map(|j| {
+                let bases = group.bases.iter().enumerate();
+                bases.fold(0, |code, (i, basis)| code | u8::from(basis[j] < 0.0) << i)
+            }));
+        }
+        let (weights, slots) = (state.codes.len(), state.coordinates.len());
+        state.moments = [weights, weights, weights, slots, slots, slots].map(|n| vec![0.0; n]);
+        state
+    }
+
+    /// Runs a kernel on the slices.
+    pub fn with<T>(&mut self, run: impl FnOnce(&mut GroupsMut<'_>, &mut MomentsMut<'_>) -> T) -> T {
+        let [m, v, v_max, m_alpha, v_alpha, v_max_alpha] = &mut self.moments;
+        let mut groups = GroupsMut {
+            len: self.len,
+            max_bits: self.max_bits,
+            codes: &mut self.codes,
+            coordinates: &mut self.coordinates,
+            widths: &mut self.widths,
+        };
+        let mut moments = MomentsMut {
+            m,
+            v,
+            v_max,
+            m_alpha,
+            v_alpha,
+            v_max_alpha,
+        };
+        run(&mut groups, &mut moments)
+    }
+
+    /// Group `index` in the oracle's form.
+    pub fn group(&self, index: usize) -> Group {
+        let width = usize::from(self.widths[index]);
+        let weights = |x: &[f32]| widen(&x[index * self.len..][..self.len]);
+        let slots = |x: &[f32]| widen(&x[index * self.max_bits..][..width]);
+        let codes = &self.codes[index * self.len..][..self.len];
+        let basis = |i: usize| {
+            let signs = codes
+                .iter()
+                .map(|code| if code >> i & 1 == 0 { 1.0 } else { -1.0 });
+            signs.collect()
+        };
+        let mut group = Group::new(
+            self.len,
+            (0..width).map(basis).collect(),
+            slots(&self.coordinates),
+        );
+        let [m, v, v_max, m_alpha, v_alpha, v_max_alpha] = &self.moments;
+        (group.m, group.v, group.v_max) = (weights(m), weights(v), weights(v_max));
+        group.m_alpha = slots(m_alpha);
+        group.v_alpha = slots(v_alpha);
+        group.v_max_alpha = slots(v_max_alpha);
+        group
+    }
+
+    /// All groups in the oracle's form.
+    pub fn groups(&self) -> Vec<Group> {
+        (0..self.widths.len())
+            .map(|index| self.group(index))
+            .collect()
+    }
+}
+
+/// f32 as f64.
+pub fn widen(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// f64 rounded to f32.
+pub fn narrow(x: &[f64]) -> Vec<f32> {
+    x.iter().map(|&x| x as f32).collect()
+}
+
+/// The numbers of a step.
+pub fn params(lr: f64, t: u32, ridge: f64) -> StepParams {
+    StepParams {
+        lr,
+        t,
+        ridge,
+        ..StepParams::default()
+    }
+}
+
+/// A small generator with a fixed seed: splitmix64.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// In `[0, 1)`.
+    pub fn uniform(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Near enough to a standard normal: a sum of 12 uniforms.
+    pub fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
+    }
+
+    pub fn normals(&mut self, count: usize, scale: f64) -> Vec<f64> {
+        (0..count)
+            .map(|_| f64::from((self.normal() * scale) as f32))
+            .collect()
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.bits() % bound as u64) as usize
+    }
+}
+
+/// Random groups of the given widths.
+pub fn random_groups(random: &mut Random, len: usize, widths: &[usize]) -> Vec<Group> {
+    let group = |&width: &usize| {
+        let mut sign = || if random.bits() & 1 == 0 { 1.0 } else { -1.0 };
+        let bases = (0..width)
+            .map(|_| (0..len).map(|_| sign()).collect())
+            .collect();
+        let alpha = (0..width)
+            .map(|i| f64::from(((0.05 + 0.1 * random.uniform()) * (i + 1) as f64) as f32));
+        let alpha = alpha.collect();
+        Group::new(len, bases, alpha)
+    };
+    widths.iter().map(group).collect()
+}
+
+/// Compares groups with the oracle's: bases exactly, the rest within what f32 allows.
+///
+/// # Panics
+/// If they differ.
+pub fn assert_groups(found: &[Group], expected: &[Group], tolerance: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: groups");
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let close = |name: &str, a: &[f64], b: &[f64], relative: f64, absolute: f64| {
+            assert_eq!(a.len(), b.len(), "{what}, group {index}: number of {name}");
+            for (a, b) in a.iter().zip(b) {
+                let error = (a - b).abs();
+                assert!(
+                    error <= absolute + relative * b.abs(),
+                    "{what}, group {index}: {name} {a} is not {b}"
+                );
+            }
+        };
+        assert_eq!(
+            found.bases, expected.bases,
+            "{what}: bases of group {index}"
+        );
+        close("α", &found.alpha, &expected.alpha, 0.0, tolerance);
+        close(
+            "ŵ",
+            &found.reconstruct(),
+            &expected.reconstruct(),
+            0.0,
+            tolerance,
+        );
+        close("m", &found.m, &expected.m, 1e-5, 1e-7);
+        close("v", &found.v, &expected.v, 1e-5, 1e-9);
+        close("v̂", &found.v_max, &expected.v_max, 1e-5, 1e-9);
+        close("m_α", &found.m_alpha, &expected.m_alpha, 1e-5, 2e-6);
+        close("v_α", &found.v_alpha, &expected.v_alpha, 2e-5, 1e-9);
+        close("v̂_α", &found.v_max_alpha, &expected.v_max_alpha, 2e-5, 1e-9);
+    }
+}
