@@ -51,10 +51,7 @@ impl Pair {
         };
         let attached = data.to_device(device);
         Self {
-            layout: WeightLayout {
-                shape: shape.to_vec(),
-                grouping,
-            },
+            layout: WeightLayout::new(shape.to_vec(), grouping),
             bases: Some(Bases::new(&attached)),
             moments: Some(Moments::new(&attached)),
             groups,

@@ -14,6 +14,7 @@ mod packed;
 use burn_core as burn;
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::backend::{Backend, ExtensionType, backend_extension};
+use derive_new::new;
 use multibit::cpu::Conv2dOptions;
 use multibit::fit::StepParams;
 use multibit::{Grouping, PackedWeight};
@@ -22,7 +23,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// The shape of one weight and how it is cut.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, new)]
 pub struct WeightLayout {
     /// The shape of the dense weight.
     pub shape: Vec<usize>,
@@ -73,7 +74,7 @@ pub struct WeightState<B: Backend> {
     Autodiff: cfg(feature = "autodiff"),
 )]
 pub trait AlqOps: Backend {
-    /// The basis step with speedup (ALQ section 4): returns the new state and the new weight.
+    /// The basis step with speedup: returns the new state and the new weight.
     ///
     /// # Shapes
     /// - `grad`, result: the weight's own shape, flat

@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 
 use crate::multibit::{Quantized, Replacement, quantized, read_f32, read_grouping, read_u8};
 use crate::ops::WeightLayout;
-use crate::step::prune::{Budget, Candidates, Size, select};
+use crate::step::prune::{Budget, Candidates, Size, select, total};
 use crate::step::{self, Bases, Moments, StepParams, Stepped};
 
 /// What the optimizer does with multi-bit weights. Everything else trains in every phase.
@@ -138,21 +138,33 @@ impl AlqOptimizer {
         };
         module.visit(&mut taken);
         let mut gradients = taken.found;
-        let weights: Vec<(Quantized, Tensor<1>)> = weights
-            .into_iter()
-            .filter_map(|weight| gradients.remove(&weight.id).map(|grad| (weight, grad)))
-            .collect();
+        let mut fixed = Vec::new();
+        let mut moving = Vec::with_capacity(weights.len());
+        for weight in weights {
+            match gradients.remove(&weight.id) {
+                Some(grad) => moving.push((weight, grad)),
+                None => {
+                    log::debug!("{} has no gradient and does not move", weight.path);
+                    fixed.push(weight);
+                }
+            }
+        }
 
         let mut replacement = Replacement::default();
         match self.phase {
             Phase::Fixed => {}
-            Phase::Basis => self.each(lr, weights, step::basis, &mut replacement),
-            Phase::Coordinate => self.each(lr, weights, step::coordinate, &mut replacement),
+            Phase::Basis => self.each(lr, moving, step::basis, &mut replacement),
+            Phase::Coordinate => self.each(lr, moving, step::coordinate, &mut replacement),
             Phase::Ste => {
-                self.keep_latent(&weights);
-                self.each(lr, weights, step::ste, &mut replacement);
+                self.keep_latent(&moving);
+                self.each(lr, moving, step::ste, &mut replacement);
             }
-            Phase::Prune(budget) => self.prune(lr, weights, &budget, &mut replacement),
+            Phase::Prune(mut budget) => {
+                // The budget is for all weights; what does not move takes its part of it.
+                let sizes: Vec<Size> = fixed.iter().map(|w| size(w, &read_layout(w))).collect();
+                budget.at_most -= total(&sizes, budget.cost) as f64;
+                self.prune(lr, moving, &budget, &mut replacement);
+            }
         }
         let module = module.map(&mut replacement);
         self.rest.step(lr, module, grads)
@@ -324,10 +336,7 @@ impl AlqOptimizer {
 fn read_layout(weight: &Quantized) -> WeightLayout {
     let grouping = read_grouping(&weight.state.layout.val(), &weight.shape)
         .unwrap_or_else(|error| panic!("{}: {error}", weight.path));
-    WeightLayout {
-        shape: weight.shape.clone(),
-        grouping,
-    }
+    WeightLayout::new(weight.shape.clone(), grouping)
 }
 
 fn size(weight: &Quantized, layout: &WeightLayout) -> Size {

@@ -1,4 +1,4 @@
-//! Rounds, epochs, decays and targets: which phase at which learning rate (ALQ section 5).
+//! Rounds, epochs, decays and targets: which phase at which learning rate.
 
 use alloc::vec::Vec;
 use core::fmt;

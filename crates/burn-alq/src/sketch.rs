@@ -1,5 +1,5 @@
 //! Float → multi-bit: structured sketching of one weight or of a whole module by path rules
-//! (ALQ section 2; paper section 4.1).
+//! (structured sketching, Qu et al., CVPR 2020).
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;

@@ -241,7 +241,7 @@ impl<M: Module> Run<M> {
     /// While pruning, layers with a training flag (batch norm, dropout) behave as in evaluation.
     ///
     /// # Errors
-    /// If the loss is not finite. The model then is as before the batch.
+    /// If the loss is not finite. The parameters then are as before the batch.
     pub fn advance<T: Task<Model = M>>(
         &mut self,
         task: &T,

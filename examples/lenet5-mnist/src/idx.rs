@@ -75,8 +75,10 @@ pub enum DataError {
     /// Too few images to train and validate on.
     TooFew { folder: PathBuf, count: usize },
     /// The program was built without downloading.
+    #[cfg(not(feature = "download"))]
     NoDownload,
     /// The download failed.
+    #[cfg(feature = "download")]
     Download { reason: String },
 }
 
@@ -162,10 +164,12 @@ impl fmt::Display for DataError {
                 "{}: {count} training images are too few to train and validate on",
                 folder.display()
             ),
+            #[cfg(not(feature = "download"))]
             Self::NoDownload => write!(
                 f,
                 "this program was built without downloading; build it with --features download"
             ),
+            #[cfg(feature = "download")]
             Self::Download { reason } => write!(f, "the download failed: {reason}"),
         }
     }

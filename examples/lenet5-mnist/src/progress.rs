@@ -1,5 +1,6 @@
 //! Progress of a run: a bar on a terminal, a line an epoch without one.
 
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::time::Instant;
 
@@ -14,6 +15,8 @@ pub struct Display {
     batches: usize,
     first: u64,
     start: Instant,
+    /// After the last epoch.
+    accuracy: Cell<Option<f64>>,
 }
 
 impl Display {
@@ -36,6 +39,7 @@ impl Display {
             batches,
             first,
             start: Instant::now(),
+            accuracy: Cell::new(None),
         }
     }
 
@@ -52,12 +56,15 @@ impl Display {
         };
         if let Some(bar) = &self.bar {
             bar.set_prefix(format!("{phase} ({}/{})", progress.epoch + 1, self.epochs));
-            bar.set_message(format!("loss {:.4}{bits}", progress.loss));
+            let accuracy = self.accuracy.get();
+            let accuracy = accuracy.map_or(String::new(), |a| format!("  validation {a:.2} %"));
+            bar.set_message(format!("loss {:.4}{accuracy}{bits}", progress.loss));
             bar.inc(1);
         }
         let Some(accuracy) = progress.metric else {
             return;
         };
+        self.accuracy.set(Some(accuracy));
         let line = format!(
             "epoch {:>3}/{}  {phase:<12}  lr {:.2e}  loss {:.4}  validation {accuracy:.2} %{bits}",
             progress.epoch + 1,

@@ -68,7 +68,6 @@ pub fn demo(args: &DemoArgs) -> Result<(), Failure> {
 pub fn train(args: &TrainArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let data = args.data.load()?;
-    prepare_folder(&args.out, args.resume)?;
     let bits = args.target_bits.map(Target::Bits);
     let target = bits.or(args.target_bytes.map(Target::Bytes));
     let job = Job {
@@ -77,6 +76,8 @@ pub fn train(args: &TrainArgs) -> Result<(), Failure> {
         data: &data,
         args,
     };
+    job.check()?;
+    prepare_folder(&args.out, args.resume)?;
     println!("data: {}", data.name);
     let mut report = Report::new(args, &data);
 
@@ -121,6 +122,16 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
     Ok(stop)
 }
 
+/// The groupings of the paper.
+fn quantizer(plan: &Plan) -> Quantizer {
+    let path = |path: &str| ParamGroup::from_path(path);
+    Quantizer::new(plan.max_bits)
+        .rule(path("conv1.weight"), GroupingRule::Kernelwise)
+        .rule(path("conv2.weight"), GroupingRule::Kernelwise)
+        .rule(path("fc1.weight"), GroupingRule::Subchannelwise(2))
+        .rule(path("fc2.weight"), GroupingRule::Subchannelwise(1))
+}
+
 const FLOAT: &str = "float.bpk";
 const FLOAT_CHECKPOINT: &str = "float-checkpoint.bpk";
 const CHECKPOINT: &str = "checkpoint.bpk";
@@ -155,6 +166,14 @@ impl Job<'_> {
         )
     }
 
+    /// Refuses a target that cannot be met before anything is trained: what a weight takes after
+    /// sketching hardly depends on its values.
+    fn check(&self) -> Result<(), Failure> {
+        let model = quantizer(&self.plan).apply(LeNet5::new(&Device::default()))?;
+        self.plan.schedule.init(&sizes(&model))?;
+        Ok(())
+    }
+
     /// The float network: trained, or read from the folder if that is done already.
     fn float(&self, report: &mut Report) -> Result<LeNet5, Failure> {
         let device = Device::default().autodiff();
@@ -178,13 +197,7 @@ impl Job<'_> {
     /// The float network as a multi-bit network, trained to its target.
     fn quantize(&self, float: &LeNet5, report: &mut Report) -> Result<LeNet5, Failure> {
         let device = Device::default().autodiff();
-        let path = |path: &str| ParamGroup::from_path(path);
-        let quantizer = Quantizer::new(self.plan.max_bits)
-            .rule(path("conv1.weight"), GroupingRule::Kernelwise)
-            .rule(path("conv2.weight"), GroupingRule::Kernelwise)
-            .rule(path("fc1.weight"), GroupingRule::Subchannelwise(2))
-            .rule(path("fc2.weight"), GroupingRule::Subchannelwise(1));
-        let model = quantizer.apply(float.clone())?;
+        let model = quantizer(&self.plan).apply(float.clone())?;
         let start = sizes(&model);
         let schedule = self.plan.schedule.init(&start)?;
         println!(

@@ -23,8 +23,8 @@ fn float(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
 }
 
 /// The gradient cut into groups.
-fn group(grad: &FlexTensor, layout: &WeightLayout) -> Vec<f32> {
-    let grad = own(grad.clone(), DType::F32);
+fn group(grad: FlexTensor, layout: &WeightLayout) -> Vec<f32> {
+    let grad = own(grad, DType::F32);
     let mut grouped = alloc::vec![0.0; grad.layout().num_elements()];
     layout
         .grouping
@@ -32,9 +32,8 @@ fn group(grad: &FlexTensor, layout: &WeightLayout) -> Vec<f32> {
     grouped
 }
 
-/// The new weight in its own layout.
-fn ungroup(grouped: &[f32], layout: &WeightLayout) -> FlexTensor {
-    let mut weight = alloc::vec![0.0; grouped.len()];
+/// The new weight in its own layout, in the buffer of the gradient: two buffers a step are enough.
+fn ungroup(grouped: &[f32], mut weight: Vec<f32>, layout: &WeightLayout) -> FlexTensor {
     layout.grouping.scatter(&layout.shape, grouped, &mut weight);
     let len = weight.len();
     float(weight, [len])
@@ -98,12 +97,12 @@ impl AlqOps for Flex {
         layout: WeightLayout,
         params: StepParams,
     ) -> (WeightState<Self>, FloatTensor<Self>) {
-        let grad = group(&grad, &layout);
+        let grad = group(grad, &layout);
         let mut weight = alloc::vec![0.0; grad.len()];
         let (state, ()) = with_slices(state, &layout, |groups, moments| {
             fit::basis(groups, moments, None, &grad, &params, &mut weight);
         });
-        (state, ungroup(&weight, &layout))
+        (state, ungroup(&weight, grad, &layout))
     }
 
     fn alq_ste(
@@ -113,14 +112,14 @@ impl AlqOps for Flex {
         layout: WeightLayout,
         params: StepParams,
     ) -> (WeightState<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let grad = group(&grad, &layout);
+        let grad = group(grad, &layout);
         let mut weight = alloc::vec![0.0; grad.len()];
         let mut latent = own(latent, DType::F32);
         let (state, ()) = with_slices(state, &layout, |groups, moments| {
             let latent = latent.storage_mut();
             fit::ste(groups, moments, latent, &grad, &params, &mut weight);
         });
-        (state, latent, ungroup(&weight, &layout))
+        (state, latent, ungroup(&weight, grad, &layout))
     }
 
     fn alq_coordinate(
@@ -129,12 +128,12 @@ impl AlqOps for Flex {
         layout: WeightLayout,
         params: StepParams,
     ) -> (WeightState<Self>, FloatTensor<Self>) {
-        let grad = group(&grad, &layout);
+        let grad = group(grad, &layout);
         let mut weight = alloc::vec![0.0; grad.len()];
         let (state, ()) = with_slices(state, &layout, |groups, moments| {
             fit::coordinate(groups, moments, &grad, &params, &mut weight);
         });
-        (state, ungroup(&weight, &layout))
+        (state, ungroup(&weight, grad, &layout))
     }
 
     fn alq_importance(
@@ -143,7 +142,7 @@ impl AlqOps for Flex {
         layout: WeightLayout,
         params: StepParams,
     ) -> (WeightState<Self>, FloatTensor<Self>) {
-        let grad = group(&grad, &layout);
+        let grad = group(grad, &layout);
         let (state, (delta, dims)) = with_slices(state, &layout, |groups, moments| {
             let dims = [groups.widths.len(), groups.max_bits];
             let mut delta = alloc::vec![0.0; dims[0] * dims[1]];
@@ -164,7 +163,8 @@ impl AlqOps for Flex {
         let (state, ()) = with_slices(state, &layout, |groups, moments| {
             fit::drop_coordinates(groups, moments, &drop, &mut weight);
         });
-        (state, ungroup(&weight, &layout))
+        let buffer = alloc::vec![0.0; weight.len()];
+        (state, ungroup(&weight, buffer, &layout))
     }
 
     fn alq_linear(input: FloatTensor<Self>, weight: Arc<PackedWeight>) -> FloatTensor<Self> {

@@ -90,7 +90,7 @@ impl<B: Backend> State<B> {
         )
     }
 
-    /// The moments of the weight domain with gradient `g` (ALQ section 3).
+    /// The moments of the weight domain with gradient `g`.
     fn update_moments(&mut self, g: &F<B>, params: &StepParams) {
         update(&mut self.m, &mut self.v, &mut self.v_max, g, params);
     }
@@ -142,7 +142,7 @@ fn update<B: Backend>(m: &mut F<B>, v: &mut F<B>, v_max: &mut F<B>, g: &F<B>, pa
     *v_max = v_max.clone().max(v.clone());
 }
 
-/// `p` and `h` of the local model (ALQ section 3).
+/// `p` and `h` of the local model.
 fn model<B: Backend>(m: &F<B>, v_max: &F<B>, params: &StepParams) -> (F<B>, F<B>) {
     let t = params.t as i32;
     let p = m.clone() * (params.lr / (1.0 - libm::pow(params.beta1, f64::from(t))));

@@ -1,4 +1,4 @@
-//! The steps of ALQ on one weight, each a function of its arguments (paper section 4; ALQ by
+//! The steps of ALQ on one weight, each a function of its arguments (ALQ by
 //! Qu et al., CVPR 2020).
 //!
 //! All of them take the weight's state in both domains and its gradient, and return the new state
@@ -16,7 +16,7 @@ pub use multibit::fit::StepParams;
 use crate::multibit::MultiBit;
 use crate::ops::{AlqOps, WeightLayout, WeightState};
 
-/// AMSGrad's moments of one weight in both domains (ALQ section 3), and the full-precision weight
+/// AMSGrad's moments of one weight in both domains, and the full-precision weight
 /// that the STE phase keeps.
 #[derive(Debug, Clone)]
 pub struct Moments {
@@ -106,7 +106,13 @@ impl Bases {
     }
 }
 
-fn join(bases: Bases, moments: Moments) -> (WeightState<Dispatch>, Option<Tensor<2>>, u32) {
+/// Runs an operation of the backend extension on a weight's state. The latent weight is not part of
+/// it.
+fn run<T>(
+    bases: Bases,
+    moments: Moments,
+    operation: impl FnOnce(WeightState<Dispatch>) -> (WeightState<Dispatch>, T),
+) -> (Bases, Moments, T) {
     let [m, v, v_max] = moments.weight.map(Tensor::into_dispatch);
     let [m_alpha, v_alpha, v_max_alpha] = moments.alpha.map(Tensor::into_dispatch);
     let state = WeightState {
@@ -120,22 +126,19 @@ fn join(bases: Bases, moments: Moments) -> (WeightState<Dispatch>, Option<Tensor
         v_alpha,
         v_max_alpha,
     };
-    (state, moments.latent, moments.t)
-}
-
-fn split(state: WeightState<Dispatch>, latent: Option<Tensor<2>>, t: u32) -> (Bases, Moments) {
+    let (state, result) = operation(state);
     let bases = Bases {
         codes: Tensor::from_dispatch(state.codes),
         coordinates: Tensor::from_dispatch(state.coordinates),
         widths: Tensor::from_dispatch(state.widths),
     };
     let moments = Moments {
-        t,
+        t: moments.t,
         weight: [state.m, state.v, state.v_max].map(Tensor::from_dispatch),
         alpha: [state.m_alpha, state.v_alpha, state.v_max_alpha].map(Tensor::from_dispatch),
-        latent,
+        latent: moments.latent,
     };
-    (bases, moments)
+    (bases, moments, result)
 }
 
 /// What a step returns: the new bases, the new moments, and the new weight (flat, in its own
@@ -154,10 +157,9 @@ pub fn basis(
     layout: &WeightLayout,
     params: StepParams,
 ) -> Stepped {
-    let (state, latent, t) = join(bases, moments);
-    let (state, weight) =
-        <Dispatch as AlqOps>::alq_basis(state, grad.into_dispatch(), layout.clone(), params);
-    let (bases, moments) = split(state, latent, t);
+    let (bases, moments, weight) = run(bases, moments, |state| {
+        <Dispatch as AlqOps>::alq_basis(state, grad.into_dispatch(), layout.clone(), params)
+    });
     (bases, moments, Tensor::from_dispatch(weight))
 }
 
@@ -167,21 +169,24 @@ pub fn basis(
 /// If the moments hold no latent weight.
 pub fn ste(
     bases: Bases,
-    moments: Moments,
+    mut moments: Moments,
     grad: Tensor<1>,
     layout: &WeightLayout,
     params: StepParams,
 ) -> Stepped {
-    let (state, latent, t) = join(bases, moments);
+    let latent = moments.latent.take();
     let latent = latent.expect("the STE phase keeps a full-precision weight");
-    let (state, latent, weight) = <Dispatch as AlqOps>::alq_ste(
-        state,
-        latent.into_dispatch(),
-        grad.into_dispatch(),
-        layout.clone(),
-        params,
-    );
-    let (bases, moments) = split(state, Some(Tensor::from_dispatch(latent)), t);
+    let (bases, mut moments, (latent, weight)) = run(bases, moments, |state| {
+        let (state, latent, weight) = <Dispatch as AlqOps>::alq_ste(
+            state,
+            latent.into_dispatch(),
+            grad.into_dispatch(),
+            layout.clone(),
+            params,
+        );
+        (state, (latent, weight))
+    });
+    moments.latent = Some(Tensor::from_dispatch(latent));
     (bases, moments, Tensor::from_dispatch(weight))
 }
 
@@ -193,10 +198,9 @@ pub fn coordinate(
     layout: &WeightLayout,
     params: StepParams,
 ) -> Stepped {
-    let (state, latent, t) = join(bases, moments);
-    let (state, weight) =
-        <Dispatch as AlqOps>::alq_coordinate(state, grad.into_dispatch(), layout.clone(), params);
-    let (bases, moments) = split(state, latent, t);
+    let (bases, moments, weight) = run(bases, moments, |state| {
+        <Dispatch as AlqOps>::alq_coordinate(state, grad.into_dispatch(), layout.clone(), params)
+    });
     (bases, moments, Tensor::from_dispatch(weight))
 }
 
@@ -210,10 +214,9 @@ pub fn importance(
     layout: &WeightLayout,
     params: StepParams,
 ) -> (Bases, Moments, Tensor<2>) {
-    let (state, latent, t) = join(bases, moments);
-    let (state, delta) =
-        <Dispatch as AlqOps>::alq_importance(state, grad.into_dispatch(), layout.clone(), params);
-    let (bases, moments) = split(state, latent, t);
+    let (bases, moments, delta) = run(bases, moments, |state| {
+        <Dispatch as AlqOps>::alq_importance(state, grad.into_dispatch(), layout.clone(), params)
+    });
     (bases, moments, Tensor::from_dispatch(delta))
 }
 
@@ -230,10 +233,9 @@ pub fn drop_coordinates(
         TensorData::new(marks, bases.coordinates.dims()),
         (&bases.coordinates.device(), bases.widths.dtype()),
     );
-    let (state, latent, t) = join(bases, moments);
-    let (state, weight) =
-        <Dispatch as AlqOps>::alq_drop(state, marks.into_dispatch(), layout.clone());
-    let (bases, moments) = split(state, latent, t);
+    let (bases, moments, weight) = run(bases, moments, |state| {
+        <Dispatch as AlqOps>::alq_drop(state, marks.into_dispatch(), layout.clone())
+    });
     (bases, moments, Tensor::from_dispatch(weight))
 }
 

@@ -1,4 +1,4 @@
-//! Which coordinates go: the ranking across layers of the pruning step (ALQ section 4).
+//! Which coordinates go: the ranking across layers of the pruning step.
 
 use alloc::vec::Vec;
 

@@ -1,0 +1,314 @@
+//! The program as a user meets it: on good input, on bad input, stopped and resumed.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lenet5-mnist"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    program(args).output().expect("the program starts")
+}
+
+/// The program fails, and says `expected`.
+fn refuses(args: &[&str], expected: &str) {
+    let output = run(args);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{args:?} succeeds");
+    assert!(
+        error.contains(expected),
+        "{args:?} says {error:?}, not {expected:?}"
+    );
+    assert!(!error.contains("panicked"), "{args:?} panics: {error}");
+}
+
+fn idx(magic: u32, sizes: &[u32], data: &[u8]) -> Vec<u8> {
+    let header = std::iter::once(&magic)
+        .chain(sizes)
+        .flat_map(|field| field.to_be_bytes());
+    header.chain(data.iter().copied()).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Images of ten kinds: a bright square whose place is the class, with a little noise.
+fn images(count: usize) -> (Vec<u8>, Vec<u8>) {
+    let labels: Vec<u8> = (0..count).map(|i| (i * 7 % 10) as u8).collect();
+    let mut pixels = Vec::with_capacity(count * 784);
+    for (i, &label) in labels.iter().enumerate() {
+        let (top, left) = (usize::from(label) / 5 * 13, usize::from(label) % 5 * 5);
+        pixels.extend((0..784).map(|p| {
+            let (y, x) = (p / 28, p % 28);
+            let inside = (top..top + 10).contains(&y) && (left..left + 6).contains(&x);
+            if inside {
+                230
+            } else {
+                ((i * 31 + p * 17) % 40) as u8
+            }
+        }));
+    }
+    (pixels, labels)
+}
+
+/// A folder with a small data set, plain and compressed files mixed.
+fn data_folder(folder: &Path) {
+    for (name, count, compressed) in [("train", 240, true), ("t10k", 60, false)] {
+        let (pixels, labels) = images(count);
+        let images = idx(2051, &[count as u32, 28, 28], &pixels);
+        let labels = idx(2049, &[count as u32], &labels);
+        for (kind, bytes) in [("images-idx3", images), ("labels-idx1", labels)] {
+            let file = folder.join(format!("{name}-{kind}-ubyte"));
+            match compressed {
+                true => fs::write(file.with_extension("gz"), gzip(&bytes)).unwrap(),
+                false => fs::write(file, bytes).unwrap(),
+            }
+        }
+    }
+}
+
+fn train<'a>(data: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec![
+        "train",
+        "--data-dir",
+        data,
+        "--preset",
+        "quick",
+        "--out",
+        out,
+    ];
+    args.extend(["--batch-size", "50"]);
+    args.extend(more);
+    args
+}
+
+/// One training from start to end, then killed and interrupted ones that reach the same file.
+#[test]
+fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    data_folder(&data);
+    let data = data.to_str().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+
+    let (whole, json) = (at("whole"), at("copy.json"));
+    let output = run(&train(data, &whole, &["--json", &json]));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let result = text.lines().last().unwrap();
+    assert!(result.starts_with("result: paper_bits=0."), "{result}");
+    for field in [
+        "effective_bits=",
+        "file_bytes=",
+        "float_acc=",
+        "packed_acc=",
+        "seconds=",
+    ] {
+        assert!(result.contains(field), "{field} in {result}");
+    }
+    assert!(
+        text.contains("| predictions changed by packing |"),
+        "{text}"
+    );
+    let model = format!("{whole}/model.bpk");
+    let expected = fs::read(&model).unwrap();
+    assert_eq!(
+        fs::read(format!("{whole}/report.json")).unwrap(),
+        fs::read(&json).unwrap()
+    );
+    assert!(
+        fs::read_to_string(format!("{whole}/report.md"))
+            .unwrap()
+            .contains("conv1.weight")
+    );
+
+    let eval = run(&["eval", "--model", &model, "--data-dir", data]);
+    assert!(String::from_utf8_lossy(&eval.stdout).contains("on 60 test images"));
+    let inspect = run(&["inspect", "--model", &model]);
+    let text = String::from_utf8_lossy(&inspect.stdout);
+    assert!(
+        text.contains("fc1.weight") && text.contains("subchannelwise(2)"),
+        "{text}"
+    );
+    let inspect = run(&["inspect", "--model", &model, "--json"]);
+    assert!(serde_json::from_slice::<serde_json::Value>(&inspect.stdout).is_ok());
+
+    // Killed as soon as a checkpoint of the quantization is there, so somewhere in the middle.
+    let killed = at("killed");
+    let arguments = train(data, &killed, &["--checkpoint-seconds", "0"]);
+    let mut child = program(&arguments).stdout(Stdio::null()).spawn().unwrap();
+    let checkpoint = Path::new(&killed).join("checkpoint.bpk");
+    let start = Instant::now();
+    while !checkpoint.exists() && start.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let resumed = run(&train(
+        data,
+        &killed,
+        &["--checkpoint-seconds", "0", "--resume"],
+    ));
+    assert!(
+        resumed.status.success(),
+        "{}",
+        String::from_utf8_lossy(&resumed.stderr)
+    );
+    assert!(
+        fs::read(format!("{killed}/model.bpk")).unwrap() == expected,
+        "killed and resumed"
+    );
+
+    refuses(&train(data, &whole, &[]), "exists already");
+    refuses(
+        &train(data, &whole, &["--resume", "--seed", "2"]),
+        "belongs to another run",
+    );
+    refuses(
+        &[
+            "eval",
+            "--model",
+            &checkpoint.to_string_lossy(),
+            "--data-dir",
+            data,
+        ],
+        "not a packed model",
+    );
+}
+
+#[test]
+fn bad_data_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let out = out.to_str().unwrap();
+    let (pixels, labels) = images(60);
+    let good_images = idx(2051, &[60, 28, 28], &pixels);
+    let good_labels = idx(2049, &[60], &labels);
+    let mut zip = gzip(&good_images);
+    zip[40] ^= 0xff;
+    let mut bad_label = good_labels.clone();
+    bad_label[20] = 10;
+    // (what replaces the training images, what replaces the labels, what is said)
+    let cases: [(Vec<u8>, Vec<u8>, &str); 11] = [
+        (
+            good_images[..1000].to_vec(),
+            good_labels.clone(),
+            "promises 47040 bytes",
+        ),
+        (
+            good_images[..7].to_vec(),
+            good_labels.clone(),
+            "too few for the header",
+        ),
+        (Vec::new(), good_labels.clone(), "too few for the header"),
+        (
+            gzip(&good_images)[..500].to_vec(),
+            good_labels.clone(),
+            "damaged gzip",
+        ),
+        (zip, good_labels.clone(), "damaged gzip"),
+        (
+            good_labels.clone(),
+            good_labels.clone(),
+            "expected IDX images (magic number 2051), found IDX labels",
+        ),
+        (
+            idx(2051, &[60, 32, 32], &[0; 60 * 32 * 32]),
+            good_labels.clone(),
+            "32x32",
+        ),
+        (
+            idx(2051, &[u32::MAX; 3], &[0; 50]),
+            good_labels.clone(),
+            "promises 18446744073709551615",
+        ),
+        (
+            good_images.clone(),
+            idx(2049, &[59], &labels[..59]),
+            "60 images, but 59 labels",
+        ),
+        (good_images.clone(), bad_label, "label 12 is 10"),
+        (
+            [good_images.clone(), vec![0]].concat(),
+            good_labels.clone(),
+            "more than 47040",
+        ),
+    ];
+    for (index, (images, labels, expected)) in cases.into_iter().enumerate() {
+        let data = folder.path().join(format!("data{index}"));
+        fs::create_dir(&data).unwrap();
+        data_folder(&data);
+        for name in ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"] {
+            fs::remove_file(data.join(name)).unwrap();
+        }
+        fs::write(data.join("train-images-idx3-ubyte"), images).unwrap();
+        fs::write(data.join("train-labels-idx1-ubyte"), labels).unwrap();
+        refuses(&train(data.to_str().unwrap(), out, &[]), expected);
+    }
+    let empty = folder.path().to_str().unwrap();
+    refuses(&train(empty, out, &[]), "train-images-idx3-ubyte");
+    refuses(
+        &train("no/such/folder", out, &[]),
+        "no/such/folder is not a folder",
+    );
+    assert!(!Path::new(out).exists(), "nothing is left behind");
+}
+
+#[test]
+fn bad_flags_and_models_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    data_folder(&data);
+    let data = data.to_str().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+
+    refuses(
+        &train(data, &at("high"), &["--target-bits", "7"]),
+        "not below the start",
+    );
+    refuses(
+        &train(data, &at("zero"), &["--target-bits", "0"]),
+        "cannot be reached",
+    );
+    refuses(
+        &train(data, &at("nan"), &["--target-bits", "nan"]),
+        "target_bits",
+    );
+    refuses(
+        &train(data, &at("tiny"), &["--target-bytes", "3"]),
+        "cannot be reached",
+    );
+    refuses(&train(data, &at("none"), &["--resume"]), "no run to resume");
+    refuses(&train(data, "/dev/null/out", &[]), "/dev/null/out");
+    refuses(
+        &["train", "--out", &at("download"), "--download"],
+        "--features download",
+    );
+    refuses(
+        &["eval", "--model", &at("no.bpk"), "--data-dir", data],
+        "no.bpk",
+    );
+    fs::write(at("bad.bpk"), b"something else").unwrap();
+    refuses(&["inspect", "--model", &at("bad.bpk")], "bad.bpk");
+    for name in ["high", "zero", "nan", "tiny", "none", "download"] {
+        assert!(!Path::new(&at(name)).exists(), "{name} is left behind");
+    }
+}
