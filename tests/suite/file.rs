@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use burn::module::{Module, Param};
+use burn::module::Param;
 use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor};
 use burn_alq::PackedModel;

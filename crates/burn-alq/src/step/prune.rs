@@ -171,7 +171,7 @@ mod tests {
 
     fn layer(delta: &[f32], max_bits: usize, len: usize) -> (Candidates, Size) {
         let groups = delta.len() / max_bits;
-        let live = delta.iter().filter(|d| d.is_finite()).count();
+        let live = delta.iter().filter(|d| **d != f32::INFINITY).count();
         let candidates = Candidates {
             delta: delta.to_vec(),
             max_bits,
