@@ -92,12 +92,13 @@ pub fn solve(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
         a.swap(column, pivot);
         b.swap(column, pivot);
         assert!(a[column][column] != 0.0, "singular matrix");
-        for row in column + 1..n {
-            let factor = a[row][column] / a[column][column];
-            for k in column..n {
-                a[row][k] -= factor * a[column][k];
+        let (row, value) = (a[column].clone(), b[column]);
+        for below in column + 1..n {
+            let factor = a[below][column] / row[column];
+            for (x, y) in a[below].iter_mut().zip(&row) {
+                *x -= factor * y;
             }
-            b[row] -= factor * b[column];
+            b[below] -= factor * value;
         }
     }
     for row in (0..n).rev() {

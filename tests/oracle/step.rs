@@ -96,7 +96,8 @@ fn make_positive(group: &mut Group) {
 /// Bases, then coordinates, to the minimum of the local model around `w`; α moments carried over.
 fn refit(group: &mut Group, w: &[f64], p: &[f64], h: &[f64], ridge: Ridge) {
     let silent = group.v_max.iter().all(|v| *v == 0.0);
-    if !(silent && matches!(ridge, Ridge::Relative(_))) && !group.alpha.is_empty() {
+    let stays = silent && matches!(ridge, Ridge::Relative(_));
+    if !stays && !group.alpha.is_empty() {
         let target: Vec<f64> = w
             .iter()
             .zip(p.iter().zip(h))

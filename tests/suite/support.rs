@@ -146,10 +146,6 @@ impl Random {
             .map(|_| f64::from((self.normal() * scale) as f32))
             .collect()
     }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.bits() % bound as u64) as usize
-    }
 }
 
 /// Random groups of the given widths.

@@ -1,6 +1,6 @@
 //! The backend extension: the hot arithmetic of training, and packed layers.
 //!
-//! Every operation has a default body in Burn operations ([`dense`]), so that it runs on any
+//! Every operation has a default body in Burn operations (`dense.rs`), so that it runs on any
 //! device; a back end overrides what it can do faster (`backends/`). All step operations work on
 //! the weight cut into its groups, `[groups, len]`, and on plain (not autodiff) tensors.
 
