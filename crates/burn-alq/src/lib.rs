@@ -1,18 +1,15 @@
-#![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 #![doc = include_str!("../README.md")]
 
 extern crate alloc;
 
 mod backends;
-#[cfg(feature = "std")]
 pub mod file;
 mod multibit;
 pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod pack;
-#[cfg(feature = "std")]
 pub mod report;
 pub mod schedule;
 pub mod sketch;

@@ -294,9 +294,9 @@ fn cast<A: Clone + 'static, B: 'static>(value: &A) -> Option<B> {
 #[derive(Default)]
 pub(crate) struct Replacement {
     /// Float values, flat; they take the shape of the parameter.
-    pub floats: hashbrown::HashMap<ParamId, Tensor<1>>,
+    pub floats: std::collections::HashMap<ParamId, Tensor<1>>,
     /// Integer values, flat.
-    pub ints: hashbrown::HashMap<ParamId, Tensor<1, Int>>,
+    pub ints: std::collections::HashMap<ParamId, Tensor<1, Int>>,
 }
 
 impl ModuleMapper for Replacement {

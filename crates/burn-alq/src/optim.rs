@@ -13,7 +13,7 @@ use burn_core::store::RecordError;
 use burn_core::tensor::{Bytes, Device, Tensor, TensorData};
 use burn_optim::{AdamConfig, GradientsParams, LearningRate, ModuleOptimizer};
 use burn_pack::{Reader, Scalar, Writer};
-use hashbrown::HashMap;
+use std::collections::HashMap;
 
 use crate::multibit::{Quantized, Replacement, quantized, read_f32, read_grouping, read_u8};
 use crate::ops::WeightLayout;

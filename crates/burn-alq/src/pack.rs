@@ -10,8 +10,8 @@ use burn_core::module::{
     Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer,
 };
 use burn_core::tensor::{Bool, Device, Int, Shape, Tensor, TensorData};
-use hashbrown::HashMap;
 use multibit::{GroupingError, PackError, PackedWeight};
+use std::collections::HashMap;
 
 use crate::multibit::{MultiBit, MultiBitData, quantized};
 
