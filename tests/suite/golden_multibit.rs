@@ -1,5 +1,6 @@
 //! The slice kernels against the golden vectors: sketches, and whole trajectories.
 
+use burn_alq::step::prune::{Budget, Cost, Size, select};
 use burn_alq_tests::golden::{Layout, cases, count, load, numbers};
 use burn_alq_tests::{Group, prune};
 use multibit::fit;
@@ -213,5 +214,55 @@ fn trajectories() {
                 assert!(count(&step["t"]) == index);
             }
         }
+    }
+}
+
+/// The ranking drops the live coordinates of smallest importance, by their places in the full table.
+#[test]
+fn pruning_ranks_live_coordinates_by_their_own_importance() {
+    for case in cases(&load("pruning.json")) {
+        let mask = numbers(&case["mask"]);
+        let importance = numbers(&case["importance_full"]);
+        let deltas = mask.iter().zip(importance);
+        let deltas: Vec<f32> = deltas
+            .map(|(mask, delta)| {
+                if *mask == 0.0 {
+                    f32::INFINITY
+                } else {
+                    delta as f32
+                }
+            })
+            .collect();
+        let layout = Layout::new(
+            &case["B"]["shape"],
+            &case["weight_shape"],
+            &case["structure"],
+        );
+        let live = mask.iter().filter(|mask| **mask != 0.0).count();
+        let order = case["order_flat_index"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(count);
+        let going = case["prune_flat_indices"].as_array().unwrap().len();
+        let mut expected: Vec<usize> = order.take(going).collect();
+        expected.sort_unstable();
+        let size = Size {
+            groups: layout.groups,
+            len: layout.len,
+            coordinates: live,
+            widest: layout.slots as u8,
+        };
+        let budget = Budget {
+            cost: Cost::Coordinates,
+            at_most: (live - going) as f64,
+            top_k: count(&case["num_top"]) as f64 / live as f64,
+        };
+        let mut found: Vec<usize> = select(&[deltas], &[size], &budget)
+            .iter()
+            .map(|id| id.place)
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{}", case["label"]);
     }
 }

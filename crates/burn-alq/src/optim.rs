@@ -17,7 +17,7 @@ use std::collections::HashMap;
 
 use crate::multibit::{Quantized, Replacement, quantized, read_f32, read_grouping, read_u8};
 use crate::ops::WeightLayout;
-use crate::step::prune::{Budget, Candidates, Size, select, total};
+use crate::step::prune::{Budget, Size, select, total};
 use crate::step::{self, Bases, Moments, StepParams, Stepped};
 
 /// What the optimizer does with multi-bit weights. Everything else trains in every phase.
@@ -245,7 +245,7 @@ impl AlqOptimizer {
         budget: &Budget,
         replacement: &mut Replacement,
     ) {
-        let mut candidates = Vec::with_capacity(weights.len());
+        let mut deltas = Vec::with_capacity(weights.len());
         let mut sizes = Vec::with_capacity(weights.len());
         let mut states = Vec::with_capacity(weights.len());
         for (weight, grad) in weights {
@@ -253,20 +253,15 @@ impl AlqOptimizer {
             let params = self.params(lr, moments.t);
             let (bases, moments, delta) =
                 step::importance(Bases::new(&weight.state), moments, grad, &layout, params);
-            let [_, max_bits] = delta.dims();
-            candidates.push(Candidates {
-                delta: read_f32(delta),
-                max_bits,
-                len: layout.grouping.len(),
-            });
+            deltas.push(read_f32(delta));
             sizes.push(size(&weight, &layout));
             states.push((weight, layout, bases, moments));
         }
-        let mut drops: Vec<Vec<bool>> = candidates
+        let mut drops: Vec<Vec<bool>> = deltas
             .iter()
-            .map(|layer| alloc::vec![false; layer.delta.len()])
+            .map(|layer| alloc::vec![false; layer.len()])
             .collect();
-        for id in select(&candidates, &sizes, budget) {
+        for id in select(&deltas, &sizes, budget) {
             drops[id.layer][id.place] = true;
         }
         for ((weight, layout, bases, moments), drop) in states.into_iter().zip(drops) {

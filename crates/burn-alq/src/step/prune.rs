@@ -35,17 +35,6 @@ pub struct Budget {
     pub top_k: f64,
 }
 
-/// A layer as the ranking sees it.
-#[derive(Debug, Clone)]
-pub struct Candidates {
-    /// `Δ` of every place, infinite where there is no coordinate.
-    pub delta: Vec<f32>,
-    /// Columns of `delta`.
-    pub max_bits: usize,
-    /// Weights of a group, the bits that a basis costs.
-    pub len: usize,
-}
-
 /// Size of a weight with the given widths, by [`Cost`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Size {
@@ -101,7 +90,8 @@ pub fn total(sizes: &[Size], cost: Cost) -> usize {
     sizes.iter().map(|size| size.cost(cost)).sum()
 }
 
-/// Chooses the coordinates to drop.
+/// Chooses the coordinates to drop. `deltas` holds `Δ` of every place of each layer, infinite where
+/// there is no coordinate.
 ///
 /// Every layer offers the `top_k` share (at least one) of its live coordinates with the smallest
 /// `Δ`; what all layers offer is ranked together, and the smallest are dropped until the budget is
@@ -112,12 +102,12 @@ pub fn total(sizes: &[Size], cost: Cost) -> usize {
 /// is used up all the same, the layers offer again from what is left.
 ///
 /// Ties go to the earlier place. A NaN ranks last.
-pub fn select(layers: &[Candidates], sizes: &[Size], budget: &Budget) -> Vec<CoordinateId> {
+pub fn select(deltas: &[Vec<f32>], sizes: &[Size], budget: &Budget) -> Vec<CoordinateId> {
     let mut sizes = sizes.to_vec();
-    let mut ranked: Vec<Vec<(f32, CoordinateId)>> = layers
+    let mut ranked: Vec<Vec<(f32, CoordinateId)>> = deltas
         .iter()
         .enumerate()
-        .map(|(layer, candidates)| rank(layer, candidates))
+        .map(|(layer, deltas)| rank(layer, deltas))
         .collect();
     let mut left = total(&sizes, budget.cost);
     let excess = 1.0 - budget.at_most.max(0.0) / (left as f64).max(1.0);
@@ -134,8 +124,7 @@ pub fn select(layers: &[Candidates], sizes: &[Size], budget: &Budget) -> Vec<Coo
             break;
         }
         offered.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let mut offered = offered.into_iter();
-        for (_, id) in offered.by_ref() {
+        for (_, id) in offered {
             let size = &mut sizes[id.layer];
             let before = size.cost(budget.cost);
             size.coordinates -= 1;
@@ -150,9 +139,8 @@ pub fn select(layers: &[Candidates], sizes: &[Size], budget: &Budget) -> Vec<Coo
 }
 
 /// Live coordinates of a layer, the smallest `Δ` last.
-fn rank(layer: usize, candidates: &Candidates) -> Vec<(f32, CoordinateId)> {
-    let mut live: Vec<(f32, CoordinateId)> = candidates
-        .delta
+fn rank(layer: usize, deltas: &[f32]) -> Vec<(f32, CoordinateId)> {
+    let mut live: Vec<(f32, CoordinateId)> = deltas
         .iter()
         .enumerate()
         .filter(|(_, delta)| **delta != f32::INFINITY)
@@ -169,21 +157,16 @@ fn rank(layer: usize, candidates: &Candidates) -> Vec<(f32, CoordinateId)> {
 mod tests {
     use super::*;
 
-    fn layer(delta: &[f32], max_bits: usize, len: usize) -> (Candidates, Size) {
+    fn layer(delta: &[f32], max_bits: usize, len: usize) -> (Vec<f32>, Size) {
         let groups = delta.len() / max_bits;
         let live = delta.iter().filter(|d| **d != f32::INFINITY).count();
-        let candidates = Candidates {
-            delta: delta.to_vec(),
-            max_bits,
-            len,
-        };
         let size = Size {
             groups,
             len,
             coordinates: live,
             widest: max_bits as u8,
         };
-        (candidates, size)
+        (delta.to_vec(), size)
     }
 
     fn places(ids: &[CoordinateId]) -> Vec<(usize, usize)> {
