@@ -128,6 +128,7 @@ impl Dataset {
         use burn::data::dataset::Dataset as _;
         use burn::data::dataset::vision::MnistDataset;
 
+        let failed = |reason: String| DataError::Download { reason };
         let read = |dataset: MnistDataset| {
             let count = dataset.len();
             let mut split = Split {
@@ -136,22 +137,20 @@ impl Dataset {
                 count,
             };
             for item in dataset.iter() {
-                split
-                    .images
-                    .extend(item.image.iter().flatten().map(|&pixel| pixel as u8));
+                let item = item.map_err(|error| failed(error.to_string()))?;
+                let pixels = item.image.iter().flatten();
+                split.images.extend(pixels.map(|&pixel| pixel as u8));
                 split.labels.push(item.label);
             }
-            split
+            Ok(split)
         };
         // burn-dataset panics when it cannot download.
-        let splits =
-            std::panic::catch_unwind(|| (read(MnistDataset::train()), read(MnistDataset::test())));
-        let (train, test) = splits.map_err(|panic| DataError::Download {
-            reason: panic
-                .downcast_ref::<String>()
-                .map_or("no reason given", String::as_str)
-                .to_string(),
+        let splits = std::panic::catch_unwind(|| (MnistDataset::train(), MnistDataset::test()));
+        let (train, test) = splits.map_err(|panic| {
+            let reason = panic.downcast_ref::<String>().map(String::as_str);
+            failed(reason.unwrap_or("no reason given").to_string())
         })?;
+        let (train, test) = (read(train)?, read(test)?);
         let valid = train.count / 6;
         Self::cut(Path::new("MNIST"), "MNIST", train, test, valid)
     }
