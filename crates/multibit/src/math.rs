@@ -1,4 +1,4 @@
-//! The square root, with and without `std`.
+//! Square root and rounding, with and without `std`.
 
 /// `√x`, correctly rounded in both builds, so that they agree bit for bit.
 #[inline(always)]
@@ -7,4 +7,13 @@ pub(crate) fn sqrt(x: f32) -> f32 {
     return x.sqrt();
     #[cfg(not(feature = "std"))]
     return libm::sqrtf(x);
+}
+
+/// `x` rounded to the nearest integer, ties to even: as the vector instructions do.
+#[inline(always)]
+pub(crate) fn round(x: f32) -> f32 {
+    #[cfg(feature = "std")]
+    return x.round_ties_even();
+    #[cfg(not(feature = "std"))]
+    return libm::rintf(x);
 }

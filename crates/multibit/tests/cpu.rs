@@ -1,26 +1,11 @@
-//! The packed layers against dense f64 loops over the unpacked weight.
+//! The definition of the packed layers against dense f64 loops over the unpacked weight.
 
 mod support;
 
-use multibit::cpu::{Conv2dOptions, conv2d, conv2d_output_shape, linear};
+use multibit::cpu::reference::{conv2d, linear};
+use multibit::cpu::{Conv2dOptions, Mode, conv2d_output_shape};
 use multibit::{Grouping, PackedWeight};
-use support::{Random, State};
-
-fn packed(random: &mut Random, shape: &[usize], grouping: Grouping, widest: usize) -> PackedWeight {
-    let widths: Vec<u8> = (0..grouping.groups(shape))
-        .map(|_| random.below(widest + 1) as u8)
-        .collect();
-    let state = State::random(random, grouping.len(), 8, &widths);
-    PackedWeight::pack(
-        shape,
-        grouping,
-        8,
-        &state.codes,
-        &state.coordinates,
-        &state.widths,
-    )
-    .unwrap()
-}
+use support::{Random, packed};
 
 /// Room for the f32 sums: each of `terms` inputs, below 6, is rounded once a basis and added up
 /// with others, eight bases with coordinates below 0.22 each.
@@ -52,7 +37,7 @@ fn linear_equals_the_dense_loop() {
                     let bias = random.normals(d_out, 1.0);
                     for bias in [None, Some(bias.as_slice())] {
                         let mut y = vec![f32::NAN; batch * d_out];
-                        linear(&x, batch, &weight, bias, &mut y);
+                        linear(&x, batch, &weight, &Mode::Exact, bias, &mut y);
                         let mut expected = vec![0.0; batch * d_out];
                         for (i, y) in expected.iter_mut().enumerate() {
                             let (b, o) = (i / d_out, i % d_out);
@@ -149,7 +134,7 @@ fn conv2d_equals_the_dense_loops() {
                     for bias in [None, Some(bias.as_slice())] {
                         let output = conv2d_output_shape(input, &shape, &options);
                         let mut y = vec![f32::NAN; output.iter().product()];
-                        conv2d(&x, input, &weight, bias, &options, &mut y);
+                        conv2d(&x, input, &weight, &Mode::Exact, bias, &options, &mut y);
                         let expected = dense_conv2d(&x, input, &dense, shape, bias, &options);
                         let what = format!("{options:?} {}", weight.grouping().describe(&shape));
                         assert_close(&y, &expected, c_in * kh * kw, &what);
@@ -171,7 +156,15 @@ fn padding_contributes_nothing() {
         ..Conv2dOptions::default()
     };
     let mut y = [f32::NAN];
-    conv2d(&[3.0], [1, 1, 1, 1], &weight, None, &options, &mut y);
+    conv2d(
+        &[3.0],
+        [1, 1, 1, 1],
+        &weight,
+        &Mode::Exact,
+        None,
+        &options,
+        &mut y,
+    );
     assert_eq!(y, [1.5]);
 }
 
@@ -217,7 +210,7 @@ fn conv_with(input: [usize; 4], options: Conv2dOptions) {
     let shape = [2, 3, 3, 3];
     let weight = empty(&shape, Grouping::kernelwise(&shape).unwrap());
     let x = vec![0.0; input.iter().product()];
-    conv2d(&x, input, &weight, None, &options, &mut []);
+    conv2d(&x, input, &weight, &Mode::Exact, None, &options, &mut []);
 }
 
 #[test]
@@ -262,12 +255,12 @@ fn a_short_output_is_named() {
 #[should_panic(expected = "linear: `input` holds 5 values, but [(\"batch\", 2), (\"d_in\", 3)]")]
 fn a_short_input_is_named() {
     let weight = empty(&[3, 2], Grouping::subchannelwise(&[3, 2], 1).unwrap());
-    linear(&[0.0; 5], 2, &weight, None, &mut [0.0; 4]);
+    linear(&[0.0; 5], 2, &weight, &Mode::Exact, None, &mut [0.0; 4]);
 }
 
 #[test]
 #[should_panic(expected = "the groups of `weight` lie along axis 0, but d_out is axis 1")]
 fn a_weight_grouped_by_inputs_is_named() {
     let weight = empty(&[3, 2], Grouping::new(vec![0, 1], 2).unwrap());
-    linear(&[0.0; 3], 1, &weight, None, &mut [0.0; 2]);
+    linear(&[0.0; 3], 1, &weight, &Mode::Exact, None, &mut [0.0; 2]);
 }

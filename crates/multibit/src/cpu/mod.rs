@@ -1,10 +1,152 @@
 //! Layers that compute from the packed form, on the CPU.
 //!
-//! The functions here check shapes and then call the scalar definition.
+//! [`mod@reference`] is the definition, in plain loops. [`LinearKernel`] and [`Conv2dKernel`] lay the
+//! bits of a weight out once and then run fast, with the instruction set that they are given
+//! ([`Isa::best`] asks the processor), in one of three arithmetics ([`Mode`]):
+//!
+//! | mode | inputs | how |
+//! |---|---|---|
+//! | exact | f32 | sums of four inputs, looked up by four signs; weights expanded to f32 for many rows |
+//! | int8 | f32, rounded | the same sums as int8 |
+//! | bitwise | multi-bit levels | XOR and popcount |
+//!
+//! # Unsafe code
+//! Instances of an instruction set (`x86_64/`, `aarch64/`) call its instructions; only [`Isa`]
+//! makes them, after asking the processor. The kernels (`generic/`) leave out a bounds check in
+//! their innermost loop, after one check for all of its rounds. Tasks write disjoint parts of one
+//! output (`threads.rs`).
 
-mod reference;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod aarch64;
+mod conv2d;
+mod generic;
+mod isa;
+mod levels;
+mod linear;
+mod portable;
+pub mod reference;
+mod simd;
+mod threads;
+mod tiles;
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+mod x86_64;
 
-use crate::PackedWeight;
+use core::fmt;
+
+pub use conv2d::Conv2dKernel;
+pub use isa::Isa;
+pub use levels::{Levels, LevelsError, MAX_ACTIVATION_BITS};
+pub use linear::LinearKernel;
+
+/// The arithmetic of a packed layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Arithmetic {
+    /// Inputs in f32.
+    #[default]
+    Exact,
+    /// Inputs rounded to int8 at run time.
+    Int8,
+    /// Inputs as bits.
+    Bitwise,
+}
+
+impl fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact",
+            Self::Int8 => "int8",
+            Self::Bitwise => "bitwise",
+        })
+    }
+}
+
+/// An arithmetic, with what it needs to know of the inputs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mode {
+    /// Inputs in f32: the dense product up to the order of sums.
+    ///
+    /// NaN and infinities propagate as in float arithmetic.
+    Exact,
+    /// Sums of four inputs rounded to int8 at run time, with one scale for each row of inputs (for
+    /// each position of a convolution).
+    ///
+    /// A row of `n` weights with coordinate `α` is wrong by at most `α·⌈n/4⌉·s/2`, where `s` is the
+    /// largest `|x₀|+|x₁|+|x₂|+|x₃|` of the row of inputs divided by 127; so an output is wrong by
+    /// at most the sum of this over its rows. A row of inputs with NaN or an infinity makes all of
+    /// its outputs NaN.
+    Int8,
+    /// Inputs at the nearest of some levels: integer counts, then coordinates. NaN takes the lowest
+    /// level. The padding of a convolution is 0.
+    Bitwise(Levels),
+}
+
+impl Mode {
+    /// The arithmetic.
+    pub fn arithmetic(&self) -> Arithmetic {
+        match self {
+            Self::Exact => Arithmetic::Exact,
+            Self::Int8 => Arithmetic::Int8,
+            Self::Bitwise(_) => Arithmetic::Bitwise,
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bitwise(levels) => write!(f, "bitwise a{}", levels.bits()),
+            _ => self.arithmetic().fmt(f),
+        }
+    }
+}
+
+/// Panics if a kernel is asked for another arithmetic than it was laid out for.
+fn assert_arithmetic(layer: &str, kernel: Arithmetic, mode: &Mode) {
+    let asked = mode.arithmetic();
+    assert_eq!(
+        asked, kernel,
+        "{layer}: the kernel is laid out for {kernel} arithmetic"
+    );
+}
+
+/// Why a kernel cannot run a weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// The weight has another rank.
+    Rank {
+        /// Needed.
+        expected: usize,
+        /// Given.
+        found: usize,
+    },
+    /// The groups lie along another axis than the outputs.
+    OutputAxis {
+        /// The axis of the outputs.
+        expected: usize,
+        /// The first axis of the grouping.
+        axis: usize,
+    },
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rank { expected, found } => {
+                write!(
+                    f,
+                    "the weight has rank {found}, but the layer needs {expected}"
+                )
+            }
+            Self::OutputAxis { expected, axis } => write!(
+                f,
+                "the groups of the weight lie along axis {axis}, but its outputs along {expected}"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for KernelError {}
 
 /// How a 2-D convolution slides over its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,95 +171,6 @@ impl Default for Conv2dOptions {
             groups: 1,
         }
     }
-}
-
-/// A linear layer, `y = x Ŵ + bias`.
-///
-/// Of each output, `y = bias + Σ over its groups and their bases of α·(Σ ±x)`, in f32: the signed
-/// inputs are summed in the order of the row, those sums in the order of the rows, and the bias is
-/// added last. A group of width 0 costs nothing.
-///
-/// # Shapes
-/// - `input`: `[batch, d_in]`; the batch may be 0
-/// - `weight`: `[d_in, d_out]`
-/// - `bias`: `[d_out]`
-/// - `output`: `[batch, d_out]`, written whole
-///
-/// # Panics
-/// If the weight has another rank or its groups do not lie within outputs, or a slice has another
-/// length.
-pub fn linear(
-    input: &[f32],
-    batch: usize,
-    weight: &PackedWeight,
-    bias: Option<&[f32]>,
-    output: &mut [f32],
-) {
-    let &[d_in, d_out] = weight.shape() else {
-        panic!(
-            "linear: `weight` has shape {:?}, but must be [d_in, d_out]",
-            weight.shape()
-        );
-    };
-    let out_axis = weight.grouping().axes()[0];
-    assert_eq!(
-        out_axis, 1,
-        "linear: the groups of `weight` lie along axis {out_axis}, but d_out is axis 1"
-    );
-    assert_len(
-        "linear",
-        "input",
-        input.len(),
-        &[("batch", batch), ("d_in", d_in)],
-    );
-    assert_len(
-        "linear",
-        "output",
-        output.len(),
-        &[("batch", batch), ("d_out", d_out)],
-    );
-    if let Some(bias) = bias {
-        assert_len("linear", "bias", bias.len(), &[("d_out", d_out)]);
-    }
-    reference::linear(input, batch, weight, bias, output);
-}
-
-/// A 2-D convolution (cross-correlation), zeros outside the input.
-///
-/// Each output is the sum that [`linear`] describes, over the patch of the input under the kernel
-/// in the order of the weight's grouping. The padding contributes exactly 0.
-///
-/// # Shapes
-/// - `input`: `[batch, channels_in, height, width]`; the batch may be 0
-/// - `weight`: `[channels_out, channels_in / groups, kernel_height, kernel_width]`
-/// - `bias`: `[channels_out]`
-/// - `output`: [`conv2d_output_shape`], written whole
-///
-/// # Panics
-/// If a shape does not fit, the groups of the weight do not lie within output channels, or a slice
-/// has another length.
-pub fn conv2d(
-    input: &[f32],
-    input_shape: [usize; 4],
-    weight: &PackedWeight,
-    bias: Option<&[f32]>,
-    options: &Conv2dOptions,
-    output: &mut [f32],
-) {
-    let shape = conv2d_output_shape(input_shape, weight.shape(), options);
-    let out_axis = weight.grouping().axes()[0];
-    assert_eq!(
-        out_axis, 0,
-        "conv2d: the groups of `weight` lie along axis {out_axis}, but channels_out is axis 0"
-    );
-    let axes = ["batch", "channels", "height", "width"];
-    let named = |shape: [usize; 4]| [0, 1, 2, 3].map(|axis| (axes[axis], shape[axis]));
-    assert_len("conv2d", "input", input.len(), &named(input_shape));
-    assert_len("conv2d", "output", output.len(), &named(shape));
-    if let Some(bias) = bias {
-        assert_len("conv2d", "bias", bias.len(), &[("channels_out", shape[1])]);
-    }
-    reference::conv2d(input, input_shape, weight, bias, options, output, shape);
 }
 
 /// The shape of a convolution's output, `[batch, channels_out, height, width]`.
@@ -170,6 +223,7 @@ pub fn conv2d_output_shape(
     [batch, channels_out, height, width]
 }
 
+/// Panics with the axes if a slice has another length.
 fn assert_len(layer: &str, name: &str, found: usize, axes: &[(&str, usize)]) {
     let expected: usize = axes.iter().map(|(_, size)| size).product();
     assert_eq!(

@@ -1,34 +1,135 @@
-//! The definition of the packed layers: every other implementation is judged by it.
+//! The definition of the packed layers: every kernel is judged by it.
 //!
-//! It works on tiles of [`LANES`] inputs side by side (rows of a batch, positions of a
-//! convolution), so that a row of bits is read once for all of them and the compiler can use
-//! vector registers. Lanes never meet: each is the plain sum of the documentation, in its order.
+//! One output after the other, one input after the other; [`Mode`] says what happens to an input.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
-use super::Conv2dOptions;
+use super::{Conv2dOptions, Levels, Mode, assert_len, conv2d_output_shape};
 use crate::PackedWeight;
 use crate::bits::{bit, signed};
+use crate::math::round;
 
-/// Inputs that are computed side by side.
-const LANES: usize = 16;
+/// A linear layer, `y = x Ŵ + bias`.
+///
+/// Of each output, `y = Σ over its groups and their bases of α·(Σ ±x) + bias`. A group of width 0
+/// costs nothing.
+///
+/// # Shapes
+/// - `input`: `[batch, d_in]`; the batch may be 0
+/// - `weight`: `[d_in, d_out]`
+/// - `bias`: `[d_out]`
+/// - `output`: `[batch, d_out]`, written whole
+///
+/// # Panics
+/// If the weight has another rank or its groups do not lie within outputs, or a slice has another
+/// length.
+pub fn linear(
+    input: &[f32],
+    batch: usize,
+    weight: &PackedWeight,
+    mode: &Mode,
+    bias: Option<&[f32]>,
+    output: &mut [f32],
+) {
+    let &[d_in, d_out] = weight.shape() else {
+        panic!(
+            "linear: `weight` has shape {:?}, but must be [d_in, d_out]",
+            weight.shape()
+        );
+    };
+    let out_axis = weight.grouping().axes()[0];
+    assert_eq!(
+        out_axis, 1,
+        "linear: the groups of `weight` lie along axis {out_axis}, but d_out is axis 1"
+    );
+    let axes = |name, size| [("batch", batch), (name, size)];
+    assert_len("linear", "input", input.len(), &axes("d_in", d_in));
+    assert_len("linear", "output", output.len(), &axes("d_out", d_out));
+    if let Some(bias) = bias {
+        assert_len("linear", "bias", bias.len(), &[("d_out", d_out)]);
+    }
+    let outputs = Outputs::new(weight);
+    for (input, output) in input.chunks_exact(d_in).zip(output.chunks_exact_mut(d_out)) {
+        let inputs: Vec<_> = input.iter().map(|&x| Some(x)).collect();
+        for (o, y) in output.iter_mut().enumerate() {
+            *y = outputs.dot(o, &inputs, mode) + bias.map_or(0.0, |bias| bias[o]);
+        }
+    }
+}
 
-type Lane = [f32; LANES];
+/// A 2-D convolution (cross-correlation), zeros outside the input.
+///
+/// Each output is the sum that [`linear`] describes, over the patch of the input under the kernel
+/// in the order of the weight's grouping. The padding contributes exactly 0 in every mode.
+///
+/// # Shapes
+/// - `input`: `[batch, channels_in, height, width]`; the batch may be 0
+/// - `weight`: `[channels_out, channels_in / groups, kernel_height, kernel_width]`
+/// - `bias`: `[channels_out]`
+/// - `output`: [`conv2d_output_shape`], written whole
+///
+/// # Panics
+/// If a shape does not fit, the groups of the weight do not lie within output channels, or a slice
+/// has another length.
+pub fn conv2d(
+    input: &[f32],
+    input_shape: [usize; 4],
+    weight: &PackedWeight,
+    mode: &Mode,
+    bias: Option<&[f32]>,
+    options: &Conv2dOptions,
+    output: &mut [f32],
+) {
+    let shape = conv2d_output_shape(input_shape, weight.shape(), options);
+    let out_axis = weight.grouping().axes()[0];
+    assert_eq!(
+        out_axis, 0,
+        "conv2d: the groups of `weight` lie along axis {out_axis}, but channels_out is axis 0"
+    );
+    assert_len("conv2d", "input", input.len(), &named(input_shape));
+    assert_len("conv2d", "output", output.len(), &named(shape));
+    if let Some(bias) = bias {
+        assert_len("conv2d", "bias", bias.len(), &[("channels_out", shape[1])]);
+    }
+    let [_, channels, height, width] = input_shape;
+    let [_, channels_out, out_height, out_width] = shape;
+    let (group_in, group_out) = (channels / options.groups, channels_out / options.groups);
+    let outputs = Outputs::new(weight);
+    let patch = patch(weight);
+    for (i, y) in output.iter_mut().enumerate() {
+        let (column, row) = (i % out_width, i / out_width % out_height);
+        let o = i / (out_width * out_height) % channels_out;
+        let n = i / (out_width * out_height * channels_out);
+        let inputs: Vec<_> = patch
+            .iter()
+            .map(|&[channel, kernel_row, kernel_column]| {
+                let y = place(options, 0, row, kernel_row, height)?;
+                let x = place(options, 1, column, kernel_column, width)?;
+                let channel = o / group_out * group_in + channel;
+                Some(input[((n * channels + channel) * height + y) * width + x])
+            })
+            .collect();
+        *y = outputs.dot(o, &inputs, mode) + bias.map_or(0.0, |bias| bias[o]);
+    }
+}
+
+pub(super) fn named(shape: [usize; 4]) -> [(&'static str, usize); 4] {
+    let axes = ["batch", "channels", "height", "width"];
+    [0, 1, 2, 3].map(|axis| (axes[axis], shape[axis]))
+}
 
 /// The weight cut by output: where the rows of each output begin.
 struct Outputs<'a> {
     weight: &'a PackedWeight,
-    groups_per_output: usize,
-    /// The first row of each output.
+    groups: usize,
     first_row: Vec<usize>,
 }
 
 impl<'a> Outputs<'a> {
     fn new(weight: &'a PackedWeight) -> Self {
-        let groups_per_output = weight.grouping().groups_per_output(weight.shape());
+        let groups = weight.grouping().groups_per_output(weight.shape());
         let mut row = 0;
-        let outputs = weight.widths().chunks_exact(groups_per_output);
+        let outputs = weight.widths().chunks_exact(groups);
         let first_row = outputs
             .map(|widths| {
                 let first = row;
@@ -41,24 +142,27 @@ impl<'a> Outputs<'a> {
             .collect();
         Self {
             weight,
-            groups_per_output,
+            groups,
             first_row,
         }
     }
 
-    /// `Σ over groups and bases of α·(Σ ±x)` for one output, in each lane.
-    fn output(&self, output: usize, inputs: &[Lane]) -> Lane {
-        let mut y = [0.0; LANES];
-        let mut row = self.first_row[output];
-        let groups = &self.weight.widths()[output * self.groups_per_output..];
+    /// `Σ over groups and bases of α·(Σ ±x)` for one output; `None` is padding.
+    fn dot(&self, output: usize, inputs: &[Option<f32>], mode: &Mode) -> f32 {
         let len = self.weight.grouping().len();
-        for (inputs, &width) in inputs.chunks_exact(len).zip(groups) {
+        let scale = int8_scale(inputs, len);
+        let widths = &self.weight.widths()[output * self.groups..];
+        let mut row = self.first_row[output];
+        let mut y = 0.0;
+        for (inputs, &width) in inputs.chunks_exact(len).zip(widths) {
             for _basis in 0..width {
-                let alpha = self.weight.coordinates()[row];
-                let sum = signed_sum(self.weight.row(row), inputs);
-                for (y, sum) in y.iter_mut().zip(sum) {
-                    *y += alpha * sum;
-                }
+                let signs = self.weight.row(row);
+                let sum = match mode {
+                    Mode::Exact => signed_sum(signs, 0, inputs),
+                    Mode::Int8 => int8_sum(signs, inputs, scale),
+                    Mode::Bitwise(levels) => level_sum(signs, inputs, levels),
+                };
+                y += self.weight.coordinates()[row] * sum;
                 row += 1;
             }
         }
@@ -66,100 +170,61 @@ impl<'a> Outputs<'a> {
     }
 }
 
-/// `Σ ±x` with the signs of one row, in each lane.
-fn signed_sum(row: &[u32], inputs: &[Lane]) -> Lane {
-    let mut sum = [0.0; LANES];
-    for (j, x) in inputs.iter().enumerate() {
-        let negative = bit(row, j);
-        for (sum, &x) in sum.iter_mut().zip(x) {
-            *sum += signed(x, negative);
-        }
-    }
-    sum
+/// `Σ ±x` with the signs of a row from `first` on.
+fn signed_sum(signs: &[u32], first: usize, inputs: &[Option<f32>]) -> f32 {
+    let signed = |(j, x): (usize, &Option<f32>)| signed(x.unwrap_or(0.0), bit(signs, first + j));
+    inputs.iter().enumerate().map(signed).sum()
 }
 
-pub(super) fn linear(
-    input: &[f32],
-    batch: usize,
-    weight: &PackedWeight,
-    bias: Option<&[f32]>,
-    output: &mut [f32],
-) {
-    let (d_in, d_out) = (weight.shape()[0], weight.shape()[1]);
-    let outputs = Outputs::new(weight);
-    let mut tile = vec![[0.0; LANES]; d_in];
-    for first in (0..batch).step_by(LANES) {
-        let lanes = LANES.min(batch - first);
-        for (lane, x) in input[first * d_in..]
-            .chunks_exact(d_in)
-            .take(lanes)
-            .enumerate()
-        {
-            for (tile, &x) in tile.iter_mut().zip(x) {
-                tile[lane] = x;
-            }
+/// `max(|x₀|+|x₁|+|x₂|+|x₃|) / 127` over the fours of all groups.
+fn int8_scale(inputs: &[Option<f32>], len: usize) -> f32 {
+    let fours = inputs.chunks_exact(len).flat_map(|group| group.chunks(4));
+    let sums = fours.map(|four| four.iter().map(|x| x.unwrap_or(0.0).abs()).sum::<f32>());
+    let largest = sums.fold(0.0, |largest: f32, sum| {
+        if sum.is_finite() {
+            largest.max(sum)
+        } else {
+            f32::NAN
         }
-        for o in 0..d_out {
-            let y = outputs.output(o, &tile);
-            let bias = bias.map_or(0.0, |bias| bias[o]);
-            for (lane, y) in y[..lanes].iter().enumerate() {
-                output[(first + lane) * d_out + o] = y + bias;
-            }
-        }
-    }
+    });
+    largest / 127.0
 }
 
-pub(super) fn conv2d(
-    input: &[f32],
-    [_, channels, height, width]: [usize; 4],
-    weight: &PackedWeight,
-    bias: Option<&[f32]>,
-    options: &Conv2dOptions,
-    output: &mut [f32],
-    [_, channels_out, out_height, out_width]: [usize; 4],
-) {
-    let outputs = Outputs::new(weight);
-    let patch = patch(weight);
-    let positions = out_height * out_width;
-    let (group_in, group_out) = (channels / options.groups, channels_out / options.groups);
-    let mut tile = vec![[0.0; LANES]; patch.len()];
-    let image_len = channels * height * width;
-    for (n, result) in output
-        .chunks_exact_mut(channels_out * positions)
+/// `s·Σ round(Σ ±x / s)`, the inner sum over four inputs.
+fn int8_sum(signs: &[u32], inputs: &[Option<f32>], scale: f32) -> f32 {
+    if scale == 0.0 {
+        return 0.0;
+    }
+    let fours = inputs.chunks(4).enumerate();
+    let rounded = fours.map(|(i, four)| round(signed_sum(signs, 4 * i, four) * (1.0 / scale)));
+    scale * rounded.sum::<f32>()
+}
+
+/// `Σ ±x̂` with `x̂ = x_ref + Σ ±γ`, from counts of equal and different signs.
+fn level_sum(signs: &[u32], inputs: &[Option<f32>], levels: &Levels) -> f32 {
+    let visited = inputs
+        .iter()
         .enumerate()
-    {
-        let image = &input[n * image_len..][..image_len];
-        for group in 0..options.groups {
-            let first_channel = group * group_in;
-            for first in (0..positions).step_by(LANES) {
-                let lanes = LANES.min(positions - first);
-                for (tile, &[channel, y, x]) in tile.iter_mut().zip(&patch) {
-                    let plane = &image[(first_channel + channel) * height * width..];
-                    for (lane, value) in tile[..lanes].iter_mut().enumerate() {
-                        let position = first + lane;
-                        let y = place(options, 0, position / out_width, y, height);
-                        let x = place(options, 1, position % out_width, x, width);
-                        *value = match (y, x) {
-                            (Some(y), Some(x)) => plane[y * width + x],
-                            _ => 0.0,
-                        };
-                    }
-                }
-                for o in group * group_out..(group + 1) * group_out {
-                    let y = outputs.output(o, &tile);
-                    let bias = bias.map_or(0.0, |bias| bias[o]);
-                    let result = &mut result[o * positions + first..][..lanes];
-                    for (result, y) in result.iter_mut().zip(y) {
-                        *result = y + bias;
-                    }
-                }
-            }
+        .filter_map(|(j, x)| Some((j, (*x)?)));
+    let mut reference = 0;
+    let mut counts = [0i32; super::MAX_ACTIVATION_BITS];
+    for (j, x) in visited {
+        let sign = 1 - 2 * bit(signs, j) as i32;
+        let code = levels.code(levels.rank(x));
+        reference += sign;
+        for (plane, count) in counts.iter_mut().enumerate() {
+            *count += sign * (1 - 2 * i32::from(code >> plane & 1));
         }
     }
+    let planes = levels.coordinates().iter().zip(counts);
+    let sum = planes
+        .map(|(gamma, count)| gamma * count as f32)
+        .sum::<f32>();
+    levels.reference() * reference as f32 + sum
 }
 
 /// The input's row or column under element `kernel` of the kernel, none in the padding.
-fn place(
+pub(super) fn place(
     options: &Conv2dOptions,
     axis: usize,
     out: usize,
@@ -172,7 +237,7 @@ fn place(
 }
 
 /// `[channel, kernel row, kernel column]` of one output's weights in the order of the grouping.
-fn patch(weight: &PackedWeight) -> Vec<[usize; 3]> {
+pub(super) fn patch(weight: &PackedWeight) -> Vec<[usize; 3]> {
     let (shape, axes) = (weight.shape(), weight.grouping().axes());
     let weights = shape[1] * shape[2] * shape[3];
     let mut place = [0; 4];

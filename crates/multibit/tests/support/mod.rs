@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 use multibit::fit::{GroupsMut, MomentsMut, StepParams, reconstruct, sketch};
+use multibit::{Grouping, PackedWeight};
 
 /// xorshift64*: small, seeded, the same everywhere.
 pub struct Random(u64);
@@ -36,6 +37,28 @@ impl Random {
     pub fn normals(&mut self, n: usize, scale: f32) -> Vec<f32> {
         (0..n).map(|_| self.normal() * scale).collect()
     }
+}
+
+/// A packed weight with random groups of up to `widest` bits.
+pub fn packed(
+    random: &mut Random,
+    shape: &[usize],
+    grouping: Grouping,
+    widest: usize,
+) -> PackedWeight {
+    let widths: Vec<u8> = (0..grouping.groups(shape))
+        .map(|_| random.below(widest + 1) as u8)
+        .collect();
+    let state = State::random(random, grouping.len(), 8, &widths);
+    PackedWeight::pack(
+        shape,
+        grouping,
+        8,
+        &state.codes,
+        &state.coordinates,
+        &state.widths,
+    )
+    .unwrap()
 }
 
 /// A weight in training form with its moments, owned.

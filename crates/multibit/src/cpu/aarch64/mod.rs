@@ -1,0 +1,3 @@
+//! Instances for 64-bit Arm.
+
+pub(super) mod neon;

@@ -1,0 +1,236 @@
+//! NEON: four quarters of four lanes.
+
+use core::arch::aarch64::*;
+
+use crate::cpu::simd::{LANES, Line, Simd, Tables, Task};
+
+/// Runs a kernel with NEON.
+///
+/// # Safety
+/// The processor must have it.
+#[target_feature(enable = "neon")]
+pub(in crate::cpu) unsafe fn run<T: Task>(task: T) {
+    task.run(Neon(()));
+}
+
+/// Proof of NEON.
+#[derive(Clone, Copy)]
+struct Neon(());
+
+/// All quarters of a value.
+macro_rules! quarters {
+    ($q:ident => $value:expr) => {
+        [
+            {
+                const $q: usize = 0;
+                $value
+            },
+            {
+                const $q: usize = 1;
+                $value
+            },
+            {
+                const $q: usize = 2;
+                $value
+            },
+            {
+                const $q: usize = 3;
+                $value
+            },
+        ]
+    };
+}
+
+impl Simd for Neon {
+    type U = [uint32x4_t; 4];
+    type F = [float32x4_t; 4];
+    type M = [uint32x4_t; 4];
+
+    #[inline(always)]
+    fn zero(self) -> Self::U {
+        self.splat(0)
+    }
+
+    #[inline(always)]
+    fn splat(self, word: u32) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { [vdupq_n_u32(word); 4] }
+    }
+
+    #[inline(always)]
+    fn load(self, words: &Line<u32>) -> Self::U {
+        // SAFETY: `self` proves the instructions; a line is four quarters of 4 words.
+        unsafe { quarters!(Q => vld1q_u32(words.0.as_ptr().add(4 * Q))) }
+    }
+
+    #[inline(always)]
+    fn store(self, words: Self::U, to: &mut Line<u32>) {
+        // SAFETY: `self` proves the instructions; a line is four quarters of 4 words.
+        unsafe {
+            quarters!(Q => vst1q_u32(to.0.as_mut_ptr().add(4 * Q), words[Q]));
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::U, b: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vaddq_u32(a[Q], b[Q])) }
+    }
+
+    #[inline(always)]
+    fn next_nibble(self, words: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vshrq_n_u32::<4>(words[Q])) }
+    }
+
+    #[inline(always)]
+    fn add_differences(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            quarters!(Q => {
+                let bytes = vcntq_u8(vreinterpretq_u8_u32(veorq_u32(a[Q], b[Q])));
+                vpadalq_u16(total[Q], vpaddlq_u8(bytes))
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn add_low(self, total: Self::U, tables: &Tables, words: Self::U) -> Self::U {
+        let table = tables.0.as_ptr().cast::<i8>();
+        // SAFETY: `self` proves the instructions; the load reads the 64 bytes of `tables`.
+        unsafe {
+            let table = vld1q_s8_x4(table);
+            let nibble = vdupq_n_u32(0x0F0F_0F0F);
+            let places = vdupq_n_u32(0x3020_1000);
+            quarters!(Q => {
+                let indices = vorrq_u32(vandq_u32(words[Q], nibble), places);
+                let found = vqtbl4q_s8(table, vreinterpretq_u8_u32(indices));
+                let sums = vpadalq_s16(vreinterpretq_s32_u32(total[Q]), vpaddlq_s8(found));
+                vreinterpretq_u32_s32(sums)
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn add_high(self, total: Self::U, tables: &Tables, words: Self::U) -> Self::U {
+        self.add_low(total, tables, self.next_nibble(words))
+    }
+
+    #[inline(always)]
+    fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let bits = vdupq_n_u32(bits);
+            quarters!(Q => veorq_u32(words[Q], vandq_u32(mask[Q], bits)))
+        }
+    }
+
+    #[inline(always)]
+    fn f_splat(self, x: f32) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { [vdupq_n_f32(x); 4] }
+    }
+
+    #[inline(always)]
+    fn f_load(self, x: &[f32; LANES]) -> Self::F {
+        // SAFETY: `self` proves the instructions; `x` is four quarters of 4 values.
+        unsafe { quarters!(Q => vld1q_f32(x.as_ptr().add(4 * Q))) }
+    }
+
+    #[inline(always)]
+    fn f_store(self, x: Self::F, to: &mut [f32; LANES]) {
+        // SAFETY: `self` proves the instructions; `to` is four quarters of 4 values.
+        unsafe {
+            quarters!(Q => vst1q_f32(to.as_mut_ptr().add(4 * Q), x[Q]));
+        }
+    }
+
+    #[inline(always)]
+    fn f_add(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vaddq_f32(a[Q], b[Q])) }
+    }
+
+    #[inline(always)]
+    fn f_mul(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vmulq_f32(a[Q], b[Q])) }
+    }
+
+    #[inline(always)]
+    fn f_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vfmaq_f32(c[Q], a[Q], b[Q])) }
+    }
+
+    #[inline(always)]
+    fn to_float(self, words: Self::U) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vcvtq_f32_s32(vreinterpretq_s32_u32(words[Q]))) }
+    }
+
+    #[inline(always)]
+    fn agreement(self, n: i32, count: Self::U) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let n = vdupq_n_s32(n);
+            quarters!(Q => {
+                let twice = vreinterpretq_s32_u32(vshlq_n_u32::<1>(count[Q]));
+                vcvtq_f32_s32(vsubq_s32(n, twice))
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn flip(self, x: Self::F, words: Self::U, bit: u32) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let shift = vdupq_n_s32(31 - bit as i32);
+            let sign = vdupq_n_u32(1 << 31);
+            quarters!(Q => {
+                let negative = vandq_u32(vshlq_u32(words[Q], shift), sign);
+                vreinterpretq_f32_u32(veorq_u32(negative, vreinterpretq_u32_f32(x[Q])))
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F {
+        let mut indices = Line([0; LANES]);
+        self.store(words, &mut indices);
+        let found = indices.0.map(
+            #[inline(always)]
+            |word| table[(word & 15) as usize],
+        );
+        self.f_load(&found)
+    }
+
+    #[inline(always)]
+    fn greater(self, a: Self::F, b: Self::F) -> Self::M {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vcgtq_f32(a[Q], b[Q])) }
+    }
+
+    #[inline(always)]
+    fn bits(self, mask: Self::M) -> u32 {
+        // SAFETY: `self` proves the instructions; `places` is 4 words.
+        unsafe {
+            let places = vld1q_u32([1, 2, 4, 8].as_ptr());
+            let [a, b, c, d] = quarters!(Q => vaddvq_u32(vandq_u32(mask[Q], places)));
+            a | b << 4 | c << 8 | d << 12
+        }
+    }
+
+    #[inline(always)]
+    fn to_i8(self, x: Self::F) -> [i8; LANES] {
+        let mut bytes = [0; LANES];
+        // SAFETY: `self` proves the instructions; `bytes` is 16 bytes.
+        unsafe {
+            let [a, b, c, d] = quarters!(Q => vqmovn_s32(vcvtnq_s32_f32(x[Q])));
+            let low = vqmovn_s16(vcombine_s16(a, b));
+            let high = vqmovn_s16(vcombine_s16(c, d));
+            vst1q_s8(bytes.as_mut_ptr(), vcombine_s8(low, high));
+        }
+        bytes
+    }
+}

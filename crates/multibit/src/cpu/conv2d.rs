@@ -1,0 +1,234 @@
+//! A convolution made ready to run.
+
+mod bitwise;
+mod exact;
+mod int8;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::reference::{named, patch};
+use super::simd::Line;
+use super::threads::Shared;
+use super::tiles::{NONE, Tiles};
+use super::{
+    Arithmetic, Conv2dOptions, Isa, KernelError, Mode, assert_arithmetic, assert_len,
+    conv2d_output_shape,
+};
+use crate::PackedWeight;
+
+/// A packed weight `[channels_out, channels_in / groups, kernel_height, kernel_width]` in the
+/// layout of its arithmetic.
+pub struct Conv2dKernel {
+    weight: Arc<PackedWeight>,
+    groups: usize,
+    arithmetic: Arithmetic,
+    /// `[channel, kernel row, kernel column]` of an output's weights in the grouping's order.
+    patch: Vec<[usize; 3]>,
+    layout: Layout,
+    isa: Isa,
+}
+
+/// What the modes work on; one [`Tiles`] a group of channels.
+enum Layout {
+    /// The packed weight itself.
+    Rows,
+    /// The words of a row follow the patch.
+    Patches(Vec<Tiles>),
+    /// The words of a row follow the kernel's places, the bits of a word the channels.
+    Channels(Vec<Tiles>),
+}
+
+impl Conv2dKernel {
+    /// Lays the bits out for the kernels; `groups` are those of the convolution.
+    ///
+    /// # Errors
+    /// If the weight has another rank or its groups do not lie within output channels.
+    ///
+    /// # Panics
+    /// If `groups` does not divide the output channels.
+    pub fn new(
+        weight: Arc<PackedWeight>,
+        groups: usize,
+        arithmetic: Arithmetic,
+    ) -> Result<Self, KernelError> {
+        let &[channels_out, channels_in, height, width] = weight.shape() else {
+            return Err(KernelError::Rank {
+                expected: 4,
+                found: weight.shape().len(),
+            });
+        };
+        let grouping = weight.grouping();
+        let axis = grouping.axes()[0];
+        if axis != 0 {
+            return Err(KernelError::OutputAxis { expected: 0, axis });
+        }
+        assert!(
+            groups > 0 && channels_out.is_multiple_of(groups),
+            "conv2d: {channels_out} channels_out do not fall into {groups} groups"
+        );
+        let patch = patch(&weight);
+        let part = channels_out / groups;
+        let each = |tiles: &dyn Fn(Range<usize>) -> Tiles| {
+            (0..groups)
+                .map(|group| tiles(group * part..(group + 1) * part))
+                .collect()
+        };
+        let words = grouping.len().div_ceil(32);
+        let by_channels = grouping.axes() == [0, 2, 3, 1] && grouping.len() == channels_in;
+        let layout = match arithmetic {
+            Arithmetic::Exact => Layout::Rows,
+            Arithmetic::Bitwise if by_channels => {
+                Layout::Channels(each(&|outputs| Tiles::new(&weight, outputs, words, &[])))
+            }
+            Arithmetic::Bitwise if grouping.len() == patch.len() => {
+                let channel_words = channels_in.div_ceil(32);
+                let places: Vec<usize> = patch
+                    .iter()
+                    .map(|&[c, y, x]| ((y * width + x) * channel_words + c / 32) * 32 + c % 32)
+                    .collect();
+                let words = height * width * channel_words;
+                Layout::Channels(each(&|outputs| {
+                    Tiles::new(&weight, outputs, words, &places)
+                }))
+            }
+            Arithmetic::Bitwise | Arithmetic::Int8 => {
+                Layout::Patches(each(&|outputs| Tiles::new(&weight, outputs, words, &[])))
+            }
+        };
+        Ok(Self {
+            groups,
+            arithmetic,
+            patch,
+            layout,
+            weight,
+            isa: Isa::best(),
+        })
+    }
+
+    /// The same on another instruction set than [`Isa::best`].
+    #[must_use]
+    pub fn on(self, isa: Isa) -> Self {
+        Self { isa, ..self }
+    }
+
+    /// The arithmetic.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
+    /// The weight.
+    pub fn weight(&self) -> &PackedWeight {
+        &self.weight
+    }
+
+    /// The convolution, by the definition of [`reference::conv2d`](super::reference::conv2d) in
+    /// this mode up to the order of sums.
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, channels_in, height, width]`; the batch may be 0
+    /// - `bias`: `[channels_out]`
+    /// - `output`: [`conv2d_output_shape`], written whole
+    ///
+    /// # Panics
+    /// If a shape does not fit, `options` has other groups than the kernel was made for, or a
+    /// slice has another length, or the mode another arithmetic.
+    pub fn forward(
+        &self,
+        mode: &Mode,
+        input: &[f32],
+        input_shape: [usize; 4],
+        bias: Option<&[f32]>,
+        options: &Conv2dOptions,
+        output: &mut [f32],
+    ) {
+        assert_arithmetic("conv2d", self.arithmetic, mode);
+        let shape = conv2d_output_shape(input_shape, self.weight.shape(), options);
+        assert_eq!(
+            options.groups, self.groups,
+            "conv2d: the kernel was made for {} groups",
+            self.groups
+        );
+        assert_len("conv2d", "input", input.len(), &named(input_shape));
+        assert_len("conv2d", "output", output.len(), &named(shape));
+        if let Some(bias) = bias {
+            assert_len("conv2d", "bias", bias.len(), &[("channels_out", shape[1])]);
+        }
+        if output.is_empty() {
+            return;
+        }
+        let call = Call {
+            kernel: self,
+            input,
+            input_shape,
+            bias,
+            options,
+            output_shape: shape,
+            output: Shared::new(output),
+        };
+        match (&self.layout, mode) {
+            (Layout::Patches(tiles), Mode::Bitwise(levels)) => call.bitwise_patches(tiles, levels),
+            (Layout::Channels(tiles), Mode::Bitwise(levels)) => {
+                call.bitwise_channels(tiles, levels);
+            }
+            (Layout::Patches(tiles) | Layout::Channels(tiles), _) => call.int8(tiles),
+            (Layout::Rows, _) => call.exact(),
+        }
+    }
+}
+
+/// One run of a kernel.
+struct Call<'a> {
+    kernel: &'a Conv2dKernel,
+    input: &'a [f32],
+    input_shape: [usize; 4],
+    bias: Option<&'a [f32]>,
+    options: &'a Conv2dOptions,
+    output_shape: [usize; 4],
+    output: Shared<'a, f32>,
+}
+
+impl Call<'_> {
+    /// Places of an output channel.
+    fn positions(&self) -> usize {
+        self.output_shape[2] * self.output_shape[3]
+    }
+
+    /// The input channels of one image and group.
+    fn channels(&self, image: usize, group: usize) -> &[f32] {
+        let [_, channels, height, width] = self.input_shape;
+        let part = channels / self.options.groups;
+        &self.input[(image * channels + group * part) * height * width..][..part * height * width]
+    }
+
+    /// Bias of the lanes of a block.
+    fn bias(&self, tiles: &Tiles, block: usize) -> [f32; 16] {
+        tiles.lanes(block, self.bias)
+    }
+
+    /// Writes the sums of a block, `[positions, lanes]`, from place `first` of each channel on.
+    ///
+    /// # Safety
+    /// No other task may write the same places.
+    unsafe fn write(
+        &self,
+        tiles: &Tiles,
+        block: usize,
+        image: usize,
+        first: usize,
+        sums: &[Line<f32>],
+    ) {
+        for (lane, &output) in tiles.block_outputs(block).iter().enumerate() {
+            if output != NONE {
+                let channel = image * self.output_shape[1] + output as usize;
+                let start = channel * self.positions() + first;
+                // SAFETY: an output is in one block; the caller keeps blocks and places apart.
+                let channel = unsafe { self.output.part(start, sums.len()) };
+                for (y, sum) in channel.iter_mut().zip(sums) {
+                    *y = sum.0[lane];
+                }
+            }
+        }
+    }
+}

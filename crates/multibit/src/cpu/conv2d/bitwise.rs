@@ -1,0 +1,237 @@
+//! Bitwise mode: activations packed once, then XOR and popcount.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::Call;
+use crate::cpu::Levels;
+use crate::cpu::generic::{Bitwise, Class, PackChannels};
+use crate::cpu::reference::place;
+use crate::cpu::simd::{LANES, Line};
+use crate::cpu::threads::{self, Shared};
+use crate::cpu::tiles::Tiles;
+
+/// Rows or columns of the output that see the same part of the kernel.
+struct Strip {
+    outputs: Vec<usize>,
+    kernel: Range<usize>,
+}
+
+impl Call<'_> {
+    /// Words of 32 channels, one word a pixel: `[image, group, word, plane, pixel]`.
+    pub(super) fn bitwise_channels(&self, tiles: &[Tiles], levels: &Levels) {
+        let [images, _, height, width] = self.input_shape;
+        let channels = self.kernel.weight.shape()[1];
+        let (pixels, words) = (height * width, channels.div_ceil(32));
+        let len = levels.bits() * pixels;
+        let mut activations = vec![0; images * self.options.groups * words * len];
+        let shared = Shared::new(&mut activations);
+        threads::for_each(images * self.options.groups * words, |task| {
+            let (word, part) = (task % words, task / words);
+            let (group, image) = (part % self.options.groups, part / self.options.groups);
+            let last = channels.min((word + 1) * 32);
+            self.kernel.isa.run(PackChannels {
+                input: &self.channels(image, group)[word * 32 * pixels..last * pixels],
+                pixels,
+                levels,
+                // SAFETY: each task has words of its own.
+                output: unsafe { shared.part(task * len, len) },
+            });
+        });
+        let classes = self.channel_classes(&tiles[0], words, len);
+        self.bitwise(tiles, levels, &activations, pixels, &classes);
+    }
+
+    /// Which words of the activations meet which lines, for each part of the border.
+    fn channel_classes(&self, tiles: &Tiles, words: usize, word_stride: usize) -> Vec<Class> {
+        let [.., kernel_width] = *self.kernel.weight.shape() else {
+            unreachable!("a convolution has a kernel");
+        };
+        let (width, out_width) = (self.input_shape[3], self.output_shape[3]);
+        let [(top, _), (left, _)] = self.options.padding;
+        let [down, across] = self.options.stride;
+        let by_place = tiles.groups > 1;
+        let channels = self.kernel.weight.shape()[1] as i32;
+        let mut classes = Vec::new();
+        for rows in self.strips(0) {
+            for columns in self.strips(1) {
+                let mut taps = vec![Vec::new(); tiles.groups];
+                let mut counts = vec![0; tiles.groups];
+                for y in rows.kernel.clone() {
+                    for x in columns.kernel.clone() {
+                        let place = y * kernel_width + x;
+                        let group = if by_place { place } else { 0 };
+                        let line = if by_place { 0 } else { place * words };
+                        let row = (y * self.options.dilation[0]) as isize - top as isize;
+                        let column = (x * self.options.dilation[1]) as isize - left as isize;
+                        let offset = row * width as isize + column;
+                        counts[group] += channels;
+                        taps[group].extend(
+                            (0..words)
+                                .map(|word| (line + word, offset + (word * word_stride) as isize)),
+                        );
+                    }
+                }
+                let position = |&y: &usize, x: usize| {
+                    let base = y * down * width + x * across;
+                    (base as isize, y * out_width + x)
+                };
+                let positions = rows.outputs.iter();
+                classes.push(Class {
+                    positions: positions
+                        .flat_map(|y| columns.outputs.iter().map(move |&x| position(y, x)))
+                        .collect(),
+                    taps,
+                    counts,
+                    masks: Vec::new(),
+                });
+            }
+        }
+        classes
+    }
+
+    /// The outputs along an axis by what they see of the kernel.
+    fn strips(&self, axis: usize) -> Vec<Strip> {
+        let size = self.input_shape[2 + axis];
+        let kernel = self.kernel.weight.shape()[2 + axis];
+        let mut strips: Vec<Strip> = Vec::new();
+        for out in 0..self.output_shape[2 + axis] {
+            let seen = |&k: &usize| place(self.options, axis, out, k, size).is_some();
+            let first = (0..kernel).find(seen).unwrap_or(0);
+            let last = (0..kernel).rev().find(seen).map_or(0, |k| k + 1);
+            let kernel = first..last;
+            match strips.iter_mut().find(|strip| strip.kernel == kernel) {
+                Some(strip) => strip.outputs.push(out),
+                None => strips.push(Strip {
+                    outputs: vec![out],
+                    kernel,
+                }),
+            }
+        }
+        strips
+    }
+
+    /// Any grouping: the bits under the kernel, once for each position, in the grouping's order:
+    /// `[image, group, position, plane, word]`.
+    pub(super) fn bitwise_patches(&self, tiles: &[Tiles], levels: &Levels) {
+        let images = self.input_shape[0];
+        let row_words = tiles[0].groups * tiles[0].words;
+        let len = self.positions() * levels.bits() * row_words;
+        let mut activations = vec![0; images * self.options.groups * len];
+        let shared = Shared::new(&mut activations);
+        threads::for_each(images * self.options.groups, |task| {
+            let (group, image) = (task % self.options.groups, task / self.options.groups);
+            // SAFETY: each task has words of its own.
+            let words = unsafe { shared.part(task * len, len) };
+            self.pack_patches(image, group, &tiles[0], levels, words);
+        });
+        let classes = self.patch_classes(&tiles[0], levels.bits() * row_words);
+        self.bitwise(tiles, levels, &activations, row_words, &classes);
+    }
+
+    fn pack_patches(
+        &self,
+        image: usize,
+        group: usize,
+        tiles: &Tiles,
+        levels: &Levels,
+        words: &mut [u32],
+    ) {
+        let [.., height, width] = self.input_shape;
+        let out_width = self.output_shape[3];
+        let codes: Vec<u8> = self
+            .channels(image, group)
+            .iter()
+            .map(|&x| levels.code(levels.rank(x)))
+            .collect();
+        let row_words = tiles.groups * tiles.words;
+        let rows = words.chunks_exact_mut(levels.bits() * row_words);
+        for (position, planes) in rows.enumerate() {
+            for (j, &[c, y, x]) in self.kernel.patch.iter().enumerate() {
+                let y = place(self.options, 0, position / out_width, y, height);
+                let x = place(self.options, 1, position % out_width, x, width);
+                if let (Some(y), Some(x)) = (y, x) {
+                    let code = codes[(c * height + y) * width + x];
+                    let (word, bit) = patch_bit(tiles, j);
+                    for (plane, words) in planes.chunks_exact_mut(row_words).enumerate() {
+                        words[word] |= u32::from(code >> plane & 1) << bit;
+                    }
+                }
+            }
+        }
+    }
+
+    fn patch_classes(&self, tiles: &Tiles, position_stride: usize) -> Vec<Class> {
+        let out_width = self.output_shape[3];
+        let mut classes = Vec::new();
+        for rows in self.strips(0) {
+            for columns in self.strips(1) {
+                let mut masks = vec![vec![0; tiles.words]; tiles.groups];
+                let mut counts = vec![0; tiles.groups];
+                for (j, [_, y, x]) in self.kernel.patch.iter().enumerate() {
+                    if rows.kernel.contains(y) && columns.kernel.contains(x) {
+                        let (word, bit) = patch_bit(tiles, j);
+                        let group = word / tiles.words;
+                        masks[group][word % tiles.words] |= 1 << bit;
+                        counts[group] += 1;
+                    }
+                }
+                let taps = (0..tiles.groups).map(|group| {
+                    let word = |word| (word, (group * tiles.words + word) as isize);
+                    (0..tiles.words).map(word).collect()
+                });
+                let positions = rows.outputs.iter().flat_map(|y| {
+                    let places = columns.outputs.iter().map(move |x| y * out_width + x);
+                    places.map(|place| ((place * position_stride) as isize, place))
+                });
+                classes.push(Class {
+                    positions: positions.collect(),
+                    taps: taps.collect(),
+                    counts,
+                    masks,
+                });
+            }
+        }
+        classes
+    }
+
+    /// All blocks of all images and groups.
+    fn bitwise(
+        &self,
+        tiles: &[Tiles],
+        levels: &Levels,
+        activations: &[u32],
+        plane_stride: usize,
+        classes: &[Class],
+    ) {
+        let blocks = tiles[0].blocks();
+        let images = self.input_shape[0];
+        let image_words = activations.len() / (images * tiles.len());
+        threads::for_each(images * tiles.len() * blocks, |task| {
+            let (block, part) = (task % blocks, task / blocks);
+            let (group, image) = (part % tiles.len(), part / tiles.len());
+            let tiles = &tiles[group];
+            let mut sums = vec![Line([0.0; LANES]); self.positions()];
+            self.kernel.isa.run(Bitwise {
+                tiles,
+                block,
+                activations: &activations[part * image_words..][..image_words],
+                plane_stride,
+                reference: levels.reference(),
+                gammas: levels.coordinates(),
+                classes,
+                bias: self.bias(tiles, block),
+                output: &mut sums,
+            });
+            // SAFETY: a block of an image belongs to one task.
+            unsafe { self.write(tiles, block, image, 0, &sums) };
+        });
+    }
+}
+
+/// Word and bit of weight `j` of a patch whose groups begin on a new word.
+fn patch_bit(tiles: &Tiles, j: usize) -> (usize, usize) {
+    let (group, j) = (j / tiles.len, j % tiles.len);
+    (group * tiles.words + j / 32, j % 32)
+}

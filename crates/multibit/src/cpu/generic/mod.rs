@@ -1,0 +1,13 @@
+//! The fast algorithms, once for all instruction sets.
+
+mod activations;
+mod bitwise;
+mod dense;
+mod lookup;
+mod shifted;
+
+pub(super) use activations::{PackChannels, PackRows};
+pub(super) use bitwise::{Bitwise, Class};
+pub(super) use dense::{Dense, ROWS as DENSE_ROWS};
+pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
+pub(super) use shifted::{Shifted, Taps};

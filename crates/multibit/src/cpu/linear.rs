@@ -1,0 +1,269 @@
+//! A linear layer made ready to run.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::generic::{
+    Bitwise, Class, DENSE_ROWS, Dense, Entries, Exact, Int8, Lookup, MakeTables, PackRows,
+    empty_tables, inverse, scale,
+};
+use super::simd::{LANES, Line};
+use super::threads::{self, Shared};
+use super::tiles::{NONE, Tiles};
+use super::{Arithmetic, Isa, KernelError, Levels, Mode, assert_arithmetic, assert_len};
+use crate::PackedWeight;
+
+/// Rows of inputs from which expanding the weights to f32 is faster than look-up.
+const EXPAND_ROWS: usize = 4;
+
+/// A packed weight `[d_in, d_out]` in tiles, with its arithmetic.
+pub struct LinearKernel {
+    d_in: usize,
+    tiles: Tiles,
+    arithmetic: Arithmetic,
+    isa: Isa,
+}
+
+impl LinearKernel {
+    /// Lays the bits out for the kernels.
+    ///
+    /// # Errors
+    /// If the weight has another rank or its groups do not lie within outputs.
+    pub fn new(weight: &PackedWeight, arithmetic: Arithmetic) -> Result<Self, KernelError> {
+        let &[d_in, d_out] = weight.shape() else {
+            return Err(KernelError::Rank {
+                expected: 2,
+                found: weight.shape().len(),
+            });
+        };
+        let axis = weight.grouping().axes()[0];
+        if axis != 1 {
+            return Err(KernelError::OutputAxis { expected: 1, axis });
+        }
+        Ok(Self {
+            d_in,
+            tiles: Tiles::new(weight, 0..d_out, weight.grouping().len().div_ceil(32), &[]),
+            arithmetic,
+            isa: Isa::best(),
+        })
+    }
+
+    /// The same on another instruction set than [`Isa::best`].
+    #[must_use]
+    pub fn on(self, isa: Isa) -> Self {
+        Self { isa, ..self }
+    }
+
+    /// The arithmetic.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
+    /// `[d_in, d_out]`.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.d_in, self.tiles.outputs]
+    }
+
+    /// `y = x Ŵ + bias`, by the definition of [`reference::linear`](super::reference::linear) in
+    /// this mode up to the order of sums.
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, d_in]`; the batch may be 0
+    /// - `bias`: `[d_out]`
+    /// - `output`: `[batch, d_out]`, written whole
+    ///
+    /// # Panics
+    /// If a slice has another length, or the mode another arithmetic.
+    pub fn forward(
+        &self,
+        mode: &Mode,
+        input: &[f32],
+        batch: usize,
+        bias: Option<&[f32]>,
+        output: &mut [f32],
+    ) {
+        assert_arithmetic("linear", self.arithmetic, mode);
+        let [d_in, d_out] = self.shape();
+        let axes = |name, size| [("batch", batch), (name, size)];
+        assert_len("linear", "input", input.len(), &axes("d_in", d_in));
+        assert_len("linear", "output", output.len(), &axes("d_out", d_out));
+        if let Some(bias) = bias {
+            assert_len("linear", "bias", bias.len(), &[("d_out", d_out)]);
+        }
+        if batch == 0 {
+            return;
+        }
+        match mode {
+            Mode::Exact if batch < EXPAND_ROWS => {
+                let tables = self.tables::<Exact>(input, batch, &vec![1.0; batch]);
+                self.lookup::<Exact>(&tables, &vec![1.0; batch], bias, output);
+            }
+            Mode::Exact => self.dense(input, batch, bias, output),
+            Mode::Int8 => {
+                let rows = input.chunks_exact(d_in);
+                let scales: Vec<f32> = rows.map(|row| scale(row, self.tiles.len)).collect();
+                let inverse: Vec<f32> = scales.iter().map(|&scale| inverse(scale)).collect();
+                let tables = self.tables::<Int8>(input, batch, &inverse);
+                self.lookup::<Int8>(&tables, &scales, bias, output);
+            }
+            Mode::Bitwise(levels) => self.bitwise(levels, input, batch, bias, output),
+        }
+    }
+
+    fn tables<E: Entries>(&self, input: &[f32], batch: usize, inverse: &[f32]) -> Vec<E::Word> {
+        let row_tables = self.tiles.groups * self.tiles.words;
+        let mut tables = empty_tables::<E>(&self.tiles, batch);
+        let shared = Shared::new(&mut tables);
+        threads::for_each(batch, |row| {
+            self.isa.run(MakeTables::<E> {
+                inputs: &input[row * self.d_in..][..self.d_in],
+                len: self.tiles.len,
+                inverse: inverse[row],
+                // SAFETY: each row has tables of its own.
+                tables: unsafe { shared.part(row * row_tables, row_tables) },
+            });
+        });
+        tables
+    }
+
+    fn lookup<E: Entries>(
+        &self,
+        tables: &[E::Word],
+        scales: &[f32],
+        bias: Option<&[f32]>,
+        output: &mut [f32],
+    ) {
+        let rows = scales.len();
+        let scatter = Scatter::new(self, bias, output);
+        // Some blocks at a time share the tables of a chunk while these are in the cache.
+        let parts = threads::threads() * 4;
+        let part = self
+            .tiles
+            .blocks()
+            .div_ceil(if parts > 4 { parts } else { 1 });
+        threads::for_each(self.tiles.blocks().div_ceil(part), |task| {
+            let blocks = task * part..self.tiles.blocks().min((task + 1) * part);
+            let mut sums = vec![Line([0.0; LANES]); blocks.len() * rows];
+            self.isa.run(Lookup::<E> {
+                tiles: &self.tiles,
+                blocks: blocks.clone(),
+                tables,
+                rows,
+                output: &mut sums,
+            });
+            scatter.blocks(blocks, &sums, |row| scales[row]);
+        });
+    }
+
+    fn dense(&self, input: &[f32], batch: usize, bias: Option<&[f32]>, output: &mut [f32]) {
+        let row_tiles = batch.div_ceil(DENSE_ROWS);
+        let mut panels = vec![[0.0; DENSE_ROWS]; row_tiles * self.d_in];
+        let tiles = panels.chunks_exact_mut(self.d_in);
+        for (panel, rows) in tiles.zip(input.chunks(DENSE_ROWS * self.d_in)) {
+            for (r, row) in rows.chunks_exact(self.d_in).enumerate() {
+                for (values, &x) in panel.iter_mut().zip(row) {
+                    values[r] = x;
+                }
+            }
+        }
+        let scatter = Scatter::new(self, bias, output);
+        threads::for_each(self.tiles.blocks(), |block| {
+            let mut sums = vec![Line([0.0; LANES]); batch];
+            self.isa.run(Dense {
+                tiles: &self.tiles,
+                block,
+                inputs: &panels,
+                output: &mut sums,
+            });
+            scatter.blocks(block..block + 1, &sums, |_| 1.0);
+        });
+    }
+
+    fn bitwise(
+        &self,
+        levels: &Levels,
+        input: &[f32],
+        batch: usize,
+        bias: Option<&[f32]>,
+        output: &mut [f32],
+    ) {
+        let tiles = &self.tiles;
+        let plane = tiles.groups * tiles.words;
+        let row_words = levels.bits() * plane;
+        let mut activations = vec![0; batch * row_words];
+        let shared = Shared::new(&mut activations);
+        threads::for_each(batch, |row| {
+            self.isa.run(PackRows {
+                input: &input[row * self.d_in..][..self.d_in],
+                len: tiles.len,
+                levels,
+                // SAFETY: each row has words of its own.
+                output: unsafe { shared.part(row * row_words, row_words) },
+            });
+        });
+        let place = |group: usize, word: usize| (word, (group * tiles.words + word) as isize);
+        let classes = [Class {
+            positions: (0..batch)
+                .map(|row| ((row * row_words) as isize, row))
+                .collect(),
+            taps: (0..tiles.groups)
+                .map(|group| (0..tiles.words).map(|word| place(group, word)).collect())
+                .collect(),
+            counts: vec![tiles.len as i32; tiles.groups],
+            masks: Vec::new(),
+        }];
+        let scatter = Scatter::new(self, bias, output);
+        threads::for_each(tiles.blocks(), |block| {
+            let mut sums = vec![Line([0.0; LANES]); batch];
+            self.isa.run(Bitwise {
+                tiles,
+                block,
+                activations: &activations,
+                plane_stride: plane,
+                reference: levels.reference(),
+                gammas: levels.coordinates(),
+                classes: &classes,
+                bias: [0.0; LANES],
+                output: &mut sums,
+            });
+            scatter.blocks(block..block + 1, &sums, |_| 1.0);
+        });
+    }
+}
+
+/// Brings the sums of blocks to their outputs.
+struct Scatter<'a> {
+    tiles: &'a Tiles,
+    bias: Option<&'a [f32]>,
+    output: Shared<'a, f32>,
+}
+
+impl<'a> Scatter<'a> {
+    fn new(kernel: &'a LinearKernel, bias: Option<&'a [f32]>, output: &'a mut [f32]) -> Self {
+        Self {
+            tiles: &kernel.tiles,
+            bias,
+            output: Shared::new(output),
+        }
+    }
+
+    /// `output = scale·sum + bias`; the sums are `[blocks, rows, lanes]`.
+    fn blocks(&self, blocks: Range<usize>, sums: &[Line<f32>], scale: impl Fn(usize) -> f32) {
+        let rows = sums.len() / blocks.len();
+        for (block, sums) in blocks.zip(sums.chunks_exact(rows)) {
+            let outputs = self.tiles.block_outputs(block);
+            let bias = self.tiles.lanes(block, self.bias);
+            for (row, sum) in sums.iter().enumerate() {
+                let scale = scale(row);
+                for ((&output, sum), bias) in outputs.iter().zip(sum.0).zip(bias) {
+                    if output != NONE {
+                        let place = row * self.tiles.outputs + output as usize;
+                        // SAFETY: an output is in one block, a block in one task.
+                        unsafe { self.output.part(place, 1)[0] = scale * sum + bias };
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Plain Rust: every processor, no_std.
+
+use super::simd::{LANES, Line, Simd, Tables, Task};
+
+/// Runs a kernel without special instructions.
+pub(super) fn run<T: Task>(task: T) {
+    task.run(Portable);
+}
+
+#[derive(Clone, Copy)]
+struct Portable;
+
+macro_rules! each {
+    ($i:ident => $value:expr) => {
+        core::array::from_fn(
+            #[inline(always)]
+            |$i| $value,
+        )
+    };
+}
+
+impl Simd for Portable {
+    type U = [u32; LANES];
+    type F = [f32; LANES];
+    type M = [bool; LANES];
+
+    #[inline(always)]
+    fn zero(self) -> Self::U {
+        [0; LANES]
+    }
+
+    #[inline(always)]
+    fn splat(self, word: u32) -> Self::U {
+        [word; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, words: &Line<u32>) -> Self::U {
+        words.0
+    }
+
+    #[inline(always)]
+    fn store(self, words: Self::U, to: &mut Line<u32>) {
+        to.0 = words;
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::U, b: Self::U) -> Self::U {
+        each!(i => a[i].wrapping_add(b[i]))
+    }
+
+    #[inline(always)]
+    fn next_nibble(self, words: Self::U) -> Self::U {
+        each!(i => words[i] >> 4)
+    }
+
+    #[inline(always)]
+    fn add_differences(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U {
+        each!(i => total[i] + (a[i] ^ b[i]).count_ones())
+    }
+
+    #[inline(always)]
+    fn add_low(self, total: Self::U, tables: &Tables, words: Self::U) -> Self::U {
+        each!(i => (0..4).fold(total[i], |total, j| {
+            let nibble = (words[i] >> (8 * j)) & 15;
+            total.wrapping_add(i32::from(tables.0[j][nibble as usize]) as u32)
+        }))
+    }
+
+    #[inline(always)]
+    fn add_high(self, total: Self::U, tables: &Tables, words: Self::U) -> Self::U {
+        self.add_low(total, tables, self.next_nibble(words))
+    }
+
+    #[inline(always)]
+    fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U {
+        each!(i => words[i] ^ if mask[i] { bits } else { 0 })
+    }
+
+    #[inline(always)]
+    fn f_splat(self, x: f32) -> Self::F {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn f_load(self, x: &[f32; LANES]) -> Self::F {
+        *x
+    }
+
+    #[inline(always)]
+    fn f_store(self, x: Self::F, to: &mut [f32; LANES]) {
+        *to = x;
+    }
+
+    #[inline(always)]
+    fn f_add(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(i => a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn f_mul(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(i => a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn f_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // Not `mul_add`: without the instruction that is a call of a slow function.
+        each!(i => a[i] * b[i] + c[i])
+    }
+
+    #[inline(always)]
+    fn to_float(self, words: Self::U) -> Self::F {
+        each!(i => words[i] as i32 as f32)
+    }
+
+    #[inline(always)]
+    fn agreement(self, n: i32, count: Self::U) -> Self::F {
+        each!(i => (n - 2 * count[i] as i32) as f32)
+    }
+
+    #[inline(always)]
+    fn flip(self, x: Self::F, words: Self::U, bit: u32) -> Self::F {
+        each!(i => crate::bits::signed(x[i], (words[i] >> bit) & 1))
+    }
+
+    #[inline(always)]
+    fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F {
+        each!(i => table[(words[i] & 15) as usize])
+    }
+
+    #[inline(always)]
+    fn greater(self, a: Self::F, b: Self::F) -> Self::M {
+        each!(i => a[i] > b[i])
+    }
+
+    #[inline(always)]
+    fn bits(self, mask: Self::M) -> u32 {
+        mask.iter()
+            .enumerate()
+            .fold(0, |bits, (i, &set)| bits | u32::from(set) << i)
+    }
+
+    #[inline(always)]
+    fn to_i8(self, x: Self::F) -> [i8; LANES] {
+        each!(i => crate::math::round(x[i]) as i8)
+    }
+}

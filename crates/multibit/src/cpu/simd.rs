@@ -1,0 +1,74 @@
+//! Sixteen lanes of 32 bits: all that the fast kernels ask of an instruction set.
+//!
+//! The kernels (`generic/`) are written once over [`Simd`]; each instruction set is a thin instance
+//! of it. A value of an instance proves that the processor has the instructions: only
+//! [`Isa`](super::Isa) makes one, after asking the processor.
+
+/// Lanes of a vector.
+pub(super) const LANES: usize = 16;
+
+/// Sixteen words on their own cache line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub(super) struct Line<T>(pub [T; LANES]);
+
+/// Four tables of 16 bytes each, for the four bytes of a word.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Tables(pub [[i8; LANES]; 4]);
+
+/// Operations on 16 lanes. Each lane is computed alone.
+pub(super) trait Simd: Copy + Send + Sync {
+    /// Sixteen words.
+    type U: Copy;
+    /// Sixteen f32.
+    type F: Copy;
+    /// Sixteen truth values.
+    type M: Copy;
+
+    fn zero(self) -> Self::U;
+    fn splat(self, word: u32) -> Self::U;
+    fn load(self, words: &Line<u32>) -> Self::U;
+    fn store(self, words: Self::U, to: &mut Line<u32>);
+    fn add(self, a: Self::U, b: Self::U) -> Self::U;
+    /// `words >> 4`.
+    fn next_nibble(self, words: Self::U) -> Self::U;
+    /// `total + popcount(a ^ b)`.
+    fn add_differences(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U;
+    /// `total + Σ tables[j][low nibble of byte j]`, in two's complement.
+    fn add_low(self, total: Self::U, tables: &Tables, words: Self::U) -> Self::U;
+    /// `total + Σ tables[j][high nibble of byte j]`, in two's complement.
+    fn add_high(self, total: Self::U, tables: &Tables, words: Self::U) -> Self::U;
+    /// `words ^ bits` where `mask`.
+    fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U;
+
+    fn f_splat(self, x: f32) -> Self::F;
+    fn f_load(self, x: &[f32; LANES]) -> Self::F;
+    fn f_store(self, x: Self::F, to: &mut [f32; LANES]);
+    fn f_add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn f_mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a·b + c`, rounded once where the instruction set can.
+    fn f_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Two's complement as f32.
+    fn to_float(self, words: Self::U) -> Self::F;
+    /// `n − 2·count` as f32.
+    fn agreement(self, n: i32, count: Self::U) -> Self::F;
+    /// `−x` where bit `bit` of the word is set.
+    fn flip(self, x: Self::F, words: Self::U, bit: u32) -> Self::F;
+    /// `table[lowest nibble]`.
+    fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F;
+    /// `a > b`; false for NaN.
+    fn greater(self, a: Self::F, b: Self::F) -> Self::M;
+    /// Lane `i` as bit `i`.
+    fn bits(self, mask: Self::M) -> u32;
+    /// Rounded to the nearest integer, ties to even; the values fit.
+    fn to_i8(self, x: Self::F) -> [i8; LANES];
+}
+
+/// A kernel, to be compiled once for each instruction set.
+///
+/// `run` must be `#[inline(always)]` and free of closures: only what is inlined into the entry of
+/// an instruction set may use its instructions.
+pub(super) trait Task {
+    fn run<S: Simd>(self, simd: S);
+}

@@ -1,0 +1,59 @@
+//! Tasks side by side, and the output that they share.
+
+use core::marker::PhantomData;
+
+/// Calls `task(0..tasks)`, through rayon's current pool where the feature is on.
+///
+/// A task computes its part of the output whole: the number of threads never changes a result.
+pub(super) fn for_each(tasks: usize, task: impl Fn(usize) + Sync + Send) {
+    #[cfg(feature = "rayon")]
+    if tasks > 1 && rayon::current_num_threads() > 1 {
+        use rayon::prelude::*;
+        (0..tasks).into_par_iter().for_each(task);
+        return;
+    }
+    (0..tasks).for_each(task);
+}
+
+/// Threads that [`for_each`] uses at most.
+pub(super) fn threads() -> usize {
+    #[cfg(feature = "rayon")]
+    return rayon::current_num_threads();
+    #[cfg(not(feature = "rayon"))]
+    1
+}
+
+/// An output that tasks write in disjoint parts.
+pub(super) struct Shared<'a, T> {
+    start: *mut T,
+    len: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: `part` asks its callers to stay apart; T itself may move between threads.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub(super) fn new(slice: &'a mut [T]) -> Self {
+        Self {
+            start: slice.as_mut_ptr(),
+            len: slice.len(),
+            slice: PhantomData,
+        }
+    }
+
+    /// `len` elements from `first`.
+    ///
+    /// # Safety
+    /// No other part that is alive may overlap it.
+    ///
+    /// # Panics
+    /// If there are not as many elements.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "the parts are disjoint")]
+    pub(super) unsafe fn part(&self, first: usize, len: usize) -> &mut [T] {
+        assert!(len <= self.len && first <= self.len - len);
+        // SAFETY: inside the slice that `new` borrowed; the caller keeps parts disjoint.
+        unsafe { core::slice::from_raw_parts_mut(self.start.add(first), len) }
+    }
+}

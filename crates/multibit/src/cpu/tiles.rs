@@ -1,0 +1,189 @@
+//! Weights as the kernels read them: sixteen rows of bits side by side.
+//!
+//! ```text
+//!             one line = 64 bytes, 16 words of 32 bits: word w of 16 rows
+//! block 0  │ out 0 · out 1 · … · out 15 │ word 0   ┐
+//!          │ out 0 · out 1 · … · out 15 │ word 1   ┘ a step: one basis of one group
+//!          │ …                          │ word 0   ┐
+//! ```
+//!
+//! A *block* is 16 outputs; a *step* is one basis of one group in all of them, with 16 coordinates.
+//! An output whose group has no such basis has coordinate 0 there; a step that none has is left
+//! out. Outputs are sorted by their widths, so that most steps are used by all 16.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::simd::{LANES, Line};
+use crate::PackedWeight;
+use crate::bits::bit;
+
+/// Inputs whose groups are stored next to each other for all blocks, about: the tables of the
+/// look-up kernels for as many inputs stay in the first cache.
+const CHUNK_INPUTS: usize = 1024;
+
+/// No output: fills the last block.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A weight in tiles.
+pub(super) struct Tiles {
+    /// Number of outputs.
+    pub outputs: usize,
+    /// Groups of an output.
+    pub groups: usize,
+    /// Weights of a group.
+    pub len: usize,
+    /// Words of a row.
+    pub words: usize,
+    /// Groups of a chunk; the last may have fewer.
+    pub chunk: usize,
+    /// The output of each lane of each block, [`NONE`] past the last.
+    pub order: Vec<u32>,
+    /// First step of each block of each chunk, `[chunks, blocks]`, and the end.
+    starts: Vec<usize>,
+    /// The group of each step.
+    step_groups: Vec<u32>,
+    coordinates: Vec<Line<f32>>,
+    lines: Vec<Line<u32>>,
+}
+
+impl Tiles {
+    /// The rows of some outputs. Weight `j` of a group takes bit `places[j]` of a row with `words`
+    /// words; without places, bit `j`.
+    pub(super) fn new(
+        weight: &PackedWeight,
+        outputs: Range<usize>,
+        words: usize,
+        places: &[usize],
+    ) -> Self {
+        let groups = weight.grouping().groups_per_output(weight.shape());
+        let len = weight.grouping().len();
+        let mut first_row = Vec::with_capacity(weight.widths().len());
+        let mut rows = 0;
+        for &width in weight.widths() {
+            first_row.push(rows);
+            rows += usize::from(width);
+        }
+        let order = sorted(weight.widths(), groups, outputs.clone());
+        let blocks = order.len() / LANES;
+        let chunk = (CHUNK_INPUTS / len).clamp(1, groups);
+        let mut tiles = Self {
+            outputs: outputs.len(),
+            groups,
+            len,
+            words,
+            chunk,
+            order,
+            starts: Vec::new(),
+            step_groups: Vec::new(),
+            coordinates: Vec::new(),
+            lines: Vec::with_capacity(words * rows.div_ceil(LANES)),
+        };
+        for first in (0..groups).step_by(chunk) {
+            for block in 0..blocks {
+                tiles.starts.push(tiles.step_groups.len());
+                for group in first..groups.min(first + chunk) {
+                    tiles.push_group(weight, &first_row, places, block, group);
+                }
+            }
+        }
+        tiles.starts.push(tiles.step_groups.len());
+        tiles
+    }
+
+    fn push_group(
+        &mut self,
+        weight: &PackedWeight,
+        first_row: &[usize],
+        places: &[usize],
+        block: usize,
+        group: usize,
+    ) {
+        let mut lanes = [(0, 0); LANES];
+        let order = &self.order[block * LANES..][..LANES];
+        for (lane, &output) in lanes.iter_mut().zip(order) {
+            if output != NONE {
+                let index = output as usize * self.groups + group;
+                *lane = (first_row[index], usize::from(weight.widths()[index]));
+            }
+        }
+        let widest = lanes.iter().map(|lane| lane.1).max().unwrap_or(0);
+        for basis in 0..widest {
+            let step = self.lines.len();
+            self.lines.resize(step + self.words, Line([0; LANES]));
+            let mut coordinates = Line([0.0; LANES]);
+            for (lane, &(first, width)) in lanes.iter().enumerate() {
+                if basis < width {
+                    coordinates.0[lane] = weight.coordinates()[first + basis];
+                    let row = weight.row(first + basis);
+                    if places.is_empty() {
+                        for (line, &word) in self.lines[step..].iter_mut().zip(row) {
+                            line.0[lane] = word;
+                        }
+                    }
+                    for (j, &place) in places.iter().enumerate() {
+                        let line = &mut self.lines[step + place / 32];
+                        line.0[lane] |= bit(row, j) << (place % 32);
+                    }
+                }
+            }
+            self.coordinates.push(coordinates);
+            self.step_groups.push(group as u32);
+        }
+    }
+
+    pub(super) fn blocks(&self) -> usize {
+        self.order.len() / LANES
+    }
+
+    pub(super) fn chunks(&self) -> usize {
+        self.groups.div_ceil(self.chunk)
+    }
+
+    /// The steps of a block in a chunk.
+    pub(super) fn steps(&self, chunk: usize, block: usize) -> Range<usize> {
+        let at = chunk * self.blocks() + block;
+        self.starts[at]..self.starts[at + 1]
+    }
+
+    pub(super) fn group(&self, step: usize) -> usize {
+        self.step_groups[step] as usize
+    }
+
+    pub(super) fn coordinates(&self, step: usize) -> &[f32; LANES] {
+        &self.coordinates[step].0
+    }
+
+    /// The lines of a step.
+    pub(super) fn lines(&self, step: usize) -> &[Line<u32>] {
+        &self.lines[step * self.words..][..self.words]
+    }
+
+    /// The outputs of a block, by lane.
+    pub(super) fn block_outputs(&self, block: usize) -> &[u32] {
+        &self.order[block * LANES..][..LANES]
+    }
+
+    /// One number an output, by lane of a block; 0 where there is none.
+    pub(super) fn lanes(&self, block: usize, of_output: Option<&[f32]>) -> [f32; LANES] {
+        let mut lanes = [0.0; LANES];
+        if let Some(of_output) = of_output {
+            for (lane, &output) in lanes.iter_mut().zip(self.block_outputs(block)) {
+                if output != NONE {
+                    *lane = of_output[output as usize];
+                }
+            }
+        }
+        lanes
+    }
+}
+
+/// Outputs, those with equal widths together, the widest first; filled up to whole blocks.
+fn sorted(widths: &[u8], groups: usize, outputs: Range<usize>) -> Vec<u32> {
+    let of = |output: u32| &widths[output as usize * groups..][..groups];
+    let padding = outputs.len().next_multiple_of(LANES) - outputs.len();
+    let mut order: Vec<u32> = outputs.map(|output| output as u32).collect();
+    order.sort_by(|&a, &b| of(b).cmp(of(a)).then(a.cmp(&b)));
+    order.extend(core::iter::repeat_n(NONE, padding));
+    order
+}

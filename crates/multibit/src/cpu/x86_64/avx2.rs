@@ -1,0 +1,253 @@
+//! AVX2 with FMA: two halves of eight lanes.
+
+use core::arch::x86_64::*;
+
+use crate::cpu::simd::{LANES, Line, Simd, Tables, Task};
+
+/// Runs a kernel with AVX2 and FMA.
+///
+/// # Safety
+/// The processor must have them.
+#[target_feature(enable = "avx2,fma")]
+pub(in crate::cpu) unsafe fn run<T: Task>(task: T) {
+    task.run(Avx2(()));
+}
+
+/// Proof of AVX2 and FMA.
+#[derive(Clone, Copy)]
+struct Avx2(());
+
+/// Both halves of a value.
+macro_rules! halves {
+    ($half:ident => $value:expr) => {{
+        let one = {
+            const $half: usize = 0;
+            $value
+        };
+        let two = {
+            const $half: usize = 1;
+            $value
+        };
+        [one, two]
+    }};
+}
+
+impl Avx2 {
+    /// `total + Σ tables[j][byte j]`; bytes of `indices` below 16.
+    #[inline(always)]
+    fn add_entries(self, total: __m256i, tables: &Tables, indices: __m256i) -> __m256i {
+        let tables = tables.0.as_ptr();
+        // SAFETY: `self` proves the instructions; each load reads the 16 bytes of one table.
+        unsafe {
+            let mut found = _mm256_setzero_si256();
+            for j in 0..4 {
+                let table = _mm256_broadcastsi128_si256(_mm_load_si128(tables.add(j).cast()));
+                let byte = _mm256_set1_epi32((0xFF_u32 << (8 * j)) as i32);
+                let entries = _mm256_shuffle_epi8(table, indices);
+                found = _mm256_or_si256(found, _mm256_and_si256(entries, byte));
+            }
+            let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), found);
+            _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+}
+
+impl Simd for Avx2 {
+    type U = [__m256i; 2];
+    type F = [__m256; 2];
+    type M = [__m256i; 2];
+
+    #[inline(always)]
+    fn zero(self) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+
+    #[inline(always)]
+    fn splat(self, word: u32) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { [_mm256_set1_epi32(word as i32); 2] }
+    }
+
+    #[inline(always)]
+    fn load(self, words: &Line<u32>) -> Self::U {
+        let words = words.0.as_ptr().cast::<__m256i>();
+        // SAFETY: `self` proves the instructions; a line is two aligned halves of 32 bytes.
+        unsafe { halves!(H => _mm256_load_si256(words.add(H))) }
+    }
+
+    #[inline(always)]
+    fn store(self, words: Self::U, to: &mut Line<u32>) {
+        let to = to.0.as_mut_ptr().cast::<__m256i>();
+        // SAFETY: `self` proves the instructions; a line is two aligned halves of 32 bytes.
+        unsafe {
+            halves!(H => _mm256_store_si256(to.add(H), words[H]));
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::U, b: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_add_epi32(a[H], b[H])) }
+    }
+
+    #[inline(always)]
+    fn next_nibble(self, words: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_srli_epi32::<4>(words[H])) }
+    }
+
+    #[inline(always)]
+    fn add_differences(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let counts = _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+            let counts = _mm256_broadcastsi128_si256(counts);
+            let nibble = _mm256_set1_epi8(15);
+            halves!(H => {
+                let x = _mm256_xor_si256(a[H], b[H]);
+                let low = _mm256_shuffle_epi8(counts, _mm256_and_si256(x, nibble));
+                let high = _mm256_and_si256(_mm256_srli_epi32::<4>(x), nibble);
+                let bytes = _mm256_add_epi8(low, _mm256_shuffle_epi8(counts, high));
+                let pairs = _mm256_maddubs_epi16(bytes, _mm256_set1_epi8(1));
+                _mm256_add_epi32(total[H], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn add_low(self, total: Self::U, tables: &Tables, words: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        let nibbles = unsafe {
+            let nibble = _mm256_set1_epi8(15);
+            halves!(H => _mm256_and_si256(words[H], nibble))
+        };
+        halves!(H => self.add_entries(total[H], tables, nibbles[H]))
+    }
+
+    #[inline(always)]
+    fn add_high(self, total: Self::U, tables: &Tables, words: Self::U) -> Self::U {
+        self.add_low(total, tables, self.next_nibble(words))
+    }
+
+    #[inline(always)]
+    fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let bits = _mm256_set1_epi32(bits as i32);
+            halves!(H => _mm256_xor_si256(words[H], _mm256_and_si256(mask[H], bits)))
+        }
+    }
+
+    #[inline(always)]
+    fn f_splat(self, x: f32) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+
+    #[inline(always)]
+    fn f_load(self, x: &[f32; LANES]) -> Self::F {
+        // SAFETY: `self` proves the instructions; `x` is twice 8 values.
+        unsafe { halves!(H => _mm256_loadu_ps(x.as_ptr().add(8 * H))) }
+    }
+
+    #[inline(always)]
+    fn f_store(self, x: Self::F, to: &mut [f32; LANES]) {
+        // SAFETY: `self` proves the instructions; `to` is twice 8 values.
+        unsafe {
+            halves!(H => _mm256_storeu_ps(to.as_mut_ptr().add(8 * H), x[H]));
+        }
+    }
+
+    #[inline(always)]
+    fn f_add(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_add_ps(a[H], b[H])) }
+    }
+
+    #[inline(always)]
+    fn f_mul(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_mul_ps(a[H], b[H])) }
+    }
+
+    #[inline(always)]
+    fn f_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_fmadd_ps(a[H], b[H], c[H])) }
+    }
+
+    #[inline(always)]
+    fn to_float(self, words: Self::U) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_cvtepi32_ps(words[H])) }
+    }
+
+    #[inline(always)]
+    fn agreement(self, n: i32, count: Self::U) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let n = _mm256_set1_epi32(n);
+            halves!(H => {
+                let twice = _mm256_add_epi32(count[H], count[H]);
+                _mm256_cvtepi32_ps(_mm256_sub_epi32(n, twice))
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn flip(self, x: Self::F, words: Self::U, bit: u32) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let shift = _mm_cvtsi32_si128(31 - bit as i32);
+            let sign = _mm256_set1_ps(-0.0);
+            halves!(H => {
+                let shifted = _mm256_castsi256_ps(_mm256_sll_epi32(words[H], shift));
+                _mm256_xor_ps(_mm256_and_ps(shifted, sign), x[H])
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F {
+        // SAFETY: `self` proves the instructions; `table` is twice 8 values, and only the lowest
+        // three bits of an index count.
+        unsafe {
+            let low = _mm256_loadu_ps(table.as_ptr());
+            let high = _mm256_loadu_ps(table.as_ptr().add(8));
+            halves!(H => {
+                let fourth = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(words[H]));
+                let low = _mm256_permutevar8x32_ps(low, words[H]);
+                let high = _mm256_permutevar8x32_ps(high, words[H]);
+                _mm256_blendv_ps(low, high, fourth)
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn greater(self, a: Self::F, b: Self::F) -> Self::M {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(a[H], b[H]))) }
+    }
+
+    #[inline(always)]
+    fn bits(self, mask: Self::M) -> u32 {
+        // SAFETY: `self` proves the instructions.
+        let [low, high] = unsafe { halves!(H => _mm256_movemask_ps(_mm256_castsi256_ps(mask[H]))) };
+        low as u32 | (high as u32) << 8
+    }
+
+    #[inline(always)]
+    fn to_i8(self, x: Self::F) -> [i8; LANES] {
+        let mut bytes = [0; LANES];
+        // SAFETY: `self` proves the instructions; `bytes` is 16 bytes.
+        unsafe {
+            let [low, high] = halves!(H => {
+                let wide = _mm256_cvtps_epi32(x[H]);
+                _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide))
+            });
+            _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm_packs_epi16(low, high));
+        }
+        bytes
+    }
+}

@@ -1,0 +1,223 @@
+//! AVX-512: once with the foundation and byte instructions only, once with VBMI, VNNI and
+//! VPOPCNTDQ as well (Intel from Ice Lake, AMD from Zen 4).
+
+use core::arch::x86_64::*;
+
+use crate::cpu::simd::{LANES, Line, Simd, Tables, Task};
+
+/// Runs a kernel with AVX-512 F and BW.
+///
+/// # Safety
+/// The processor must have them, and FMA.
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
+pub(in crate::cpu) unsafe fn run<T: Task>(task: T) {
+    task.run(Avx512::<false>(()));
+}
+
+/// Runs a kernel with AVX-512 F, BW, VBMI, VNNI and VPOPCNTDQ.
+///
+/// # Safety
+/// The processor must have them, and FMA.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni,avx512vpopcntdq,avx2,fma")]
+pub(in crate::cpu) unsafe fn run_vnni<T: Task>(task: T) {
+    task.run(Avx512::<true>(()));
+}
+
+/// Proof of AVX-512; `VNNI` of the later extensions too.
+#[derive(Clone, Copy)]
+struct Avx512<const VNNI: bool>(());
+
+impl<const VNNI: bool> Avx512<VNNI> {
+    /// `total + Σ tables[j][byte j]`; bytes of `indices` below 16.
+    #[inline(always)]
+    fn add_entries(self, total: __m512i, tables: &Tables, indices: __m512i) -> __m512i {
+        let tables = tables.0.as_ptr();
+        // SAFETY: `self` proves the instructions; the loads read 64 and 16 bytes of `tables`.
+        unsafe {
+            if VNNI {
+                let tables = _mm512_load_si512(tables.cast());
+                let places = _mm512_set1_epi32(0x3020_1000);
+                let found = _mm512_permutexvar_epi8(_mm512_or_si512(indices, places), tables);
+                return _mm512_dpbusd_epi32(total, _mm512_set1_epi8(1), found);
+            }
+            let table = |j: usize| _mm512_broadcast_i32x4(_mm_load_si128(tables.add(j).cast()));
+            let found = _mm512_shuffle_epi8(table(0), indices);
+            let second = 0x2222_2222_2222_2222;
+            let found = _mm512_mask_shuffle_epi8(found, second, table(1), indices);
+            let found = _mm512_mask_shuffle_epi8(found, second << 1, table(2), indices);
+            let found = _mm512_mask_shuffle_epi8(found, second << 2, table(3), indices);
+            let pairs = _mm512_maddubs_epi16(_mm512_set1_epi8(1), found);
+            _mm512_add_epi32(total, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
+    }
+}
+
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
+    type U = __m512i;
+    type F = __m512;
+    type M = __mmask16;
+
+    #[inline(always)]
+    fn zero(self) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn splat(self, word: u32) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_set1_epi32(word as i32) }
+    }
+
+    #[inline(always)]
+    fn load(self, words: &Line<u32>) -> Self::U {
+        // SAFETY: `self` proves the instructions; a line is 64 aligned bytes.
+        unsafe { _mm512_load_si512((&raw const words.0).cast()) }
+    }
+
+    #[inline(always)]
+    fn store(self, words: Self::U, to: &mut Line<u32>) {
+        // SAFETY: `self` proves the instructions; a line is 64 aligned bytes.
+        unsafe { _mm512_store_si512((&raw mut to.0).cast(), words) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::U, b: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn next_nibble(self, words: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_srli_epi32::<4>(words) }
+    }
+
+    #[inline(always)]
+    fn add_differences(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let x = _mm512_xor_si512(a, b);
+            if VNNI {
+                return _mm512_add_epi32(total, _mm512_popcnt_epi32(x));
+            }
+            let counts = _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+            let counts = _mm512_broadcast_i32x4(counts);
+            let nibble = _mm512_set1_epi8(15);
+            let low = _mm512_shuffle_epi8(counts, _mm512_and_si512(x, nibble));
+            let high = _mm512_and_si512(_mm512_srli_epi32::<4>(x), nibble);
+            let bytes = _mm512_add_epi8(low, _mm512_shuffle_epi8(counts, high));
+            let pairs = _mm512_maddubs_epi16(bytes, _mm512_set1_epi8(1));
+            _mm512_add_epi32(total, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
+    }
+
+    #[inline(always)]
+    fn add_low(self, total: Self::U, tables: &Tables, words: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        let nibbles = unsafe { _mm512_and_si512(words, _mm512_set1_epi8(15)) };
+        self.add_entries(total, tables, nibbles)
+    }
+
+    #[inline(always)]
+    fn add_high(self, total: Self::U, tables: &Tables, words: Self::U) -> Self::U {
+        self.add_low(total, tables, self.next_nibble(words))
+    }
+
+    #[inline(always)]
+    fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_mask_xor_epi32(words, mask, words, _mm512_set1_epi32(bits as i32)) }
+    }
+
+    #[inline(always)]
+    fn f_splat(self, x: f32) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn f_load(self, x: &[f32; LANES]) -> Self::F {
+        // SAFETY: `self` proves the instructions; `x` is 64 bytes.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn f_store(self, x: Self::F, to: &mut [f32; LANES]) {
+        // SAFETY: `self` proves the instructions; `to` is 64 bytes.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
+    }
+
+    #[inline(always)]
+    fn f_add(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn f_mul(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn f_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn to_float(self, words: Self::U) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_cvtepi32_ps(words) }
+    }
+
+    #[inline(always)]
+    fn agreement(self, n: i32, count: Self::U) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let twice = _mm512_add_epi32(count, count);
+            _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_set1_epi32(n), twice))
+        }
+    }
+
+    #[inline(always)]
+    fn flip(self, x: Self::F, words: Self::U, bit: u32) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let shifted = _mm512_sll_epi32(words, _mm_cvtsi32_si128(31 - bit as i32));
+            let sign = _mm512_set1_epi32(i32::MIN);
+            // (shifted & sign) ^ x
+            let flipped = _mm512_ternarylogic_epi32::<0x6A>(shifted, sign, _mm512_castps_si512(x));
+            _mm512_castsi512_ps(flipped)
+        }
+    }
+
+    #[inline(always)]
+    fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F {
+        // SAFETY: `self` proves the instructions; only the lowest four bits of an index count.
+        unsafe { _mm512_permutexvar_ps(words, _mm512_loadu_ps(table.as_ptr())) }
+    }
+
+    #[inline(always)]
+    fn greater(self, a: Self::F, b: Self::F) -> Self::M {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn bits(self, mask: Self::M) -> u32 {
+        u32::from(mask)
+    }
+
+    #[inline(always)]
+    fn to_i8(self, x: Self::F) -> [i8; LANES] {
+        let mut bytes = [0; LANES];
+        // SAFETY: `self` proves the instructions; `bytes` is 16 bytes.
+        unsafe {
+            let narrow = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x));
+            _mm_storeu_si128(bytes.as_mut_ptr().cast(), narrow);
+        }
+        bytes
+    }
+}

@@ -1,0 +1,311 @@
+//! Every kernel of every instruction set that this machine has against the definition.
+
+mod support;
+
+use std::sync::Arc;
+
+use multibit::cpu::{
+    Arithmetic, Conv2dKernel, Conv2dOptions, Isa, Levels, LinearKernel, Mode, conv2d_output_shape,
+    reference,
+};
+use multibit::{Grouping, PackedWeight};
+use support::{Random, packed};
+
+/// Of the sums of absolute terms: f32 sums of up to some thousand terms in another order.
+const TOLERANCE: f32 = 2e-6;
+
+fn modes() -> Vec<Mode> {
+    let levels = |reference, gammas: &[f32]| Levels::new(reference, gammas).unwrap();
+    vec![
+        Mode::Exact,
+        Mode::Int8,
+        Mode::Bitwise(levels(0.3, &[0.5])),
+        Mode::Bitwise(levels(0.9, &[0.6, 0.3])),
+        // The order of the levels is not that of the codes.
+        Mode::Bitwise(levels(-0.1, &[0.2, 0.21, 0.22])),
+        Mode::Bitwise(levels(0.0, &[0.8, 0.4, 0.2, 0.1])),
+    ]
+}
+
+/// Room for sums of terms in another order: all terms with a positive sign.
+fn assert_close(found: &[f32], expected: &[f32], room: f32, what: &str) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let close = (found - expected).abs() <= TOLERANCE * room;
+        assert!(close, "{what}: {found} for {expected} at {i}");
+    }
+}
+
+/// No sum of absolute terms of an output is larger: coordinates of its rows times the weights of a
+/// row times the largest input, and a bias.
+fn room(weight: &PackedWeight, input: &[f32]) -> f32 {
+    let largest = input
+        .iter()
+        .fold(3.0, |largest: f32, x| largest.max(x.abs()));
+    let mut coordinates = weight.coordinates().iter();
+    let groups = weight.grouping().groups_per_output(weight.shape());
+    let outputs = weight.widths().chunks(groups).map(|widths| {
+        let rows = widths.iter().map(|&width| usize::from(width)).sum();
+        coordinates.by_ref().take(rows).sum::<f32>()
+    });
+    let alphas = outputs.fold(0.0, f32::max);
+    5.0 + largest * alphas * weight.grouping().len() as f32
+}
+
+fn check_linear(random: &mut Random, weight: &PackedWeight, batches: &[usize]) {
+    let [d_in, d_out] = *weight.shape() else {
+        unreachable!("a linear weight")
+    };
+    for mode in modes() {
+        for &batch in batches {
+            let x = random.normals(batch * d_in, 1.0);
+            let bias = random.normals(d_out, 1.0);
+            for bias in [None, Some(bias.as_slice())] {
+                let mut expected = vec![f32::NAN; batch * d_out];
+                reference::linear(&x, batch, weight, &mode, bias, &mut expected);
+                for isa in Isa::available() {
+                    let mut y = vec![f32::NAN; batch * d_out];
+                    let kernel = LinearKernel::new(weight, mode.arithmetic())
+                        .unwrap()
+                        .on(isa);
+                    kernel.forward(&mode, &x, batch, bias, &mut y);
+                    let name = weight.grouping().describe(weight.shape());
+                    let what = format!("{isa} {mode} [{d_in}, {d_out}] {name} batch {batch}");
+                    assert_close(&y, &expected, room(weight, &x), &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_layers_of_every_grouping() {
+    let mut random = Random::new(51);
+    for [d_in, d_out] in [[1, 1], [12, 5], [36, 17], [64, 33], [70, 16]] {
+        for grouping in Grouping::examples(&[d_in, d_out]) {
+            for widest in [0, 1, 8] {
+                let weight = packed(&mut random, &[d_in, d_out], grouping.clone(), widest);
+                check_linear(&mut random, &weight, &[0, 1, 3, 9]);
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_layers_with_several_chunks_and_tiles_of_rows() {
+    let mut random = Random::new(52);
+    let shape = [2400, 40];
+    for subchannels in [1, 8, 75] {
+        let grouping = Grouping::subchannelwise(&shape, subchannels).unwrap();
+        let weight = packed(&mut random, &shape, grouping, 2);
+        check_linear(&mut random, &weight, &[1, 4, 16, 33]);
+    }
+}
+
+fn conv_options() -> Vec<Conv2dOptions> {
+    let default = Conv2dOptions::default();
+    vec![
+        default,
+        Conv2dOptions {
+            stride: [2, 3],
+            ..default
+        },
+        Conv2dOptions {
+            padding: [(1, 2), (3, 0)],
+            ..default
+        },
+        Conv2dOptions {
+            stride: [2, 2],
+            padding: [(1, 1); 2],
+            dilation: [2, 1],
+            groups: 1,
+        },
+        Conv2dOptions {
+            groups: 2,
+            stride: [1, 2],
+            padding: [(0, 1), (2, 1)],
+            dilation: [1, 2],
+        },
+        // The outermost outputs see nothing but padding.
+        Conv2dOptions {
+            padding: [(4, 4), (0, 4)],
+            ..default
+        },
+    ]
+}
+
+#[test]
+fn convolutions_of_every_grouping() {
+    let mut random = Random::new(53);
+    for options in conv_options() {
+        for [c_out, c_in, kh, kw] in [[4, 3, 3, 2], [2, 1, 1, 1], [18, 40, 1, 2], [34, 5, 3, 3]] {
+            let shape = [c_out, c_in, kh, kw];
+            for grouping in Grouping::examples(&shape) {
+                let weight = Arc::new(packed(&mut random, &shape, grouping, 3));
+                for batch in [0, 1, 2] {
+                    check_conv(&mut random, &weight, [6, 7], batch, &options);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_convolution_with_many_positions_and_images() {
+    let mut random = Random::new(54);
+    let shape = [3, 2, 3, 3];
+    let options = Conv2dOptions {
+        padding: [(1, 1); 2],
+        ..Conv2dOptions::default()
+    };
+    for grouping in Grouping::examples(&shape) {
+        let weight = Arc::new(packed(&mut random, &shape, grouping, 2));
+        check_conv(&mut random, &weight, [16, 15], 18, &options);
+    }
+}
+
+fn check_conv(
+    random: &mut Random,
+    weight: &Arc<PackedWeight>,
+    size: [usize; 2],
+    batch: usize,
+    options: &Conv2dOptions,
+) {
+    let shape = weight.shape();
+    let input = [batch, shape[1] * options.groups, size[0], size[1]];
+    let output = conv2d_output_shape(input, shape, options);
+    let x = random.normals(input.iter().product(), 1.0);
+    let bias = random.normals(shape[0], 1.0);
+    for mode in modes() {
+        for bias in [None, Some(bias.as_slice())] {
+            let mut expected = vec![f32::NAN; output.iter().product()];
+            reference::conv2d(&x, input, weight, &mode, bias, options, &mut expected);
+            for isa in Isa::available() {
+                let mut y = vec![f32::NAN; expected.len()];
+                let kernel = Conv2dKernel::new(weight.clone(), options.groups, mode.arithmetic());
+                let kernel = kernel.unwrap().on(isa);
+                kernel.forward(&mode, &x, input, bias, options, &mut y);
+                let name = weight.grouping().describe(shape);
+                let what = format!("{isa} {mode} {shape:?} {name} {options:?}");
+                assert_close(&y, &expected, room(weight, &x), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn int8_is_within_its_documented_bound() {
+    let mut random = Random::new(55);
+    let shape = [96, 40];
+    let grouping = Grouping::subchannelwise(&shape, 3).unwrap();
+    let weight = packed(&mut random, &shape, grouping, 3);
+    let x = random.normals(96, 2.0);
+    let forward = |mode: Mode| {
+        let mut y = vec![0.0; 40];
+        let kernel = LinearKernel::new(&weight, mode.arithmetic()).unwrap();
+        kernel.forward(&mode, &x, 1, None, &mut y);
+        y
+    };
+    let (exact, int8) = (forward(Mode::Exact), forward(Mode::Int8));
+    let fours = x.chunks(4).map(|four| four.iter().map(|x| x.abs()).sum());
+    let scale = fours.fold(0.0, f32::max) / 127.0;
+    let mut row = 0;
+    let mut different = 0;
+    for (o, widths) in weight.widths().chunks(3).enumerate() {
+        let rows = row..row
+            + widths
+                .iter()
+                .map(|&width| usize::from(width))
+                .sum::<usize>();
+        row = rows.end;
+        let alphas: f32 = weight.coordinates()[rows].iter().sum();
+        let bound = alphas * 8.0 * scale / 2.0;
+        let error = (exact[o] - int8[o]).abs();
+        assert!(error <= bound + 1e-4, "{error} above {bound} at {o}");
+        different += usize::from(error > 1e-4);
+    }
+    assert!(different > 10, "int8 mode rounds");
+}
+
+#[test]
+fn bitwise_is_the_product_of_the_levels() {
+    let mut random = Random::new(56);
+    let shape = [70, 20];
+    let grouping = Grouping::subchannelwise(&shape, 2).unwrap();
+    let weight = packed(&mut random, &shape, grouping, 3);
+    let levels = Levels::new(0.7, &[0.4, 0.25]).unwrap();
+    let x = random.normals(70, 1.0);
+    let kernel = LinearKernel::new(&weight, Arithmetic::Bitwise).unwrap();
+    let mode = Mode::Bitwise(levels.clone());
+    let mut y = vec![0.0; 20];
+    kernel.forward(&mode, &x, 1, None, &mut y);
+    let dense = weight.unpack();
+    for (o, &y) in y.iter().enumerate() {
+        let nearest = |&x: &f32| {
+            let distance = |level: f32| (f64::from(level) - f64::from(x)).abs();
+            let levels = levels.values().iter().copied();
+            levels
+                .min_by(|&a, &b| distance(a).total_cmp(&distance(b)))
+                .unwrap()
+        };
+        let terms = x.iter().map(nearest).enumerate();
+        let sum: f64 = terms
+            .map(|(k, x)| f64::from(x) * f64::from(dense[k * 20 + o]))
+            .sum();
+        assert!((f64::from(y) - sum).abs() < 1e-4, "{y} for {sum} at {o}");
+    }
+}
+
+#[test]
+fn what_is_not_a_number() {
+    let shape = [8, 2];
+    let grouping = Grouping::subchannelwise(&shape, 1).unwrap();
+    let weight = PackedWeight::pack(&shape, grouping, 1, &[0; 16], &[0.5; 2], &[1; 2]).unwrap();
+    let levels = Levels::new(1.0, &[0.5]).unwrap();
+    for isa in Isa::available() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut x = [1.0; 16];
+            x[3] = bad;
+            let forward = |mode: Mode| {
+                let mut y = [0.0; 4];
+                let kernel = LinearKernel::new(&weight, mode.arithmetic())
+                    .unwrap()
+                    .on(isa);
+                kernel.forward(&mode, &x, 2, None, &mut y);
+                y
+            };
+            let exact = forward(Mode::Exact);
+            assert!(
+                exact[..2].iter().all(|y| !y.is_finite()),
+                "{isa}: {exact:?}"
+            );
+            assert_eq!(exact[2..], [4.0; 2], "{isa}: the other row");
+            let int8 = forward(Mode::Int8);
+            assert!(int8[..2].iter().all(|y| y.is_nan()), "{isa}: {int8:?}");
+            assert!((int8[2] - 4.0).abs() < 0.1, "{isa}: the other row");
+            let bitwise = forward(Mode::Bitwise(levels.clone()));
+            // Levels 0.5 and 1.5; 1 is half-way, so the lower one. NaN takes the lowest.
+            let first = if bad.is_nan() { 0.5 } else { 1.5 };
+            assert_eq!(bitwise[0], 0.5 * (7.0 * 0.5 + first), "{isa}");
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_has_a_name_of_its_own() {
+    let all = Isa::available();
+    assert_eq!(all[0], Isa::PORTABLE);
+    for isa in &all {
+        assert_eq!(Isa::named(isa.name()), Some(*isa));
+    }
+    assert_eq!(Isa::named("sse2"), None);
+}
+
+#[test]
+#[should_panic(expected = "linear: the kernel is laid out for int8 arithmetic")]
+fn another_arithmetic_is_named() {
+    let grouping = Grouping::subchannelwise(&[4, 1], 1).unwrap();
+    let weight = PackedWeight::pack(&[4, 1], grouping, 1, &[0; 4], &[0.5], &[1]).unwrap();
+    let kernel = LinearKernel::new(&weight, Arithmetic::Int8).unwrap();
+    kernel.forward(&Mode::Exact, &[0.0; 4], 1, None, &mut [0.0]);
+}
