@@ -3,6 +3,7 @@
 
 extern crate alloc;
 
+pub mod activation;
 mod backends;
 pub mod file;
 mod multibit;
@@ -10,6 +11,7 @@ pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod pack;
+pub mod prepared;
 pub mod report;
 pub mod schedule;
 pub mod sketch;
@@ -17,9 +19,11 @@ pub mod step;
 #[cfg(feature = "train")]
 pub mod train;
 
+pub use self::activation::{MultiBitActivation, MultiBitActivationConfig, Quantized};
 pub use self::multibit::{MultiBit, MultiBitData};
 pub use self::nn::{
-    ConvGrouping, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear, MultiBitLinearConfig,
+    Arithmetic, ConvGrouping, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
+    MultiBitLinearConfig,
 };
 pub use self::optim::{AlqOptimizer, AlqOptimizerConfig, Phase};
 pub use self::pack::PackedModel;

@@ -9,18 +9,20 @@
 
 mod dense;
 mod expr;
-mod packed;
+pub(crate) mod packed;
 
 use burn_core as burn;
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::backend::{Backend, ExtensionType, backend_extension};
 use derive_new::new;
-use multibit::cpu::Conv2dOptions;
+use multibit::Grouping;
+use multibit::cpu::{Conv2dOptions, Mode};
 use multibit::fit::StepParams;
-use multibit::{Grouping, PackedWeight};
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+use crate::prepared::PreparedWeight;
 
 /// The shape of one weight and how it is cut.
 #[derive(Debug, Clone, PartialEq, new)]
@@ -130,25 +132,34 @@ pub trait AlqOps: Backend {
         dense::drop_coordinates::<Self>(state, drop, &layout)
     }
 
-    /// `y = x Ŵ` for a packed weight of shape `[d_in, d_out]`.
+    /// `y = x Ŵ + bias` for a packed weight of shape `[d_in, d_out]`.
     ///
     /// # Shapes
     /// - `input`: `[batch, d_in]`
+    /// - `bias`: `[d_out]`
     /// - result: `[batch, d_out]`
-    fn alq_linear(input: FloatTensor<Self>, weight: Arc<PackedWeight>) -> FloatTensor<Self> {
-        packed::linear::<Self>(input, &weight)
+    fn alq_linear(
+        input: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        weight: Arc<PreparedWeight>,
+        mode: Mode,
+    ) -> FloatTensor<Self> {
+        packed::linear::<Self>(input, bias, &weight, &mode)
     }
 
     /// 2-D convolution with a packed weight of shape `[out, in / groups, k_h, k_w]`.
     ///
     /// # Shapes
     /// - `input`: `[batch, in, h, w]`
+    /// - `bias`: `[out]`
     /// - result: `[batch, out, h_out, w_out]`
     fn alq_conv2d(
         input: FloatTensor<Self>,
-        weight: Arc<PackedWeight>,
+        bias: FloatTensor<Self>,
+        weight: Arc<PreparedWeight>,
         options: Conv2dOptions,
+        mode: Mode,
     ) -> FloatTensor<Self> {
-        packed::conv2d::<Self>(input, &weight, &options)
+        packed::conv2d::<Self>(input, bias, &weight, &options, &mode)
     }
 }

@@ -10,10 +10,12 @@ use burn_core::module::{
     Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer,
 };
 use burn_core::tensor::{Bool, Device, Int, Shape, Tensor, TensorData};
+use multibit::cpu::KernelError;
 use multibit::{GroupingError, PackError, PackedWeight};
 use std::collections::HashMap;
 
 use crate::multibit::{MultiBit, MultiBitData, quantized};
+use crate::prepared::PreparedWeight;
 
 /// Why a model could not be packed, or a packed model not put into a module.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +36,13 @@ pub enum PackModelError {
         path: String,
         /// Which.
         source: PackError,
+    },
+    /// A weight is grouped in a way that no kernel can run.
+    Kernel {
+        /// Path of the weight.
+        path: String,
+        /// Why not.
+        source: KernelError,
     },
     /// A tensor has another shape in the module than in the packed model.
     Shape {
@@ -62,6 +71,7 @@ impl fmt::Display for PackModelError {
             Self::NoWeights => write!(f, "the model has no multi-bit weights"),
             Self::Grouping { path, source } => write!(f, "{path}: {source}"),
             Self::Weight { path, source } => write!(f, "{path}: {source}"),
+            Self::Kernel { path, source } => write!(f, "{path}: {source}"),
             Self::Shape {
                 path,
                 packed,
@@ -81,6 +91,7 @@ impl core::error::Error for PackModelError {
         match self {
             Self::Grouping { source, .. } => Some(source),
             Self::Weight { source, .. } => Some(source),
+            Self::Kernel { source, .. } => Some(source),
             _ => None,
         }
     }
@@ -243,7 +254,7 @@ impl ModuleVisitor for CollectRest<'_> {
 pub struct Packed {
     /// The bits, on the host.
     #[module(skip)]
-    pub weight: Arc<PackedWeight>,
+    pub weight: Arc<PreparedWeight>,
 }
 
 impl Reparameterization for Packed {
@@ -280,6 +291,15 @@ impl Reparameterizer for &mut Apply {
             });
             return (param, None);
         }
+        let weight = match PreparedWeight::new(weight) {
+            Ok(weight) => Arc::new(weight),
+            Err(source) => {
+                let path = path.to_string();
+                self.error
+                    .get_or_insert(PackModelError::Kernel { path, source });
+                return (param, None);
+            }
+        };
         let device = param.lazy_device();
         let zero = Tensor::<D>::zeros([1; D], &device).expand(shape);
         let base = Param::initialized(param.id, zero);

@@ -90,15 +90,26 @@ pub struct TrainArgs {
     /// Images in a batch.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch_size: u32,
-    /// Threads that share a batch. Other numbers round differently.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
-    pub shards: u8,
+    /// Bits of an activation, 1 to 4; 0 for ReLU in f32.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=4))]
+    pub act_bits: u8,
+    /// Threads that share a batch. Other numbers round differently. Multi-bit activations keep
+    /// their statistics in one thread [default: 2, with --act-bits 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub shards: Option<u8>,
     /// Seconds between checkpoints; one is also written after every epoch.
     #[arg(long, default_value_t = 60)]
     pub checkpoint_seconds: u64,
     /// Also write the report to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+impl TrainArgs {
+    /// Threads that share a batch.
+    pub fn shards(&self) -> u8 {
+        self.shards.unwrap_or(if self.act_bits > 0 { 1 } else { 2 })
+    }
 }
 
 #[derive(Args)]

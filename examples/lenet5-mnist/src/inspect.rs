@@ -13,8 +13,7 @@ pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
     let packed = PackedModel::load(&args.model)?;
     let data = args.data.load()?;
     let device = Device::default();
-    let model = packed
-        .apply(LeNet5::new(&device))
+    let model = LeNet5::packed(&packed, &device)
         .map_err(|error| format!("{}: {error}", args.model.display()))?;
     let predictions = predictions(&scores(&model, &data.test, &device));
     println!("data: {}", data.name);

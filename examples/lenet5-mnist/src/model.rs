@@ -9,9 +9,19 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_alq::train::Task;
-use burn_alq::{MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear, MultiBitLinearConfig};
+use burn_alq::{
+    Arithmetic, MultiBitActivation, MultiBitActivationConfig, MultiBitConv2d, MultiBitConv2dConfig,
+    MultiBitLinear, MultiBitLinearConfig, PackedModel, Quantized,
+};
 
+use crate::Failure;
 use crate::data::{Dataset, Split, batch_pixels, epoch_order};
+
+/// Bits of an activation, in the configuration of a packed model; absent for ReLU.
+pub const ACT_BITS: &str = "act_bits";
+
+/// The most bits of an activation.
+pub const MAX_ACTIVATION_BITS: usize = 4;
 
 /// Classes of MNIST and of every data set in its format that this example takes.
 pub const CLASSES: usize = 10;
@@ -24,18 +34,52 @@ pub struct LeNet5 {
     fc1: MultiBitLinear,
     fc2: MultiBitLinear,
     pool: MaxPool2d,
+    /// In the place of ReLU, one after each layer but the last; empty for ReLU.
+    activations: Vec<MultiBitActivation>,
 }
 
 impl LeNet5 {
     /// A float network with random weights, to be trained and then quantized.
-    pub fn new(device: &Device) -> Self {
+    ///
+    /// With `act_bits` above 0, activations have as many bits, and packed layers behind them
+    /// compute bitwise.
+    pub fn new(act_bits: usize, device: &Device) -> Self {
+        let hidden = match act_bits {
+            0 => Arithmetic::Exact,
+            _ => Arithmetic::Bitwise,
+        };
+        let conv = MultiBitConv2dConfig::new;
+        let linear = |d_in, d_out| {
+            MultiBitLinearConfig::new(d_in, d_out)
+                .with_arithmetic(hidden)
+                .init_float(device)
+        };
+        let activations = if act_bits == 0 { 0 } else { 3 };
         Self {
-            conv1: MultiBitConv2dConfig::new([1, 20], [5, 5]).init_float(device),
-            conv2: MultiBitConv2dConfig::new([20, 50], [5, 5]).init_float(device),
-            fc1: MultiBitLinearConfig::new(800, 500).init_float(device),
-            fc2: MultiBitLinearConfig::new(500, CLASSES).init_float(device),
+            conv1: conv([1, 20], [5, 5]).init_float(device),
+            conv2: conv([20, 50], [5, 5])
+                .with_arithmetic(hidden)
+                .init_float(device),
+            fc1: linear(800, 500),
+            fc2: linear(500, CLASSES),
             pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
+            activations: (0..activations)
+                .map(|_| MultiBitActivationConfig::new(act_bits).init(device))
+                .collect(),
         }
+    }
+
+    /// A packed model, ready to run.
+    pub fn packed(packed: &PackedModel, device: &Device) -> Result<Self, Failure> {
+        let bits = match packed.config.get(ACT_BITS) {
+            Some(bits) => bits
+                .parse()
+                .ok()
+                .filter(|bits| (1..=MAX_ACTIVATION_BITS).contains(bits))
+                .ok_or_else(|| format!("{ACT_BITS} is {bits:?}, not 1 to {MAX_ACTIVATION_BITS}"))?,
+            None => 0,
+        };
+        Ok(packed.apply(Self::new(bits, device))?)
     }
 
     /// The weights by path, as they are now.
@@ -61,10 +105,17 @@ impl LeNet5 {
     /// - `images`: `[batch, 1, 28, 28]`
     /// - result: `[batch, 10]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = relu(self.pool.forward(self.conv1.forward(images)));
-        let x = relu(self.pool.forward(self.conv2.forward(x)));
-        let x = relu(self.fc1.forward(x.flatten::<2>(1, 3)));
+        let x = self.activate(0, self.pool.forward(self.conv1.forward(images)));
+        let x = self.activate(1, self.pool.forward(self.conv2.forward(x)));
+        let x = self.activate(2, self.fc1.forward(x.map(|x| x.flatten::<2>(1, 3))));
         self.fc2.forward(x)
+    }
+
+    fn activate<const D: usize>(&self, layer: usize, x: Tensor<D>) -> Quantized<D> {
+        match self.activations.get(layer) {
+            Some(activation) => activation.forward(x),
+            None => relu(x).into(),
+        }
     }
 }
 

@@ -33,6 +33,7 @@ pub struct Report {
     pub seed: u64,
     pub batch_size: u32,
     pub shards: u8,
+    pub act_bits: u8,
     pub data: String,
     pub machine: String,
     pub accuracies: Accuracies,
@@ -60,7 +61,8 @@ impl Report {
             preset: format!("{:?}", args.preset).to_lowercase(),
             seed: args.seed,
             batch_size: args.batch_size,
-            shards: args.shards,
+            shards: args.shards(),
+            act_bits: args.act_bits,
             data: data.name.clone(),
             machine: machine(),
             accuracies: Accuracies::default(),
@@ -113,13 +115,17 @@ impl Report {
             return String::new();
         };
         let mut text = format!(
-            "# LeNet5, preset {}, seed {}\n\ndata: {}; machine: {}; batch size {}, {} shards\n\n{}\n",
+            "# LeNet5, preset {}, seed {}\n\ndata: {}; machine: {}; batch size {}, {} shards, {}\n\n{}\n",
             self.preset,
             self.seed,
             self.data,
             self.machine,
             self.batch_size,
             self.shards,
+            match self.act_bits {
+                0 => "ReLU in f32".to_string(),
+                bits => format!("activations of {bits} bits"),
+            },
             model.to_markdown(),
         );
         let kib = |bytes: f64| format!("{:.1} KiB", bytes / 1024.0);

@@ -16,7 +16,7 @@ use burn_alq::{AlqOptimizerConfig, GroupingRule, PackedModel, Quantizer, Schedul
 use crate::Failure;
 use crate::cli::{DataArgs, DemoArgs, Plan, Preset, TrainArgs};
 use crate::data::Dataset;
-use crate::model::{Classify, LeNet5, accuracy, predictions, scores};
+use crate::model::{ACT_BITS, Classify, LeNet5, accuracy, predictions, scores};
 use crate::progress::Display;
 use crate::report::{Accuracies, Report, add_timings};
 
@@ -58,7 +58,8 @@ pub fn demo(args: &DemoArgs) -> Result<(), Failure> {
         target_bits: None,
         target_bytes: None,
         batch_size: 64,
-        shards: 2,
+        act_bits: 0,
+        shards: None,
         checkpoint_seconds: 60,
         json: args.json.clone(),
     })
@@ -87,6 +88,10 @@ pub fn train(args: &TrainArgs) -> Result<(), Failure> {
     let mut packed = PackedModel::pack(&trained)?;
     packed.config.insert("model".into(), "lenet5".into());
     packed.config.insert("data".into(), data.name.clone());
+    if args.act_bits > 0 {
+        let bits = args.act_bits.to_string();
+        packed.config.insert(ACT_BITS.into(), bits);
+    }
     let file = args.out.join("model.bpk");
     packed.save(&file)?;
     job.evaluate(&float, &trained, &packed, &file, &mut report)?;
@@ -144,11 +149,15 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    fn act_bits(&self) -> usize {
+        usize::from(self.args.act_bits)
+    }
+
     fn task(&self, device: &Device) -> Classify<'_> {
         Classify::new(
             self.data,
             self.args.batch_size as usize,
-            usize::from(self.args.shards),
+            usize::from(self.args.shards()),
             self.args.seed,
             device.clone(),
         )
@@ -157,11 +166,12 @@ impl Job<'_> {
     /// What a resumed run must share with the one that it continues.
     fn fingerprint(&self) -> String {
         format!(
-            "data {:016x}, seed {}, batch size {}, {} shards, {:?}",
+            "data {:016x}, seed {}, batch size {}, {} shards, {} activation bits, {:?}",
             self.data.fingerprint(),
             self.args.seed,
             self.args.batch_size,
-            self.args.shards,
+            self.args.shards(),
+            self.args.act_bits,
             self.plan,
         )
     }
@@ -169,7 +179,11 @@ impl Job<'_> {
     /// Refuses a target that cannot be met before anything is trained: what a weight takes after
     /// sketching hardly depends on its values.
     fn check(&self) -> Result<(), Failure> {
-        let model = quantizer(&self.plan).apply(LeNet5::new(&Device::default()))?;
+        if self.args.act_bits > 0 && self.args.shards() > 1 {
+            return Err("--shards: multi-bit activations need one shard".into());
+        }
+        let model =
+            quantizer(&self.plan).apply(LeNet5::new(self.act_bits(), &Device::default()))?;
         self.plan.schedule.init(&sizes(&model))?;
         Ok(())
     }
@@ -178,7 +192,7 @@ impl Job<'_> {
     fn float(&self, report: &mut Report) -> Result<LeNet5, Failure> {
         let device = Device::default().autodiff();
         device.clone().without_autodiff().seed(self.args.seed);
-        let model = LeNet5::new(&device);
+        let model = LeNet5::new(self.act_bits(), &device);
         let schedule = Schedule::float(
             self.plan.float_epochs,
             self.plan.float_lr,
@@ -260,9 +274,9 @@ impl Job<'_> {
         println!("evaluation on {} test images", test.count);
         let float = predictions(&scores(&float.valid(), test, &device));
         let trained = predictions(&scores(&trained.valid(), test, &device));
-        let memory = packed.apply(LeNet5::new(&device))?;
+        let memory = LeNet5::packed(packed, &device)?;
         let memory = scores(&memory, test, &device);
-        let loaded = PackedModel::load(file)?.apply(LeNet5::new(&device))?;
+        let loaded = LeNet5::packed(&PackedModel::load(file)?, &device)?;
         let loaded = scores(&loaded, test, &device);
         let same_bits = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
         if !memory.iter().zip(&loaded).all(same_bits) {

@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::tensor::{DType, Shape, TensorData};
 use burn_flex::{Flex, FlexTensor};
-use multibit::PackedWeight;
-use multibit::cpu::{self, Conv2dOptions};
+use multibit::cpu::{self, Conv2dOptions, Mode};
 use multibit::fit::{self, GroupsMut, MomentsMut, StepParams};
 
 use crate::ops::{AlqOps, WeightLayout, WeightState};
+use crate::prepared::PreparedWeight;
 
 /// A contiguous tensor whose storage is exactly its elements.
 fn own(tensor: FlexTensor, dtype: DType) -> FlexTensor {
@@ -167,25 +167,41 @@ impl AlqOps for Flex {
         (state, ungroup(&weight, buffer, &layout))
     }
 
-    fn alq_linear(input: FloatTensor<Self>, weight: Arc<PackedWeight>) -> FloatTensor<Self> {
-        let input = own(input, DType::F32);
+    fn alq_linear(
+        input: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        weight: Arc<PreparedWeight>,
+        mode: Mode,
+    ) -> FloatTensor<Self> {
+        let (input, bias) = (own(input, DType::F32), own(bias, DType::F32));
         let batch = input.layout().shape()[0];
-        let d_out = weight.shape()[1];
-        let mut output = alloc::vec![0.0; batch * d_out];
-        cpu::linear(input.storage(), batch, &weight, None, &mut output);
-        float(output, [batch, d_out])
+        let kernel = weight.linear(mode.arithmetic());
+        let shape = [batch, kernel.shape()[1]];
+        let mut output = alloc::vec![0.0; shape.iter().product()];
+        kernel.forward(
+            &mode,
+            input.storage(),
+            batch,
+            Some(bias.storage()),
+            &mut output,
+        );
+        float(output, shape)
     }
 
     fn alq_conv2d(
         input: FloatTensor<Self>,
-        weight: Arc<PackedWeight>,
+        bias: FloatTensor<Self>,
+        weight: Arc<PreparedWeight>,
         options: Conv2dOptions,
+        mode: Mode,
     ) -> FloatTensor<Self> {
-        let input = own(input, DType::F32);
+        let (input, bias) = (own(input, DType::F32), own(bias, DType::F32));
         let dims = input.layout().shape().dims::<4>();
+        let kernel = weight.conv2d(mode.arithmetic(), options.groups);
         let shape = cpu::conv2d_output_shape(dims, weight.shape(), &options);
         let mut output = alloc::vec![0.0; shape.iter().product()];
-        cpu::conv2d(input.storage(), dims, &weight, None, &options, &mut output);
+        let bias = Some(bias.storage());
+        kernel.forward(&mode, input.storage(), dims, bias, &options, &mut output);
         float(output, shape)
     }
 }

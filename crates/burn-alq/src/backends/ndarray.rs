@@ -1,8 +1,33 @@
 // Deprecated by Burn, but still in use.
 #![allow(deprecated)]
 
+use alloc::sync::Arc;
+
+use burn_core::backend::tensor::FloatTensor;
 use burn_ndarray::NdArray;
+use multibit::cpu::{Conv2dOptions, Mode};
 
-use crate::ops::AlqOps;
+use crate::ops::{AlqOps, packed};
+use crate::prepared::PreparedWeight;
 
-impl AlqOps for NdArray {}
+// Its device is the host.
+impl AlqOps for NdArray {
+    fn alq_linear(
+        input: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        weight: Arc<PreparedWeight>,
+        mode: Mode,
+    ) -> FloatTensor<Self> {
+        packed::linear_on_host::<Self>(input, bias, &weight, &mode)
+    }
+
+    fn alq_conv2d(
+        input: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        weight: Arc<PreparedWeight>,
+        options: Conv2dOptions,
+        mode: Mode,
+    ) -> FloatTensor<Self> {
+        packed::conv2d_on_host::<Self>(input, bias, &weight, &options, &mode)
+    }
+}

@@ -9,7 +9,8 @@ use burn_nn::conv::{Conv2d, Conv2dConfig};
 use burn_nn::{Initializer, PaddingConfig2d};
 use multibit::cpu::Conv2dOptions;
 
-use super::{describe, packed};
+use super::{Arithmetic, describe, mode, packed};
+use crate::activation::Quantized;
 use crate::ops::AlqOps;
 use crate::sketch::{GroupingRule, QuantizeError, attach};
 
@@ -63,6 +64,9 @@ pub struct MultiBitConv2dConfig {
     /// Bases of a group before pruning, 1 to 8.
     #[config(default = 6)]
     pub max_bits: usize,
+    /// The arithmetic once packed.
+    #[config(default = "Arithmetic::Exact")]
+    pub arithmetic: Arithmetic,
     /// The type of function used to initialize the weight before it is sketched.
     #[config(default = "Initializer::KaimingUniform{gain:0.5773502691896257, fan_out_only:false}")]
     pub initializer: Initializer,
@@ -90,6 +94,9 @@ pub struct MultiBitConv2d {
     /// The padding configuration.
     #[module(skip)]
     pub padding: PaddingConfig2d,
+    /// The arithmetic once packed.
+    #[module(skip)]
+    pub arithmetic: Arithmetic,
 }
 
 impl MultiBitConv2dConfig {
@@ -108,7 +115,20 @@ impl MultiBitConv2dConfig {
     /// # Panics
     /// If `groups` does not divide the channels.
     pub fn init_float(&self, device: &Device) -> MultiBitConv2d {
-        self.conv2d(device).into()
+        self.wrap(self.conv2d(device))
+    }
+
+    fn wrap(&self, conv: Conv2d) -> MultiBitConv2d {
+        MultiBitConv2d {
+            weight: conv.weight,
+            bias: conv.bias,
+            stride: conv.stride,
+            kernel_size: conv.kernel_size,
+            dilation: conv.dilation,
+            groups: conv.groups,
+            padding: conv.padding,
+            arithmetic: self.arithmetic,
+        }
     }
 
     fn conv2d(&self, device: &Device) -> Conv2d {
@@ -122,30 +142,15 @@ impl MultiBitConv2dConfig {
             .init(device)
     }
 
-    /// A layer from a trained one, by structured sketching. Only `grouping` and `max_bits` of the
-    /// configuration are used; everything else comes from the layer.
+    /// A layer from a trained one, by structured sketching. Only `grouping`, `max_bits` and
+    /// `arithmetic` of the configuration are used; everything else comes from the layer.
     ///
     /// # Errors
     /// If `max_bits` is out of range or a weight is not finite.
     pub fn sketch(&self, conv: Conv2d) -> Result<MultiBitConv2d, QuantizeError> {
-        let mut layer = MultiBitConv2d::from(conv);
+        let mut layer = self.wrap(conv);
         layer.weight = attach("weight", layer.weight, self.grouping.into(), self.max_bits)?;
         Ok(layer)
-    }
-}
-
-/// The same layer, not quantized yet.
-impl From<Conv2d> for MultiBitConv2d {
-    fn from(conv: Conv2d) -> Self {
-        Self {
-            weight: conv.weight,
-            bias: conv.bias,
-            stride: conv.stride,
-            kernel_size: conv.kernel_size,
-            dilation: conv.dilation,
-            groups: conv.groups,
-            padding: conv.padding,
-        }
     }
 }
 
@@ -157,11 +162,14 @@ impl MultiBitConv2d {
     /// - result: `[batch, channels_out, height_out, width_out]`
     ///
     /// # Panics
-    /// If the input does not have `channels_in` channels.
-    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+    /// If the input does not have `channels_in` channels, or the arithmetic is bitwise, the layer
+    /// packed and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
+    pub fn forward(&self, input: impl Into<Quantized<4>>) -> Tensor<4> {
+        let input = input.into();
         let Some(weight) = packed(&self.weight) else {
-            return self.as_conv2d().forward(input);
+            return self.as_conv2d().forward(input.into_tensor());
         };
+        let (input, mode) = mode("MultiBitConv2d", self.arithmetic, input);
         let [channels_out, group_in, ..] = self.weight.dims();
         let [_, channels_in, height, width] = input.dims();
         assert_eq!(
@@ -176,15 +184,17 @@ impl MultiBitConv2d {
             dilation: self.dilation,
             groups: self.groups,
         };
-        let output: Tensor<4> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_conv2d(
+        let bias = match &self.bias {
+            Some(bias) => bias.val(),
+            None => Tensor::zeros([channels_out], &input.device()),
+        };
+        Tensor::from_dispatch(<Dispatch as AlqOps>::alq_conv2d(
             input.into_dispatch(),
+            bias.into_dispatch(),
             weight,
             options,
-        ));
-        match &self.bias {
-            Some(bias) => output + bias.val().reshape([1, channels_out, 1, 1]),
-            None => output,
-        }
+            mode,
+        ))
     }
 
     /// The same layer as Burn's, sharing its parameters.
@@ -233,6 +243,7 @@ impl ModuleDisplay for MultiBitConv2d {
             .add("groups", &self.groups)
             .add_debug_attribute("padding", &self.padding)
             .add("bits", &describe(&self.weight))
+            .add_debug_attribute("arithmetic", &self.arithmetic)
             .optional()
     }
 }

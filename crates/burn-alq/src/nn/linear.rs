@@ -6,7 +6,8 @@ use burn_core::tensor::module::linear;
 use burn_core::tensor::{Device, Tensor, assert_shape};
 use burn_nn::{Initializer, Linear, LinearConfig};
 
-use super::{describe, packed};
+use super::{Arithmetic, describe, mode, packed};
+use crate::activation::Quantized;
 use crate::ops::AlqOps;
 use crate::sketch::{GroupingRule, QuantizeError, attach};
 
@@ -27,6 +28,9 @@ pub struct MultiBitLinearConfig {
     /// Bases of a group before pruning, 1 to 8.
     #[config(default = 6)]
     pub max_bits: usize,
+    /// The arithmetic once packed.
+    #[config(default = "Arithmetic::Exact")]
+    pub arithmetic: Arithmetic,
     /// The type of function used to initialize the weight before it is sketched.
     #[config(default = "Initializer::KaimingUniform{gain:0.5773502691896257, fan_out_only:false}")]
     pub initializer: Initializer,
@@ -43,6 +47,9 @@ pub struct MultiBitLinear {
     pub weight: Param<Tensor<2>>,
     /// Vector of size `d_output`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// The arithmetic once packed.
+    #[module(skip)]
+    pub arithmetic: Arithmetic,
 }
 
 impl MultiBitLinearConfig {
@@ -59,7 +66,11 @@ impl MultiBitLinearConfig {
     /// rules ([`Quantizer`](crate::Quantizer)).
     pub fn init_float(&self, device: &Device) -> MultiBitLinear {
         let Linear { weight, bias } = self.linear(device);
-        MultiBitLinear { weight, bias }
+        MultiBitLinear {
+            weight,
+            bias,
+            arithmetic: self.arithmetic,
+        }
     }
 
     fn linear(&self, device: &Device) -> Linear {
@@ -70,7 +81,7 @@ impl MultiBitLinearConfig {
     }
 
     /// A layer from a trained one, by structured sketching. Sizes, bias and initializer of the
-    /// configuration are not used; `subchannels` and `max_bits` are.
+    /// configuration are not used; `subchannels`, `max_bits` and `arithmetic` are.
     ///
     /// # Errors
     /// If `subchannels` does not divide the inputs, `max_bits` is out of range, or a weight is not
@@ -80,6 +91,7 @@ impl MultiBitLinearConfig {
         Ok(MultiBitLinear {
             weight: attach("weight", linear.weight, rule, self.max_bits)?,
             bias: linear.bias,
+            arithmetic: self.arithmetic,
         })
     }
 }
@@ -92,23 +104,28 @@ impl MultiBitLinear {
     /// - output: `[..., d_output]`
     ///
     /// # Panics
-    /// If the last axis of `input` is not `d_input`.
-    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+    /// If the last axis of `input` is not `d_input`, or the arithmetic is bitwise, the layer packed
+    /// and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
+    pub fn forward<const D: usize>(&self, input: impl Into<Quantized<D>>) -> Tensor<D> {
+        let input = input.into();
         let [d_input, d_output] = self.weight.dims();
-        assert_shape!(input, [.., d_input]);
         let bias = self.bias.as_ref().map(Param::val);
         let Some(weight) = packed(&self.weight) else {
+            let input = input.into_tensor();
+            assert_shape!(input, [.., d_input]);
             return linear(input, self.weight.val(), bias);
         };
+        let (input, mode) = mode("MultiBitLinear", self.arithmetic, input);
+        assert_shape!(input, [.., d_input]);
         let mut shape = input.shape();
         let batch = shape.num_elements() / d_input;
-        let input = input.reshape([batch, d_input]).into_dispatch();
-        let output: Tensor<2> =
-            Tensor::from_dispatch(<Dispatch as AlqOps>::alq_linear(input, weight));
-        let output = match bias {
-            Some(bias) => output + bias.reshape([1, d_output]),
-            None => output,
-        };
+        let bias = bias.unwrap_or_else(|| Tensor::zeros([d_output], &input.device()));
+        let output: Tensor<2> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_linear(
+            input.reshape([batch, d_input]).into_dispatch(),
+            bias.into_dispatch(),
+            weight,
+            mode,
+        ));
         shape[D - 1] = d_output;
         output.reshape(shape)
     }
@@ -128,6 +145,7 @@ impl ModuleDisplay for MultiBitLinear {
             .add("d_output", &d_output)
             .add("bias", &self.bias.is_some())
             .add("bits", &describe(&self.weight))
+            .add_debug_attribute("arithmetic", &self.arithmetic)
             .optional()
     }
 }

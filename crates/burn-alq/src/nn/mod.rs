@@ -13,17 +13,56 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 
+use burn_core as burn;
+use burn_core::config::Config;
 use burn_core::module::Param;
 use burn_core::tensor::Tensor;
-use multibit::PackedWeight;
+use multibit::cpu::Mode;
 
+use crate::activation::Quantized;
 use crate::multibit::{MultiBit, read_u8};
 use crate::optim::average_bits;
 use crate::pack::Packed;
+use crate::prepared::PreparedWeight;
 use crate::step::prune::Size;
 
+/// The arithmetic of a layer once it is packed; it trains as float in every case.
+#[derive(Config, Debug, PartialEq, Eq, Copy)]
+pub enum Arithmetic {
+    /// Inputs in f32: the result of the dense layer, up to the order of sums.
+    Exact,
+    /// Inputs rounded to int8 at run time; [`Mode::Int8`] bounds the error.
+    Int8,
+    /// Inputs from a [`MultiBitActivation`](crate::MultiBitActivation), as bits.
+    Bitwise,
+}
+
+/// What the kernels compute with: the values, and what to do with them.
+///
+/// # Panics
+/// If the arithmetic is bitwise and the input has no levels.
+fn mode<const D: usize>(
+    layer: &str,
+    arithmetic: Arithmetic,
+    input: Quantized<D>,
+) -> (Tensor<D>, Mode) {
+    match arithmetic {
+        Arithmetic::Exact => (input.into_tensor(), Mode::Exact),
+        Arithmetic::Int8 => (input.into_tensor(), Mode::Int8),
+        Arithmetic::Bitwise => {
+            let (values, levels) = input.into_parts();
+            let levels = levels.unwrap_or_else(|| {
+                panic!(
+                    "{layer}: bitwise arithmetic needs the output of a MultiBitActivation as input"
+                )
+            });
+            (values, Mode::Bitwise(levels))
+        }
+    }
+}
+
 /// The bits of a parameter, once packed.
-fn packed<const D: usize>(weight: &Param<Tensor<D>>) -> Option<Arc<PackedWeight>> {
+fn packed<const D: usize>(weight: &Param<Tensor<D>>) -> Option<Arc<PreparedWeight>> {
     weight
         .reparameterization::<Packed>()
         .map(|packed| packed.weight.clone())

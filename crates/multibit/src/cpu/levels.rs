@@ -97,6 +97,85 @@ impl Levels {
         })
     }
 
+    /// `2^bits` levels at equal distances from 0 to `largest`: where a fit begins.
+    ///
+    /// # Errors
+    /// If `bits` is out of range or `largest` is not positive and finite.
+    pub fn uniform(bits: usize, largest: f32) -> Result<Self, LevelsError> {
+        let step = largest / ((1u32 << bits.min(31)) - 1) as f32;
+        let coordinates: Vec<f32> = (0..bits.min(31))
+            .rev()
+            .map(|j| 0.5 * step * (1u32 << j) as f32)
+            .collect();
+        Self::new(0.5 * largest, &coordinates)
+    }
+
+    /// The least-squares fit `(D'ᵀD')⁻¹D'ᵀx` of `x_ref` and `γ` to activations that have taken these
+    /// levels, with a millionth of their number as weight of the present values, so that a level
+    /// that nothing takes does no harm. A coordinate that would be 0 keeps its value, a negative one
+    /// changes its sign (the same levels).
+    ///
+    /// # Shapes
+    /// - `counts`, `sums`: `[2^I]`, activations at each level and their sum
+    ///
+    /// # Panics
+    /// If a slice has another length.
+    #[must_use]
+    pub fn refit(&self, counts: &[f64], sums: &[f64]) -> Self {
+        assert_eq!(counts.len(), self.values.len(), "one count a level");
+        assert_eq!(sums.len(), self.values.len(), "one sum a level");
+        let n = 1 + self.bits();
+        let present: Vec<f32> = [self.reference]
+            .into_iter()
+            .chain(self.coordinates.iter().copied())
+            .collect();
+        let ridge = 1e-6 * counts.iter().sum::<f64>();
+        let mut a = alloc::vec![0.0; n * n];
+        let mut b: Vec<f64> = present.iter().map(|&x| ridge * f64::from(x)).collect();
+        for (&code, (count, sum)) in self.codes.iter().zip(counts.iter().zip(sums)) {
+            let term = |i: usize| match i {
+                0 => 1.0,
+                _ => 1.0 - 2.0 * f64::from(code >> (i - 1) & 1),
+            };
+            for i in 0..n {
+                b[i] += term(i) * sum;
+                for j in 0..=i {
+                    a[i * n + j] += count * term(i) * term(j);
+                }
+            }
+        }
+        for i in 0..n {
+            a[i * n + i] += ridge;
+        }
+        if crate::fit::solve_spd(&mut a, &mut b, n).is_err() {
+            return self.clone();
+        }
+        let fitted = present.iter().zip(&b).map(|(&present, &new)| {
+            let new = new as f32;
+            if new.is_finite() { new } else { present }
+        });
+        let fitted: Vec<f32> = fitted.collect();
+        let gammas = fitted[1..].iter().zip(&self.coordinates);
+        let gammas: Vec<f32> = gammas
+            .map(|(&new, &old)| if new == 0.0 { old } else { new.abs() })
+            .collect();
+        Self::new(fitted[0], &gammas).unwrap_or_else(|_| self.clone())
+    }
+
+    /// `keep` of these levels and the rest of others with as many bits.
+    ///
+    /// # Panics
+    /// If the others have another number of bits, or `keep` is not between 0 and 1.
+    #[must_use]
+    pub fn blend(&self, other: &Self, keep: f32) -> Self {
+        assert_eq!(self.bits(), other.bits(), "levels of as many bits");
+        assert!((0.0..=1.0).contains(&keep), "a share between 0 and 1");
+        let mix = |a: f32, b: f32| keep * a + (1.0 - keep) * b;
+        let gammas = self.coordinates.iter().zip(&other.coordinates);
+        let gammas: Vec<f32> = gammas.map(|(&a, &b)| mix(a, b)).collect();
+        Self::new(mix(self.reference, other.reference), &gammas).unwrap_or_else(|_| self.clone())
+    }
+
     /// `x_ref`.
     pub fn reference(&self) -> f32 {
         self.reference

@@ -169,14 +169,14 @@ impl LinearKernel {
         }
         let scatter = Scatter::new(self, bias, output);
         threads::for_each(self.tiles.blocks(), |block| {
-            let mut sums = vec![Line([0.0; LANES]); batch];
+            let mut sums = vec![Line([0.0; LANES]); row_tiles * DENSE_ROWS];
             self.isa.run(Dense {
                 tiles: &self.tiles,
                 block,
                 inputs: &panels,
                 output: &mut sums,
             });
-            scatter.blocks(block..block + 1, &sums, |_| 1.0);
+            scatter.blocks(block..block + 1, &sums[..batch], |_| 1.0);
         });
     }
 

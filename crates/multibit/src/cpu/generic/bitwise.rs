@@ -163,11 +163,16 @@ impl<F: Copy> Dot<'_, F> {
                 *total = simd.add_differences(*total, line, simd.splat(word));
             }
         }
+        // Through memory: what is indexed by a variable does not stay in registers.
+        let mut counts = [Line([0; LANES]); R];
+        for (count, &total) in counts.iter_mut().zip(&totals) {
+            simd.store(total, count);
+        }
         let planes = self.scales.len();
-        for (r, &total) in totals.iter().enumerate() {
+        for (r, count) in counts.iter().enumerate() {
             let (position, plane) = ((row + r) / planes, (row + r) % planes);
             let sum = &mut sums[position].0;
-            let agreement = simd.agreement(self.count, total);
+            let agreement = simd.agreement(self.count, simd.load(count));
             let new = simd.f_fma(self.scales[plane], agreement, simd.f_load(sum));
             simd.f_store(new, sum);
         }

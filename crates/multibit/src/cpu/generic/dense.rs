@@ -21,7 +21,7 @@ pub(in crate::cpu) struct Dense<'a> {
     pub block: usize,
     /// `[rows / ROWS, inputs, ROWS]`.
     pub inputs: &'a [[f32; ROWS]],
-    /// Receives the sums of a row, `[rows, lanes]`, on top of what is there.
+    /// Receives the sums of a row, `[rows, lanes]`, on top of what is there; whole tiles of rows.
     pub output: &'a mut [Line<f32>],
 }
 
@@ -98,13 +98,13 @@ impl Panel<'_> {
 
     #[inline(always)]
     fn multiply<S: Simd, const T: usize>(&self, simd: S, tile: usize, output: &mut [Line<f32>]) {
-        let first = tile * ROWS;
+        let output: &mut [[Line<f32>; ROWS]; T] = output.as_chunks_mut().0[tile..]
+            .first_chunk_mut()
+            .expect("whole tiles of rows");
         let mut sums = [[simd.f_splat(0.0); ROWS]; T];
-        for (t, sums) in sums.iter_mut().enumerate() {
-            for (r, sum) in sums.iter_mut().enumerate() {
-                if let Some(line) = output.get(first + t * ROWS + r) {
-                    *sum = simd.f_load(&line.0);
-                }
+        for (sums, lines) in sums.iter_mut().zip(output.iter()) {
+            for (sum, line) in sums.iter_mut().zip(lines) {
+                *sum = simd.f_load(&line.0);
             }
         }
         let inputs = &self.inputs[tile * self.width..][..T * self.width];
@@ -119,11 +119,9 @@ impl Panel<'_> {
                 }
             }
         }
-        for (t, sums) in sums.iter().enumerate() {
-            for (r, &sum) in sums.iter().enumerate() {
-                if let Some(line) = output.get_mut(first + t * ROWS + r) {
-                    simd.f_store(sum, &mut line.0);
-                }
+        for (sums, lines) in sums.iter().zip(output) {
+            for (&sum, line) in sums.iter().zip(lines) {
+                simd.f_store(sum, &mut line.0);
             }
         }
     }

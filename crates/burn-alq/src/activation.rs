@@ -1,0 +1,247 @@
+//! Multi-bit activations: what takes ReLU's place (Qu et al., CVPR 2020, section 5).
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use burn_core as burn;
+use burn_core::config::Config;
+use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, RunningState};
+use burn_core::tensor::{Device, Tensor};
+use burn_nn::pool::MaxPool2d;
+use multibit::cpu::Levels;
+
+/// Configuration to create a [`MultiBitActivation`] with [`init`](Self::init).
+#[derive(Config, Debug)]
+pub struct MultiBitActivationConfig {
+    /// Bits of an activation, 1 to 4.
+    pub bits: usize,
+    /// What is kept of the levels at each step of training.
+    #[config(default = 0.9)]
+    pub keep: f64,
+}
+
+/// A step function with `2^bits` levels in the place of a ReLU,
+/// `x̂ = x_ref + Σ ±γⱼ`, the level nearest to the activation.
+///
+/// In training (on an autodiff device) the levels are fitted to `max(x, 0)` by least squares at
+/// each call and blended with those of before; the first call starts from levels at equal distances.
+/// Gradients pass straight through where the activation lies in the range of the levels, and are 0
+/// elsewhere. In evaluation the levels are what they are.
+///
+/// Should be created with [`MultiBitActivationConfig`]. The levels are recorded with the model.
+/// Like batch norm's statistics they belong to one thread: train without shards.
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct MultiBitActivation {
+    /// `x_ref` and `γ`, `[1 + bits]`; all 0 before the first call in training.
+    pub levels: RunningState<Tensor<1>>,
+    /// Bits of an activation.
+    pub bits: usize,
+    /// What is kept of the levels at each step of training.
+    pub keep: f64,
+}
+
+impl MultiBitActivationConfig {
+    /// An activation whose levels are not fitted yet.
+    ///
+    /// # Panics
+    /// If `bits` or `keep` is out of range.
+    pub fn init(&self, device: &Device) -> MultiBitActivation {
+        if let Err(error) = Levels::uniform(self.bits, 1.0) {
+            panic!("MultiBitActivationConfig: {error}");
+        }
+        assert!(
+            (0.0..=1.0).contains(&self.keep),
+            "MultiBitActivationConfig: `keep` is {}, not between 0 and 1",
+            self.keep
+        );
+        MultiBitActivation {
+            levels: RunningState::new(Tensor::zeros([1 + self.bits], device)),
+            bits: self.bits,
+            keep: self.keep,
+        }
+    }
+}
+
+impl MultiBitActivation {
+    /// Quantizes activations; in training also fits the levels.
+    ///
+    /// # Shapes
+    /// - `input`, result: any, the same
+    ///
+    /// # Panics
+    /// In evaluation, if the levels were never fitted or loaded.
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Quantized<D> {
+        if !input.device().is_autodiff() {
+            let levels = to_levels(&self.levels.value()).expect(
+                "MultiBitActivation: the levels are not fitted yet; train or load the model first",
+            );
+            return Quantized {
+                values: input,
+                levels: Some(levels),
+            };
+        }
+        let detached = input.clone().detach();
+        let levels = to_levels(&self.levels.value_sync());
+        let first = levels.is_none();
+        let levels = levels.unwrap_or_else(|| {
+            // Twice as much as the levels of a Gaussian's positive half need.
+            let mean = detached.clone().clamp_min(0.0).mean().into_scalar::<f32>();
+            let largest = if mean > 0.0 { 4.0 * mean } else { 1.0 };
+            Levels::uniform(self.bits, largest).expect("the bits were checked")
+        });
+        let above = above(&detached, &levels);
+        let fitted = fit(&levels, &detached, &above);
+        let keep = if first { 0.0 } else { self.keep as f32 };
+        let device = self.levels.value().device();
+        self.levels
+            .update(to_tensor(&levels.blend(&fitted, keep), &device));
+
+        let quantized = quantize(&levels, &above);
+        let (low, high) = range(&levels);
+        let passed = input.clamp(low, high);
+        let rest = quantized - passed.clone().detach();
+        (passed + rest).into()
+    }
+}
+
+/// Activations, quantized or about to be.
+///
+/// A packed layer in bitwise arithmetic takes the levels and turns values to bits itself, once; all
+/// others compute with [`into_tensor`](Self::into_tensor). Between an activation and a layer, values
+/// may be moved and chosen, but not computed with: since the levels ascend with the activations, the
+/// largest of some activations has the largest level, so pooling before quantizing is the same.
+#[derive(Clone, Debug)]
+pub struct Quantized<const D: usize> {
+    values: Tensor<D>,
+    levels: Option<Levels>,
+}
+
+impl<const D: usize> From<Tensor<D>> for Quantized<D> {
+    /// Plain values, without levels.
+    fn from(values: Tensor<D>) -> Self {
+        Self {
+            values,
+            levels: None,
+        }
+    }
+}
+
+impl<const D: usize> Quantized<D> {
+    /// The activations at their levels.
+    pub fn into_tensor(self) -> Tensor<D> {
+        match self.levels {
+            Some(levels) => quantize(&levels, &above(&self.values, &levels)),
+            None => self.values,
+        }
+    }
+
+    /// The values as they came, and the levels that they are to take.
+    pub fn into_parts(self) -> (Tensor<D>, Option<Levels>) {
+        (self.values, self.levels)
+    }
+
+    /// Moves or chooses values: reshape, flatten, slice, select, maximum.
+    ///
+    /// `f` must not compute with them.
+    pub fn map<const E: usize>(self, f: impl FnOnce(Tensor<D>) -> Tensor<E>) -> Quantized<E> {
+        Quantized {
+            values: f(self.values),
+            levels: self.levels,
+        }
+    }
+}
+
+impl Quantized<4> {
+    /// Max pooling of the activations, exact.
+    pub fn max_pool2d(self, pool: &MaxPool2d) -> Self {
+        self.map(|values| pool.forward(values))
+    }
+}
+
+/// 1 where an activation is above a threshold, one tensor a threshold.
+fn above<const D: usize>(values: &Tensor<D>, levels: &Levels) -> Vec<Tensor<D>> {
+    let thresholds = levels.thresholds().iter();
+    thresholds
+        .map(|&threshold| values.clone().greater_elem(threshold).float())
+        .collect()
+}
+
+/// The levels that were reached.
+fn quantize<const D: usize>(levels: &Levels, above: &[Tensor<D>]) -> Tensor<D> {
+    let (lowest, _) = range(levels);
+    let steps = levels.values().windows(2).map(|pair| pair[1] - pair[0]);
+    let mut terms = above.iter().zip(steps);
+    let (first, step) = terms.next().expect("two levels at least");
+    let sum = first.clone() * step + lowest;
+    terms.fold(sum, |sum, (above, step)| sum + above.clone() * step)
+}
+
+/// The lowest and the highest level.
+fn range(levels: &Levels) -> (f32, f32) {
+    let values = levels.values();
+    (values[0], values[values.len() - 1])
+}
+
+/// Levels fitted to the positive part of the values.
+fn fit<const D: usize>(levels: &Levels, values: &Tensor<D>, above: &[Tensor<D>]) -> Levels {
+    let positive = values.clone().clamp_min(0.0);
+    let counts = above.iter().map(|above| above.clone().sum());
+    let sums = above
+        .iter()
+        .map(|above| (above.clone() * positive.clone()).sum());
+    let sums = core::iter::once(positive.clone().sum()).chain(sums);
+    let data = Tensor::cat(counts.chain(sums).collect(), 0).into_data();
+    let data: Vec<f32> = data
+        .convert::<f32>()
+        .try_into_vec()
+        .expect("converted to f32");
+    let (counts, sums) = data.split_at(above.len());
+    let total = values.shape().num_elements() as f64;
+    let counts = core::iter::once(total).chain(counts.iter().map(|&count| f64::from(count)));
+    let sums = sums.iter().map(|&sum| f64::from(sum));
+    levels.refit(&differences(counts), &differences(sums))
+}
+
+/// What is at each level, from what is above each threshold.
+fn differences(above: impl Iterator<Item = f64>) -> Vec<f64> {
+    let above: Vec<f64> = above.chain([0.0]).collect();
+    above.windows(2).map(|pair| pair[0] - pair[1]).collect()
+}
+
+/// None if they are not fitted yet.
+fn to_levels(tensor: &Tensor<1>) -> Option<Levels> {
+    let data = tensor.clone().into_data_as::<f32>();
+    let values: Vec<f32> = data.try_into_vec().expect("converted to f32");
+    if values.iter().all(|&value| value == 0.0) {
+        return None;
+    }
+    let levels = Levels::new(values[0], &values[1..]);
+    Some(levels.unwrap_or_else(|error| panic!("MultiBitActivation: {error}")))
+}
+
+fn to_tensor(levels: &Levels, device: &Device) -> Tensor<1> {
+    let values: Vec<f32> = core::iter::once(levels.reference())
+        .chain(levels.coordinates().iter().copied())
+        .collect();
+    Tensor::from_floats(values.as_slice(), device)
+}
+
+impl ModuleDisplay for MultiBitActivation {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new()
+            .with_new_line_after_attribute(false)
+            .optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        let levels = match to_levels(&self.levels.value()) {
+            Some(levels) => format!("{:?}", levels.values()),
+            None => "not fitted".into(),
+        };
+        content
+            .add("bits", &self.bits)
+            .add("levels", &levels)
+            .optional()
+    }
+}
