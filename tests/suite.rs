@@ -1,6 +1,8 @@
 //! One binary: the oracle against golden vectors, the crates against the oracle and the vectors, and
 //! whole models on every CPU device.
 
+#[path = "suite/activations.rs"]
+mod activations;
 #[path = "suite/devices.rs"]
 mod devices;
 #[path = "suite/file.rs"]

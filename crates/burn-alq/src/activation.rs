@@ -85,9 +85,12 @@ impl MultiBitActivation {
         let levels = to_levels(&self.levels.value_sync());
         let first = levels.is_none();
         let levels = levels.unwrap_or_else(|| {
-            // Twice as much as the levels of a Gaussian's positive half need.
-            let mean = detached.clone().clamp_min(0.0).mean().into_scalar::<f32>();
-            let largest = if mean > 0.0 { 4.0 * mean } else { 1.0 };
+            // Of a Gaussian's positive half about what the highest level needs, but no level above
+            // all activations: nothing would ever take it.
+            let positive = detached.clone().clamp_min(0.0);
+            let mean = positive.clone().mean().into_scalar::<f32>();
+            let largest = positive.max().into_scalar::<f32>().min(4.0 * mean);
+            let largest = if largest > 0.0 { largest } else { 1.0 };
             Levels::uniform(self.bits, largest).expect("the bits were checked")
         });
         let above = above(&detached, &levels);

@@ -1,0 +1,181 @@
+//! Multi-bit activations, and packed layers in all arithmetics.
+
+use burn::module::Module;
+use burn::nn::PaddingConfig2d;
+use burn::nn::pool::MaxPool2dConfig;
+use burn::tensor::{Device, Distribution, Tensor, TensorData, Tolerance};
+use burn_alq::{
+    Arithmetic, ConvGrouping, MultiBitActivation, MultiBitActivationConfig, MultiBitConv2d,
+    MultiBitConv2dConfig, MultiBitLinear, MultiBitLinearConfig, PackedModel,
+};
+
+use crate::devices::devices;
+
+fn values(tensor: Tensor<1>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().unwrap()
+}
+
+/// An activation that has seen some batches.
+fn fitted(bits: usize, device: &Device) -> MultiBitActivation {
+    let device = device.clone().autodiff();
+    let activation = MultiBitActivationConfig::new(bits).init(&device);
+    for _ in 0..20 {
+        let x = Tensor::<2>::random([64, 32], Distribution::Normal(0.2, 1.0), &device);
+        activation.forward(x);
+    }
+    activation.valid()
+}
+
+#[test]
+fn training_fits_the_levels_and_evaluation_does_not() {
+    for (name, device) in devices() {
+        device.seed(3);
+        let train = device.clone().autodiff();
+        // Four values at the distances of two coordinates, 1.5 ± 1 ± 0.4.
+        let levels = [0.1f32, 0.9, 2.1, 2.9];
+        let x: Vec<f32> = (0..400).map(|i| levels[i % 4]).collect();
+        let x = Tensor::<1>::from_floats(x.as_slice(), &train);
+        let activation = MultiBitActivationConfig::new(2).init(&train);
+        for _ in 0..60 {
+            activation.forward(x.clone());
+        }
+        let activation = activation.valid();
+        let found = values(activation.levels.value());
+        // What is kept of the start after 60 steps, 0.9^60, is below a hundredth.
+        let expected = TensorData::from([1.5f32, 1.0, 0.4]);
+        let found = TensorData::new(found, [3]);
+        found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(0.01));
+
+        let other = Tensor::<1>::from_floats([7.0, -3.0, 0.6], &device);
+        let quantized = values(activation.forward(other).into_tensor());
+        let after = TensorData::new(values(activation.levels.value()), [3]);
+        assert_eq!(after, found, "{name}: evaluation changed the levels");
+        let expected = TensorData::from([2.9f32, 0.1, 0.9]);
+        TensorData::new(quantized, [3])
+            .assert_approx_eq::<f32>(&expected, Tolerance::absolute(0.02));
+    }
+}
+
+#[test]
+fn gradients_pass_where_the_activation_is_in_range() {
+    for (name, device) in devices() {
+        let device = device.autodiff();
+        let activation = MultiBitActivationConfig::new(1).init(&device);
+        // Levels 0 and 4·mean = 25.4 at the first call.
+        let x = Tensor::<1>::from_floats([-1.0, 0.2, 0.6, 50.0, 0.0, 0.0, 0.0, 0.0], &device);
+        let x = x.require_grad();
+        let scale = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0, 5.0, 5.0, 5.0, 5.0], &device);
+        let y = activation.forward(x.clone()).into_tensor();
+        let gradients = (y * scale).sum().backward();
+        let gradient = values(x.grad(&gradients).unwrap());
+        assert_eq!(gradient[..4], [0.0, 2.0, 3.0, 0.0], "{name}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "the levels are not fitted yet")]
+fn evaluation_without_levels_is_refused() {
+    let device = Device::flex();
+    let activation = MultiBitActivationConfig::new(2).init(&device);
+    activation.forward(Tensor::<1>::zeros([4], &device));
+}
+
+/// An activation and two layers behind it.
+#[derive(Module, Debug)]
+struct Net {
+    activation: MultiBitActivation,
+    conv: MultiBitConv2d,
+    linear: MultiBitLinear,
+}
+
+impl Net {
+    fn new(arithmetic: Arithmetic, grouping: ConvGrouping, device: &Device) -> Self {
+        Self {
+            activation: fitted(2, device),
+            conv: MultiBitConv2dConfig::new([5, 7], [3, 3])
+                .with_grouping(grouping)
+                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                .with_arithmetic(arithmetic)
+                .with_max_bits(2)
+                .init(device),
+            linear: MultiBitLinearConfig::new(36, 9)
+                .with_subchannels(2)
+                .with_arithmetic(arithmetic)
+                .with_bias(false)
+                .with_max_bits(3)
+                .init(device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.conv.forward(self.activation.forward(x));
+        let pool = MaxPool2dConfig::new([2, 1]).with_strides([2, 1]).init();
+        let x = self.activation.forward(x).max_pool2d(&pool);
+        self.linear.forward(x.map(|x| x.reshape([2, 7, 3, 36])))
+    }
+}
+
+#[test]
+fn packed_layers_compute_what_they_were_trained_to() {
+    for (name, device) in devices() {
+        for arithmetic in [Arithmetic::Exact, Arithmetic::Int8, Arithmetic::Bitwise] {
+            for grouping in [
+                ConvGrouping::Channelwise,
+                ConvGrouping::Kernelwise,
+                ConvGrouping::Pixelwise,
+            ] {
+                device.seed(4);
+                let net = Net::new(arithmetic, grouping, &device);
+                let x = Tensor::<4>::random([2, 5, 6, 36], Distribution::Default, &device) * 2.0;
+                let expected = net.forward(x.clone()).into_data();
+                let packed = PackedModel::pack(&net).unwrap();
+                // Other levels, that must be replaced.
+                let fresh = Net::new(arithmetic, grouping, &device);
+                let found = packed.apply(fresh).unwrap().forward(x).into_data();
+                // An activation at a threshold may fall on the other side of it.
+                let room = match arithmetic {
+                    Arithmetic::Int8 => 0.3,
+                    _ => 1e-4,
+                };
+                let what = format!("{name} {arithmetic:?} {grouping:?}");
+                println!("{what}");
+                let pairs = found.iter::<f32>().zip(expected.iter::<f32>());
+                let far = pairs.filter(|(a, b)| (a - b).abs() > room).count();
+                let most = found.shape().num_elements() / 50;
+                assert!(far <= most, "{what}: {far} outputs differ");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_arithmetic_is_in_the_display() {
+    let device = Device::flex();
+    let net = Net::new(Arithmetic::Int8, ConvGrouping::Kernelwise, &device);
+    let display = format!("{net}");
+    assert_eq!(display.matches("Int8").count(), 2, "{display}");
+    assert!(display.contains("levels"), "{display}");
+}
+
+#[test]
+#[should_panic(expected = "bitwise arithmetic needs the output of a MultiBitActivation")]
+fn bitwise_arithmetic_of_plain_values_is_refused() {
+    let device = Device::flex();
+    let layer = MultiBitLinearConfig::new(4, 2)
+        .with_arithmetic(Arithmetic::Bitwise)
+        .init(&device);
+    let layer = PackedModel::pack(&layer).unwrap().apply(layer).unwrap();
+    layer.forward(Tensor::<2>::zeros([1, 4], &device));
+}
+
+#[test]
+fn pooling_before_quantizing_is_pooling_after() {
+    let device = Device::flex();
+    device.seed(5);
+    let activation = fitted(3, &device);
+    let pool = MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init();
+    let x = Tensor::<4>::random([2, 3, 8, 8], Distribution::Normal(0.5, 1.0), &device);
+    let before = activation.forward(x.clone()).max_pool2d(&pool);
+    let after = pool.forward(activation.forward(x).into_tensor());
+    assert_eq!(before.into_tensor().into_data(), after.into_data());
+}
