@@ -4,11 +4,14 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use burn_core as burn;
+use burn_core::backend::Dispatch;
 use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, RunningState};
 use burn_core::tensor::{Device, Tensor};
 use burn_nn::pool::MaxPool2d;
 use multibit::cpu::Levels;
+
+use crate::ops::AlqOps;
 
 /// Configuration to create a [`MultiBitActivation`] with [`init`](Self::init).
 #[derive(Config, Debug)]
@@ -134,7 +137,10 @@ impl<const D: usize> Quantized<D> {
     /// The activations at their levels.
     pub fn into_tensor(self) -> Tensor<D> {
         match self.levels {
-            Some(levels) => quantize(&levels, &above(&self.values, &levels)),
+            Some(levels) => Tensor::from_dispatch(<Dispatch as AlqOps>::alq_quantize(
+                self.values.into_dispatch(),
+                levels,
+            )),
             None => self.values,
         }
     }

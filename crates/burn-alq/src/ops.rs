@@ -16,7 +16,7 @@ use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::backend::{Backend, ExtensionType, backend_extension};
 use derive_new::new;
 use multibit::Grouping;
-use multibit::cpu::{Conv2dOptions, Mode};
+use multibit::cpu::{Conv2dOptions, Levels, Mode};
 use multibit::fit::StepParams;
 
 use alloc::sync::Arc;
@@ -132,34 +132,45 @@ pub trait AlqOps: Backend {
         dense::drop_coordinates::<Self>(state, drop, &layout)
     }
 
-    /// `y = x Ŵ + bias` for a packed weight of shape `[d_in, d_out]`.
+    /// `y = scale·(x Ŵ) + offset` for a packed weight of shape `[d_in, d_out]`.
     ///
     /// # Shapes
     /// - `input`: `[batch, d_in]`
-    /// - `bias`: `[d_out]`
+    /// - `scale`, `offset`: `[d_out]`
     /// - result: `[batch, d_out]`
     fn alq_linear(
         input: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
         weight: Arc<PreparedWeight>,
         mode: Mode,
     ) -> FloatTensor<Self> {
-        packed::linear::<Self>(input, bias, &weight, &mode)
+        packed::linear::<Self>(input, scale, offset, &weight, &mode)
     }
 
-    /// 2-D convolution with a packed weight of shape `[out, in / groups, k_h, k_w]`.
+    /// 2-D convolution with a packed weight of shape `[out, in / groups, k_h, k_w]`, then
+    /// `scale·y + offset`.
     ///
     /// # Shapes
     /// - `input`: `[batch, in, h, w]`
-    /// - `bias`: `[out]`
+    /// - `scale`, `offset`: `[out]`
     /// - result: `[batch, out, h_out, w_out]`
     fn alq_conv2d(
         input: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
         weight: Arc<PreparedWeight>,
         options: Conv2dOptions,
         mode: Mode,
     ) -> FloatTensor<Self> {
-        packed::conv2d::<Self>(input, bias, &weight, &options, &mode)
+        packed::conv2d::<Self>(input, scale, offset, &weight, &options, &mode)
+    }
+
+    /// Each value at the nearest of some levels.
+    ///
+    /// # Shapes
+    /// - `input`, result: any, the same
+    fn alq_quantize(input: FloatTensor<Self>, levels: Levels) -> FloatTensor<Self> {
+        packed::quantize::<Self>(input, &levels)
     }
 }

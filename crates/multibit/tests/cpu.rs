@@ -3,7 +3,7 @@
 mod support;
 
 use multibit::cpu::reference::{conv2d, linear};
-use multibit::cpu::{Conv2dOptions, Mode, conv2d_output_shape};
+use multibit::cpu::{Affine, Conv2dOptions, Mode, conv2d_output_shape};
 use multibit::{Grouping, PackedWeight};
 use support::{Random, packed};
 
@@ -37,7 +37,14 @@ fn linear_equals_the_dense_loop() {
                     let bias = random.normals(d_out, 1.0);
                     for bias in [None, Some(bias.as_slice())] {
                         let mut y = vec![f32::NAN; batch * d_out];
-                        linear(&x, batch, &weight, &Mode::Exact, bias, &mut y);
+                        linear(
+                            &x,
+                            batch,
+                            &weight,
+                            &Mode::Exact,
+                            &Affine::bias(bias),
+                            &mut y,
+                        );
                         let mut expected = vec![0.0; batch * d_out];
                         for (i, y) in expected.iter_mut().enumerate() {
                             let (b, o) = (i / d_out, i % d_out);
@@ -134,7 +141,15 @@ fn conv2d_equals_the_dense_loops() {
                     for bias in [None, Some(bias.as_slice())] {
                         let output = conv2d_output_shape(input, &shape, &options);
                         let mut y = vec![f32::NAN; output.iter().product()];
-                        conv2d(&x, input, &weight, &Mode::Exact, bias, &options, &mut y);
+                        conv2d(
+                            &x,
+                            input,
+                            &weight,
+                            &Mode::Exact,
+                            &Affine::bias(bias),
+                            &options,
+                            &mut y,
+                        );
                         let expected = dense_conv2d(&x, input, &dense, shape, bias, &options);
                         let what = format!("{options:?} {}", weight.grouping().describe(&shape));
                         assert_close(&y, &expected, c_in * kh * kw, &what);
@@ -161,7 +176,7 @@ fn padding_contributes_nothing() {
         [1, 1, 1, 1],
         &weight,
         &Mode::Exact,
-        None,
+        &Affine::default(),
         &options,
         &mut y,
     );
@@ -210,7 +225,15 @@ fn conv_with(input: [usize; 4], options: Conv2dOptions) {
     let shape = [2, 3, 3, 3];
     let weight = empty(&shape, Grouping::kernelwise(&shape).unwrap());
     let x = vec![0.0; input.iter().product()];
-    conv2d(&x, input, &weight, &Mode::Exact, None, &options, &mut []);
+    conv2d(
+        &x,
+        input,
+        &weight,
+        &Mode::Exact,
+        &Affine::default(),
+        &options,
+        &mut [],
+    );
 }
 
 #[test]
@@ -255,12 +278,26 @@ fn a_short_output_is_named() {
 #[should_panic(expected = "linear: `input` holds 5 values, but [(\"batch\", 2), (\"d_in\", 3)]")]
 fn a_short_input_is_named() {
     let weight = empty(&[3, 2], Grouping::subchannelwise(&[3, 2], 1).unwrap());
-    linear(&[0.0; 5], 2, &weight, &Mode::Exact, None, &mut [0.0; 4]);
+    linear(
+        &[0.0; 5],
+        2,
+        &weight,
+        &Mode::Exact,
+        &Affine::default(),
+        &mut [0.0; 4],
+    );
 }
 
 #[test]
 #[should_panic(expected = "the groups of `weight` lie along axis 0, but d_out is axis 1")]
 fn a_weight_grouped_by_inputs_is_named() {
     let weight = empty(&[3, 2], Grouping::new(vec![0, 1], 2).unwrap());
-    linear(&[0.0; 3], 1, &weight, &Mode::Exact, None, &mut [0.0; 2]);
+    linear(
+        &[0.0; 3],
+        1,
+        &weight,
+        &Mode::Exact,
+        &Affine::default(),
+        &mut [0.0; 2],
+    );
 }

@@ -5,14 +5,14 @@ mod support;
 use std::sync::Arc;
 
 use multibit::cpu::{
-    Arithmetic, Conv2dKernel, Conv2dOptions, Isa, Levels, LinearKernel, Mode, conv2d_output_shape,
-    reference,
+    Affine, Arithmetic, Conv2dKernel, Conv2dOptions, Isa, Levels, LinearKernel, Mode,
+    conv2d_output_shape, reference,
 };
 use multibit::{Grouping, PackedWeight};
 use support::{Random, packed};
 
 /// Of the sums of absolute terms: f32 sums of up to some thousand terms in another order.
-const TOLERANCE: f32 = 2e-6;
+const TOLERANCE: f32 = 5e-7;
 
 fn modes() -> Vec<Mode> {
     let levels = |reference, gammas: &[f32]| Levels::new(reference, gammas).unwrap();
@@ -27,6 +27,15 @@ fn modes() -> Vec<Mode> {
     ]
 }
 
+/// Nothing, and everything, at the end of a layer.
+fn affines<'a>(scale: &'a [f32], offset: &'a [f32]) -> [Affine<'a>; 2] {
+    let all = Affine {
+        scale: Some(scale),
+        offset: Some(offset),
+    };
+    [Affine::default(), all]
+}
+
 /// Room for sums of terms in another order: all terms with a positive sign.
 fn assert_close(found: &[f32], expected: &[f32], room: f32, what: &str) {
     assert_eq!(found.len(), expected.len());
@@ -37,7 +46,7 @@ fn assert_close(found: &[f32], expected: &[f32], room: f32, what: &str) {
 }
 
 /// No sum of absolute terms of an output is larger: coordinates of its rows times the weights of a
-/// row times the largest input, and a bias.
+/// row times the largest input, a scale and an offset.
 fn room(weight: &PackedWeight, input: &[f32]) -> f32 {
     let largest = input
         .iter()
@@ -49,7 +58,8 @@ fn room(weight: &PackedWeight, input: &[f32]) -> f32 {
         coordinates.by_ref().take(rows).sum::<f32>()
     });
     let alphas = outputs.fold(0.0, f32::max);
-    5.0 + largest * alphas * weight.grouping().len() as f32
+    // Scales and offsets are below 4.
+    4.0 + 4.0 * largest * alphas * weight.grouping().len() as f32
 }
 
 fn check_linear(random: &mut Random, weight: &PackedWeight, batches: &[usize]) {
@@ -59,16 +69,17 @@ fn check_linear(random: &mut Random, weight: &PackedWeight, batches: &[usize]) {
     for mode in modes() {
         for &batch in batches {
             let x = random.normals(batch * d_in, 1.0);
-            let bias = random.normals(d_out, 1.0);
-            for bias in [None, Some(bias.as_slice())] {
+            let numbers = random.normals(2 * d_out, 1.0);
+            let (scale, offset) = numbers.split_at(d_out);
+            for affine in affines(scale, offset) {
                 let mut expected = vec![f32::NAN; batch * d_out];
-                reference::linear(&x, batch, weight, &mode, bias, &mut expected);
+                reference::linear(&x, batch, weight, &mode, &affine, &mut expected);
                 for isa in Isa::available() {
                     let mut y = vec![f32::NAN; batch * d_out];
                     let kernel = LinearKernel::new(weight, mode.arithmetic())
                         .unwrap()
                         .on(isa);
-                    kernel.forward(&mode, &x, batch, bias, &mut y);
+                    kernel.forward(&mode, &x, batch, &affine, &mut y);
                     let name = weight.grouping().describe(weight.shape());
                     let what = format!("{isa} {mode} [{d_in}, {d_out}] {name} batch {batch}");
                     assert_close(&y, &expected, room(weight, &x), &what);
@@ -175,16 +186,17 @@ fn check_conv(
     let input = [batch, shape[1] * options.groups, size[0], size[1]];
     let output = conv2d_output_shape(input, shape, options);
     let x = random.normals(input.iter().product(), 1.0);
-    let bias = random.normals(shape[0], 1.0);
+    let numbers = random.normals(2 * shape[0], 1.0);
+    let (scale, offset) = numbers.split_at(shape[0]);
     for mode in modes() {
-        for bias in [None, Some(bias.as_slice())] {
+        for affine in affines(scale, offset) {
             let mut expected = vec![f32::NAN; output.iter().product()];
-            reference::conv2d(&x, input, weight, &mode, bias, options, &mut expected);
+            reference::conv2d(&x, input, weight, &mode, &affine, options, &mut expected);
             for isa in Isa::available() {
                 let mut y = vec![f32::NAN; expected.len()];
                 let kernel = Conv2dKernel::new(weight.clone(), options.groups, mode.arithmetic());
                 let kernel = kernel.unwrap().on(isa);
-                kernel.forward(&mode, &x, input, bias, options, &mut y);
+                kernel.forward(&mode, &x, input, &affine, options, &mut y);
                 let name = weight.grouping().describe(shape);
                 let what = format!("{isa} {mode} {shape:?} {name} {options:?}");
                 assert_close(&y, &expected, room(weight, &x), &what);
@@ -203,7 +215,7 @@ fn int8_is_within_its_documented_bound() {
     let forward = |mode: Mode| {
         let mut y = vec![0.0; 40];
         let kernel = LinearKernel::new(&weight, mode.arithmetic()).unwrap();
-        kernel.forward(&mode, &x, 1, None, &mut y);
+        kernel.forward(&mode, &x, 1, &Affine::default(), &mut y);
         y
     };
     let (exact, int8) = (forward(Mode::Exact), forward(Mode::Int8));
@@ -238,7 +250,7 @@ fn bitwise_is_the_product_of_the_levels() {
     let kernel = LinearKernel::new(&weight, Arithmetic::Bitwise).unwrap();
     let mode = Mode::Bitwise(levels.clone());
     let mut y = vec![0.0; 20];
-    kernel.forward(&mode, &x, 1, None, &mut y);
+    kernel.forward(&mode, &x, 1, &Affine::default(), &mut y);
     let dense = weight.unpack();
     for (o, &y) in y.iter().enumerate() {
         let nearest = |&x: &f32| {
@@ -271,7 +283,7 @@ fn what_is_not_a_number() {
                 let kernel = LinearKernel::new(&weight, mode.arithmetic())
                     .unwrap()
                     .on(isa);
-                kernel.forward(&mode, &x, 2, None, &mut y);
+                kernel.forward(&mode, &x, 2, &Affine::default(), &mut y);
                 y
             };
             let exact = forward(Mode::Exact);
@@ -307,5 +319,5 @@ fn another_arithmetic_is_named() {
     let grouping = Grouping::subchannelwise(&[4, 1], 1).unwrap();
     let weight = PackedWeight::pack(&[4, 1], grouping, 1, &[0; 4], &[0.5], &[1]).unwrap();
     let kernel = LinearKernel::new(&weight, Arithmetic::Int8).unwrap();
-    kernel.forward(&Mode::Exact, &[0.0; 4], 1, None, &mut [0.0]);
+    kernel.forward(&Mode::Exact, &[0.0; 4], 1, &Affine::default(), &mut [0.0]);
 }

@@ -78,3 +78,13 @@ fn what_is_no_level_is_named() {
         "x_ref is inf, not finite"
     );
 }
+
+#[test]
+fn many_values_at_once() {
+    let levels = Levels::new(0.4, &[0.7, 0.2, 0.3]).unwrap();
+    let x: Vec<f32> = (0..40_001).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
+    let mut found = vec![f32::NAN; x.len()];
+    levels.quantize_all(&x, &mut found);
+    let expected: Vec<f32> = x.iter().map(|&x| levels.quantize(x)).collect();
+    assert_eq!(found, expected);
+}

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::tensor::{DType, Shape, TensorData};
 use burn_flex::{Flex, FlexTensor};
-use multibit::cpu::{self, Conv2dOptions, Mode};
+use multibit::cpu::{self, Affine, Conv2dOptions, Levels, Mode};
 use multibit::fit::{self, GroupsMut, MomentsMut, StepParams};
 
 use crate::ops::{AlqOps, WeightLayout, WeightState};
@@ -169,39 +169,50 @@ impl AlqOps for Flex {
 
     fn alq_linear(
         input: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
         weight: Arc<PreparedWeight>,
         mode: Mode,
     ) -> FloatTensor<Self> {
-        let (input, bias) = (own(input, DType::F32), own(bias, DType::F32));
+        let [input, scale, offset] = [input, scale, offset].map(|x| own(x, DType::F32));
         let batch = input.layout().shape()[0];
         let kernel = weight.linear(mode.arithmetic());
         let shape = [batch, kernel.shape()[1]];
         let mut output = alloc::vec![0.0; shape.iter().product()];
-        kernel.forward(
-            &mode,
-            input.storage(),
-            batch,
-            Some(bias.storage()),
-            &mut output,
-        );
+        let affine = Affine {
+            scale: Some(scale.storage()),
+            offset: Some(offset.storage()),
+        };
+        kernel.forward(&mode, input.storage(), batch, &affine, &mut output);
         float(output, shape)
     }
 
     fn alq_conv2d(
         input: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
         weight: Arc<PreparedWeight>,
         options: Conv2dOptions,
         mode: Mode,
     ) -> FloatTensor<Self> {
-        let (input, bias) = (own(input, DType::F32), own(bias, DType::F32));
+        let [input, scale, offset] = [input, scale, offset].map(|x| own(x, DType::F32));
         let dims = input.layout().shape().dims::<4>();
         let kernel = weight.conv2d(mode.arithmetic(), options.groups);
         let shape = cpu::conv2d_output_shape(dims, weight.shape(), &options);
         let mut output = alloc::vec![0.0; shape.iter().product()];
-        let bias = Some(bias.storage());
-        kernel.forward(&mode, input.storage(), dims, bias, &options, &mut output);
+        let affine = Affine {
+            scale: Some(scale.storage()),
+            offset: Some(offset.storage()),
+        };
+        kernel.forward(&mode, input.storage(), dims, &affine, &options, &mut output);
+        float(output, shape)
+    }
+
+    fn alq_quantize(input: FloatTensor<Self>, levels: Levels) -> FloatTensor<Self> {
+        let input = own(input, DType::F32);
+        let shape = input.layout().shape().clone();
+        let mut output = alloc::vec![0.0; shape.num_elements()];
+        levels.quantize_all(input.storage(), &mut output);
         float(output, shape)
     }
 }

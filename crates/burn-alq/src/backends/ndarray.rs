@@ -14,20 +14,22 @@ use crate::prepared::PreparedWeight;
 impl AlqOps for NdArray {
     fn alq_linear(
         input: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
         weight: Arc<PreparedWeight>,
         mode: Mode,
     ) -> FloatTensor<Self> {
-        packed::linear_on_host::<Self>(input, bias, &weight, &mode)
+        packed::linear_on_host::<Self>(input, scale, offset, &weight, &mode)
     }
 
     fn alq_conv2d(
         input: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
         weight: Arc<PreparedWeight>,
         options: Conv2dOptions,
         mode: Mode,
     ) -> FloatTensor<Self> {
-        packed::conv2d_on_host::<Self>(input, bias, &weight, &options, &mode)
+        packed::conv2d_on_host::<Self>(input, scale, offset, &weight, &options, &mode)
     }
 }

@@ -1,4 +1,5 @@
 use alloc::format;
+use alloc::sync::Arc;
 
 use burn_core as burn;
 use burn_core::backend::Dispatch;
@@ -6,12 +7,13 @@ use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::{Device, Tensor};
 use burn_nn::conv::{Conv2d, Conv2dConfig};
-use burn_nn::{Initializer, PaddingConfig2d};
+use burn_nn::{BatchNorm, Initializer, PaddingConfig2d};
 use multibit::cpu::Conv2dOptions;
 
-use super::{Arithmetic, describe, mode, packed};
+use super::{Arithmetic, affine, describe, mode, packed};
 use crate::activation::Quantized;
 use crate::ops::AlqOps;
+use crate::prepared::PreparedWeight;
 use crate::sketch::{GroupingRule, QuantizeError, attach};
 
 /// How the weight of a [`MultiBitConv2d`] is cut into groups.
@@ -165,10 +167,32 @@ impl MultiBitConv2d {
     /// If the input does not have `channels_in` channels, or the arithmetic is bitwise, the layer
     /// packed and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward(&self, input: impl Into<Quantized<4>>) -> Tensor<4> {
-        let input = input.into();
-        let Some(weight) = packed(&self.weight) else {
-            return self.as_conv2d().forward(input.into_tensor());
-        };
+        match packed(&self.weight) {
+            Some(weight) => self.forward_packed(weight, input.into(), None),
+            None => self.as_conv2d().forward(input.into().into_tensor()),
+        }
+    }
+
+    /// [`forward`](Self::forward), then batch norm.
+    ///
+    /// Once packed, `norm` folds into the scale and the offset of each channel and costs nothing;
+    /// the weight and `norm` stay as they are.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), and if `norm` has another number of features.
+    pub fn forward_norm(&self, input: impl Into<Quantized<4>>, norm: &BatchNorm) -> Tensor<4> {
+        match packed(&self.weight) {
+            Some(weight) => self.forward_packed(weight, input.into(), Some(norm)),
+            None => norm.forward(self.as_conv2d().forward(input.into().into_tensor())),
+        }
+    }
+
+    fn forward_packed(
+        &self,
+        weight: Arc<PreparedWeight>,
+        input: Quantized<4>,
+        norm: Option<&BatchNorm>,
+    ) -> Tensor<4> {
         let (input, mode) = mode("MultiBitConv2d", self.arithmetic, input);
         let [channels_out, group_in, ..] = self.weight.dims();
         let [_, channels_in, height, width] = input.dims();
@@ -184,13 +208,12 @@ impl MultiBitConv2d {
             dilation: self.dilation,
             groups: self.groups,
         };
-        let bias = match &self.bias {
-            Some(bias) => bias.val(),
-            None => Tensor::zeros([channels_out], &input.device()),
-        };
+        let bias = self.bias.as_ref().map(Param::val);
+        let [scale, offset] = affine(channels_out, bias, norm, &input.device());
         Tensor::from_dispatch(<Dispatch as AlqOps>::alq_conv2d(
             input.into_dispatch(),
-            bias.into_dispatch(),
+            scale.into_dispatch(),
+            offset.into_dispatch(),
             weight,
             options,
             mode,

@@ -1,14 +1,17 @@
+use alloc::sync::Arc;
+
 use burn_core as burn;
 use burn_core::backend::Dispatch;
 use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::module::linear;
 use burn_core::tensor::{Device, Tensor, assert_shape};
-use burn_nn::{Initializer, Linear, LinearConfig};
+use burn_nn::{BatchNorm, Initializer, Linear, LinearConfig};
 
-use super::{Arithmetic, describe, mode, packed};
+use super::{Arithmetic, affine, describe, mode, packed};
 use crate::activation::Quantized;
 use crate::ops::AlqOps;
+use crate::prepared::PreparedWeight;
 use crate::sketch::{GroupingRule, QuantizeError, attach};
 
 /// Configuration to create a [`MultiBitLinear`] layer with [`init`](Self::init), or from a trained
@@ -107,22 +110,54 @@ impl MultiBitLinear {
     /// If the last axis of `input` is not `d_input`, or the arithmetic is bitwise, the layer packed
     /// and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward<const D: usize>(&self, input: impl Into<Quantized<D>>) -> Tensor<D> {
-        let input = input.into();
+        match packed(&self.weight) {
+            Some(weight) => self.forward_packed(weight, input.into(), None),
+            None => self.forward_dense(input.into()),
+        }
+    }
+
+    /// [`forward`](Self::forward), then batch norm over the outputs.
+    ///
+    /// Once packed, `norm` folds into the scale and the offset of each output and costs nothing; the
+    /// weight and `norm` stay as they are.
+    ///
+    /// # Shapes
+    /// - input: `[batch, d_input]`
+    /// - output: `[batch, d_output]`
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), and if `norm` has another number of features.
+    pub fn forward_norm(&self, input: impl Into<Quantized<2>>, norm: &BatchNorm) -> Tensor<2> {
+        match packed(&self.weight) {
+            Some(weight) => self.forward_packed(weight, input.into(), Some(norm)),
+            None => norm.forward(self.forward_dense(input.into())),
+        }
+    }
+
+    fn forward_dense<const D: usize>(&self, input: Quantized<D>) -> Tensor<D> {
+        let [d_input, _] = self.weight.dims();
+        let input = input.into_tensor();
+        assert_shape!(input, [.., d_input]);
+        linear(input, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+
+    fn forward_packed<const D: usize>(
+        &self,
+        weight: Arc<PreparedWeight>,
+        input: Quantized<D>,
+        norm: Option<&BatchNorm>,
+    ) -> Tensor<D> {
         let [d_input, d_output] = self.weight.dims();
-        let bias = self.bias.as_ref().map(Param::val);
-        let Some(weight) = packed(&self.weight) else {
-            let input = input.into_tensor();
-            assert_shape!(input, [.., d_input]);
-            return linear(input, self.weight.val(), bias);
-        };
         let (input, mode) = mode("MultiBitLinear", self.arithmetic, input);
         assert_shape!(input, [.., d_input]);
         let mut shape = input.shape();
         let batch = shape.num_elements() / d_input;
-        let bias = bias.unwrap_or_else(|| Tensor::zeros([d_output], &input.device()));
+        let bias = self.bias.as_ref().map(Param::val);
+        let [scale, offset] = affine(d_output, bias, norm, &input.device());
         let output: Tensor<2> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_linear(
             input.reshape([batch, d_input]).into_dispatch(),
-            bias.into_dispatch(),
+            scale.into_dispatch(),
+            offset.into_dispatch(),
             weight,
             mode,
         ));

@@ -16,7 +16,8 @@ use alloc::sync::Arc;
 use burn_core as burn;
 use burn_core::config::Config;
 use burn_core::module::Param;
-use burn_core::tensor::Tensor;
+use burn_core::tensor::{Device, Tensor};
+use burn_nn::BatchNorm;
 use multibit::cpu::Mode;
 
 use crate::activation::Quantized;
@@ -59,6 +60,29 @@ fn mode<const D: usize>(
             (values, Mode::Bitwise(levels))
         }
     }
+}
+
+/// Scale and offset at the end of a packed layer: its bias, and batch norm in evaluation behind it,
+/// `γ·(y + b − μ)/√(σ² + ε) + β`.
+fn affine(
+    outputs: usize,
+    bias: Option<Tensor<1>>,
+    norm: Option<&BatchNorm>,
+    device: &Device,
+) -> [Tensor<1>; 2] {
+    let Some(norm) = norm else {
+        let bias = bias.unwrap_or_else(|| Tensor::zeros([outputs], device));
+        return [Tensor::ones([outputs], device), bias];
+    };
+    let deviation = (norm.running_var.value().to_device(device) + norm.epsilon).sqrt();
+    let scale = norm.gamma.val() / deviation;
+    let mean = norm.running_mean.value().to_device(device);
+    let center = match bias {
+        Some(bias) => bias - mean,
+        None => -mean,
+    };
+    let offset = center * scale.clone() + norm.beta.val();
+    [scale, offset]
 }
 
 /// The bits of a parameter, once packed.

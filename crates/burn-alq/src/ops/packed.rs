@@ -8,7 +8,7 @@ use burn_core::backend::{Backend, TensorMetadata};
 use burn_core::tensor::ops::ConvOptions;
 use burn_core::tensor::{DType, Shape, TensorData, read_sync};
 use multibit::PackedWeight;
-use multibit::cpu::{Conv2dOptions, Mode, conv2d_output_shape};
+use multibit::cpu::{Affine, Conv2dOptions, Levels, Mode, conv2d_output_shape};
 
 use crate::prepared::PreparedWeight;
 
@@ -17,30 +17,44 @@ fn unpack<B: Backend>(like: &FloatTensor<B>, weight: &PackedWeight) -> FloatTens
     B::float_from_data(data.convert_dtype(like.dtype()), &like.device())
 }
 
+/// `scale·x + offset` along an axis.
+fn affine<B: Backend>(
+    x: FloatTensor<B>,
+    scale: FloatTensor<B>,
+    offset: FloatTensor<B>,
+    axis: usize,
+) -> FloatTensor<B> {
+    let mut shape = alloc::vec![1; x.shape().num_dims()];
+    shape[axis] = scale.shape().num_elements();
+    let shape = Shape::from(shape);
+    let scaled = B::float_mul(x, B::float_reshape(scale, shape.clone()));
+    B::float_add(scaled, B::float_reshape(offset, shape))
+}
+
 pub(super) fn linear<B: Backend>(
     input: FloatTensor<B>,
-    bias: FloatTensor<B>,
+    scale: FloatTensor<B>,
+    offset: FloatTensor<B>,
     weight: &PreparedWeight,
     mode: &Mode,
 ) -> FloatTensor<B> {
     if *mode != Mode::Exact {
-        return linear_on_host::<B>(input, bias, weight, mode);
+        return linear_on_host::<B>(input, scale, offset, weight, mode);
     }
     let weight = unpack::<B>(&input, weight);
-    let d_out = bias.shape().num_elements();
-    let output = B::float_matmul(input, weight);
-    B::float_add(output, B::float_reshape(bias, Shape::new([1, d_out])))
+    affine::<B>(B::float_matmul(input, weight), scale, offset, 1)
 }
 
 pub(super) fn conv2d<B: Backend>(
     input: FloatTensor<B>,
-    bias: FloatTensor<B>,
+    scale: FloatTensor<B>,
+    offset: FloatTensor<B>,
     weight: &PreparedWeight,
     options: &Conv2dOptions,
     mode: &Mode,
 ) -> FloatTensor<B> {
     if *mode != Mode::Exact {
-        return conv2d_on_host::<B>(input, bias, weight, options, mode);
+        return conv2d_on_host::<B>(input, scale, offset, weight, options, mode);
     }
     let weight = unpack::<B>(&input, weight);
     let options = ConvOptions::new_with_padding(
@@ -49,7 +63,23 @@ pub(super) fn conv2d<B: Backend>(
         options.dilation,
         options.groups,
     );
-    B::conv2d(input, weight, Some(bias), options)
+    affine::<B>(B::conv2d(input, weight, None, options), scale, offset, 1)
+}
+
+pub(super) fn quantize<B: Backend>(input: FloatTensor<B>, levels: &Levels) -> FloatTensor<B> {
+    let dtype = input.dtype();
+    let mut sum = B::float_add_scalar(
+        B::float_zeros(input.shape(), &input.device(), dtype.into()),
+        levels.values()[0].into(),
+    );
+    for (&threshold, pair) in levels.thresholds().iter().zip(levels.values().windows(2)) {
+        let bool_dtype = burn_core::backend::get_device_settings::<B>(&input.device()).bool_dtype;
+        let above = B::float_greater_elem(input.clone(), threshold.into(), bool_dtype);
+        let above = B::bool_into_float(above, dtype.into());
+        let step = B::float_mul_scalar(above, (pair[1] - pair[0]).into());
+        sum = B::float_add(sum, step);
+    }
+    sum
 }
 
 /// The values on the host, as f32.
@@ -60,37 +90,45 @@ fn values<B: Backend>(tensor: FloatTensor<B>) -> TensorData {
 
 pub(crate) fn linear_on_host<B: Backend>(
     input: FloatTensor<B>,
-    bias: FloatTensor<B>,
+    scale: FloatTensor<B>,
+    offset: FloatTensor<B>,
     weight: &PreparedWeight,
     mode: &Mode,
 ) -> FloatTensor<B> {
     let (dtype, device) = (input.dtype(), input.device());
-    let (input, bias) = (values::<B>(input), values::<B>(bias));
+    let [input, scale, offset] = [input, scale, offset].map(values::<B>);
     let batch = input.shape()[0];
-    let [_, d_out] = weight.linear(mode.arithmetic()).shape();
-    let mut output = alloc::vec![0.0; batch * d_out];
-    let (x, b) = (slice(&input), slice(&bias));
     let kernel = weight.linear(mode.arithmetic());
-    kernel.forward(mode, x, batch, Some(b), &mut output);
+    let [_, d_out] = kernel.shape();
+    let mut output = alloc::vec![0.0; batch * d_out];
+    let affine = Affine {
+        scale: Some(slice(&scale)),
+        offset: Some(slice(&offset)),
+    };
+    kernel.forward(mode, slice(&input), batch, &affine, &mut output);
     let output = TensorData::new(output, [batch, d_out]);
     B::float_from_data(output.convert_dtype(dtype), &device)
 }
 
 pub(crate) fn conv2d_on_host<B: Backend>(
     input: FloatTensor<B>,
-    bias: FloatTensor<B>,
+    scale: FloatTensor<B>,
+    offset: FloatTensor<B>,
     weight: &PreparedWeight,
     options: &Conv2dOptions,
     mode: &Mode,
 ) -> FloatTensor<B> {
     let (dtype, device) = (input.dtype(), input.device());
-    let (input, bias) = (values::<B>(input), values::<B>(bias));
+    let [input, scale, offset] = [input, scale, offset].map(values::<B>);
     let dims = input.shape().dims::<4>();
     let shape = conv2d_output_shape(dims, weight.shape(), options);
     let mut output = alloc::vec![0.0; shape.iter().product()];
-    let (x, b) = (slice(&input), slice(&bias));
+    let affine = Affine {
+        scale: Some(slice(&scale)),
+        offset: Some(slice(&offset)),
+    };
     let kernel = weight.conv2d(mode.arithmetic(), options.groups);
-    kernel.forward(mode, x, dims, Some(b), options, &mut output);
+    kernel.forward(mode, slice(&input), dims, &affine, options, &mut output);
     let output = TensorData::new(output, shape);
     B::float_from_data(output.convert_dtype(dtype), &device)
 }

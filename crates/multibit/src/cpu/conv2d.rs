@@ -13,7 +13,7 @@ use super::simd::Line;
 use super::threads::Shared;
 use super::tiles::{NONE, Tiles};
 use super::{
-    Arithmetic, Conv2dOptions, Isa, KernelError, Mode, assert_arithmetic, assert_len,
+    Affine, Arithmetic, Conv2dOptions, Isa, KernelError, Mode, assert_arithmetic, assert_len,
     conv2d_output_shape,
 };
 use crate::PackedWeight;
@@ -128,7 +128,7 @@ impl Conv2dKernel {
     ///
     /// # Shapes
     /// - `input`: `[batch, channels_in, height, width]`; the batch may be 0
-    /// - `bias`: `[channels_out]`
+    /// - `affine`: `[channels_out]`
     /// - `output`: [`conv2d_output_shape`], written whole
     ///
     /// # Panics
@@ -139,7 +139,7 @@ impl Conv2dKernel {
         mode: &Mode,
         input: &[f32],
         input_shape: [usize; 4],
-        bias: Option<&[f32]>,
+        affine: &Affine<'_>,
         options: &Conv2dOptions,
         output: &mut [f32],
     ) {
@@ -152,9 +152,7 @@ impl Conv2dKernel {
         );
         assert_len("conv2d", "input", input.len(), &named(input_shape));
         assert_len("conv2d", "output", output.len(), &named(shape));
-        if let Some(bias) = bias {
-            assert_len("conv2d", "bias", bias.len(), &[("channels_out", shape[1])]);
-        }
+        affine.check("conv2d", "channels_out", shape[1]);
         if output.is_empty() {
             return;
         }
@@ -162,7 +160,7 @@ impl Conv2dKernel {
             kernel: self,
             input,
             input_shape,
-            bias,
+            affine,
             options,
             output_shape: shape,
             output: Shared::new(output),
@@ -183,7 +181,7 @@ struct Call<'a> {
     kernel: &'a Conv2dKernel,
     input: &'a [f32],
     input_shape: [usize; 4],
-    bias: Option<&'a [f32]>,
+    affine: &'a Affine<'a>,
     options: &'a Conv2dOptions,
     output_shape: [usize; 4],
     output: Shared<'a, f32>,
@@ -202,12 +200,7 @@ impl Call<'_> {
         &self.input[(image * channels + group * part) * height * width..][..part * height * width]
     }
 
-    /// Bias of the lanes of a block.
-    fn bias(&self, tiles: &Tiles, block: usize) -> [f32; 16] {
-        tiles.lanes(block, self.bias)
-    }
-
-    /// Writes the sums of a block, `[positions, lanes]`, from place `first` of each channel on.
+    /// Writes `scale·sum + offset` of a block, `[positions, lanes]`, from place `first` of each channel on.
     ///
     /// # Safety
     /// No other task may write the same places.
@@ -219,6 +212,7 @@ impl Call<'_> {
         first: usize,
         sums: &[Line<f32>],
     ) {
+        let [scales, offsets] = tiles.affine(block, self.affine);
         for (lane, &output) in tiles.block_outputs(block).iter().enumerate() {
             if output != NONE {
                 let channel = image * self.output_shape[1] + output as usize;
@@ -226,7 +220,7 @@ impl Call<'_> {
                 // SAFETY: an output is in one block; the caller keeps blocks and places apart.
                 let channel = unsafe { self.output.part(start, sums.len()) };
                 for (y, sum) in channel.iter_mut().zip(sums) {
-                    *y = sum.0[lane];
+                    *y = scales[lane] * sum.0[lane] + offsets[lane];
                 }
             }
         }

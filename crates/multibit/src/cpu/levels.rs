@@ -3,6 +3,10 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::Isa;
+use super::generic::Quantize;
+use super::threads::{self, Shared};
+
 /// The most bits of an activation.
 pub const MAX_ACTIVATION_BITS: usize = 4;
 
@@ -209,6 +213,25 @@ impl Levels {
     /// The nearest level.
     pub fn quantize(&self, x: f32) -> f32 {
         self.values[self.rank(x)]
+    }
+
+    /// The nearest levels, with [`Isa::best`].
+    ///
+    /// # Panics
+    /// If the slices have other lengths.
+    pub fn quantize_all(&self, input: &[f32], output: &mut [f32]) {
+        assert_eq!(input.len(), output.len(), "an output for each input");
+        const PART: usize = 1 << 14;
+        let shared = Shared::new(output);
+        threads::for_each(input.len().div_ceil(PART), |part| {
+            let input = &input[part * PART..input.len().min((part + 1) * PART)];
+            Isa::best().run(Quantize {
+                input,
+                levels: self,
+                // SAFETY: the parts are disjoint.
+                output: unsafe { shared.part(part * PART, input.len()) },
+            });
+        });
     }
 
     /// The signs of a level; bit `j` set where coordinate `j` is subtracted.

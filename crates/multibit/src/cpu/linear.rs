@@ -11,7 +11,7 @@ use super::generic::{
 use super::simd::{LANES, Line};
 use super::threads::{self, Shared};
 use super::tiles::{NONE, Tiles};
-use super::{Arithmetic, Isa, KernelError, Levels, Mode, assert_arithmetic, assert_len};
+use super::{Affine, Arithmetic, Isa, KernelError, Levels, Mode, assert_arithmetic, assert_len};
 use crate::PackedWeight;
 
 /// Rows of inputs from which expanding the weights to f32 is faster than look-up.
@@ -65,12 +65,12 @@ impl LinearKernel {
         [self.d_in, self.tiles.outputs]
     }
 
-    /// `y = x Ŵ + bias`, by the definition of [`reference::linear`](super::reference::linear) in
+    /// `y = scale·(x Ŵ) + offset`, by the definition of [`reference::linear`](super::reference::linear) in
     /// this mode up to the order of sums.
     ///
     /// # Shapes
     /// - `input`: `[batch, d_in]`; the batch may be 0
-    /// - `bias`: `[d_out]`
+    /// - `affine`: `[d_out]`
     /// - `output`: `[batch, d_out]`, written whole
     ///
     /// # Panics
@@ -80,7 +80,7 @@ impl LinearKernel {
         mode: &Mode,
         input: &[f32],
         batch: usize,
-        bias: Option<&[f32]>,
+        affine: &Affine<'_>,
         output: &mut [f32],
     ) {
         assert_arithmetic("linear", self.arithmetic, mode);
@@ -88,26 +88,24 @@ impl LinearKernel {
         let axes = |name, size| [("batch", batch), (name, size)];
         assert_len("linear", "input", input.len(), &axes("d_in", d_in));
         assert_len("linear", "output", output.len(), &axes("d_out", d_out));
-        if let Some(bias) = bias {
-            assert_len("linear", "bias", bias.len(), &[("d_out", d_out)]);
-        }
+        affine.check("linear", "d_out", d_out);
         if batch == 0 {
             return;
         }
         match mode {
             Mode::Exact if batch < EXPAND_ROWS => {
                 let tables = self.tables::<Exact>(input, batch, &vec![1.0; batch]);
-                self.lookup::<Exact>(&tables, &vec![1.0; batch], bias, output);
+                self.lookup::<Exact>(&tables, &vec![1.0; batch], affine, output);
             }
-            Mode::Exact => self.dense(input, batch, bias, output),
+            Mode::Exact => self.dense(input, batch, affine, output),
             Mode::Int8 => {
                 let rows = input.chunks_exact(d_in);
                 let scales: Vec<f32> = rows.map(|row| scale(row, self.tiles.len)).collect();
                 let inverse: Vec<f32> = scales.iter().map(|&scale| inverse(scale)).collect();
                 let tables = self.tables::<Int8>(input, batch, &inverse);
-                self.lookup::<Int8>(&tables, &scales, bias, output);
+                self.lookup::<Int8>(&tables, &scales, affine, output);
             }
-            Mode::Bitwise(levels) => self.bitwise(levels, input, batch, bias, output),
+            Mode::Bitwise(levels) => self.bitwise(levels, input, batch, affine, output),
         }
     }
 
@@ -131,11 +129,11 @@ impl LinearKernel {
         &self,
         tables: &[E::Word],
         scales: &[f32],
-        bias: Option<&[f32]>,
+        affine: &Affine<'_>,
         output: &mut [f32],
     ) {
         let rows = scales.len();
-        let scatter = Scatter::new(self, bias, output);
+        let scatter = Scatter::new(self, affine, output);
         // Some blocks at a time share the tables of a chunk while these are in the cache.
         let parts = threads::threads() * 4;
         let part = self
@@ -156,7 +154,7 @@ impl LinearKernel {
         });
     }
 
-    fn dense(&self, input: &[f32], batch: usize, bias: Option<&[f32]>, output: &mut [f32]) {
+    fn dense(&self, input: &[f32], batch: usize, affine: &Affine<'_>, output: &mut [f32]) {
         let row_tiles = batch.div_ceil(DENSE_ROWS);
         let mut panels = vec![[0.0; DENSE_ROWS]; row_tiles * self.d_in];
         let tiles = panels.chunks_exact_mut(self.d_in);
@@ -167,7 +165,7 @@ impl LinearKernel {
                 }
             }
         }
-        let scatter = Scatter::new(self, bias, output);
+        let scatter = Scatter::new(self, affine, output);
         threads::for_each(self.tiles.blocks(), |block| {
             let mut sums = vec![Line([0.0; LANES]); row_tiles * DENSE_ROWS];
             self.isa.run(Dense {
@@ -185,7 +183,7 @@ impl LinearKernel {
         levels: &Levels,
         input: &[f32],
         batch: usize,
-        bias: Option<&[f32]>,
+        affine: &Affine<'_>,
         output: &mut [f32],
     ) {
         let tiles = &self.tiles;
@@ -213,7 +211,7 @@ impl LinearKernel {
             counts: vec![tiles.len as i32; tiles.groups],
             masks: Vec::new(),
         }];
-        let scatter = Scatter::new(self, bias, output);
+        let scatter = Scatter::new(self, affine, output);
         threads::for_each(tiles.blocks(), |block| {
             let mut sums = vec![Line([0.0; LANES]); batch];
             self.isa.run(Bitwise {
@@ -224,7 +222,6 @@ impl LinearKernel {
                 reference: levels.reference(),
                 gammas: levels.coordinates(),
                 classes: &classes,
-                bias: [0.0; LANES],
                 output: &mut sums,
             });
             scatter.blocks(block..block + 1, &sums, |_| 1.0);
@@ -235,32 +232,33 @@ impl LinearKernel {
 /// Brings the sums of blocks to their outputs.
 struct Scatter<'a> {
     tiles: &'a Tiles,
-    bias: Option<&'a [f32]>,
+    affine: &'a Affine<'a>,
     output: Shared<'a, f32>,
 }
 
 impl<'a> Scatter<'a> {
-    fn new(kernel: &'a LinearKernel, bias: Option<&'a [f32]>, output: &'a mut [f32]) -> Self {
+    fn new(kernel: &'a LinearKernel, affine: &'a Affine<'a>, output: &'a mut [f32]) -> Self {
         Self {
             tiles: &kernel.tiles,
-            bias,
+            affine,
             output: Shared::new(output),
         }
     }
 
-    /// `output = scale·sum + bias`; the sums are `[blocks, rows, lanes]`.
+    /// `output = scale·(row scale·sum) + offset`; the sums are `[blocks, rows, lanes]`.
     fn blocks(&self, blocks: Range<usize>, sums: &[Line<f32>], scale: impl Fn(usize) -> f32) {
         let rows = sums.len() / blocks.len();
         for (block, sums) in blocks.zip(sums.chunks_exact(rows)) {
             let outputs = self.tiles.block_outputs(block);
-            let bias = self.tiles.lanes(block, self.bias);
+            let [scales, offsets] = self.tiles.affine(block, self.affine);
             for (row, sum) in sums.iter().enumerate() {
                 let scale = scale(row);
-                for ((&output, sum), bias) in outputs.iter().zip(sum.0).zip(bias) {
+                for (lane, &output) in outputs.iter().enumerate() {
                     if output != NONE {
+                        let y = scales[lane] * (scale * sum.0[lane]) + offsets[lane];
                         let place = row * self.tiles.outputs + output as usize;
                         // SAFETY: an output is in one block, a block in one task.
-                        unsafe { self.output.part(place, 1)[0] = scale * sum + bias };
+                        unsafe { self.output.part(place, 1)[0] = y };
                     }
                 }
             }

@@ -109,6 +109,41 @@ fn assert_arithmetic(layer: &str, kernel: Arithmetic, mode: &Mode) {
     );
 }
 
+/// What happens to the sums of an output at the end: `y = scale·Σ + offset`.
+///
+/// A bias is an offset; batch norm behind a layer is a scale and an offset.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Affine<'a> {
+    /// One factor an output; none is 1.
+    pub scale: Option<&'a [f32]>,
+    /// One term an output; none is 0.
+    pub offset: Option<&'a [f32]>,
+}
+
+impl<'a> Affine<'a> {
+    /// A bias, if there is one.
+    pub fn bias(bias: Option<&'a [f32]>) -> Self {
+        Self {
+            scale: None,
+            offset: bias,
+        }
+    }
+
+    /// Panics with the name if a slice has another length.
+    fn check(&self, layer: &str, axis: &str, outputs: usize) {
+        for (name, slice) in [("scale", self.scale), ("offset", self.offset)] {
+            if let Some(slice) = slice {
+                assert_len(layer, name, slice.len(), &[(axis, outputs)]);
+            }
+        }
+    }
+
+    fn apply(&self, output: usize, sum: f32) -> f32 {
+        let of = |slice: Option<&[f32]>, none| slice.map_or(none, |slice| slice[output]);
+        of(self.scale, 1.0) * sum + of(self.offset, 0.0)
+    }
+}
+
 /// Why a kernel cannot run a weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -4,20 +4,20 @@
 
 use alloc::vec::Vec;
 
-use super::{Conv2dOptions, Levels, Mode, assert_len, conv2d_output_shape};
+use super::{Affine, Conv2dOptions, Levels, Mode, assert_len, conv2d_output_shape};
 use crate::PackedWeight;
 use crate::bits::{bit, signed};
 use crate::math::round;
 
-/// A linear layer, `y = x Ŵ + bias`.
+/// A linear layer, `y = scale·(x Ŵ) + offset`.
 ///
-/// Of each output, `y = Σ over its groups and their bases of α·(Σ ±x) + bias`. A group of width 0
+/// Of each output, `x Ŵ = Σ over its groups and their bases of α·(Σ ±x)`. A group of width 0
 /// costs nothing.
 ///
 /// # Shapes
 /// - `input`: `[batch, d_in]`; the batch may be 0
 /// - `weight`: `[d_in, d_out]`
-/// - `bias`: `[d_out]`
+/// - `affine`: `[d_out]`
 /// - `output`: `[batch, d_out]`, written whole
 ///
 /// # Panics
@@ -28,7 +28,7 @@ pub fn linear(
     batch: usize,
     weight: &PackedWeight,
     mode: &Mode,
-    bias: Option<&[f32]>,
+    affine: &Affine<'_>,
     output: &mut [f32],
 ) {
     let &[d_in, d_out] = weight.shape() else {
@@ -45,14 +45,12 @@ pub fn linear(
     let axes = |name, size| [("batch", batch), (name, size)];
     assert_len("linear", "input", input.len(), &axes("d_in", d_in));
     assert_len("linear", "output", output.len(), &axes("d_out", d_out));
-    if let Some(bias) = bias {
-        assert_len("linear", "bias", bias.len(), &[("d_out", d_out)]);
-    }
+    affine.check("linear", "d_out", d_out);
     let outputs = Outputs::new(weight);
     for (input, output) in input.chunks_exact(d_in).zip(output.chunks_exact_mut(d_out)) {
         let inputs: Vec<_> = input.iter().map(|&x| Some(x)).collect();
         for (o, y) in output.iter_mut().enumerate() {
-            *y = outputs.dot(o, &inputs, mode) + bias.map_or(0.0, |bias| bias[o]);
+            *y = affine.apply(o, outputs.dot(o, &inputs, mode));
         }
     }
 }
@@ -65,7 +63,7 @@ pub fn linear(
 /// # Shapes
 /// - `input`: `[batch, channels_in, height, width]`; the batch may be 0
 /// - `weight`: `[channels_out, channels_in / groups, kernel_height, kernel_width]`
-/// - `bias`: `[channels_out]`
+/// - `affine`: `[channels_out]`
 /// - `output`: [`conv2d_output_shape`], written whole
 ///
 /// # Panics
@@ -76,7 +74,7 @@ pub fn conv2d(
     input_shape: [usize; 4],
     weight: &PackedWeight,
     mode: &Mode,
-    bias: Option<&[f32]>,
+    affine: &Affine<'_>,
     options: &Conv2dOptions,
     output: &mut [f32],
 ) {
@@ -88,9 +86,7 @@ pub fn conv2d(
     );
     assert_len("conv2d", "input", input.len(), &named(input_shape));
     assert_len("conv2d", "output", output.len(), &named(shape));
-    if let Some(bias) = bias {
-        assert_len("conv2d", "bias", bias.len(), &[("channels_out", shape[1])]);
-    }
+    affine.check("conv2d", "channels_out", shape[1]);
     let [_, channels, height, width] = input_shape;
     let [_, channels_out, out_height, out_width] = shape;
     let (group_in, group_out) = (channels / options.groups, channels_out / options.groups);
@@ -109,7 +105,7 @@ pub fn conv2d(
                 Some(input[((n * channels + channel) * height + y) * width + x])
             })
             .collect();
-        *y = outputs.dot(o, &inputs, mode) + bias.map_or(0.0, |bias| bias[o]);
+        *y = affine.apply(o, outputs.dot(o, &inputs, mode));
     }
 }
 

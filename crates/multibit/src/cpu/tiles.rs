@@ -14,6 +14,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::Affine;
 use super::simd::{LANES, Line};
 use crate::PackedWeight;
 use crate::bits::bit;
@@ -164,13 +165,16 @@ impl Tiles {
         &self.order[block * LANES..][..LANES]
     }
 
-    /// One number an output, by lane of a block; 0 where there is none.
-    pub(super) fn lanes(&self, block: usize, of_output: Option<&[f32]>) -> [f32; LANES] {
-        let mut lanes = [0.0; LANES];
-        if let Some(of_output) = of_output {
-            for (lane, &output) in lanes.iter_mut().zip(self.block_outputs(block)) {
-                if output != NONE {
-                    *lane = of_output[output as usize];
+    /// Scale and offset by lane of a block.
+    pub(super) fn affine(&self, block: usize, affine: &Affine<'_>) -> [[f32; LANES]; 2] {
+        let mut lanes = [[1.0; LANES], [0.0; LANES]];
+        for (lane, &output) in self.block_outputs(block).iter().enumerate() {
+            if output != NONE {
+                if let Some(scale) = affine.scale {
+                    lanes[0][lane] = scale[output as usize];
+                }
+                if let Some(offset) = affine.offset {
+                    lanes[1][lane] = offset[output as usize];
                 }
             }
         }

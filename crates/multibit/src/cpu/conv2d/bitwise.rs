@@ -221,7 +221,6 @@ impl Call<'_> {
                 reference: levels.reference(),
                 gammas: levels.coordinates(),
                 classes,
-                bias: self.bias(tiles, block),
                 output: &mut sums,
             });
             // SAFETY: a block of an image belongs to one task.

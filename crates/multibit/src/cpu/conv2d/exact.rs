@@ -47,16 +47,11 @@ impl Call<'_> {
             });
             threads::for_each(outputs.div_ceil(OUTPUTS), |task| {
                 let mut sums = vec![0.0; flat];
+                #[expect(clippy::needless_range_loop, reason = "it is more than an index")]
                 for output in task * OUTPUTS..outputs.min((task + 1) * OUTPUTS) {
                     let origin = output / group_out * group_stride;
-                    let taps = taps(
-                        &self.kernel.weight,
-                        output,
-                        first_row[output],
-                        &offsets,
-                        origin,
-                    );
-                    let bias = self.bias.map_or(0.0, |bias| bias[output]);
+                    let row = first_row[output];
+                    let taps = taps(&self.kernel.weight, output, row, &offsets, origin);
                     for (image, values) in images.chunks_exact(padded.len).take(count).enumerate() {
                         self.kernel.isa.run(Shifted {
                             taps: &taps,
@@ -70,7 +65,7 @@ impl Call<'_> {
                         let rows = sums.chunks(padded.columns);
                         for (to, row) in to.chunks_exact_mut(out_width).zip(rows) {
                             for (y, sum) in to.iter_mut().zip(row) {
-                                *y = sum + bias;
+                                *y = self.affine.apply(output, *sum);
                             }
                         }
                     }

@@ -45,10 +45,9 @@ impl Call<'_> {
                         rows: count,
                         output: &mut sums,
                     });
-                    let bias = self.bias(tiles, block);
                     for (sum, scale) in sums.iter_mut().zip(&scales) {
-                        for (sum, bias) in sum.0.iter_mut().zip(bias) {
-                            *sum = *sum * scale + bias;
+                        for sum in &mut sum.0 {
+                            *sum *= scale;
                         }
                     }
                     // SAFETY: a task has places of its own.

@@ -66,6 +66,37 @@ impl Task for PackChannels<'_> {
     }
 }
 
+/// Each value at its level.
+///
+/// The bits of the level's f32 change from level to level in a known way too.
+pub(in crate::cpu) struct Quantize<'a> {
+    pub input: &'a [f32],
+    pub levels: &'a Levels,
+    pub output: &'a mut [f32],
+}
+
+impl Task for Quantize<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let values = self.levels.values();
+        let mut x = [0.0; LANES];
+        for (input, output) in self.input.chunks(LANES).zip(self.output.chunks_mut(LANES)) {
+            x[..input.len()].copy_from_slice(input);
+            let x = simd.f_load(&x);
+            let mut level = simd.splat(values[0].to_bits());
+            for (&threshold, pair) in self.levels.thresholds().iter().zip(values.windows(2)) {
+                let above = simd.greater(x, simd.f_splat(threshold));
+                level = simd.toggle(level, above, pair[0].to_bits() ^ pair[1].to_bits());
+            }
+            let mut line = Line([0; LANES]);
+            simd.store(level, &mut line);
+            for (output, bits) in output.iter_mut().zip(line.0) {
+                *output = f32::from_bits(bits);
+            }
+        }
+    }
+}
+
 /// Values in a row, cut into groups that begin on a new word.
 ///
 /// # Shapes

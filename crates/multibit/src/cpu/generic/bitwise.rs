@@ -2,7 +2,7 @@
 //!
 //! `Σ ±1·±1 = n − 2·popcount(b ^ d)` over the `n` weights of a group, exact. An output is
 //! ```text
-//! y = bias + Σ_steps α·( x_ref·(n − 2·popcount(b)) + Σ_planes γⱼ·(n − 2·popcount(b ^ dⱼ)) )
+//! y = Σ_steps α·( x_ref·(n − 2·popcount(b)) + Σ_planes γⱼ·(n − 2·popcount(b ^ dⱼ)) )
 //! ```
 //! The first term in the bracket does not depend on the input. Words of the activations that lie in
 //! the padding of a convolution are not visited, and `n` counts what is visited: padding is 0, not
@@ -45,8 +45,6 @@ pub(in crate::cpu) struct Bitwise<'a> {
     /// `γ`.
     pub gammas: &'a [f32],
     pub classes: &'a [Class],
-    /// Bias by lane.
-    pub bias: [f32; LANES],
     /// Receives the sums of a position: `[positions, lanes]`.
     pub output: &'a mut [Line<f32>],
 }
@@ -65,7 +63,7 @@ impl Task for Bitwise<'_> {
                 self.activations.len(),
                 self.plane_stride * (planes - 1),
             );
-            let mut constant = simd.f_load(&self.bias);
+            let mut constant = simd.f_splat(0.0);
             for chunk in 0..tiles.chunks() {
                 for step in tiles.steps(chunk, self.block) {
                     let group = tiles.group(step);

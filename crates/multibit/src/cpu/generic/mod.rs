@@ -6,7 +6,7 @@ mod dense;
 mod lookup;
 mod shifted;
 
-pub(super) use activations::{PackChannels, PackRows};
+pub(super) use activations::{PackChannels, PackRows, Quantize};
 pub(super) use bitwise::{Bitwise, Class};
 pub(super) use dense::{Dense, ROWS as DENSE_ROWS};
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
