@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::generic::Finish;
 use super::reference::{named, patch};
 use super::simd::Line;
 use super::threads::Shared;
@@ -212,17 +213,17 @@ impl Call<'_> {
         first: usize,
         sums: &[Line<f32>],
     ) {
-        let [scales, offsets] = tiles.affine(block, self.affine);
-        for (lane, &output) in tiles.block_outputs(block).iter().enumerate() {
-            if output != NONE {
-                let channel = image * self.output_shape[1] + output as usize;
-                let start = channel * self.positions() + first;
-                // SAFETY: an output is in one block; the caller keeps blocks and places apart.
-                let channel = unsafe { self.output.part(start, sums.len()) };
-                for (y, sum) in channel.iter_mut().zip(sums) {
-                    *y = scales[lane] * sum.0[lane] + offsets[lane];
-                }
-            }
-        }
+        let start = |output: u32| {
+            let channel = image * self.output_shape[1] + output as usize;
+            (output != NONE).then(|| channel * self.positions() + first)
+        };
+        let outputs = tiles.block_outputs(block);
+        self.kernel.isa.run(Finish {
+            sums,
+            affine: tiles.affine(block, self.affine),
+            // An output is in one block; the caller keeps blocks and places apart.
+            starts: core::array::from_fn(|lane| start(outputs[lane])),
+            output: &self.output,
+        });
     }
 }

@@ -22,6 +22,8 @@ mod conv2d;
 mod generic;
 mod isa;
 mod levels;
+#[doc(hidden)]
+pub mod limits;
 mod linear;
 mod portable;
 pub mod reference;
@@ -138,9 +140,10 @@ impl<'a> Affine<'a> {
         }
     }
 
-    fn apply(&self, output: usize, sum: f32) -> f32 {
+    /// Scale and offset of one output.
+    fn of(&self, output: usize) -> (f32, f32) {
         let of = |slice: Option<&[f32]>, none| slice.map_or(none, |slice| slice[output]);
-        of(self.scale, 1.0) * sum + of(self.offset, 0.0)
+        (of(self.scale, 1.0), of(self.offset, 0.0))
     }
 }
 

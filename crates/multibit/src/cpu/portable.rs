@@ -73,6 +73,14 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn add_products(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U {
+        each!(i => (0..4).fold(total[i], |total, j| {
+            let (a, b) = ((a[i] >> (8 * j)) as u8, (b[i] >> (8 * j)) as i8);
+            total.wrapping_add((i32::from(a) * i32::from(b)) as u32)
+        }))
+    }
+
+    #[inline(always)]
     fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U {
         each!(i => words[i] ^ if mask[i] { bits } else { 0 })
     }

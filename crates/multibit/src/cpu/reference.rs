@@ -49,8 +49,10 @@ pub fn linear(
     let outputs = Outputs::new(weight);
     for (input, output) in input.chunks_exact(d_in).zip(output.chunks_exact_mut(d_out)) {
         let inputs: Vec<_> = input.iter().map(|&x| Some(x)).collect();
+        let scale = int8_scale(&inputs, outputs.len());
         for (o, y) in output.iter_mut().enumerate() {
-            *y = affine.apply(o, outputs.dot(o, &inputs, mode));
+            let (factor, offset) = affine.of(o);
+            *y = factor * outputs.dot(o, &inputs, mode, scale) + offset;
         }
     }
 }
@@ -105,7 +107,9 @@ pub fn conv2d(
                 Some(input[((n * channels + channel) * height + y) * width + x])
             })
             .collect();
-        *y = affine.apply(o, outputs.dot(o, &inputs, mode));
+        let scale = int8_scale(&inputs, outputs.len());
+        let (factor, offset) = affine.of(o);
+        *y = factor * outputs.dot(o, &inputs, mode, scale) + offset;
     }
 }
 
@@ -143,10 +147,15 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    /// `Σ over groups and bases of α·(Σ ±x)` for one output; `None` is padding.
-    fn dot(&self, output: usize, inputs: &[Option<f32>], mode: &Mode) -> f32 {
-        let len = self.weight.grouping().len();
-        let scale = int8_scale(inputs, len);
+    /// Weights of a group.
+    fn len(&self) -> usize {
+        self.weight.grouping().len()
+    }
+
+    /// `Σ over groups and bases of α·(Σ ±x)` for one output; `None` is padding, `scale` that of
+    /// [`int8_scale`].
+    fn dot(&self, output: usize, inputs: &[Option<f32>], mode: &Mode, scale: f32) -> f32 {
+        let len = self.len();
         let widths = &self.weight.widths()[output * self.groups..];
         let mut row = self.first_row[output];
         let mut y = 0.0;

@@ -39,6 +39,8 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn add_low(self, total: Self::U, tables: &Tables, words: Self::U) -> Self::U;
     /// `total + Σ tables[j][high nibble of byte j]`, in two's complement.
     fn add_high(self, total: Self::U, tables: &Tables, words: Self::U) -> Self::U;
+    /// `total + Σ` over the four bytes of a word, of `a` without sign and `b` with.
+    fn add_products(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U;
     /// `words ^ bits` where `mask`.
     fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U;
 
@@ -61,6 +63,16 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn greater(self, a: Self::F, b: Self::F) -> Self::M;
     /// Lane `i` as bit `i`.
     fn bits(self, mask: Self::M) -> u32;
+    /// Row `i`, lane `j` becomes row `j`, lane `i`.
+    #[inline(always)]
+    fn transpose(self, rows: &mut [Line<f32>; LANES]) {
+        for i in 0..LANES {
+            for j in 0..i {
+                let (a, b) = (rows[i].0[j], rows[j].0[i]);
+                (rows[i].0[j], rows[j].0[i]) = (b, a);
+            }
+        }
+    }
     /// Rounded to the nearest integer, ties to even; the values fit.
     fn to_i8(self, x: Self::F) -> [i8; LANES];
 }

@@ -170,12 +170,7 @@ impl Tiles {
         let mut lanes = [[1.0; LANES], [0.0; LANES]];
         for (lane, &output) in self.block_outputs(block).iter().enumerate() {
             if output != NONE {
-                if let Some(scale) = affine.scale {
-                    lanes[0][lane] = scale[output as usize];
-                }
-                if let Some(offset) = affine.offset {
-                    lanes[1][lane] = offset[output as usize];
-                }
+                (lanes[0][lane], lanes[1][lane]) = affine.of(output as usize);
             }
         }
         lanes

@@ -117,6 +117,21 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn add_products(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            quarters!(Q => {
+                let (a, b) = (vreinterpretq_u8_u32(a[Q]), vreinterpretq_s8_u32(b[Q]));
+                let wide = |a| vreinterpretq_s16_u16(vmovl_u8(a));
+                let low = vmulq_s16(wide(vget_low_u8(a)), vmovl_s8(vget_low_s8(b)));
+                let high = vmulq_s16(wide(vget_high_u8(a)), vmovl_s8(vget_high_s8(b)));
+                let sums = vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
+                vreinterpretq_u32_s32(vaddq_s32(vreinterpretq_s32_u32(total[Q]), sums))
+            })
+        }
+    }
+
+    #[inline(always)]
     fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U {
         // SAFETY: `self` proves the instructions.
         unsafe {

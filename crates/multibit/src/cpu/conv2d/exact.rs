@@ -51,6 +51,7 @@ impl Call<'_> {
                 for output in task * OUTPUTS..outputs.min((task + 1) * OUTPUTS) {
                     let origin = output / group_out * group_stride;
                     let row = first_row[output];
+                    let (scale, offset) = self.affine.of(output);
                     let taps = taps(&self.kernel.weight, output, row, &offsets, origin);
                     for (image, values) in images.chunks_exact(padded.len).take(count).enumerate() {
                         self.kernel.isa.run(Shifted {
@@ -65,7 +66,7 @@ impl Call<'_> {
                         let rows = sums.chunks(padded.columns);
                         for (to, row) in to.chunks_exact_mut(out_width).zip(rows) {
                             for (y, sum) in to.iter_mut().zip(row) {
-                                *y = self.affine.apply(output, *sum);
+                                *y = scale * sum + offset;
                             }
                         }
                     }

@@ -3,7 +3,7 @@
 //! The sign bits of a level change from level to level in a known way, so plane `j` of an
 //! activation is its bit in the lowest level, changed once for each threshold below it.
 
-use crate::cpu::levels::Levels;
+use crate::cpu::levels::{Levels, MAX_ACTIVATION_BITS};
 use crate::cpu::simd::{LANES, Line, Simd, Task};
 
 /// Thirty-two channels of an image: one word a pixel and plane, bit `c` of channel `c`.
@@ -20,47 +20,102 @@ pub(in crate::cpu) struct PackChannels<'a> {
 
 impl Task for PackChannels<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Self {
-            input,
-            pixels,
-            levels,
-            output,
-        } = self;
-        let channels = input.len() / pixels;
-        let all = u32::MAX >> (32 - channels);
-        let lowest = levels.code(0);
-        let mut tail = [0.0; LANES];
-        for first in (0..pixels).step_by(LANES) {
-            let lanes = LANES.min(pixels - first);
-            let mut planes = [simd.zero(); 4];
-            for (j, plane) in planes.iter_mut().enumerate() {
-                if lowest >> j & 1 == 1 {
-                    *plane = simd.splat(all);
-                }
+    fn run<S: Simd>(mut self, simd: S) {
+        let mut first = 0;
+        while self.pixels - first >= WIDE * LANES {
+            self.pack::<S, WIDE>(simd, first);
+            first += WIDE * LANES;
+        }
+        while self.pixels - first >= LANES {
+            self.pack::<S, 1>(simd, first);
+            first += LANES;
+        }
+        if first < self.pixels {
+            self.pack_tail(simd, first);
+        }
+    }
+}
+
+/// Vectors of pixels at once: a few lines of the cache of one channel after the other.
+const WIDE: usize = 4;
+
+impl PackChannels<'_> {
+    /// `V` vectors of pixels from `first` on.
+    #[inline(always)]
+    fn pack<S: Simd, const V: usize>(&mut self, simd: S, first: usize) {
+        let mut planes = [[simd.zero(); V]; MAX_ACTIVATION_BITS];
+        self.lowest(simd, &mut planes);
+        for (channel, values) in self.input.chunks_exact(self.pixels).enumerate() {
+            let vectors = values[first..].as_chunks::<LANES>().0;
+            let vectors: &[_; V] = vectors.first_chunk().expect("as many pixels");
+            let mut x = [simd.f_splat(0.0); V];
+            for (x, vector) in x.iter_mut().zip(vectors) {
+                *x = simd.f_load(vector);
             }
-            for channel in 0..channels {
-                let x = &input[channel * pixels + first..][..lanes];
-                let x = match x.first_chunk::<LANES>() {
-                    Some(x) => simd.f_load(x),
-                    None => {
-                        tail[..lanes].copy_from_slice(x);
-                        simd.f_load(&tail)
-                    }
-                };
-                for (threshold, change) in levels.changes() {
-                    let above = simd.greater(x, simd.f_splat(threshold));
-                    for (j, plane) in planes.iter_mut().enumerate() {
-                        if change >> j & 1 == 1 {
-                            *plane = simd.toggle(*plane, above, 1 << channel);
-                        }
-                    }
-                }
-            }
-            for (j, &plane) in planes[..levels.bits()].iter().enumerate() {
+            self.toggle(simd, &x, channel, &mut planes);
+        }
+        for (j, planes) in planes[..self.levels.bits()].iter().enumerate() {
+            for (v, &plane) in planes.iter().enumerate() {
                 let mut line = Line([0; LANES]);
                 simd.store(plane, &mut line);
-                output[j * pixels + first..][..lanes].copy_from_slice(&line.0[..lanes]);
+                let place = j * self.pixels + first + v * LANES;
+                self.output[place..][..LANES].copy_from_slice(&line.0);
+            }
+        }
+    }
+
+    /// The last pixels, fewer than a vector.
+    #[inline(always)]
+    fn pack_tail<S: Simd>(&mut self, simd: S, first: usize) {
+        let count = self.pixels - first;
+        let mut planes = [[simd.zero(); 1]; MAX_ACTIVATION_BITS];
+        self.lowest(simd, &mut planes);
+        let mut tail = [0.0; LANES];
+        for (channel, values) in self.input.chunks_exact(self.pixels).enumerate() {
+            tail[..count].copy_from_slice(&values[first..]);
+            self.toggle(simd, &[simd.f_load(&tail)], channel, &mut planes);
+        }
+        for (j, &[plane]) in planes[..self.levels.bits()].iter().enumerate() {
+            let mut line = Line([0; LANES]);
+            simd.store(plane, &mut line);
+            self.output[j * self.pixels + first..][..count].copy_from_slice(&line.0[..count]);
+        }
+    }
+
+    /// The signs of the lowest level in all channels.
+    #[inline(always)]
+    fn lowest<S: Simd, const V: usize>(
+        &self,
+        simd: S,
+        planes: &mut [[S::U; V]; MAX_ACTIVATION_BITS],
+    ) {
+        let channels = self.input.len() / self.pixels;
+        let all = u32::MAX >> (32 - channels);
+        for (j, plane) in planes.iter_mut().enumerate() {
+            if self.levels.code(0) >> j & 1 == 1 {
+                *plane = [simd.splat(all); V];
+            }
+        }
+    }
+
+    /// Changes the signs of a channel where `x` is above a threshold.
+    #[inline(always)]
+    fn toggle<S: Simd, const V: usize>(
+        &self,
+        simd: S,
+        x: &[S::F; V],
+        channel: usize,
+        planes: &mut [[S::U; V]; MAX_ACTIVATION_BITS],
+    ) {
+        for (threshold, change) in self.levels.changes() {
+            let threshold = simd.f_splat(threshold);
+            for (v, &x) in x.iter().enumerate() {
+                let above = simd.greater(x, threshold);
+                for (j, plane) in planes.iter_mut().enumerate() {
+                    if change >> j & 1 == 1 {
+                        plane[v] = simd.toggle(plane[v], above, 1 << channel);
+                    }
+                }
             }
         }
     }
@@ -133,7 +188,7 @@ impl Task for PackRows<'_> {
                         simd.f_load(&tail)
                     }
                 };
-                let mut planes = [0; 4];
+                let mut planes = [0; MAX_ACTIVATION_BITS];
                 for (j, plane) in planes.iter_mut().enumerate() {
                     if lowest >> j & 1 == 1 {
                         *plane = all;

@@ -3,11 +3,13 @@
 mod activations;
 mod bitwise;
 mod dense;
+mod finish;
 mod lookup;
 mod shifted;
 
 pub(super) use activations::{PackChannels, PackRows, Quantize};
 pub(super) use bitwise::{Bitwise, Class};
 pub(super) use dense::{Dense, ROWS as DENSE_ROWS};
+pub(super) use finish::Finish;
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
 pub(super) use shifted::{Shifted, Taps};

@@ -131,6 +131,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn add_products(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            halves!(H => {
+                let pairs = _mm256_maddubs_epi16(a[H], b[H]);
+                _mm256_add_epi32(total[H], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            })
+        }
+    }
+
+    #[inline(always)]
     fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U {
         // SAFETY: `self` proves the instructions.
         unsafe {

@@ -125,6 +125,18 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    fn add_products(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            if VNNI {
+                return _mm512_dpbusd_epi32(total, a, b);
+            }
+            let pairs = _mm512_maddubs_epi16(a, b);
+            _mm512_add_epi32(total, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
+    }
+
+    #[inline(always)]
     fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_mask_xor_epi32(words, mask, words, _mm512_set1_epi32(bits as i32)) }
@@ -208,6 +220,42 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     #[inline(always)]
     fn bits(self, mask: Self::M) -> u32 {
         u32::from(mask)
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: &mut [Line<f32>; LANES]) {
+        // SAFETY: `self` proves the instructions; a line is 64 aligned bytes.
+        unsafe {
+            let mut r = [_mm512_setzero_ps(); LANES];
+            for (r, row) in r.iter_mut().zip(rows.iter()) {
+                *r = _mm512_load_ps(row.0.as_ptr());
+            }
+            // Pairs of rows by one lane, by two, by four and by eight.
+            let mut t = r;
+            for i in 0..8 {
+                t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            for i in 0..4 {
+                let pd = |k: usize| _mm512_castps_pd(t[4 * i + k]);
+                r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(0), pd(2)));
+                r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(0), pd(2)));
+                r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(1), pd(3)));
+                r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(1), pd(3)));
+            }
+            for i in 0..4 {
+                t[i] = _mm512_shuffle_f32x4::<0x88>(r[i], r[4 + i]);
+                t[4 + i] = _mm512_shuffle_f32x4::<0xDD>(r[i], r[4 + i]);
+                t[8 + i] = _mm512_shuffle_f32x4::<0x88>(r[8 + i], r[12 + i]);
+                t[12 + i] = _mm512_shuffle_f32x4::<0xDD>(r[8 + i], r[12 + i]);
+            }
+            for i in 0..8 {
+                let low = _mm512_shuffle_f32x4::<0x88>(t[i], t[8 + i]);
+                let high = _mm512_shuffle_f32x4::<0xDD>(t[i], t[8 + i]);
+                _mm512_store_ps(rows[i].0.as_mut_ptr(), low);
+                _mm512_store_ps(rows[8 + i].0.as_mut_ptr(), high);
+            }
+        }
     }
 
     #[inline(always)]
