@@ -12,6 +12,11 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   example NAME [ARGUMENTS]    run an example in release mode; --help shows its arguments
   test [ARGUMENTS]            all tests; arguments go to cargo test
     --device NAME             run the suite on this Burn device: flex (default) or ndarray
+    --target aarch64          only the kernels' crate, for 64-bit Arm under qemu-user
+  bench [KIND…] [ARGUMENTS]   time packed layers and networks against Burn Flex in f32; --help
+                              shows kinds and arguments
+  check --target TRIPLE       build the kernels' crate for a device without an operating system,
+                              such as thumbv7em-none-eabihf
   validate                    format, lints, documentation, file sizes, no_std, unsafe
   help                        this text
 ";
@@ -39,6 +44,8 @@ fn main() -> ExitCode {
             )),
         },
         "test" => test(rest),
+        "bench" => bench(rest),
+        "check" => check(rest),
         "validate" => validate::validate(&root()),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
@@ -98,16 +105,79 @@ fn example(name: &str, args: impl Iterator<Item = String>) -> Result<(), String>
 
 fn test(args: &[String]) -> Result<(), String> {
     let mut command = cargo();
-    command.current_dir(root()).args(["test", "--workspace"]);
+    command.current_dir(root()).arg("test");
+    let mut package = vec!["--workspace"];
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        if arg == "--device" {
-            let device = args.next().ok_or("--device needs a name")?;
-            command.env("BURN_DEVICE", device);
-        } else {
-            command.arg(arg);
+        match arg.as_str() {
+            "--device" => {
+                let device = args.next().ok_or("--device needs a name")?;
+                command.env("BURN_DEVICE", device);
+            }
+            "--target" => {
+                match args.next().map(String::as_str) {
+                    Some("aarch64") => {}
+                    other => return Err(format!("--target: there is aarch64, not {other:?}")),
+                }
+                package = vec!["--package", "multibit", "--release", "--target", ARM];
+                emulate_arm(&mut command)?;
+            }
+            _ => {
+                command.arg(arg);
+            }
         }
     }
+    run(command.args(package))
+}
+
+const ARM: &str = "aarch64-unknown-linux-gnu";
+
+/// Links and runs programs for 64-bit Arm with Debian's cross compiler and emulator.
+fn emulate_arm(command: &mut Command) -> Result<(), String> {
+    for (program, package) in [
+        ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+        ("qemu-aarch64", "qemu-user"),
+    ] {
+        if Command::new(program).arg("--version").output().is_err() {
+            return Err(format!(
+                "{program} is missing; Debian's package {package} has it"
+            ));
+        }
+    }
+    command
+        .env(
+            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
+            "aarch64-linux-gnu-gcc",
+        )
+        .env(
+            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",
+            "qemu-aarch64 -L /usr/aarch64-linux-gnu",
+        );
+    Ok(())
+}
+
+fn bench(args: &[String]) -> Result<(), String> {
+    let mut command = cargo();
+    let manifest = root().join("Cargo.toml");
+    command
+        .args(["bench", "--package", "burn-alq", "--bench", "packed"])
+        .args(["--features", "flex,train", "--manifest-path"])
+        .arg(manifest);
+    run(command.arg("--").args(args))
+}
+
+fn check(args: &[String]) -> Result<(), String> {
+    let [flag, target] = args else {
+        return Err("check needs --target TRIPLE".into());
+    };
+    if flag != "--target" {
+        return Err(format!("check: no argument {flag}; there is --target"));
+    }
+    let mut command = cargo();
+    command
+        .current_dir(root())
+        .args(["check", "--package", "multibit", "--no-default-features"])
+        .args(["--target", target]);
     run(&mut command)
 }
 

@@ -1,0 +1,369 @@
+//! Whole networks: packed with random weights, and the same in f32 with ReLU.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_alq::{
+    Arithmetic, ConvGrouping, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig,
+    MultiBitLinear, MultiBitLinearConfig, PackedModel, Quantized,
+};
+
+use crate::cases::{Case, Side, same, timed, values};
+use crate::layers::activation;
+use crate::random::Random;
+
+/// What a network is made of.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// Burn's layers and ReLU.
+    Float,
+    /// Multi-bit layers; activations with as many bits, 0 for ReLU.
+    MultiBit { act_bits: usize },
+}
+
+#[derive(Module, Debug)]
+enum Conv {
+    Float(Conv2d),
+    MultiBit(MultiBitConv2d),
+}
+
+/// A convolution and, where there is one, batch norm.
+#[derive(Module, Debug)]
+struct ConvNorm {
+    conv: Conv,
+    norm: Option<BatchNorm>,
+}
+
+impl ConvNorm {
+    fn forward(&self, x: Quantized<4>) -> Tensor<4> {
+        match (&self.conv, &self.norm) {
+            (Conv::MultiBit(conv), Some(norm)) => conv.forward_norm(x, norm),
+            (Conv::MultiBit(conv), None) => conv.forward(x),
+            (Conv::Float(conv), Some(norm)) => norm.forward(conv.forward(x.into_tensor())),
+            (Conv::Float(conv), None) => conv.forward(x.into_tensor()),
+        }
+    }
+}
+
+#[derive(Module, Debug)]
+enum Full {
+    Float(Linear),
+    MultiBit(MultiBitLinear),
+}
+
+impl Full {
+    fn forward(&self, x: Quantized<2>) -> Tensor<2> {
+        match self {
+            Self::Float(linear) => linear.forward(x.into_tensor()),
+            Self::MultiBit(linear) => linear.forward(x),
+        }
+    }
+}
+
+/// ReLU, or multi-bit levels.
+#[derive(Module, Debug)]
+struct Act {
+    levels: Option<MultiBitActivation>,
+}
+
+impl Act {
+    fn forward<const D: usize>(&self, x: Tensor<D>) -> Quantized<D> {
+        match &self.levels {
+            Some(levels) => levels.forward(x),
+            None => relu(x).into(),
+        }
+    }
+}
+
+/// Makes layers of one kind.
+struct Maker {
+    kind: Kind,
+    device: Device,
+}
+
+impl Maker {
+    /// A convolution; `hidden` ones take the output of an activation.
+    fn conv(
+        &self,
+        shape: [usize; 3],
+        stride: usize,
+        padding: usize,
+        norm: bool,
+        hidden: bool,
+    ) -> ConvNorm {
+        let [input, output, kernel] = shape;
+        let padding = PaddingConfig2d::Explicit(padding, padding, padding, padding);
+        let conv = match self.kind {
+            Kind::Float => Conv::Float(
+                Conv2dConfig::new([input, output], [kernel; 2])
+                    .with_stride([stride; 2])
+                    .with_padding(padding)
+                    .with_bias(!norm)
+                    .init(&self.device),
+            ),
+            Kind::MultiBit { act_bits } => Conv::MultiBit(
+                MultiBitConv2dConfig::new([input, output], [kernel; 2])
+                    .with_stride([stride; 2])
+                    .with_padding(padding)
+                    .with_bias(!norm)
+                    .with_grouping(match act_bits {
+                        0 => ConvGrouping::Kernelwise,
+                        _ => ConvGrouping::Channelwise,
+                    })
+                    .with_arithmetic(arithmetic(hidden && act_bits > 0))
+                    .with_max_bits(1)
+                    .init(&self.device),
+            ),
+        };
+        ConvNorm {
+            conv,
+            norm: norm.then(|| BatchNormConfig::new(output).init(&self.device)),
+        }
+    }
+
+    fn full(&self, shape: [usize; 2], subchannels: usize, hidden: bool) -> Full {
+        let [input, output] = shape;
+        match self.kind {
+            Kind::Float => Full::Float(LinearConfig::new(input, output).init(&self.device)),
+            Kind::MultiBit { act_bits } => Full::MultiBit(
+                MultiBitLinearConfig::new(input, output)
+                    .with_subchannels(subchannels)
+                    .with_arithmetic(arithmetic(hidden && act_bits > 0))
+                    .with_max_bits(1)
+                    .init(&self.device),
+            ),
+        }
+    }
+
+    fn act(&self) -> Act {
+        let levels = match self.kind {
+            Kind::MultiBit { act_bits } if act_bits > 0 => Some(activation(act_bits, &self.device)),
+            _ => None,
+        };
+        Act { levels }
+    }
+
+    fn pool(&self, size: usize, stride: usize, padding: usize) -> MaxPool2d {
+        MaxPool2dConfig::new([size; 2])
+            .with_strides([stride; 2])
+            .with_padding(PaddingConfig2d::Explicit(
+                padding, padding, padding, padding,
+            ))
+            .init()
+    }
+}
+
+fn arithmetic(bitwise: bool) -> Arithmetic {
+    if bitwise {
+        Arithmetic::Bitwise
+    } else {
+        Arithmetic::Exact
+    }
+}
+
+/// A network of this benchmark.
+trait Net: Module + 'static {
+    fn new(maker: &Maker) -> Self;
+    fn forward(&self, x: Tensor<4>) -> Tensor<2>;
+}
+
+/// Caffe's LeNet5.
+#[derive(Module, Debug)]
+struct LeNet5 {
+    conv1: ConvNorm,
+    conv2: ConvNorm,
+    fc1: Full,
+    fc2: Full,
+    act: Act,
+    pool: MaxPool2d,
+}
+
+impl Net for LeNet5 {
+    fn new(maker: &Maker) -> Self {
+        Self {
+            conv1: maker.conv([1, 20, 5], 1, 0, false, false),
+            conv2: maker.conv([20, 50, 5], 1, 0, false, true),
+            fc1: maker.full([800, 500], 2, true),
+            fc2: maker.full([500, 10], 1, true),
+            act: maker.act(),
+            pool: maker.pool(2, 2, 0),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let x = self.pool.forward(self.conv1.forward(x.into()));
+        let x = self.pool.forward(self.conv2.forward(self.act.forward(x)));
+        let x = self.act.forward(x).map(|x| x.flatten::<2>(1, 3));
+        self.fc2.forward(self.act.forward(self.fc1.forward(x)))
+    }
+}
+
+/// `2×128C3, MP2, 2×256C3, MP2, 2×512C3, MP2, 2×1024FC, 10`, with batch norm.
+#[derive(Module, Debug)]
+struct VggSmall {
+    convs: Vec<ConvNorm>,
+    full: Vec<Full>,
+    act: Act,
+    pool: MaxPool2d,
+}
+
+impl Net for VggSmall {
+    fn new(maker: &Maker) -> Self {
+        let channels = [3, 128, 128, 256, 256, 512, 512];
+        let convs = channels
+            .windows(2)
+            .enumerate()
+            .map(|(layer, pair)| maker.conv([pair[0], pair[1], 3], 1, 1, true, layer > 0));
+        Self {
+            convs: convs.collect(),
+            full: vec![
+                maker.full([8192, 1024], 16, true),
+                maker.full([1024, 1024], 2, true),
+                maker.full([1024, 10], 2, true),
+            ],
+            act: maker.act(),
+            pool: maker.pool(2, 2, 0),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let mut x = x.into();
+        for (layer, conv) in self.convs.iter().enumerate() {
+            x = self.act.forward(conv.forward(x));
+            if layer % 2 == 1 {
+                x = x.max_pool2d(&self.pool);
+            }
+        }
+        let x = x.map(|x| x.flatten::<2>(1, 3));
+        let x = self.act.forward(self.full[0].forward(x));
+        let x = self.act.forward(self.full[1].forward(x));
+        self.full[2].forward(x)
+    }
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    conv1: ConvNorm,
+    conv2: ConvNorm,
+    shortcut: Option<ConvNorm>,
+    act: Act,
+}
+
+impl Block {
+    fn forward(&self, x: Quantized<4>) -> Quantized<4> {
+        let y = self.act.forward(self.conv1.forward(x.clone()));
+        let y = self.conv2.forward(y);
+        let x = match &self.shortcut {
+            Some(shortcut) => shortcut.forward(x),
+            None => x.into_tensor(),
+        };
+        self.act.forward(y + x)
+    }
+}
+
+/// ResNet18 for images of 224×224.
+#[derive(Module, Debug)]
+struct ResNet18 {
+    stem: ConvNorm,
+    act: Act,
+    pool: MaxPool2d,
+    blocks: Vec<Block>,
+    full: Full,
+}
+
+impl Net for ResNet18 {
+    fn new(maker: &Maker) -> Self {
+        let mut blocks = Vec::new();
+        let mut input = 64;
+        for (output, stride) in [(64, 1), (128, 2), (256, 2), (512, 2)] {
+            for stride in [stride, 1] {
+                let shortcut = input != output;
+                blocks.push(Block {
+                    conv1: maker.conv([input, output, 3], stride, 1, true, true),
+                    conv2: maker.conv([output, output, 3], 1, 1, true, true),
+                    shortcut: shortcut
+                        .then(|| maker.conv([input, output, 1], stride, 0, true, true)),
+                    act: maker.act(),
+                });
+                input = output;
+            }
+        }
+        Self {
+            stem: maker.conv([3, 64, 7], 2, 3, true, false),
+            act: maker.act(),
+            pool: maker.pool(3, 2, 1),
+            blocks,
+            full: maker.full([512, 1000], 2, false),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let x = self.act.forward(self.stem.forward(x.into()));
+        let x = x.max_pool2d(&self.pool);
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        let x = x.into_tensor().mean_dim(3).mean_dim(2).flatten::<2>(1, 3);
+        self.full.forward(x.into())
+    }
+}
+
+/// LeNet5 at 0.4 bit in exact arithmetic.
+pub fn lenet5(batch: usize) -> Case {
+    let products = batch * (24 * 24 * 25 * 20 + 64 * 500 * 50 + 800 * 500 + 5000);
+    case::<LeNet5>([batch, 1, 28, 28], 0.4, 0, products as f64, 1e-4)
+}
+
+/// VGG-small for images of 32×32, activations of 2 bits.
+pub fn vgg_small(bits: f64) -> Case {
+    case::<VggSmall>([1, 3, 32, 32], bits, 2, 617e6 * 2.0 * bits, 0.02)
+}
+
+/// ResNet18, activations of 2 bits.
+pub fn resnet18(bits: f64) -> Case {
+    case::<ResNet18>([1, 3, 224, 224], bits, 2, 1814e6 * 2.0 * bits, 0.02)
+}
+
+/// A network with random weights of `bits` bits against the same in f32. In the proof, an activation
+/// next to a threshold may fall on its other side, which later layers see: hence `room`.
+fn case<N: Net>(dims: [usize; 4], bits: f64, act_bits: usize, products: f64, room: f32) -> Case {
+    let device = Device::flex();
+    device.seed(1);
+    let mut random = Random::new(3);
+    let maker = |kind| Maker {
+        kind,
+        device: device.clone(),
+    };
+    let float = N::new(&maker(Kind::Float));
+    let net = N::new(&maker(Kind::MultiBit { act_bits }));
+    let mut model = PackedModel::pack(&net).expect("a sketched network");
+    for (_, weight) in &mut model.weights {
+        let shape = weight.shape().to_vec();
+        let random = random.weight(&shape, weight.grouping().clone(), bits);
+        *weight = Arc::new(random);
+    }
+    let packed = model.apply(net).expect("it fits");
+    let x = TensorData::new(random.values(dims.iter().product()), dims);
+    let x = Tensor::<4>::from_data(x, &device);
+    let check = {
+        let (packed, x) = (packed.clone(), x.clone());
+        move || {
+            let found = values(packed.forward(x.clone()).into_data());
+            // The same weights as f32, in Burn's layers.
+            let dense = packed.materialize();
+            same(&found, &values(dense.forward(x).into_data()), room)
+        }
+    };
+    let ours = x.clone();
+    Case {
+        ours: timed(move || packed.forward(ours.clone())),
+        other: timed(move || float.forward(x.clone())),
+        side: Side::FlexF32,
+        products,
+        limit: (act_bits > 0).then_some("xor_popcount"),
+        check: Box::new(check),
+    }
+}

@@ -1,0 +1,169 @@
+//! What was measured: medians, ratios, shares of the machine's limits.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cases::{Case, Side};
+
+/// One case in one start, in milliseconds.
+#[derive(Serialize, Deserialize)]
+pub struct Measured {
+    name: String,
+    ours: f64,
+    other: f64,
+    against_adam: bool,
+    products: f64,
+    limit: Option<String>,
+}
+
+impl Measured {
+    /// From pairs of seconds.
+    pub fn new(name: &str, case: &Case, pairs: &[(f64, f64)]) -> Self {
+        Self {
+            name: name.into(),
+            ours: 1e3 * median(pairs.iter().map(|pair| pair.0)),
+            other: 1e3 * median(pairs.iter().map(|pair| pair.1)),
+            against_adam: case.side == Side::Adam,
+            products: case.products,
+            limit: case.limit.map(Into::into),
+        }
+    }
+}
+
+/// All that one start of the program has measured.
+#[derive(Serialize, Deserialize)]
+pub struct Start {
+    pub limits: BTreeMap<String, f64>,
+    pub cases: Vec<Measured>,
+}
+
+/// One row of the result.
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flex_f32_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adam_ms: Option<f64>,
+    /// How many times as fast.
+    ratio: f64,
+    limit: Option<String>,
+    /// Of the limit, by the number of products.
+    share_of_limit: Option<f64>,
+    verified: bool,
+}
+
+/// The result.
+#[derive(Serialize)]
+pub struct Report {
+    machine: String,
+    isa: String,
+    threads: usize,
+    starts: usize,
+    limits: BTreeMap<String, f64>,
+    cases: Vec<Row>,
+}
+
+/// Medians over the starts.
+pub fn merge(starts: &[Start], threads: usize) -> Report {
+    let names = starts[0].limits.keys();
+    let limits: BTreeMap<String, f64> = names
+        .map(|name| {
+            (
+                name.clone(),
+                median(starts.iter().map(|start| start.limits[name])),
+            )
+        })
+        .collect();
+    let cases = starts[0].cases.iter().enumerate();
+    let cases = cases.map(|(i, case)| {
+        let all = || starts.iter().map(|start| &start.cases[i]);
+        let ms = median(all().map(|case| case.ours));
+        let other = median(all().map(|case| case.other));
+        let rate = case.products / ms / 1e6;
+        Row {
+            name: case.name.clone(),
+            ms,
+            flex_f32_ms: (!case.against_adam).then_some(other),
+            adam_ms: case.against_adam.then_some(other),
+            ratio: median(all().map(|case| case.other / case.ours)),
+            share_of_limit: case
+                .limit
+                .as_ref()
+                .map(|limit| rate / limits[limit] / threads as f64),
+            limit: case.limit.clone(),
+            verified: true,
+        }
+    });
+    Report {
+        machine: machine(),
+        isa: multibit::cpu::Isa::best().name().into(),
+        threads,
+        starts: starts.len(),
+        cases: cases.collect(),
+        limits,
+    }
+}
+
+impl Report {
+    /// A table to read.
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!(
+            "{}, {}, {} thread(s), medians of {} starts\n\nlimits of one core (billions a second):",
+            self.machine, self.isa, self.threads, self.starts
+        );
+        for (name, limit) in &self.limits {
+            let _ = write!(text, " {name} {limit:.0}");
+        }
+        text.push_str(
+            "\n\n| case | ms | against ms | ratio | share of limit |\n|---|---|---|---|---|\n",
+        );
+        for row in &self.cases {
+            let (against, other) = match (row.flex_f32_ms, row.adam_ms) {
+                (Some(flex), _) => ("Flex f32", flex),
+                (None, adam) => ("Adam", adam.unwrap_or(f64::NAN)),
+            };
+            let share = match (&row.limit, row.share_of_limit) {
+                (Some(limit), Some(share)) => format!("{:.0} % {limit}", 100.0 * share),
+                _ => String::new(),
+            };
+            let _ = writeln!(
+                text,
+                "| {} | {:.3} | {other:.3} {against} | {:.1} | {share} |",
+                row.name, row.ms, row.ratio
+            );
+        }
+        text
+    }
+
+    /// Writes the result as JSON, aside and then in its place.
+    pub fn write(&self, path: &Path) -> Result<(), String> {
+        let text = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
+        let aside = path.with_extension("tmp");
+        std::fs::write(&aside, text + "\n")
+            .and_then(|()| std::fs::rename(&aside, path))
+            .map_err(|error| format!("{}: {error}", path.display()))
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The processor's name.
+fn machine() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    match name {
+        Some(name) => name.trim_start_matches([' ', '\t', ':']).into(),
+        None => std::env::consts::ARCH.into(),
+    }
+}
