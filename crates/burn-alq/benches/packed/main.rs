@@ -16,10 +16,10 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
-use criterion::Criterion;
+use criterion::{Criterion, SamplingMode};
 
 use cases::Case;
-use report::{Measured, Start};
+use report::{Measured, Samples, Start};
 
 /// Times packed layers and networks against Burn Flex in f32, and fitting against Adam.
 #[derive(Parser, Clone)]
@@ -123,31 +123,45 @@ fn one_start(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-/// Both sides in turns, by criterion's clock for ours.
+/// Both sides in turns, in blocks of some runs, by criterion's clock for ours. The first run of a
+/// block finds caches full of the other side's data: it is reported apart.
 fn time(name: &str, case: &mut Case) -> Measured {
-    // The first run of each side warms up.
-    let ((_, _), (ours, other)) = (
-        ((case.ours)(), (case.other)()),
-        ((case.ours)(), (case.other)()),
-    );
-    let share = ours.as_secs_f64() / (ours + other).as_secs_f64();
-    let mut pairs = Vec::new();
+    // Warms up, and says how long a run takes.
+    let [ours, other] = [&mut case.ours, &mut case.other].map(|run| run().min(run()).min(run()));
+    let [ours_runs, other_runs] = [ours, other].map(runs_of_a_block);
+    let mut samples = Samples::default();
+    let share = (ours * ours_runs).as_secs_f64();
+    let share = share / (share + (other * other_runs).as_secs_f64());
     Criterion::default()
         .without_plots()
         .with_output_color(false)
         .sample_size(10)
         .warm_up_time(Duration::from_millis(50).mul_f64(share))
-        .measurement_time(BUDGET.mul_f64(share))
+        .measurement_time(BUDGET.mul_f64(share / f64::from(ours_runs)))
+        .benchmark_group("packed")
+        .sampling_mode(SamplingMode::Flat)
         .bench_function(name, |bencher| {
             bencher.iter_custom(|rounds| {
                 let mut total = Duration::ZERO;
                 for _ in 0..rounds {
-                    let (ours, other) = ((case.ours)(), (case.other)());
-                    pairs.push((ours.as_secs_f64(), other.as_secs_f64()));
-                    total += ours;
+                    samples.cold.push((case.ours)());
+                    let warm = (1..ours_runs).map(|_| (case.ours)());
+                    let start = samples.ours.len();
+                    samples.ours.extend(warm);
+                    total += samples.ours[start..].iter().sum::<Duration>() / (ours_runs - 1);
+                    (case.other)();
+                    samples
+                        .other
+                        .extend((1..other_runs).map(|_| (case.other)()));
                 }
                 total
             });
         });
-    Measured::new(name, case, &pairs)
+    Measured::new(name, case, &samples)
+}
+
+/// As many as take some milliseconds, so that the caches are the side's own.
+fn runs_of_a_block(one: Duration) -> u32 {
+    let runs = 4e-3 / one.as_secs_f64();
+    2 + runs.min(40.0) as u32
 }

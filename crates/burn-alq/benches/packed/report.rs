@@ -3,16 +3,26 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cases::{Case, Side};
+
+/// Runs of both sides, without the first of each block; and ours that were first.
+#[derive(Default)]
+pub struct Samples {
+    pub ours: Vec<Duration>,
+    pub other: Vec<Duration>,
+    pub cold: Vec<Duration>,
+}
 
 /// One case in one start, in milliseconds.
 #[derive(Serialize, Deserialize)]
 pub struct Measured {
     name: String,
     ours: f64,
+    cold: f64,
     other: f64,
     against_adam: bool,
     products: f64,
@@ -20,12 +30,14 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// From pairs of seconds.
-    pub fn new(name: &str, case: &Case, pairs: &[(f64, f64)]) -> Self {
+    /// Medians of some runs.
+    pub fn new(name: &str, case: &Case, samples: &Samples) -> Self {
+        let ms = |runs: &[Duration]| median(runs.iter().map(|run| 1e3 * run.as_secs_f64()));
         Self {
             name: name.into(),
-            ours: 1e3 * median(pairs.iter().map(|pair| pair.0)),
-            other: 1e3 * median(pairs.iter().map(|pair| pair.1)),
+            ours: ms(&samples.ours),
+            cold: ms(&samples.cold),
+            other: ms(&samples.other),
             against_adam: case.side == Side::Adam,
             products: case.products,
             limit: case.limit.map(Into::into),
@@ -45,6 +57,8 @@ pub struct Start {
 struct Row {
     name: String,
     ms: f64,
+    /// Of the first run after the other side, whose data fill the caches.
+    cold_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     flex_f32_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,6 +102,7 @@ pub fn merge(starts: &[Start], threads: usize) -> Report {
         Row {
             name: case.name.clone(),
             ms,
+            cold_ms: median(all().map(|case| case.cold)),
             flex_f32_ms: (!case.against_adam).then_some(other),
             adam_ms: case.against_adam.then_some(other),
             ratio: median(all().map(|case| case.other / case.ours)),
@@ -120,7 +135,7 @@ impl Report {
             let _ = write!(text, " {name} {limit:.0}");
         }
         text.push_str(
-            "\n\n| case | ms | against ms | ratio | share of limit |\n|---|---|---|---|---|\n",
+            "\n\n| case | ms | cold ms | against ms | ratio | share of limit |\n|---|---|---|---|---|---|\n",
         );
         for row in &self.cases {
             let (against, other) = match (row.flex_f32_ms, row.adam_ms) {
@@ -133,8 +148,8 @@ impl Report {
             };
             let _ = writeln!(
                 text,
-                "| {} | {:.3} | {other:.3} {against} | {:.1} | {share} |",
-                row.name, row.ms, row.ratio
+                "| {} | {:.3} | {:.3} | {other:.3} {against} | {:.1} | {share} |",
+                row.name, row.ms, row.cold_ms, row.ratio
             );
         }
         text
