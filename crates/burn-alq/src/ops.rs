@@ -16,7 +16,7 @@ use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::backend::{Backend, ExtensionType, backend_extension};
 use derive_new::new;
 use multibit::Grouping;
-use multibit::cpu::{Conv2dOptions, Levels, Mode};
+use multibit::cpu::{Conv2dOptions, Levels, Mode, Pool2dOptions};
 use multibit::fit::StepParams;
 
 use alloc::sync::Arc;
@@ -172,5 +172,20 @@ pub trait AlqOps: Backend {
     /// - `input`, result: any, the same
     fn alq_quantize(input: FloatTensor<Self>, levels: Levels) -> FloatTensor<Self> {
         packed::quantize::<Self>(input, &levels)
+    }
+
+    /// The largest value of each window, in evaluation.
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, channels, h, w]`
+    /// - result: `[batch, channels, h_out, w_out]`
+    fn alq_max_pool2d(input: FloatTensor<Self>, options: Pool2dOptions) -> FloatTensor<Self> {
+        let Pool2dOptions {
+            kernel,
+            stride,
+            padding,
+            dilation,
+        } = options;
+        Self::max_pool2d(input, kernel, stride, padding, dilation, false)
     }
 }

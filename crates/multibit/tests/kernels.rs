@@ -153,7 +153,7 @@ fn convolutions_of_every_grouping() {
             let shape = [c_out, c_in, kh, kw];
             for grouping in Grouping::examples(&shape) {
                 let weight = Arc::new(packed(&mut random, &shape, grouping, 3));
-                for batch in [0, 1, 2] {
+                for batch in [0, 1, 2, 19] {
                     check_conv(&mut random, &weight, [6, 7], batch, &options);
                 }
             }

@@ -105,10 +105,14 @@ impl LeNet5 {
     /// - `images`: `[batch, 1, 28, 28]`
     /// - result: `[batch, 10]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = self.activate(0, self.pool.forward(self.conv1.forward(images)));
-        let x = self.activate(1, self.pool.forward(self.conv2.forward(x)));
+        let x = self.activate(0, self.pooled(self.conv1.forward(images)));
+        let x = self.activate(1, self.pooled(self.conv2.forward(x)));
         let x = self.activate(2, self.fc1.forward(x.map(|x| x.flatten::<2>(1, 3))));
         self.fc2.forward(x)
+    }
+
+    fn pooled(&self, x: Tensor<4>) -> Tensor<4> {
+        Quantized::from(x).max_pool2d(&self.pool).into_tensor()
     }
 
     fn activate<const D: usize>(&self, layer: usize, x: Tensor<D>) -> Quantized<D> {

@@ -13,7 +13,7 @@ mod random;
 mod report;
 
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use criterion::{Criterion, SamplingMode};
@@ -44,6 +44,9 @@ struct Args {
     /// One start: print what was measured as JSON.
     #[arg(long, hide = true)]
     one: bool,
+    /// Run our side of the cases alone, five seconds each: for a profiler.
+    #[arg(long, hide = true)]
+    profile: bool,
 }
 
 /// About what one case takes in one start, both sides together.
@@ -111,6 +114,13 @@ fn one_start(args: &Args) -> Result<(), String> {
             eprintln!("  {name}");
             let mut case = make();
             case.verify().map_err(|error| format!("{name}: {error}"))?;
+            if args.profile {
+                let end = Instant::now() + Duration::from_secs(5);
+                while Instant::now() < end {
+                    (case.ours)();
+                }
+                continue;
+            }
             measured.push(time(name, &mut case));
         }
     }

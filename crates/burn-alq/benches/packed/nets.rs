@@ -80,6 +80,21 @@ impl Act {
     }
 }
 
+#[derive(Module, Debug)]
+enum Pool {
+    Float(MaxPool2d),
+    MultiBit(MaxPool2d),
+}
+
+impl Pool {
+    fn forward(&self, x: impl Into<Quantized<4>>) -> Quantized<4> {
+        match self {
+            Self::Float(pool) => pool.forward(x.into().into_tensor()).into(),
+            Self::MultiBit(pool) => x.into().max_pool2d(pool),
+        }
+    }
+}
+
 /// Makes layers of one kind.
 struct Maker {
     kind: Kind,
@@ -148,13 +163,17 @@ impl Maker {
         Act { levels }
     }
 
-    fn pool(&self, size: usize, stride: usize, padding: usize) -> MaxPool2d {
-        MaxPool2dConfig::new([size; 2])
+    fn pool(&self, size: usize, stride: usize, padding: usize) -> Pool {
+        let pool = MaxPool2dConfig::new([size; 2])
             .with_strides([stride; 2])
             .with_padding(PaddingConfig2d::Explicit(
                 padding, padding, padding, padding,
             ))
-            .init()
+            .init();
+        match self.kind {
+            Kind::Float => Pool::Float(pool),
+            Kind::MultiBit { .. } => Pool::MultiBit(pool),
+        }
     }
 }
 
@@ -180,7 +199,7 @@ struct LeNet5 {
     fc1: Full,
     fc2: Full,
     act: Act,
-    pool: MaxPool2d,
+    pool: Pool,
 }
 
 impl Net for LeNet5 {
@@ -197,8 +216,12 @@ impl Net for LeNet5 {
 
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {
         let x = self.pool.forward(self.conv1.forward(x.into()));
-        let x = self.pool.forward(self.conv2.forward(self.act.forward(x)));
-        let x = self.act.forward(x).map(|x| x.flatten::<2>(1, 3));
+        let x = self.act.forward(x.into_tensor());
+        let x = self.pool.forward(self.conv2.forward(x));
+        let x = self
+            .act
+            .forward(x.into_tensor())
+            .map(|x| x.flatten::<2>(1, 3));
         self.fc2.forward(self.act.forward(self.fc1.forward(x)))
     }
 }
@@ -209,7 +232,7 @@ struct VggSmall {
     convs: Vec<ConvNorm>,
     full: Vec<Full>,
     act: Act,
-    pool: MaxPool2d,
+    pool: Pool,
 }
 
 impl Net for VggSmall {
@@ -236,7 +259,7 @@ impl Net for VggSmall {
         for (layer, conv) in self.convs.iter().enumerate() {
             x = self.act.forward(conv.forward(x));
             if layer % 2 == 1 {
-                x = x.max_pool2d(&self.pool);
+                x = self.pool.forward(x);
             }
         }
         let x = x.map(|x| x.flatten::<2>(1, 3));
@@ -271,7 +294,7 @@ impl Block {
 struct ResNet18 {
     stem: ConvNorm,
     act: Act,
-    pool: MaxPool2d,
+    pool: Pool,
     blocks: Vec<Block>,
     full: Full,
 }
@@ -304,7 +327,7 @@ impl Net for ResNet18 {
 
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {
         let x = self.act.forward(self.stem.forward(x.into()));
-        let x = x.max_pool2d(&self.pool);
+        let x = self.pool.forward(x);
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
         let x = x.into_tensor().mean_dim(3).mean_dim(2).flatten::<2>(1, 3);
         self.full.forward(x.into())

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::tensor::{DType, Shape, TensorData};
 use burn_flex::{Flex, FlexTensor};
-use multibit::cpu::{self, Affine, Conv2dOptions, Levels, Mode};
+use multibit::cpu::{self, Affine, Conv2dOptions, Isa, Levels, Mode, Pool2dOptions};
 use multibit::fit::{self, GroupsMut, MomentsMut, StepParams};
 
 use crate::ops::{AlqOps, WeightLayout, WeightState};
@@ -213,6 +213,17 @@ impl AlqOps for Flex {
         let shape = input.layout().shape().clone();
         let mut output = alloc::vec![0.0; shape.num_elements()];
         levels.quantize_all(input.storage(), &mut output);
+        float(output, shape)
+    }
+
+    fn alq_max_pool2d(input: FloatTensor<Self>, options: Pool2dOptions) -> FloatTensor<Self> {
+        let input = own(input, DType::F32);
+        let [batch, channels, height, width] = input.layout().shape().dims();
+        let [out_height, out_width] = options.output_size([height, width]);
+        let shape = [batch, channels, out_height, out_width];
+        let mut output = alloc::vec![0.0; shape.iter().product()];
+        let planes = [batch * channels, height, width];
+        cpu::max_pool2d(Isa::best(), input.storage(), planes, &options, &mut output);
         float(output, shape)
     }
 }

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 
 use burn_core::backend::tensor::FloatTensor;
 use burn_ndarray::NdArray;
-use multibit::cpu::{Conv2dOptions, Mode};
+use multibit::cpu::{Conv2dOptions, Mode, Pool2dOptions};
 
 use crate::ops::{AlqOps, packed};
 use crate::prepared::PreparedWeight;
@@ -31,5 +31,9 @@ impl AlqOps for NdArray {
         mode: Mode,
     ) -> FloatTensor<Self> {
         packed::conv2d_on_host::<Self>(input, scale, offset, &weight, &options, &mode)
+    }
+
+    fn alq_max_pool2d(input: FloatTensor<Self>, options: Pool2dOptions) -> FloatTensor<Self> {
+        packed::max_pool2d_on_host::<Self>(input, &options)
     }
 }

@@ -10,7 +10,7 @@ use burn_nn::conv::{Conv2d, Conv2dConfig};
 use burn_nn::{BatchNorm, Initializer, PaddingConfig2d};
 use multibit::cpu::Conv2dOptions;
 
-use super::{Arithmetic, affine, describe, mode, packed};
+use super::{Arithmetic, affine, describe, mode, packed, padding_pairs};
 use crate::activation::Quantized;
 use crate::ops::AlqOps;
 use crate::prepared::PreparedWeight;
@@ -204,7 +204,12 @@ impl MultiBitConv2d {
         );
         let options = Conv2dOptions {
             stride: self.stride,
-            padding: self.padding_pairs([height, width]),
+            padding: padding_pairs(
+                &self.padding,
+                [height, width],
+                self.kernel_size,
+                self.stride,
+            ),
             dilation: self.dilation,
             groups: self.groups,
         };
@@ -230,20 +235,6 @@ impl MultiBitConv2d {
             dilation: self.dilation,
             groups: self.groups,
             padding: self.padding.clone(),
-        }
-    }
-
-    /// Padding before and after each axis, as Burn's `Conv2d` computes it.
-    fn padding_pairs(&self, input: [usize; 2]) -> [(usize, usize); 2] {
-        match self.padding {
-            PaddingConfig2d::Valid => [(0, 0); 2],
-            PaddingConfig2d::Explicit(top, left, bottom, right) => [(top, bottom), (left, right)],
-            PaddingConfig2d::Same => core::array::from_fn(|axis| {
-                let (kernel, stride) = (self.kernel_size[axis], self.stride[axis]);
-                let output = input[axis].div_ceil(stride);
-                let total = ((output.max(1) - 1) * stride + kernel).saturating_sub(input[axis]);
-                (total / 2, total - total / 2)
-            }),
         }
     }
 }

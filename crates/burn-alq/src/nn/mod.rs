@@ -17,7 +17,7 @@ use burn_core as burn;
 use burn_core::config::Config;
 use burn_core::module::Param;
 use burn_core::tensor::{Device, Tensor};
-use burn_nn::BatchNorm;
+use burn_nn::{BatchNorm, PaddingConfig2d};
 use multibit::cpu::Mode;
 
 use crate::activation::Quantized;
@@ -110,5 +110,24 @@ fn describe<const D: usize>(weight: &Param<Tensor<D>>) -> String {
             format!("{:.2}", average_bits(&[size]))
         }
         None => "float".into(),
+    }
+}
+
+/// Padding before and after each axis of an input `[height, width]`, as Burn's layers compute it.
+pub(crate) fn padding_pairs(
+    padding: &PaddingConfig2d,
+    input: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+) -> [(usize, usize); 2] {
+    match *padding {
+        PaddingConfig2d::Valid => [(0, 0); 2],
+        PaddingConfig2d::Explicit(top, left, bottom, right) => [(top, bottom), (left, right)],
+        PaddingConfig2d::Same => core::array::from_fn(|axis| {
+            let output = input[axis].div_ceil(stride[axis]);
+            let reach = (output.max(1) - 1) * stride[axis] + kernel[axis];
+            let total = reach.saturating_sub(input[axis]);
+            (total / 2, total - total / 2)
+        }),
     }
 }

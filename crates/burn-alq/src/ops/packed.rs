@@ -9,6 +9,8 @@ use burn_core::tensor::ops::ConvOptions;
 use burn_core::tensor::{DType, Shape, TensorData, read_sync};
 use multibit::PackedWeight;
 use multibit::cpu::{Affine, Conv2dOptions, Levels, Mode, conv2d_output_shape};
+#[cfg(feature = "ndarray")]
+use multibit::cpu::{Isa, Pool2dOptions, max_pool2d};
 
 use crate::prepared::PreparedWeight;
 
@@ -129,6 +131,23 @@ pub(crate) fn conv2d_on_host<B: Backend>(
     };
     let kernel = weight.conv2d(mode.arithmetic(), options.groups);
     kernel.forward(mode, slice(&input), dims, &affine, options, &mut output);
+    let output = TensorData::new(output, shape);
+    B::float_from_data(output.convert_dtype(dtype), &device)
+}
+
+#[cfg(feature = "ndarray")]
+pub(crate) fn max_pool2d_on_host<B: Backend>(
+    input: FloatTensor<B>,
+    options: &Pool2dOptions,
+) -> FloatTensor<B> {
+    let (dtype, device) = (input.dtype(), input.device());
+    let input = values::<B>(input);
+    let [batch, channels, height, width] = input.shape().dims();
+    let [out_height, out_width] = options.output_size([height, width]);
+    let shape = [batch, channels, out_height, out_width];
+    let mut output = alloc::vec![0.0; shape.iter().product()];
+    let planes = [batch * channels, height, width];
+    max_pool2d(Isa::best(), slice(&input), planes, options, &mut output);
     let output = TensorData::new(output, shape);
     B::float_from_data(output.convert_dtype(dtype), &device)
 }

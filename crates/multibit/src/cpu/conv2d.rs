@@ -1,5 +1,6 @@
 //! A convolution made ready to run.
 
+mod batched;
 mod bitwise;
 mod exact;
 mod int8;

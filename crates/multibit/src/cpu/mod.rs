@@ -25,6 +25,7 @@ mod levels;
 #[doc(hidden)]
 pub mod limits;
 mod linear;
+mod pool;
 mod portable;
 pub mod reference;
 mod simd;
@@ -39,6 +40,7 @@ pub use conv2d::Conv2dKernel;
 pub use isa::Isa;
 pub use levels::{Levels, LevelsError, MAX_ACTIVATION_BITS};
 pub use linear::LinearKernel;
+pub use pool::{Pool2dOptions, max_pool2d};
 
 /// The arithmetic of a packed layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

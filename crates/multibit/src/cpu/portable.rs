@@ -24,6 +24,8 @@ impl Simd for Portable {
     type F = [f32; LANES];
     type M = [bool; LANES];
 
+    const REGISTERS: usize = 4;
+
     #[inline(always)]
     fn zero(self) -> Self::U {
         [0; LANES]

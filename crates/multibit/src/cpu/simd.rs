@@ -26,6 +26,9 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// Sixteen truth values.
     type M: Copy;
 
+    /// How many [`F`](Self::F) the registers hold.
+    const REGISTERS: usize;
+
     fn zero(self) -> Self::U;
     fn splat(self, word: u32) -> Self::U;
     fn load(self, words: &Line<u32>) -> Self::U;

@@ -46,6 +46,8 @@ impl Simd for Neon {
     type F = [float32x4_t; 4];
     type M = [uint32x4_t; 4];
 
+    const REGISTERS: usize = 8;
+
     #[inline(always)]
     fn zero(self) -> Self::U {
         self.splat(0)

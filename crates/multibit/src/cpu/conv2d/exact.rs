@@ -1,13 +1,16 @@
-//! Exact mode: weights times shifted images.
+//! Exact mode: the weights of an output in f32, times images.
+//!
+//! Many images lie side by side, one a lane ([`batched`](super::batched)); few are taken one after
+//! the other, shifted below each weight. Groups of width 0 cost nothing where an output is computed
+//! alone; outputs that have most groups in common share the loads of the image.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Call;
 use crate::PackedWeight;
-use crate::bits::{bit, signed};
 use crate::cpu::Conv2dOptions;
-use crate::cpu::generic::{Shifted, Taps};
+use crate::cpu::generic::{Expand, Offsets, Row, Shifted};
 use crate::cpu::simd::LANES;
 use crate::cpu::threads::{self, Shared};
 
@@ -15,7 +18,7 @@ use crate::cpu::threads::{self, Shared};
 const IMAGES: usize = 16;
 
 /// Outputs of a task.
-const OUTPUTS: usize = 4;
+pub(super) const OUTPUTS: usize = 4;
 
 /// An image with its padding, sorted by the remainders of its places by the stride.
 struct Padded {
@@ -28,16 +31,27 @@ struct Padded {
 
 impl Call<'_> {
     pub(super) fn exact(&self) {
+        let batch = self.input_shape[0];
+        let mut first = 0;
+        while self.fits_lanes(batch - first) {
+            self.batched(first..batch.min(first + LANES));
+            first = batch.min(first + LANES);
+        }
+        if first < batch {
+            self.shifted(first);
+        }
+    }
+
+    /// The images from `start` on, one after the other.
+    fn shifted(&self, start: usize) {
         let [batch, channels, ..] = self.input_shape;
-        let [_, outputs, out_height, out_width] = self.output_shape;
+        let outputs = self.output_shape[1];
         let padded = self.padded();
-        let flat = ((out_height - 1) * padded.columns + out_width).next_multiple_of(LANES);
-        let offsets = self.offsets(&padded);
+        let offsets = self.shifted_offsets(&padded);
         let first_row = first_rows(&self.kernel.weight);
-        let group_out = outputs / self.options.groups;
         let group_stride = channels / self.options.groups * self.channel_stride(&padded);
-        let mut images = vec![0.0; IMAGES.min(batch) * padded.len];
-        for first in (0..batch).step_by(IMAGES) {
+        let mut images = vec![0.0; IMAGES.min(batch - start) * padded.len];
+        for first in (start..batch).step_by(IMAGES) {
             let count = IMAGES.min(batch - first);
             let shared = Shared::new(&mut images);
             threads::for_each(count, |image| {
@@ -45,34 +59,92 @@ impl Call<'_> {
                 let to = unsafe { shared.part(image * padded.len, padded.len) };
                 self.lay_out(first + image, &padded, to);
             });
-            threads::for_each(outputs.div_ceil(OUTPUTS), |task| {
-                let mut sums = vec![0.0; flat];
-                #[expect(clippy::needless_range_loop, reason = "it is more than an index")]
-                for output in task * OUTPUTS..outputs.min((task + 1) * OUTPUTS) {
-                    let origin = output / group_out * group_stride;
-                    let row = first_row[output];
-                    let (scale, offset) = self.affine.of(output);
-                    let taps = taps(&self.kernel.weight, output, row, &offsets, origin);
-                    for (image, values) in images.chunks_exact(padded.len).take(count).enumerate() {
-                        self.kernel.isa.run(Shifted {
-                            taps: &taps,
-                            image: values,
-                            output: &mut sums,
-                        });
-                        let channel = (first + image) * outputs + output;
-                        let len = self.positions();
-                        // SAFETY: a channel of an image belongs to one task.
-                        let to = unsafe { self.output.part(channel * len, len) };
-                        let rows = sums.chunks(padded.columns);
-                        for (to, row) in to.chunks_exact_mut(out_width).zip(rows) {
-                            for (y, sum) in to.iter_mut().zip(row) {
-                                *y = scale * sum + offset;
-                            }
-                        }
-                    }
+            let images = &images[..count * padded.len];
+            // Tasks of a group of channels read the same part of the images.
+            let group_out = outputs / self.options.groups;
+            let parts = group_out.div_ceil(OUTPUTS);
+            threads::for_each(self.options.groups * parts, |task| {
+                let (group, part) = (task / parts, task % parts * OUTPUTS);
+                let output = group * group_out + part;
+                let rows: Vec<Row> = (output..output + OUTPUTS.min(group_out - part))
+                    .map(|output| self.row(output, first_row[output]))
+                    .collect();
+                for (image, values) in images.chunks_exact(padded.len).enumerate() {
+                    let shift = Shift {
+                        image: first + image,
+                        padded: &padded,
+                        offsets: &offsets,
+                        values: &values[group * group_stride..],
+                    };
+                    self.shift(&shift, output, &rows);
                 }
             });
         }
+    }
+
+    /// Some outputs of one image, together where they have most groups in common.
+    fn shift(&self, shift: &Shift<'_>, output: usize, rows: &[Row]) {
+        let mut groups: Vec<usize> = rows.iter().flat_map(|row| row.groups.clone()).collect();
+        let alone = groups.len();
+        groups.sort_unstable();
+        groups.dedup();
+        match rows {
+            // Alone, an output spends as much time on loads as on products.
+            [a, b, c, d] if 2 * groups.len() <= alone => {
+                self.shift_some(shift, output, [a, b, c, d], &groups);
+            }
+            rows => {
+                for (i, row) in rows.iter().enumerate() {
+                    self.shift_some(shift, output + i, [row], &row.groups);
+                }
+            }
+        }
+    }
+
+    fn shift_some<const R: usize>(
+        &self,
+        shift: &Shift<'_>,
+        output: usize,
+        rows: [&Row; R],
+        groups: &[usize],
+    ) {
+        let [_, outputs, out_height, out_width] = self.output_shape;
+        let columns = shift.padded.columns;
+        let flat = ((out_height - 1) * columns + out_width).next_multiple_of(LANES);
+        let mut sums = vec![0.0; R * flat];
+        self.kernel.isa.run(Shifted {
+            rows,
+            groups,
+            offsets: shift.offsets,
+            image: shift.values,
+            output: &mut sums,
+        });
+        for (output, sums) in (output..).zip(sums.chunks_exact(flat)) {
+            let (scale, offset) = self.affine.of(output);
+            let len = self.positions();
+            let start = (shift.image * outputs + output) * len;
+            // SAFETY: a channel of an image belongs to one task.
+            let to = unsafe { self.output.part(start, len) };
+            let rows = to.chunks_exact_mut(out_width).zip(sums.chunks(columns));
+            for (to, sums) in rows {
+                for (y, sum) in to.iter_mut().zip(sums) {
+                    *y = scale * sum + offset;
+                }
+            }
+        }
+    }
+
+    /// The weights of an output, whose rows of bits begin at `first`.
+    pub(super) fn row(&self, output: usize, first: usize) -> Row {
+        let weight = &self.kernel.weight;
+        let mut row = Row::new(weight);
+        self.kernel.isa.run(Expand {
+            weight,
+            output,
+            first,
+            row: &mut row,
+        });
+        row
     }
 
     fn padded(&self) -> Padded {
@@ -107,13 +179,14 @@ impl Call<'_> {
     }
 
     /// Where the input of each weight of the patch begins.
-    fn offsets(&self, padded: &Padded) -> Vec<usize> {
+    fn shifted_offsets(&self, padded: &Padded) -> Offsets {
         let [down, across] = self.options.dilation;
         let stride = self.channel_stride(padded);
         let patch = self.kernel.patch.iter();
-        patch
+        let list = patch
             .map(|&[c, y, x]| c * stride + self.place(padded, y * down, x * across))
-            .collect()
+            .collect();
+        Offsets::new(list, self.kernel.weight.grouping().len())
     }
 
     fn lay_out(&self, image: usize, padded: &Padded, to: &mut [f32]) {
@@ -128,6 +201,10 @@ impl Call<'_> {
             for column in 0..across.min(width) {
                 // All values of one remainder lie next to each other.
                 let place = start + self.place(padded, y + top, column + left);
+                if across == 1 {
+                    to[place..][..width].copy_from_slice(row);
+                    continue;
+                }
                 let values = row[column..].iter().step_by(across);
                 for (to, &x) in to[place..].iter_mut().zip(values) {
                     *to = x;
@@ -137,8 +214,17 @@ impl Call<'_> {
     }
 }
 
-/// The first row of each output.
-fn first_rows(weight: &PackedWeight) -> Vec<usize> {
+/// One image, laid out.
+struct Shift<'a> {
+    image: usize,
+    padded: &'a Padded,
+    offsets: &'a Offsets,
+    /// From the first channel of the group on.
+    values: &'a [f32],
+}
+
+/// The first row of bits of each output.
+pub(super) fn first_rows(weight: &PackedWeight) -> Vec<usize> {
     let groups = weight.grouping().groups_per_output(weight.shape());
     let mut row = 0;
     let outputs = weight.widths().chunks_exact(groups);
@@ -152,32 +238,4 @@ fn first_rows(weight: &PackedWeight) -> Vec<usize> {
             first
         })
         .collect()
-}
-
-/// The weights of one output, from its rows.
-fn taps(
-    weight: &PackedWeight,
-    output: usize,
-    mut row: usize,
-    offsets: &[usize],
-    origin: usize,
-) -> Taps {
-    let len = weight.grouping().len();
-    let groups = offsets.len() / len;
-    let mut list = Vec::new();
-    let widths = &weight.widths()[output * groups..];
-    for (offsets, &width) in offsets.chunks_exact(len).zip(widths) {
-        let rows = row..row + usize::from(width);
-        row = rows.end;
-        if rows.is_empty() {
-            continue;
-        }
-        for (j, offset) in offsets.iter().enumerate() {
-            let signed = rows
-                .clone()
-                .map(|row| signed(weight.coordinates()[row], bit(weight.row(row), j)));
-            list.push((signed.sum(), origin + offset));
-        }
-    }
-    Taps { list }
 }

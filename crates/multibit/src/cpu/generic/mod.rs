@@ -1,15 +1,21 @@
 //! The fast algorithms, once for all instruction sets.
 
 mod activations;
+mod batched;
 mod bitwise;
 mod dense;
+mod expand;
 mod finish;
 mod lookup;
+mod pool;
 mod shifted;
 
 pub(super) use activations::{PackChannels, PackRows, Quantize};
+pub(super) use batched::{Batched, Interleave};
 pub(super) use bitwise::{Bitwise, Class};
 pub(super) use dense::{Dense, ROWS as DENSE_ROWS};
+pub(super) use expand::{Expand, Offsets, Row};
 pub(super) use finish::Finish;
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
-pub(super) use shifted::{Shifted, Taps};
+pub(super) use pool::MaxPool;
+pub(super) use shifted::Shifted;

@@ -5,73 +5,88 @@
 //! `y·width + x`. Runs are as wide as the padded input, so that some sums at the end of each row
 //! belong to no output. A stride above 1 first sorts the image by the remainder of its places.
 
-use alloc::vec::Vec;
-
+use super::expand::{Offsets, Row};
 use crate::cpu::simd::{LANES, Simd, Task};
 
-/// Vectors of sums that are kept in registers.
-const WIDE: usize = 8;
-
-/// The weights of one output that are not in a group of width 0.
-pub(in crate::cpu) struct Taps {
-    /// Weight, and where its input begins.
-    pub list: Vec<(f32, usize)>,
-}
-
-/// One output channel of one image.
-pub(in crate::cpu) struct Shifted<'a> {
-    pub taps: &'a Taps,
+/// `R` output channels of one image.
+pub(in crate::cpu) struct Shifted<'a, const R: usize> {
+    /// The weights of each output.
+    pub rows: [&'a Row; R],
+    /// The groups that at least one of the outputs has.
+    pub groups: &'a [usize],
+    /// Where the input of each weight begins, from the start of `image`.
+    pub offsets: &'a Offsets,
     pub image: &'a [f32],
-    /// The sums, a multiple of [`LANES`]; written whole.
+    /// The sums of each output, [`LANES`] a vector; written whole.
     pub output: &'a mut [f32],
 }
 
-impl Task for Shifted<'_> {
+impl<const R: usize> Task for Shifted<'_, R> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        let len = self.output.len();
-        for &(_, offset) in &self.taps.list {
-            assert!(
-                offset + len <= self.image.len(),
-                "a tap lies outside of the image"
-            );
-        }
+        let len = self.output.len() / R;
+        assert!(
+            self.offsets.highest() + len <= self.image.len(),
+            "a weight lies outside of the image"
+        );
+        let vectors = len / LANES;
+        // Sums, and what is multiplied, are to stay in registers.
+        let wide = match R {
+            1 => (S::REGISTERS / 2).min(8),
+            _ => (S::REGISTERS / 2 / R).clamp(1, 4),
+        };
         let mut first = 0;
-        while len - first >= WIDE * LANES {
-            self.sums::<S, WIDE>(simd, first);
-            first += WIDE * LANES;
-        }
-        match (len - first) / LANES {
-            7 => self.sums::<S, 7>(simd, first),
-            6 => self.sums::<S, 6>(simd, first),
-            5 => self.sums::<S, 5>(simd, first),
-            4 => self.sums::<S, 4>(simd, first),
-            3 => self.sums::<S, 3>(simd, first),
-            2 => self.sums::<S, 2>(simd, first),
-            1 => self.sums::<S, 1>(simd, first),
-            _ => {}
+        while first < vectors {
+            let count = match (vectors - first).min(wide) {
+                8.. => self.sums::<S, 8>(simd, first),
+                7 => self.sums::<S, 7>(simd, first),
+                6 => self.sums::<S, 6>(simd, first),
+                5 => self.sums::<S, 5>(simd, first),
+                4 => self.sums::<S, 4>(simd, first),
+                3 => self.sums::<S, 3>(simd, first),
+                2 => self.sums::<S, 2>(simd, first),
+                _ => self.sums::<S, 1>(simd, first),
+            };
+            first += count;
         }
     }
 }
 
-impl Shifted<'_> {
+impl<const R: usize> Shifted<'_, R> {
+    /// `V` vectors from `first` on.
     #[inline(always)]
-    fn sums<S: Simd, const V: usize>(&mut self, simd: S, first: usize) {
-        let mut sums = [simd.f_splat(0.0); V];
-        for &(weight, offset) in &self.taps.list {
-            let weight = simd.f_splat(weight);
-            // SAFETY: `offset + output.len()` is inside, as `run` has asserted, and so is the part
-            // of the run that belongs to these sums.
-            let inputs = unsafe { self.image.get_unchecked(offset + first..) };
-            for (v, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: as above.
-                let x = unsafe { &*inputs.as_ptr().add(v * LANES).cast::<[f32; LANES]>() };
-                *sum = simd.f_fma(weight, simd.f_load(x), *sum);
+    fn sums<S: Simd, const V: usize>(&mut self, simd: S, first: usize) -> usize {
+        let len = self.output.len() / R;
+        let mut sums = [[simd.f_splat(0.0); V]; R];
+        for &group in self.groups {
+            let weights = self.rows.map(
+                #[inline(always)]
+                |row| row.group(group),
+            );
+            for (j, &offset) in self.offsets.group(group).iter().enumerate() {
+                // SAFETY: `run` has asserted that a run of `len` values, of which these vectors
+                // are a part, lies inside from every offset on.
+                let inputs = unsafe { self.image.get_unchecked(offset + first * LANES..) };
+                let mut x = [simd.f_splat(0.0); V];
+                for (v, x) in x.iter_mut().enumerate() {
+                    // SAFETY: as above.
+                    *x = simd.f_load(unsafe { &*inputs.as_ptr().add(v * LANES).cast() });
+                }
+                for (sums, weights) in sums.iter_mut().zip(&weights) {
+                    // SAFETY: a row has a weight for each offset of a group.
+                    let weight = simd.f_splat(unsafe { *weights.get_unchecked(j) });
+                    for (sum, &x) in sums.iter_mut().zip(&x) {
+                        *sum = simd.f_fma(weight, x, *sum);
+                    }
+                }
             }
         }
-        for (v, &sum) in sums.iter().enumerate() {
-            let to = &mut self.output[first + v * LANES..];
-            simd.f_store(sum, to.first_chunk_mut().expect("a multiple of LANES"));
+        for (r, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
+                let to = &mut self.output[r * len + (first + v) * LANES..];
+                simd.f_store(sum, to.first_chunk_mut().expect("whole vectors"));
+            }
         }
+        V
     }
 }

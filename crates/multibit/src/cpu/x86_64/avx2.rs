@@ -57,6 +57,8 @@ impl Simd for Avx2 {
     type F = [__m256; 2];
     type M = [__m256i; 2];
 
+    const REGISTERS: usize = 8;
+
     #[inline(always)]
     fn zero(self) -> Self::U {
         // SAFETY: `self` proves the instructions.

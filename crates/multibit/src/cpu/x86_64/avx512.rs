@@ -57,6 +57,8 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     type F = __m512;
     type M = __mmask16;
 
+    const REGISTERS: usize = 32;
+
     #[inline(always)]
     fn zero(self) -> Self::U {
         // SAFETY: `self` proves the instructions.

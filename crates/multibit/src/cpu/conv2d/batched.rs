@@ -1,0 +1,99 @@
+//! Exact mode for many images: sixteen side by side.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::Call;
+use super::exact::{OUTPUTS, first_rows};
+use crate::cpu::generic::{Batched, Finish, Interleave, Offsets};
+use crate::cpu::simd::{LANES, Line};
+use crate::cpu::threads::{self, Shared};
+
+/// Bytes of sixteen images that the second cache holds, about.
+const CACHE: usize = 512 << 10;
+
+/// Images from which empty lanes cost less than one image after the other.
+const FEW: usize = 8;
+
+impl Call<'_> {
+    /// Whether as many images are best laid side by side.
+    pub(super) fn fits_lanes(&self, images: usize) -> bool {
+        let [height, width] = self.padded_size();
+        let lines = self.input_shape[1] * height * width;
+        images >= FEW && lines * size_of::<Line<f32>>() <= CACHE
+    }
+
+    /// Up to sixteen images.
+    pub(super) fn batched(&self, images: Range<usize>) {
+        let [_, channels, height, width] = self.input_shape;
+        let [_, outputs, out_height, out_width] = self.output_shape;
+        let [padded_height, padded_width] = self.padded_size();
+        let (pixels, plane) = (height * width, padded_height * padded_width);
+        let lanes = |part: usize, stride: usize| -> [Option<usize>; LANES] {
+            core::array::from_fn(|lane| {
+                let image = images.start + lane;
+                (image < images.end).then(|| image * stride + part)
+            })
+        };
+
+        let [(top, _), (left, _)] = self.options.padding;
+        let mut lines = vec![Line([0.0; LANES]); channels * plane];
+        let shared = Shared::new(&mut lines);
+        threads::for_each(channels, |channel| {
+            // SAFETY: each channel has a plane of its own.
+            let to = unsafe { shared.part(channel * plane, plane) };
+            // Without columns of padding, the rows are one run.
+            let run = if padded_width == width { pixels } else { width };
+            for (i, first) in (0..pixels).step_by(run).enumerate() {
+                self.kernel.isa.run(Interleave {
+                    input: self.input,
+                    starts: lanes(channel * pixels + first, channels * pixels),
+                    output: &mut to[(top + i) * padded_width + left..][..run],
+                });
+            }
+        });
+
+        let [down, across] = self.options.dilation;
+        let patch = self.kernel.patch.iter();
+        let offsets = patch
+            .map(|&[c, y, x]| c * plane + y * down * padded_width + x * across)
+            .collect();
+        let offsets = Offsets::new(offsets, self.kernel.weight.grouping().len());
+        let [down, across] = self.options.stride;
+        let positions: Vec<usize> = (0..self.positions())
+            .map(|p| p / out_width * down * padded_width + p % out_width * across)
+            .collect();
+        debug_assert_eq!(positions.len(), out_height * out_width);
+        let first_row = first_rows(&self.kernel.weight);
+        let group_out = outputs / self.options.groups;
+        let group_lines = channels / self.options.groups * plane;
+        threads::for_each(outputs.div_ceil(OUTPUTS), |task| {
+            let mut sums = vec![Line([0.0; LANES]); positions.len()];
+            for output in task * OUTPUTS..outputs.min((task + 1) * OUTPUTS) {
+                self.kernel.isa.run(Batched {
+                    row: &self.row(output, first_row[output]),
+                    offsets: &offsets,
+                    images: &lines[output / group_out * group_lines..],
+                    positions: &positions,
+                    output: &mut sums,
+                });
+                let (scale, offset) = self.affine.of(output);
+                self.kernel.isa.run(Finish {
+                    sums: &sums,
+                    affine: [[scale; LANES], [offset; LANES]],
+                    // A channel of an image belongs to one task.
+                    starts: lanes(output * positions.len(), outputs * positions.len()),
+                    output: &self.output,
+                });
+            }
+        });
+    }
+
+    /// `[height, width]` of the input with its padding.
+    fn padded_size(&self) -> [usize; 2] {
+        let [.., height, width] = self.input_shape;
+        let [(top, bottom), (left, right)] = self.options.padding;
+        [height + top + bottom, width + left + right]
+    }
+}

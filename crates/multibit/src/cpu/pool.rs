@@ -1,0 +1,86 @@
+//! Max pooling, which commutes with the rising levels of multi-bit activations.
+
+use alloc::vec;
+
+use super::generic::MaxPool;
+use super::threads::{self, Shared};
+use super::{Isa, assert_len};
+
+/// How a 2-D pooling window slides over its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pool2dOptions {
+    /// Size of the window, `[height, width]`.
+    pub kernel: [usize; 2],
+    /// Steps of the window, `[height, width]`.
+    pub stride: [usize; 2],
+    /// Places around the input that are never the largest, on both sides of `[height, width]`.
+    pub padding: [usize; 2],
+    /// Distance of neighbouring places of the window, `[height, width]`.
+    pub dilation: [usize; 2],
+}
+
+impl Pool2dOptions {
+    /// `[height, width]` of the output.
+    ///
+    /// # Panics
+    /// If a kernel, stride or dilation is 0, or the window is larger than the padded input.
+    pub fn output_size(&self, input: [usize; 2]) -> [usize; 2] {
+        [("height", 0), ("width", 1)].map(|(name, axis)| {
+            let (kernel, stride) = (self.kernel[axis], self.stride[axis]);
+            let (padding, dilation) = (self.padding[axis], self.dilation[axis]);
+            assert!(
+                kernel > 0 && stride > 0 && dilation > 0,
+                "max_pool2d: kernel, stride and dilation of {name} must be at least 1, but are \
+                 {kernel}, {stride} and {dilation}"
+            );
+            let (padded, reach) = (input[axis] + 2 * padding, dilation * (kernel - 1) + 1);
+            assert!(
+                padded >= reach,
+                "max_pool2d: the window reaches over {reach} of {name}, but the padded input has \
+                 {padded}"
+            );
+            (padded - reach) / stride + 1
+        })
+    }
+}
+
+/// The largest value of each window; NaN if one is NaN, −∞ if all places are padding.
+///
+/// # Shapes
+/// - `input`: `[planes, height, width]`, a plane being a channel of an image
+/// - `output`: `[planes, height_out, width_out]` by [`Pool2dOptions::output_size`], written whole
+///
+/// # Panics
+/// If a slice has another length, or as [`Pool2dOptions::output_size`].
+pub fn max_pool2d(
+    isa: Isa,
+    input: &[f32],
+    [planes, height, width]: [usize; 3],
+    options: &Pool2dOptions,
+    output: &mut [f32],
+) {
+    let [out_height, out_width] = options.output_size([height, width]);
+    let axes = |height, width| [("planes", planes), ("height", height), ("width", width)];
+    assert_len("max_pool2d", "input", input.len(), &axes(height, width));
+    let out_axes = axes(out_height, out_width);
+    assert_len("max_pool2d", "output", output.len(), &out_axes);
+    if output.is_empty() {
+        return;
+    }
+    let part = planes.div_ceil(4 * threads::threads()).max(1);
+    let (plane, out_plane) = (height * width, out_height * out_width);
+    let output = Shared::new(output);
+    threads::for_each(planes.div_ceil(part), |task| {
+        let first = task * part;
+        let count = part.min(planes - first);
+        isa.run(MaxPool {
+            input: &input[first * plane..][..count * plane],
+            size: [height, width],
+            options,
+            out_size: [out_height, out_width],
+            row: vec![f32::NEG_INFINITY; MaxPool::row_len(options, width, out_width)],
+            // SAFETY: each task has planes of its own.
+            output: unsafe { output.part(first * out_plane, count * out_plane) },
+        });
+    });
+}
