@@ -153,10 +153,23 @@ fn convolutions_of_every_grouping() {
             let shape = [c_out, c_in, kh, kw];
             for grouping in Grouping::examples(&shape) {
                 let weight = Arc::new(packed(&mut random, &shape, grouping, 3));
-                for batch in [0, 1, 2, 19] {
+                for batch in [0, 1, 2] {
                     check_conv(&mut random, &weight, [6, 7], batch, &options);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn convolutions_of_many_images() {
+    let mut random = Random::new(56);
+    for options in conv_options() {
+        // Sixteen and three, nine; more channels than the first cache holds.
+        for (shape, batch) in [([6, 3, 3, 2], 19), ([6, 12, 3, 3], 9)] {
+            let grouping = Grouping::kernelwise(&shape).unwrap();
+            let weight = Arc::new(packed(&mut random, &shape, grouping, 2));
+            check_conv(&mut random, &weight, [6, 7], batch, &options);
         }
     }
 }

@@ -21,6 +21,10 @@ use criterion::{Criterion, SamplingMode};
 use cases::Case;
 use report::{Measured, Samples, Start};
 
+/// For both sides: the system's returns large tensors to the kernel and takes them again each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Times packed layers and networks against Burn Flex in f32, and fitting against Adam.
 #[derive(Parser, Clone)]
 struct Args {

@@ -2,6 +2,9 @@
 
 use multibit::{Grouping, PackedWeight};
 
+/// Coordinates are multiples of its inverse.
+const GRID: f32 = 4096.0;
+
 /// xorshift64*: small, seeded, the same everywhere.
 pub struct Random(u64);
 
@@ -28,7 +31,9 @@ impl Random {
     }
 
     /// A weight whose groups have the whole part of `bits`, or one more as often as the rest says.
-    /// The coordinates keep the variance of a layer's outputs near that of its inputs.
+    /// The coordinates keep the variance of a layer's outputs near that of its inputs. They are
+    /// multiples of a power of two, as are the levels of activations: then sums are exact in any
+    /// order, and no activation falls on the other side of a threshold for rounding alone.
     pub fn weight(&mut self, shape: &[usize], grouping: Grouping, bits: f64) -> PackedWeight {
         const MAX: usize = 4;
         let (groups, len) = (grouping.groups(shape), grouping.len());
@@ -44,7 +49,7 @@ impl Random {
                 *code = (self.next() >> 33) as u8 & ((1 << width) - 1);
             }
             for alpha in &mut coordinates[group * MAX..][..usize::from(width)] {
-                *alpha = coordinate * (0.8 + 0.4 * self.unit());
+                *alpha = (coordinate * (0.8 + 0.4 * self.unit()) * GRID).ceil() / GRID;
             }
         }
         PackedWeight::pack(shape, grouping, MAX, &codes, &coordinates, &widths)

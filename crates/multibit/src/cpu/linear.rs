@@ -251,8 +251,18 @@ impl<'a> Scatter<'a> {
         for (block, sums) in blocks.zip(sums.chunks_exact(rows)) {
             let outputs = self.tiles.block_outputs(block);
             let [scales, offsets] = self.tiles.affine(block, self.affine);
+            let side_by_side = outputs.is_sorted_by(|&a, &b| a + 1 == b) && outputs[0] != NONE;
             for (row, sum) in sums.iter().enumerate() {
                 let scale = scale(row);
+                if side_by_side {
+                    let place = row * self.tiles.outputs + outputs[0] as usize;
+                    // SAFETY: an output is in one block, a block in one task.
+                    let to = unsafe { self.output.part(place, LANES) };
+                    for (lane, y) in to.iter_mut().enumerate() {
+                        *y = scales[lane] * (scale * sum.0[lane]) + offsets[lane];
+                    }
+                    continue;
+                }
                 for (lane, &output) in outputs.iter().enumerate() {
                     if output != NONE {
                         let y = scales[lane] * (scale * sum.0[lane]) + offsets[lane];

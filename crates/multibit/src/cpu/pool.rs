@@ -1,7 +1,5 @@
 //! Max pooling, which commutes with the rising levels of multi-bit activations.
 
-use alloc::vec;
-
 use super::generic::MaxPool;
 use super::threads::{self, Shared};
 use super::{Isa, assert_len};
@@ -78,7 +76,6 @@ pub fn max_pool2d(
             size: [height, width],
             options,
             out_size: [out_height, out_width],
-            row: vec![f32::NEG_INFINITY; MaxPool::row_len(options, width, out_width)],
             // SAFETY: each task has planes of its own.
             output: unsafe { output.part(first * out_plane, count * out_plane) },
         });

@@ -15,6 +15,22 @@ pub(super) fn for_each(tasks: usize, task: impl Fn(usize) + Sync + Send) {
     (0..tasks).for_each(task);
 }
 
+/// [`for_each`] with room to work in, that a task finds as another one left it.
+pub(super) fn for_each_with<T>(
+    tasks: usize,
+    room: impl Fn() -> T + Sync + Send,
+    task: impl Fn(&mut T, usize) + Sync + Send,
+) {
+    #[cfg(feature = "rayon")]
+    if tasks > 1 && rayon::current_num_threads() > 1 {
+        use rayon::prelude::*;
+        (0..tasks).into_par_iter().for_each_init(room, task);
+        return;
+    }
+    let mut room = room();
+    (0..tasks).for_each(|number| task(&mut room, number));
+}
+
 /// Threads that [`for_each`] uses at most.
 pub(super) fn threads() -> usize {
     #[cfg(feature = "rayon")]

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use super::Call;
 use super::exact::{OUTPUTS, first_rows};
-use crate::cpu::generic::{Batched, Finish, Interleave, Offsets};
+use crate::cpu::generic::{Batched, Finish, Interleave, Offsets, Row};
 use crate::cpu::simd::{LANES, Line};
 use crate::cpu::threads::{self, Shared};
 
@@ -68,19 +68,28 @@ impl Call<'_> {
         let first_row = first_rows(&self.kernel.weight);
         let group_out = outputs / self.options.groups;
         let group_lines = channels / self.options.groups * plane;
-        threads::for_each(outputs.div_ceil(OUTPUTS), |task| {
-            let mut sums = vec![Line([0.0; LANES]); positions.len()];
-            for output in task * OUTPUTS..outputs.min((task + 1) * OUTPUTS) {
-                self.kernel.isa.run(Batched {
-                    row: &self.row(output, first_row[output]),
-                    offsets: &offsets,
-                    images: &lines[output / group_out * group_lines..],
-                    positions: &positions,
-                    output: &mut sums,
-                });
+        // Tasks of a group of channels read the same part of the images.
+        let parts = group_out.div_ceil(OUTPUTS);
+        let room = || vec![Line([0.0; LANES]); OUTPUTS * positions.len()];
+        threads::for_each_with(self.options.groups * parts, room, |sums, task| {
+            let (group, part) = (task / parts, task % parts * OUTPUTS);
+            let first = group * group_out + part;
+            let rows: Vec<Row> = (first..first + OUTPUTS.min(group_out - part))
+                .map(|output| self.row(output, first_row[output]))
+                .collect();
+            let sums = &mut sums[..rows.len() * positions.len()];
+            sums.fill(Line([0.0; LANES]));
+            self.kernel.isa.run(Batched {
+                rows: &rows,
+                offsets: &offsets,
+                images: &lines[group * group_lines..],
+                positions: &positions,
+                output: sums,
+            });
+            for (output, sums) in (first..).zip(sums.chunks_exact(positions.len())) {
                 let (scale, offset) = self.affine.of(output);
                 self.kernel.isa.run(Finish {
-                    sums: &sums,
+                    sums,
                     affine: [[scale; LANES], [offset; LANES]],
                     // A channel of an image belongs to one task.
                     starts: lanes(output * positions.len(), outputs * positions.len()),

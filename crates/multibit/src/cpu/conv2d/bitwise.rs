@@ -208,11 +208,11 @@ impl Call<'_> {
         let blocks = tiles[0].blocks();
         let images = self.input_shape[0];
         let image_words = activations.len() / (images * tiles.len());
-        threads::for_each(images * tiles.len() * blocks, |task| {
+        let room = || vec![Line([0.0; LANES]); self.positions()];
+        threads::for_each_with(images * tiles.len() * blocks, room, |sums, task| {
             let (block, part) = (task % blocks, task / blocks);
             let (group, image) = (part % tiles.len(), part / tiles.len());
             let tiles = &tiles[group];
-            let mut sums = vec![Line([0.0; LANES]); self.positions()];
             self.kernel.isa.run(Bitwise {
                 tiles,
                 block,
@@ -221,10 +221,10 @@ impl Call<'_> {
                 reference: levels.reference(),
                 gammas: levels.coordinates(),
                 classes,
-                output: &mut sums,
+                output: sums,
             });
             // SAFETY: a block of an image belongs to one task.
-            unsafe { self.write(tiles, block, image, 0, &sums) };
+            unsafe { self.write(tiles, block, image, 0, sums) };
         });
     }
 }

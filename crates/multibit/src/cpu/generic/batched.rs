@@ -3,21 +3,26 @@
 //! Every load is a whole line, and every position of the output is computed alone: no sums behind
 //! the ends of rows as in `shifted.rs`.
 
+use core::ops::Range;
+
 use super::expand::{Offsets, Row};
 use crate::cpu::simd::{LANES, Line, Simd, Task};
 
-/// One output channel of sixteen images.
+/// Some output channels of sixteen images.
 pub(in crate::cpu) struct Batched<'a> {
-    pub row: &'a Row,
+    pub rows: &'a [Row],
     /// Distance of the input of each weight from that of a position.
     pub offsets: &'a Offsets,
     /// `[channels, height, width]` of the padded images.
     pub images: &'a [Line<f32>],
     /// Where the input of each position begins.
     pub positions: &'a [usize],
-    /// Receives the sums, one line a position.
+    /// Receives the sums on top of what is there, `[rows, positions]`.
     pub output: &'a mut [Line<f32>],
 }
+
+/// Lines of the images that the first cache holds beside the sums, about.
+const CHUNK: usize = 256;
 
 impl Task for Batched<'_> {
     #[inline(always)]
@@ -27,33 +32,60 @@ impl Task for Batched<'_> {
             self.offsets.highest() + last < self.images.len(),
             "a weight lies outside of the images"
         );
-        let count = self.positions.len();
-        let mut first = 0;
-        if S::REGISTERS >= 16 {
-            while count - first >= 8 {
-                self.sums::<S, 8>(simd, first);
-                first += 8;
+        // The images of some groups stay in the first cache for all rows.
+        for chunk in self.offsets.chunks(CHUNK.saturating_sub(last)) {
+            for row in 0..self.rows.len() {
+                self.row(simd, row, &chunk);
             }
-        }
-        while count - first >= 4 {
-            self.sums::<S, 4>(simd, first);
-            first += 4;
-        }
-        while first < count {
-            self.sums::<S, 1>(simd, first);
-            first += 1;
         }
     }
 }
 
 impl Batched<'_> {
-    /// `P` positions from `first` on.
+    /// Adds the groups of a chunk to one row of sums.
     #[inline(always)]
-    fn sums<S: Simd, const P: usize>(&mut self, simd: S, first: usize) {
+    fn row<S: Simd>(&mut self, simd: S, row: usize, chunk: &Range<usize>) {
+        let groups = &self.rows[row].groups;
+        let start = groups.partition_point(|&group| group < chunk.start);
+        let end = groups.partition_point(|&group| group < chunk.end);
+        let groups = start..end;
+        let count = self.positions.len();
+        let mut first = 0;
+        if S::REGISTERS >= 16 {
+            while count - first >= 8 {
+                self.sums::<S, 8>(simd, row, groups.clone(), first);
+                first += 8;
+            }
+        }
+        while count - first >= 4 {
+            self.sums::<S, 4>(simd, row, groups.clone(), first);
+            first += 4;
+        }
+        while first < count {
+            self.sums::<S, 1>(simd, row, groups.clone(), first);
+            first += 1;
+        }
+    }
+
+    /// Adds some groups at `P` positions from `first` on.
+    #[inline(always)]
+    fn sums<S: Simd, const P: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        groups: Range<usize>,
+        first: usize,
+    ) {
         let positions: &[usize; P] = self.positions[first..].first_chunk().expect("as many");
+        let output = &mut self.output[row * self.positions.len() + first..];
+        let output: &mut [Line<f32>; P] = output.first_chunk_mut().expect("as many");
+        let row = &self.rows[row];
         let mut sums = [simd.f_splat(0.0); P];
-        for &group in &self.row.groups {
-            let weights = self.row.group(group).iter();
+        for (sum, line) in sums.iter_mut().zip(output.iter()) {
+            *sum = simd.f_load(&line.0);
+        }
+        for &group in &row.groups[groups] {
+            let weights = row.group(group).iter();
             for (&weight, &offset) in weights.zip(self.offsets.group(group)) {
                 let weight = simd.f_splat(weight);
                 for (sum, &position) in sums.iter_mut().zip(positions) {
@@ -63,8 +95,8 @@ impl Batched<'_> {
                 }
             }
         }
-        for (&sum, to) in sums.iter().zip(&mut self.output[first..]) {
-            simd.f_store(sum, &mut to.0);
+        for (&sum, line) in sums.iter().zip(output) {
+            simd.f_store(sum, &mut line.0);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::PackedWeight;
 use crate::cpu::simd::{Simd, Task};
@@ -23,6 +24,32 @@ impl Offsets {
     #[inline(always)]
     pub fn highest(&self) -> usize {
         self.highest
+    }
+
+    /// Groups next to each other whose offsets lie within `reach`, or a single one.
+    pub fn chunks(&self, reach: usize) -> impl Iterator<Item = Range<usize>> {
+        let count = self.list.len() / self.len;
+        let bounds = |group: usize| {
+            let offsets = self.group(group).iter().copied();
+            (
+                offsets.clone().min().unwrap_or(0),
+                offsets.max().unwrap_or(0),
+            )
+        };
+        let mut first = 0;
+        core::iter::from_fn(move || {
+            let start = first;
+            let (mut low, mut high) = (usize::MAX, 0);
+            while first < count {
+                let (lowest, highest) = bounds(first);
+                (low, high) = (low.min(lowest), high.max(highest));
+                if first > start && high - low > reach {
+                    break;
+                }
+                first += 1;
+            }
+            (first > start).then_some(start..first)
+        })
     }
 
     #[inline(always)]
