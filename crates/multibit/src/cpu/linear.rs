@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::generic::{
-    Bitwise, Class, DENSE_ROWS, Dense, Entries, Exact, Int8, Lookup, MakeTables, PackRows,
+    Bitwise, Class, Classes, DENSE_ROWS, Dense, Entries, Exact, Int8, Lookup, MakeTables, PackRows,
     empty_tables, inverse, scale,
 };
 use super::simd::{LANES, Line};
@@ -187,30 +187,40 @@ impl LinearKernel {
         output: &mut [f32],
     ) {
         let tiles = &self.tiles;
-        let plane = tiles.groups * tiles.words;
-        let row_words = levels.bits() * plane;
-        let mut activations = vec![0; batch * row_words];
+        let (planes, row_words) = (levels.bits(), tiles.groups * tiles.words);
+        // `[group, word, plane, row]`: the kernel finds the words of rows side by side.
+        let mut activations = vec![0; row_words * planes * batch];
         let shared = Shared::new(&mut activations);
-        threads::for_each(batch, |row| {
-            self.isa.run(PackRows {
-                input: &input[row * self.d_in..][..self.d_in],
-                len: tiles.len,
-                levels,
-                // SAFETY: each row has words of its own.
-                output: unsafe { shared.part(row * row_words, row_words) },
-            });
-        });
-        let place = |group: usize, word: usize| (word, (group * tiles.words + word) as isize);
-        let classes = [Class {
-            positions: (0..batch)
-                .map(|row| ((row * row_words) as isize, row))
-                .collect(),
+        threads::for_each_with(
+            batch,
+            || vec![0; planes * row_words],
+            |words, row| {
+                self.isa.run(PackRows {
+                    input: &input[row * self.d_in..][..self.d_in],
+                    len: tiles.len,
+                    levels,
+                    output: words,
+                });
+                for (plane, words) in words.chunks_exact(row_words).enumerate() {
+                    for (i, &word) in words.iter().enumerate() {
+                        // SAFETY: each row has words of its own.
+                        unsafe { shared.part((i * planes + plane) * batch + row, 1)[0] = word };
+                    }
+                }
+            },
+        );
+        let tap = |group: usize, word: usize| {
+            let place = (group * tiles.words + word) * planes * batch;
+            (word, place as isize)
+        };
+        let classes = Classes::new(vec![Class {
+            positions: (0..batch).map(|row| (row as isize, row)).collect(),
             taps: (0..tiles.groups)
-                .map(|group| (0..tiles.words).map(|word| place(group, word)).collect())
+                .map(|group| (0..tiles.words).map(|word| tap(group, word)).collect())
                 .collect(),
             counts: vec![tiles.len as i32; tiles.groups],
             masks: Vec::new(),
-        }];
+        }]);
         let scatter = Scatter::new(self, affine, output);
         threads::for_each(tiles.blocks(), |block| {
             let mut sums = vec![Line([0.0; LANES]); batch];
@@ -218,7 +228,7 @@ impl LinearKernel {
                 tiles,
                 block,
                 activations: &activations,
-                plane_stride: plane,
+                plane_stride: batch,
                 reference: levels.reference(),
                 gammas: levels.coordinates(),
                 classes: &classes,

@@ -124,11 +124,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn agreement(self, n: i32, count: Self::U) -> Self::F {
-        each!(i => (n - 2 * count[i] as i32) as f32)
-    }
-
-    #[inline(always)]
     fn flip(self, x: Self::F, words: Self::U, bit: u32) -> Self::F {
         each!(i => crate::bits::signed(x[i], (words[i] >> bit) & 1))
     }

@@ -56,8 +56,6 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn f_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// Two's complement as f32.
     fn to_float(self, words: Self::U) -> Self::F;
-    /// `n − 2·count` as f32.
-    fn agreement(self, n: i32, count: Self::U) -> Self::F;
     /// `−x` where bit `bit` of the word is set.
     fn flip(self, x: Self::F, words: Self::U, bit: u32) -> Self::F;
     /// `table[lowest nibble]`.

@@ -187,18 +187,6 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn agreement(self, n: i32, count: Self::U) -> Self::F {
-        // SAFETY: `self` proves the instructions.
-        unsafe {
-            let n = vdupq_n_s32(n);
-            quarters!(Q => {
-                let twice = vreinterpretq_s32_u32(vshlq_n_u32::<1>(count[Q]));
-                vcvtq_f32_s32(vsubq_s32(n, twice))
-            })
-        }
-    }
-
-    #[inline(always)]
     fn flip(self, x: Self::F, words: Self::U, bit: u32) -> Self::F {
         // SAFETY: `self` proves the instructions.
         unsafe {

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use super::Call;
 use crate::cpu::Levels;
-use crate::cpu::generic::{Bitwise, Class, PackChannels};
+use crate::cpu::generic::{Bitwise, Class, Classes, PackChannels};
 use crate::cpu::reference::place;
 use crate::cpu::simd::{LANES, Line};
 use crate::cpu::threads::{self, Shared};
@@ -44,7 +44,7 @@ impl Call<'_> {
     }
 
     /// Which words of the activations meet which lines, for each part of the border.
-    fn channel_classes(&self, tiles: &Tiles, words: usize, word_stride: usize) -> Vec<Class> {
+    fn channel_classes(&self, tiles: &Tiles, words: usize, word_stride: usize) -> Classes {
         let [.., kernel_width] = *self.kernel.weight.shape() else {
             unreachable!("a convolution has a kernel");
         };
@@ -88,7 +88,7 @@ impl Call<'_> {
                 });
             }
         }
-        classes
+        Classes::new(classes)
     }
 
     /// The outputs along an axis by what they see of the kernel.
@@ -162,7 +162,7 @@ impl Call<'_> {
         }
     }
 
-    fn patch_classes(&self, tiles: &Tiles, position_stride: usize) -> Vec<Class> {
+    fn patch_classes(&self, tiles: &Tiles, position_stride: usize) -> Classes {
         let out_width = self.output_shape[3];
         let mut classes = Vec::new();
         for rows in self.strips(0) {
@@ -193,7 +193,7 @@ impl Call<'_> {
                 });
             }
         }
-        classes
+        Classes::new(classes)
     }
 
     /// All blocks of all images and groups.
@@ -203,7 +203,7 @@ impl Call<'_> {
         levels: &Levels,
         activations: &[u32],
         plane_stride: usize,
-        classes: &[Class],
+        classes: &Classes,
     ) {
         let blocks = tiles[0].blocks();
         let images = self.input_shape[0];

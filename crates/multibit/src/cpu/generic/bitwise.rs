@@ -8,17 +8,10 @@
 //! the padding of a convolution are not visited, and `n` counts what is visited: padding is 0, not
 //! a level.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::cpu::simd::{LANES, Line, Simd, Task};
+use crate::cpu::simd::{Line, Simd, Task};
 use crate::cpu::tiles::Tiles;
-
-/// Words of activations that meet a line of weights at once.
-const WIDE: usize = 24;
-
-/// Positions whose sums are kept in the first cache.
-const POSITIONS: usize = 192;
 
 /// Positions of an output that see the same part of the kernel.
 pub(in crate::cpu) struct Class {
@@ -30,6 +23,34 @@ pub(in crate::cpu) struct Class {
     pub counts: Vec<i32>,
     /// For each group, which bits of its words are visited; empty if all are.
     pub masks: Vec<Vec<u32>>,
+}
+
+impl Class {
+    /// The lowest and the highest word of the first plane that is visited, if one is.
+    fn reach(&self) -> Option<(isize, isize)> {
+        let offsets = self.taps.iter().flatten().map(|tap| tap.1);
+        let bases = self.positions.iter().map(|position| position.0);
+        let lowest = offsets.clone().min()? + bases.clone().min()?;
+        Some((lowest, offsets.max()? + bases.max()?))
+    }
+}
+
+/// All classes of a layer, and what they reach.
+pub(in crate::cpu) struct Classes {
+    list: Vec<Class>,
+    lowest: isize,
+    highest: isize,
+}
+
+impl Classes {
+    pub fn new(list: Vec<Class>) -> Self {
+        let reach = || list.iter().filter_map(Class::reach);
+        Self {
+            lowest: reach().map(|reach| reach.0).min().unwrap_or(0),
+            highest: reach().map(|reach| reach.1).max().unwrap_or(-1),
+            list,
+        }
+    }
 }
 
 /// One block of outputs at all positions of one image.
@@ -44,7 +65,7 @@ pub(in crate::cpu) struct Bitwise<'a> {
     pub reference: f32,
     /// `γ`.
     pub gammas: &'a [f32],
-    pub classes: &'a [Class],
+    pub classes: &'a Classes,
     /// Receives the sums of a position: `[positions, lanes]`.
     pub output: &'a mut [Line<f32>],
 }
@@ -52,171 +73,187 @@ pub(in crate::cpu) struct Bitwise<'a> {
 impl Task for Bitwise<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let tiles = self.tiles;
-        let planes = self.gammas.len();
-        let mut bases = vec![0; POSITIONS * planes];
-        let mut sums = [Line([0.0; LANES]); POSITIONS];
-        let mut masked = Vec::new();
-        for class in self.classes {
-            check(
-                class,
-                self.activations.len(),
-                self.plane_stride * (planes - 1),
-            );
-            let mut constant = simd.f_splat(0.0);
-            for chunk in 0..tiles.chunks() {
-                for step in tiles.steps(chunk, self.block) {
-                    let group = tiles.group(step);
-                    let lines = lines(tiles, step, class, &mut masked);
-                    let ones = ones(simd, lines, &class.taps[group]);
-                    let sum = simd.agreement(class.counts[group], ones);
-                    let alpha = simd.f_load(tiles.coordinates(step));
-                    let alpha = simd.f_mul(alpha, simd.f_splat(self.reference));
-                    constant = simd.f_fma(alpha, sum, constant);
-                }
-            }
-            for positions in class.positions.chunks(POSITIONS) {
-                for (p, &(base, _)) in positions.iter().enumerate() {
-                    for j in 0..planes {
-                        bases[p * planes + j] = base + (j * self.plane_stride) as isize;
-                    }
-                }
-                let bases = &bases[..positions.len() * planes];
-                for sum in &mut sums[..positions.len()] {
-                    simd.f_store(constant, &mut sum.0);
-                }
-                for chunk in 0..tiles.chunks() {
-                    for step in tiles.steps(chunk, self.block) {
-                        let group = tiles.group(step);
-                        if class.taps[group].is_empty() {
-                            continue;
-                        }
-                        let lines = lines(tiles, step, class, &mut masked);
-                        let alpha = simd.f_load(tiles.coordinates(step));
-                        let mut scales = [alpha; 4];
-                        for (scale, &gamma) in scales.iter_mut().zip(self.gammas) {
-                            *scale = simd.f_mul(alpha, simd.f_splat(gamma));
-                        }
-                        let dot = Dot {
-                            lines,
-                            taps: &class.taps[group],
-                            activations: self.activations,
-                            count: class.counts[group],
-                            scales: &scales[..planes],
-                        };
-                        let mut row = 0;
-                        while bases.len() - row >= WIDE {
-                            dot.add::<S, WIDE>(simd, row, &bases[row..], &mut sums);
-                            row += WIDE;
-                        }
-                        while bases.len() - row >= 8 {
-                            dot.add::<S, 8>(simd, row, &bases[row..], &mut sums);
-                            row += 8;
-                        }
-                        while bases.len() - row >= 2 {
-                            dot.add::<S, 2>(simd, row, &bases[row..], &mut sums);
-                            row += 2;
-                        }
-                        if row < bases.len() {
-                            dot.add::<S, 1>(simd, row, &bases[row..], &mut sums);
-                        }
-                    }
-                }
-                for (&(_, place), sum) in positions.iter().zip(&sums) {
-                    self.output[place] = *sum;
-                }
-            }
+        let last_plane = (self.gammas.len() - 1) * self.plane_stride;
+        let highest = self.classes.highest + last_plane as isize;
+        assert!(
+            self.classes.lowest >= 0 && highest < self.activations.len() as isize,
+            "the taps lie outside of the activations"
+        );
+        // As many positions as counts and sums stay in 32 registers.
+        match self.gammas.len() {
+            1 => self.planes::<S, 1, 12>(simd),
+            2 => self.planes::<S, 2, 8>(simd),
+            3 => self.planes::<S, 3, 6>(simd),
+            4 => self.planes::<S, 4, 5>(simd),
+            planes => unreachable!("{planes} planes of an activation"),
         }
     }
 }
 
-/// All that a step needs but the positions.
-struct Dot<'a, F> {
+/// A step in one class.
+struct Step<'a, F, const P: usize> {
     lines: &'a [Line<u32>],
     taps: &'a [(usize, isize)],
-    activations: &'a [u32],
-    count: i32,
-    /// `α·γⱼ`.
-    scales: &'a [F],
+    /// `−⌊n/2⌋`: where counts start, so that they end at half of the sum of signs, negated.
+    start: u32,
+    /// `−2αγⱼ`.
+    scales: [F; P],
 }
 
-impl<F: Copy> Dot<'_, F> {
-    /// Adds the step to the sums of `R` rows from `row` on, a row being a position and a plane.
+impl Bitwise<'_> {
+    /// All of it, for `P` planes, `W` positions at once where there are many registers.
     #[inline(always)]
-    fn add<S: Simd<F = F>, const R: usize>(
-        &self,
-        simd: S,
-        row: usize,
-        bases: &[isize],
-        sums: &mut [Line<f32>],
-    ) {
-        let bases = bases.first_chunk::<R>().expect("the caller has as many");
-        let mut totals = [simd.zero(); R];
-        for &(line, offset) in self.taps {
-            let line = simd.load(&self.lines[line]);
-            for (total, base) in totals.iter_mut().zip(bases) {
-                // SAFETY: `check` has seen that all positions of the class, with all its taps and
-                // planes, lie inside.
-                let word = unsafe { *self.activations.get_unchecked((base + offset) as usize) };
-                *total = simd.add_differences(*total, line, simd.splat(word));
+    fn planes<S: Simd, const P: usize, const W: usize>(mut self, simd: S) {
+        let mut masked = Vec::new();
+        for class in &self.classes.list {
+            mask(self.tiles, self.block, class, &mut masked);
+            let (steps, constant) = self.steps::<S, P>(simd, class, &masked);
+            let count = class.positions.len();
+            let mut first = 0;
+            if S::REGISTERS >= 32 {
+                while count - first >= W {
+                    self.tile::<S, P, W>(simd, class, &steps, constant, first);
+                    first += W;
+                }
+                while count - first >= 4 {
+                    self.tile::<S, P, 4>(simd, class, &steps, constant, first);
+                    first += 4;
+                }
+            }
+            while count - first >= 2 {
+                self.tile::<S, P, 2>(simd, class, &steps, constant, first);
+                first += 2;
+            }
+            if first < count {
+                self.tile::<S, P, 1>(simd, class, &steps, constant, first);
             }
         }
-        // Through memory: what is indexed by a variable does not stay in registers.
-        let mut counts = [Line([0; LANES]); R];
-        for (count, &total) in counts.iter_mut().zip(&totals) {
-            simd.store(total, count);
+    }
+
+    /// The steps that see something of the input, and the sums of what does not depend on it.
+    #[inline(always)]
+    fn steps<'s, S: Simd, const P: usize>(
+        &self,
+        simd: S,
+        class: &'s Class,
+        masked: &'s [Line<u32>],
+    ) -> (Vec<Step<'s, S::F, P>>, S::F)
+    where
+        Self: 's,
+    {
+        let tiles = self.tiles;
+        let gammas: [f32; P] = self.gammas.try_into().expect("one for each plane");
+        let mut steps = Vec::new();
+        let mut constant = simd.f_splat(0.0);
+        for chunk in 0..tiles.chunks() {
+            for step in tiles.steps(chunk, self.block) {
+                let group = tiles.group(step);
+                let lines = if class.masks.is_empty() {
+                    tiles.lines(step)
+                } else {
+                    &masked[steps.len() * tiles.words..][..tiles.words]
+                };
+                let (taps, count) = (class.taps[group].as_slice(), class.counts[group]);
+                let start = (-(count / 2)) as u32;
+                let mut total = simd.splat(start);
+                for &(line, _) in taps {
+                    total = simd.add_differences(total, simd.load(&lines[line]), simd.zero());
+                }
+                // What the halves have lost.
+                let odd = simd.f_splat((count % 2) as f32);
+                let sum = simd.f_fma(simd.to_float(total), simd.f_splat(-2.0), odd);
+                let alpha = simd.f_load(tiles.coordinates(step));
+                let scale = simd.f_mul(alpha, simd.f_splat(self.reference));
+                constant = simd.f_fma(scale, sum, constant);
+                let mut scales = [alpha; P];
+                for (scale, &gamma) in scales.iter_mut().zip(&gammas) {
+                    let product = simd.f_mul(alpha, simd.f_splat(gamma));
+                    constant = simd.f_fma(product, odd, constant);
+                    *scale = simd.f_mul(product, simd.f_splat(-2.0));
+                }
+                steps.push(Step {
+                    lines,
+                    taps,
+                    start,
+                    scales,
+                });
+            }
         }
-        let planes = self.scales.len();
-        for (r, count) in counts.iter().enumerate() {
-            let (position, plane) = ((row + r) / planes, (row + r) % planes);
-            let sum = &mut sums[position].0;
-            let agreement = simd.agreement(self.count, simd.load(count));
-            let new = simd.f_fma(self.scales[plane], agreement, simd.f_load(sum));
-            simd.f_store(new, sum);
+        (steps, constant)
+    }
+
+    /// `W` positions from `first` on.
+    #[inline(always)]
+    fn tile<S: Simd, const P: usize, const W: usize>(
+        &mut self,
+        simd: S,
+        class: &Class,
+        steps: &[Step<'_, S::F, P>],
+        constant: S::F,
+        first: usize,
+    ) {
+        let positions: &[(isize, usize); W] =
+            class.positions[first..].first_chunk().expect("as many");
+        let start = positions[0].0;
+        let mut side_by_side = true;
+        for (w, position) in positions.iter().enumerate() {
+            side_by_side &= position.0 == start + w as isize;
+        }
+        let mut sums = [constant; W];
+        for step in steps {
+            let mut totals = [[simd.splat(step.start); W]; P];
+            if side_by_side {
+                for &(line, offset) in step.taps {
+                    let line = simd.load(&step.lines[line]);
+                    for (plane, totals) in totals.iter_mut().enumerate() {
+                        let at = start + offset + (plane * self.plane_stride) as isize;
+                        for (w, total) in totals.iter_mut().enumerate() {
+                            // SAFETY: `run` has seen that all positions of all classes lie inside,
+                            // with all taps and planes.
+                            let word = unsafe { *self.activations.get_unchecked(at as usize + w) };
+                            *total = simd.add_differences(*total, line, simd.splat(word));
+                        }
+                    }
+                }
+            } else {
+                for &(line, offset) in step.taps {
+                    let line = simd.load(&step.lines[line]);
+                    for (w, position) in positions.iter().enumerate() {
+                        let at = (position.0 + offset) as usize;
+                        for (plane, totals) in totals.iter_mut().enumerate() {
+                            let at = at + plane * self.plane_stride;
+                            // SAFETY: as above.
+                            let word = unsafe { *self.activations.get_unchecked(at) };
+                            totals[w] = simd.add_differences(totals[w], line, simd.splat(word));
+                        }
+                    }
+                }
+            }
+            for (totals, &scale) in totals.iter().zip(&step.scales) {
+                for (sum, &total) in sums.iter_mut().zip(totals) {
+                    *sum = simd.f_fma(scale, simd.to_float(total), *sum);
+                }
+            }
+        }
+        for (position, &sum) in positions.iter().zip(&sums) {
+            simd.f_store(sum, &mut self.output[position.1].0);
         }
     }
 }
 
-/// Panics if a position of a class lies outside of the activations.
-fn check(class: &Class, words: usize, last_plane: usize) {
-    let offsets = class.taps.iter().flatten().map(|tap| tap.1);
-    let bases = class.positions.iter().map(|position| position.0);
-    let lowest = offsets.clone().min().zip(bases.clone().min());
-    let highest = offsets.max().zip(bases.max());
-    if let (Some((low, first)), Some((high, last))) = (lowest, highest) {
-        let inside = first + low >= 0 && last + high + (last_plane as isize) < words as isize;
-        assert!(inside, "the taps lie outside of the activations");
-    }
-}
-
-/// The lines of a step, without the bits that the class does not visit.
+/// The lines of all steps without the bits that the class does not visit, if there are such.
 #[inline(always)]
-fn lines<'a>(
-    tiles: &'a Tiles,
-    step: usize,
-    class: &Class,
-    masked: &'a mut Vec<Line<u32>>,
-) -> &'a [Line<u32>] {
-    let lines = tiles.lines(step);
-    if class.masks.is_empty() {
-        return lines;
-    }
+fn mask(tiles: &Tiles, block: usize, class: &Class, masked: &mut Vec<Line<u32>>) {
     masked.clear();
-    masked.extend(lines);
-    for (line, mask) in masked.iter_mut().zip(&class.masks[tiles.group(step)]) {
-        for word in &mut line.0 {
-            *word &= mask;
+    if class.masks.is_empty() {
+        return;
+    }
+    for chunk in 0..tiles.chunks() {
+        for step in tiles.steps(chunk, block) {
+            let masks = &class.masks[tiles.group(step)];
+            for (line, mask) in tiles.lines(step).iter().zip(masks) {
+                masked.push(Line(line.0.map(|word| word & mask)));
+            }
         }
     }
-    masked
-}
-
-/// Bits set in the visited words.
-#[inline(always)]
-fn ones<S: Simd>(simd: S, lines: &[Line<u32>], taps: &[(usize, isize)]) -> S::U {
-    let mut total = simd.zero();
-    for &(line, _) in taps {
-        total = simd.add_differences(total, simd.load(&lines[line]), simd.zero());
-    }
-    total
 }

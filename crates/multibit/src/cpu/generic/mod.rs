@@ -12,7 +12,7 @@ mod shifted;
 
 pub(super) use activations::{PackChannels, PackRows, Quantize};
 pub(super) use batched::{Batched, Interleave};
-pub(super) use bitwise::{Bitwise, Class};
+pub(super) use bitwise::{Bitwise, Class, Classes};
 pub(super) use dense::{Dense, ROWS as DENSE_ROWS};
 pub(super) use expand::{Expand, Offsets, Row};
 pub(super) use finish::Finish;

@@ -197,18 +197,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn agreement(self, n: i32, count: Self::U) -> Self::F {
-        // SAFETY: `self` proves the instructions.
-        unsafe {
-            let n = _mm256_set1_epi32(n);
-            halves!(H => {
-                let twice = _mm256_add_epi32(count[H], count[H]);
-                _mm256_cvtepi32_ps(_mm256_sub_epi32(n, twice))
-            })
-        }
-    }
-
-    #[inline(always)]
     fn flip(self, x: Self::F, words: Self::U, bit: u32) -> Self::F {
         // SAFETY: `self` proves the instructions.
         unsafe {

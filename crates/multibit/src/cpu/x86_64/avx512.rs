@@ -187,15 +187,6 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
-    fn agreement(self, n: i32, count: Self::U) -> Self::F {
-        // SAFETY: `self` proves the instructions.
-        unsafe {
-            let twice = _mm512_add_epi32(count, count);
-            _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_set1_epi32(n), twice))
-        }
-    }
-
-    #[inline(always)]
     fn flip(self, x: Self::F, words: Self::U, bit: u32) -> Self::F {
         // SAFETY: `self` proves the instructions.
         unsafe {
