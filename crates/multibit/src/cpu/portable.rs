@@ -146,6 +146,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn f_even(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(i => if i < LANES / 2 { a[2 * i] } else { b[2 * i - LANES] })
+    }
+
+    #[inline(always)]
     fn to_i8(self, x: Self::F) -> [i8; LANES] {
         each!(i => crate::math::round(x[i]) as i8)
     }

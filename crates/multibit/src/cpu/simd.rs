@@ -64,6 +64,8 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn greater(self, a: Self::F, b: Self::F) -> Self::M;
     /// Lane `i` as bit `i`.
     fn bits(self, mask: Self::M) -> u32;
+    /// Lanes 0, 2, … of `a`, then of `b`.
+    fn f_even(self, a: Self::F, b: Self::F) -> Self::F;
     /// Row `i`, lane `j` becomes row `j`, lane `i`.
     #[inline(always)]
     fn transpose(self, rows: &mut [Line<f32>; LANES]) {

@@ -227,6 +227,19 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn f_even(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            [
+                vuzp1q_f32(a[0], a[1]),
+                vuzp1q_f32(a[2], a[3]),
+                vuzp1q_f32(b[0], b[1]),
+                vuzp1q_f32(b[2], b[3]),
+            ]
+        }
+    }
+
+    #[inline(always)]
     fn to_i8(self, x: Self::F) -> [i8; LANES] {
         let mut bytes = [0; LANES];
         // SAFETY: `self` proves the instructions; `bytes` is 16 bytes.

@@ -1,11 +1,11 @@
-//! Max pooling: the largest of some columns at every place, then every so many of them, then the
-//! largest of some rows. All but the last are long runs.
+//! Max pooling: the largest of some columns at every place, every so many of them, then the largest
+//! of some rows at every place, and every so many rows. All but the last are long runs over planes.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::cpu::Pool2dOptions;
-use crate::cpu::simd::{Simd, Task};
+use crate::cpu::simd::{LANES, Simd, Task};
 
 /// Values that are worked on at once, about: they stay in the first cache.
 const CHUNK: usize = 2048;
@@ -19,100 +19,114 @@ pub(in crate::cpu) struct MaxPool<'a> {
     pub output: &'a mut [f32],
 }
 
-// Plain loops: inlined into the entry of an instruction set, the compiler makes vectors of them.
 impl Task for MaxPool<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, _simd: S) {
+    fn run<S: Simd>(self, simd: S) {
         let [height, width] = self.size;
-        let [out_height, out_width] = self.out_size;
-        let ([down, across], [top, left]) = (self.options.stride, self.options.padding);
-        // Padded rows, a whole number of strides long.
-        let padded_width = (width + 2 * left).next_multiple_of(across);
-        let columns = padded_width / across;
-        let count = (CHUNK / (height * padded_width)).max(1);
-        let len = count * height * padded_width;
-        let mut padded = vec![f32::NEG_INFINITY; if padded_width == width { 0 } else { len }];
-        let mut largest: Vec<f32> = Vec::with_capacity(len);
-        let mut picked = vec![0.0; len / across];
+        let Pool2dOptions {
+            kernel,
+            stride,
+            padding: [top, left],
+            dilation,
+        } = *self.options;
+        // With its padding, and whole strides long.
+        let padded_height = height + 2 * top;
+        let padded_width = (width + 2 * left).next_multiple_of(stride[1]);
+        let is_padded = padded_height * padded_width > height * width;
+        let columns = padded_width / stride[1];
+        let plane = padded_height * padded_width;
+        let count = (CHUNK / plane).max(1);
+        let mut padded = vec![f32::NEG_INFINITY; if is_padded { count * plane } else { 0 }];
+        // Room for whole vectors behind the end.
+        let mut largest = Vec::with_capacity(count * plane);
+        let mut picked = vec![0.0; count * plane / stride[1]];
+        let mut rows = Vec::with_capacity(picked.len() + LANES);
         let planes = self.input.chunks(count * height * width);
-        let out_planes = self.output.chunks_mut(count * out_height * out_width);
-        for (planes, out_planes) in planes.zip(out_planes) {
-            let values = if padded_width == width {
-                planes
+        let out_plane = self.out_size[0] * self.out_size[1];
+        for (planes, output) in planes.zip(self.output.chunks_mut(count * out_plane)) {
+            let count = output.len() / out_plane;
+            let values = if is_padded {
+                for (to, plane) in padded
+                    .chunks_exact_mut(plane)
+                    .zip(planes.chunks(height * width))
+                {
+                    let to = to[top * padded_width..].chunks_exact_mut(padded_width);
+                    for (to, row) in to.zip(plane.chunks_exact(width)) {
+                        to[left..][..width].copy_from_slice(row);
+                    }
+                }
+                &padded[..count * plane]
             } else {
-                let rows = padded.chunks_exact_mut(padded_width);
-                for (to, row) in rows.zip(planes.chunks_exact(width)) {
-                    to[left..][..width].copy_from_slice(row);
-                }
-                &padded[..planes.len() / width * padded_width]
+                planes
             };
-            largest.clear();
-            largest.extend_from_slice(values);
-            for k in 1..self.options.kernel[1] {
-                let ahead = (k * self.options.dilation[1]).min(values.len());
-                keep_larger(&mut largest, &values[ahead..]);
-            }
-            let picked = &mut picked[..largest.len() / across];
-            match across {
-                1 => picked.copy_from_slice(&largest),
-                2 => pick::<2>(picked, &largest),
-                3 => pick::<3>(picked, &largest),
-                _ => {
-                    let values = largest.iter().step_by(across);
-                    for (to, &x) in picked.iter_mut().zip(values) {
-                        *to = x;
-                    }
-                }
-            }
-            let planes = picked.chunks_exact(height * columns);
-            for (plane, out_plane) in
-                planes.zip(out_planes.chunks_exact_mut(out_height * out_width))
-            {
-                for (y, to) in out_plane.chunks_exact_mut(out_width).enumerate() {
-                    let mut first = true;
-                    for k in 0..self.options.kernel[0] {
-                        let y = y * down + k * self.options.dilation[0];
-                        if y < top || y - top >= height {
-                            continue;
-                        }
-                        let row = &plane[(y - top) * columns..][..out_width];
-                        if first {
-                            to.copy_from_slice(row);
-                        } else {
-                            keep_larger(to, row);
-                        }
-                        first = false;
-                    }
-                    if first {
-                        to.fill(f32::NEG_INFINITY);
-                    }
+            largest_ahead(values, kernel[1], dilation[1], &mut largest);
+            let picked = &mut picked[..largest.len() / stride[1]];
+            pick(simd, &largest, stride[1], picked);
+            largest_ahead(picked, kernel[0], dilation[0] * columns, &mut rows);
+            rows.resize(rows.len() + LANES, 0.0);
+            let mut first = 0;
+            for plane in 0..count {
+                for y in 0..self.out_size[0] {
+                    let row = &rows[(plane * padded_height + y * stride[0]) * columns..];
+                    copy(&mut output[first..], row, self.out_size[1]);
+                    first += self.out_size[1];
                 }
             }
         }
     }
 }
 
-/// NaN is kept from either side.
+/// The largest of `count` values at distance `step` from every place on.
 #[inline(always)]
-fn keep_larger(to: &mut [f32], from: &[f32]) {
-    for (to, &x) in to.iter_mut().zip(from) {
-        *to = if x > *to || x.is_nan() { x } else { *to };
+fn largest_ahead(values: &[f32], count: usize, step: usize, to: &mut Vec<f32>) {
+    to.clear();
+    to.extend_from_slice(values);
+    for k in 1..count {
+        // In vectors, by the compiler.
+        for (to, &x) in to.iter_mut().zip(&values[(k * step).min(values.len())..]) {
+            // NaN is kept from either side.
+            *to = if x > *to || x.is_nan() { x } else { *to };
+        }
     }
 }
 
-/// Every `N`th value.
+/// Every `step`th value.
 #[inline(always)]
-fn pick<const N: usize>(to: &mut [f32], from: &[f32]) {
-    const BLOCK: usize = 16;
-    let (blocks, rest) = to.as_chunks_mut::<BLOCK>();
-    let from = from.as_chunks::<N>().0;
-    let (from, from_rest) = from.as_chunks::<BLOCK>();
-    for (to, from) in blocks.iter_mut().zip(from) {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = from[0];
+fn pick<S: Simd>(simd: S, values: &[f32], step: usize, to: &mut [f32]) {
+    let mut done = 0;
+    if step == 1 {
+        to.copy_from_slice(values);
+        return;
+    }
+    if step == 2 {
+        let pairs = values.as_chunks::<{ 2 * LANES }>().0;
+        for (pair, to) in pairs.iter().zip(to.as_chunks_mut::<LANES>().0) {
+            let [a, b] = [0, LANES].map(
+                #[inline(always)]
+                |at| simd.f_load(pair[at..].first_chunk().expect("two vectors")),
+            );
+            simd.f_store(simd.f_even(a, b), to);
+            done += LANES;
         }
     }
-    for (to, from) in rest.iter_mut().zip(from_rest) {
-        *to = from[0];
+    let values = values.iter().step_by(step).skip(done);
+    for (to, &x) in to[done..].iter_mut().zip(values) {
+        *to = x;
+    }
+}
+
+/// Copies `len` values, in whole vectors while there is room: what is behind them is written later.
+#[inline(always)]
+fn copy(to: &mut [f32], from: &[f32], len: usize) {
+    let mut done = 0;
+    while done < len {
+        let rest = len - done;
+        match (to[done..].first_chunk_mut(), from[done..].first_chunk()) {
+            (Some(to), Some(from)) => *to = *from as [f32; LANES],
+            (_, _) => {
+                to[done..][..rest.min(LANES)].copy_from_slice(&from[done..][..rest.min(LANES)])
+            }
+        }
+        done += LANES;
     }
 }

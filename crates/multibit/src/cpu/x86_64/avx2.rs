@@ -239,6 +239,21 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn f_even(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            [a, b].map(
+                #[inline(always)]
+                |[low, high]| {
+                    // Even lanes of the halves of both in turns, then in order.
+                    let even = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(low, high));
+                    _mm256_castpd_ps(_mm256_permute4x64_pd::<0xD8>(even))
+                },
+            )
+        }
+    }
+
+    #[inline(always)]
     fn to_i8(self, x: Self::F) -> [i8; LANES] {
         let mut bytes = [0; LANES];
         // SAFETY: `self` proves the instructions; `bytes` is 16 bytes.

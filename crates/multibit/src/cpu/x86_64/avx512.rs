@@ -252,6 +252,15 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    fn f_even(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            _mm512_permutex2var_ps(a, even, b)
+        }
+    }
+
+    #[inline(always)]
     fn to_i8(self, x: Self::F) -> [i8; LANES] {
         let mut bytes = [0; LANES];
         // SAFETY: `self` proves the instructions; `bytes` is 16 bytes.
