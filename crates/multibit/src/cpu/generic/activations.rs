@@ -20,18 +20,12 @@ pub(in crate::cpu) struct PackChannels<'a> {
 
 impl Task for PackChannels<'_> {
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
-        let mut first = 0;
-        while self.pixels - first >= WIDE * LANES {
-            self.pack::<S, WIDE>(simd, first);
-            first += WIDE * LANES;
-        }
-        while self.pixels - first >= LANES {
-            self.pack::<S, 1>(simd, first);
-            first += LANES;
-        }
-        if first < self.pixels {
-            self.pack_tail(simd, first);
+    fn run<S: Simd>(self, simd: S) {
+        match self.levels.bits() {
+            1 => self.planes::<S, 1>(simd),
+            2 => self.planes::<S, 2>(simd),
+            3 => self.planes::<S, 3>(simd),
+            _ => self.planes::<S, MAX_ACTIVATION_BITS>(simd),
         }
     }
 }
@@ -40,11 +34,28 @@ impl Task for PackChannels<'_> {
 const WIDE: usize = 4;
 
 impl PackChannels<'_> {
+    #[inline(always)]
+    fn planes<S: Simd, const P: usize>(mut self, simd: S) {
+        let mut first = 0;
+        if S::REGISTERS >= 32 {
+            while self.pixels - first >= WIDE * LANES {
+                self.pack::<S, P, WIDE>(simd, first);
+                first += WIDE * LANES;
+            }
+        }
+        while self.pixels - first >= LANES {
+            self.pack::<S, P, 1>(simd, first);
+            first += LANES;
+        }
+        if first < self.pixels {
+            self.pack_tail::<S, P>(simd, first);
+        }
+    }
+
     /// `V` vectors of pixels from `first` on.
     #[inline(always)]
-    fn pack<S: Simd, const V: usize>(&mut self, simd: S, first: usize) {
-        let mut planes = [[simd.zero(); V]; MAX_ACTIVATION_BITS];
-        self.lowest(simd, &mut planes);
+    fn pack<S: Simd, const P: usize, const V: usize>(&mut self, simd: S, first: usize) {
+        let mut planes = self.lowest::<S, P, V>(simd);
         for (channel, values) in self.input.chunks_exact(self.pixels).enumerate() {
             let vectors = values[first..].as_chunks::<LANES>().0;
             let vectors: &[_; V] = vectors.first_chunk().expect("as many pixels");
@@ -54,7 +65,7 @@ impl PackChannels<'_> {
             }
             self.toggle(simd, &x, channel, &mut planes);
         }
-        for (j, planes) in planes[..self.levels.bits()].iter().enumerate() {
+        for (j, planes) in planes.iter().enumerate() {
             for (v, &plane) in planes.iter().enumerate() {
                 let mut line = Line([0; LANES]);
                 simd.store(plane, &mut line);
@@ -66,16 +77,15 @@ impl PackChannels<'_> {
 
     /// The last pixels, fewer than a vector.
     #[inline(always)]
-    fn pack_tail<S: Simd>(&mut self, simd: S, first: usize) {
+    fn pack_tail<S: Simd, const P: usize>(&mut self, simd: S, first: usize) {
         let count = self.pixels - first;
-        let mut planes = [[simd.zero(); 1]; MAX_ACTIVATION_BITS];
-        self.lowest(simd, &mut planes);
+        let mut planes = self.lowest::<S, P, 1>(simd);
         let mut tail = [0.0; LANES];
         for (channel, values) in self.input.chunks_exact(self.pixels).enumerate() {
             tail[..count].copy_from_slice(&values[first..]);
             self.toggle(simd, &[simd.f_load(&tail)], channel, &mut planes);
         }
-        for (j, &[plane]) in planes[..self.levels.bits()].iter().enumerate() {
+        for (j, &[plane]) in planes.iter().enumerate() {
             let mut line = Line([0; LANES]);
             simd.store(plane, &mut line);
             self.output[j * self.pixels + first..][..count].copy_from_slice(&line.0[..count]);
@@ -84,37 +94,35 @@ impl PackChannels<'_> {
 
     /// The signs of the lowest level in all channels.
     #[inline(always)]
-    fn lowest<S: Simd, const V: usize>(
-        &self,
-        simd: S,
-        planes: &mut [[S::U; V]; MAX_ACTIVATION_BITS],
-    ) {
+    fn lowest<S: Simd, const P: usize, const V: usize>(&self, simd: S) -> [[S::U; V]; P] {
         let channels = self.input.len() / self.pixels;
         let all = u32::MAX >> (32 - channels);
+        let mut planes = [[simd.zero(); V]; P];
         for (j, plane) in planes.iter_mut().enumerate() {
             if self.levels.code(0) >> j & 1 == 1 {
                 *plane = [simd.splat(all); V];
             }
         }
+        planes
     }
 
     /// Changes the signs of a channel where `x` is above a threshold.
     #[inline(always)]
-    fn toggle<S: Simd, const V: usize>(
+    fn toggle<S: Simd, const P: usize, const V: usize>(
         &self,
         simd: S,
         x: &[S::F; V],
         channel: usize,
-        planes: &mut [[S::U; V]; MAX_ACTIVATION_BITS],
+        planes: &mut [[S::U; V]; P],
     ) {
         for (threshold, change) in self.levels.changes() {
             let threshold = simd.f_splat(threshold);
             for (v, &x) in x.iter().enumerate() {
                 let above = simd.greater(x, threshold);
                 for (j, plane) in planes.iter_mut().enumerate() {
-                    if change >> j & 1 == 1 {
-                        plane[v] = simd.toggle(plane[v], above, 1 << channel);
-                    }
+                    // Bits that do not change meet a word without bits: no branch.
+                    let bit = u32::from(change >> j & 1) << channel;
+                    plane[v] = simd.toggle(plane[v], above, bit);
                 }
             }
         }

@@ -101,10 +101,9 @@ fn pick<S: Simd>(simd: S, values: &[f32], step: usize, to: &mut [f32]) {
     if step == 2 {
         let pairs = values.as_chunks::<{ 2 * LANES }>().0;
         for (pair, to) in pairs.iter().zip(to.as_chunks_mut::<LANES>().0) {
-            let [a, b] = [0, LANES].map(
-                #[inline(always)]
-                |at| simd.f_load(pair[at..].first_chunk().expect("two vectors")),
-            );
+            let (a, b) = (pair.first_chunk(), pair.last_chunk());
+            let a = simd.f_load(a.expect("two vectors"));
+            let b = simd.f_load(b.expect("two vectors"));
             simd.f_store(simd.f_even(a, b), to);
             done += LANES;
         }
