@@ -135,11 +135,7 @@ impl LinearKernel {
         let rows = scales.len();
         let scatter = Scatter::new(self, affine, output);
         // Some blocks at a time share the tables of a chunk while these are in the cache.
-        let parts = threads::threads() * 4;
-        let part = self
-            .tiles
-            .blocks()
-            .div_ceil(if parts > 4 { parts } else { 1 });
+        let part = self.tiles.blocks().div_ceil(threads::parts());
         threads::for_each(self.tiles.blocks().div_ceil(part), |task| {
             let blocks = task * part..self.tiles.blocks().min((task + 1) * part);
             let mut sums = vec![Line([0.0; LANES]); blocks.len() * rows];

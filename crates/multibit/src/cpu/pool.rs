@@ -65,7 +65,7 @@ pub fn max_pool2d(
     if output.is_empty() {
         return;
     }
-    let part = planes.div_ceil(4 * threads::threads()).max(1);
+    let part = planes.div_ceil(threads::parts());
     let (plane, out_plane) = (height * width, out_height * out_width);
     let output = Shared::new(output);
     threads::for_each(planes.div_ceil(part), |task| {

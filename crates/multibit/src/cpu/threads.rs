@@ -31,11 +31,12 @@ pub(super) fn for_each_with<T>(
     (0..tasks).for_each(|number| task(&mut room, number));
 }
 
-/// Threads that [`for_each`] uses at most.
-pub(super) fn threads() -> usize {
+/// Into how many tasks work is best cut: some for each thread, or one.
+pub(super) fn parts() -> usize {
     #[cfg(feature = "rayon")]
-    return rayon::current_num_threads();
-    #[cfg(not(feature = "rayon"))]
+    if rayon::current_num_threads() > 1 {
+        return 4 * rayon::current_num_threads();
+    }
     1
 }
 

@@ -175,46 +175,59 @@ pub(in crate::cpu) struct PackRows<'a> {
 impl Task for PackRows<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self {
-            input,
-            len,
-            levels,
-            output,
-        } = self;
-        let words = len.div_ceil(32);
-        let plane_words = input.len() / len * words;
-        output.fill(0);
-        let lowest = levels.code(0);
-        let mut tail = [0.0; LANES];
-        for (group, values) in input.chunks_exact(len).enumerate() {
-            for (half, x) in values.chunks(LANES).enumerate() {
-                let all = u32::MAX >> (32 - x.len());
-                let x = match x.first_chunk::<LANES>() {
-                    Some(x) => simd.f_load(x),
-                    None => {
-                        tail[..x.len()].copy_from_slice(x);
-                        simd.f_load(&tail)
-                    }
-                };
-                let mut planes = [0; MAX_ACTIVATION_BITS];
-                for (j, plane) in planes.iter_mut().enumerate() {
-                    if lowest >> j & 1 == 1 {
-                        *plane = all;
-                    }
-                }
-                for (threshold, change) in levels.changes() {
-                    let above = simd.bits(simd.greater(x, simd.f_splat(threshold))) & all;
-                    for (j, plane) in planes.iter_mut().enumerate() {
-                        if change >> j & 1 == 1 {
-                            *plane ^= above;
-                        }
-                    }
-                }
-                let word = group * words + half / 2;
-                for (j, plane) in planes[..levels.bits()].iter().enumerate() {
-                    output[j * plane_words + word] |= plane << (LANES * (half % 2));
+        match self.levels.bits() {
+            1 => self.planes::<S, 1>(simd),
+            2 => self.planes::<S, 2>(simd),
+            3 => self.planes::<S, 3>(simd),
+            _ => self.planes::<S, MAX_ACTIVATION_BITS>(simd),
+        }
+    }
+}
+
+impl PackRows<'_> {
+    #[inline(always)]
+    fn planes<S: Simd, const P: usize>(self, simd: S) {
+        let words = self.len.div_ceil(32);
+        let plane_words = self.input.len() / self.len * words;
+        let groups = self.input.chunks_exact(self.len).enumerate();
+        for (group, values) in groups {
+            for (word, values) in values.chunks(32).enumerate() {
+                let (low, high) = values.split_at(values.len().min(LANES));
+                let low = self.signs::<S, P>(simd, low);
+                let high = self.signs::<S, P>(simd, high);
+                for j in 0..P {
+                    self.output[j * plane_words + group * words + word] = low[j] | high[j] << LANES;
                 }
             }
         }
+    }
+
+    /// The signs of up to sixteen values.
+    #[inline(always)]
+    fn signs<S: Simd, const P: usize>(&self, simd: S, values: &[f32]) -> [u32; P] {
+        let all = ((1 << values.len()) - 1) as u32;
+        let x = match values.first_chunk::<LANES>() {
+            Some(x) => simd.f_load(x),
+            None => {
+                let mut x = [0.0; LANES];
+                x[..values.len()].copy_from_slice(values);
+                simd.f_load(&x)
+            }
+        };
+        let mut planes = [0; P];
+        for (j, plane) in planes.iter_mut().enumerate() {
+            if self.levels.code(0) >> j & 1 == 1 {
+                *plane = all;
+            }
+        }
+        for (threshold, change) in self.levels.changes() {
+            let above = simd.bits(simd.greater(x, simd.f_splat(threshold))) & all;
+            for (j, plane) in planes.iter_mut().enumerate() {
+                if change >> j & 1 == 1 {
+                    *plane ^= above;
+                }
+            }
+        }
+        planes
     }
 }

@@ -23,6 +23,7 @@ impl Task for MaxPool<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let [height, width] = self.size;
+        let [out_height, out_width] = self.out_size;
         let Pool2dOptions {
             kernel,
             stride,
@@ -34,42 +35,60 @@ impl Task for MaxPool<'_> {
         let padded_width = (width + 2 * left).next_multiple_of(stride[1]);
         let is_padded = padded_height * padded_width > height * width;
         let columns = padded_width / stride[1];
-        let plane = padded_height * padded_width;
-        let count = (CHUNK / plane).max(1);
-        let mut padded = vec![f32::NEG_INFINITY; if is_padded { count * plane } else { 0 }];
+        let reach = dilation[0] * (kernel[0] - 1) + 1;
+        // Some planes, or some rows of windows of one.
+        let count = (CHUNK / (padded_height * padded_width)).max(1);
+        let strip = match count {
+            1 => (CHUNK / (padded_width * stride[0])).clamp(1, out_height),
+            _ => out_height,
+        };
+        let room = count * padded_width * padded_height.min(strip * stride[0] + reach);
+        let mut padded = vec![f32::NEG_INFINITY; if is_padded { room } else { 0 }];
         // Room for whole vectors behind the end.
-        let mut largest = Vec::with_capacity(count * plane);
-        let mut picked = vec![0.0; count * plane / stride[1]];
+        let mut largest = Vec::with_capacity(room);
+        let mut picked = vec![0.0; room / stride[1]];
         let mut rows = Vec::with_capacity(picked.len() + LANES);
         let planes = self.input.chunks(count * height * width);
-        let out_plane = self.out_size[0] * self.out_size[1];
+        let out_plane = out_height * out_width;
         for (planes, output) in planes.zip(self.output.chunks_mut(count * out_plane)) {
             let count = output.len() / out_plane;
-            let values = if is_padded {
-                for (to, plane) in padded
-                    .chunks_exact_mut(plane)
-                    .zip(planes.chunks(height * width))
-                {
-                    let to = to[top * padded_width..].chunks_exact_mut(padded_width);
-                    for (to, row) in to.zip(plane.chunks_exact(width)) {
-                        to[left..][..width].copy_from_slice(row);
-                    }
-                }
-                &padded[..count * plane]
-            } else {
-                planes
-            };
-            largest_ahead(values, kernel[1], dilation[1], &mut largest);
-            let picked = &mut picked[..largest.len() / stride[1]];
-            pick(simd, &largest, stride[1], picked);
-            largest_ahead(picked, kernel[0], dilation[0] * columns, &mut rows);
-            rows.resize(rows.len() + LANES, 0.0);
             let mut first = 0;
-            for plane in 0..count {
-                for y in 0..self.out_size[0] {
-                    let row = &rows[(plane * padded_height + y * stride[0]) * columns..];
-                    copy(&mut output[first..], row, self.out_size[1]);
-                    first += self.out_size[1];
+            for start in (0..out_height).step_by(strip) {
+                let strip = strip.min(out_height - start);
+                // Rows of a padded plane under these windows.
+                let from = start * stride[0];
+                let strip_rows = match strip == out_height {
+                    true => padded_height,
+                    false => (strip - 1) * stride[0] + reach,
+                };
+                let values = if is_padded {
+                    let padded = &mut padded[..count * strip_rows * padded_width];
+                    let all = planes.chunks_exact(height * width);
+                    for (to, plane) in padded.chunks_exact_mut(strip_rows * padded_width).zip(all) {
+                        for (y, to) in (from..).zip(to.chunks_exact_mut(padded_width)) {
+                            if y < top || y >= top + height {
+                                to.fill(f32::NEG_INFINITY);
+                            } else {
+                                let row = &plane[(y - top) * width..][..width];
+                                to[left..][..width].copy_from_slice(row);
+                            }
+                        }
+                    }
+                    &*padded
+                } else {
+                    &planes[from * width..][..count * strip_rows * width]
+                };
+                largest_ahead(values, kernel[1], dilation[1], &mut largest);
+                let picked = &mut picked[..largest.len() / stride[1]];
+                pick(simd, &largest, stride[1], picked);
+                largest_ahead(picked, kernel[0], dilation[0] * columns, &mut rows);
+                rows.resize(rows.len() + LANES, 0.0);
+                for plane in 0..count {
+                    for y in 0..strip {
+                        let row = &rows[(plane * strip_rows + y * stride[0]) * columns..];
+                        copy(&mut output[first..], row, out_width);
+                        first += out_width;
+                    }
                 }
             }
         }
