@@ -58,7 +58,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn add_differences(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U {
-        each!(i => total[i] + (a[i] ^ b[i]).count_ones())
+        each!(i => total[i].wrapping_add((a[i] ^ b[i]).count_ones()))
     }
 
     #[inline(always)]
