@@ -171,6 +171,11 @@ impl PackedModel {
                 .collect(),
             error: None,
         };
+        // A fresh module draws its random weights when they are first needed, if ever.
+        let module = module.map(&mut Forget {
+            weights: &state.weights,
+            path: Vec::new(),
+        });
         let module = module.valid().materialize();
         let module = module.apply_reparameterization(&mut state);
         let Apply { weights, error } = state;
@@ -300,10 +305,37 @@ impl Reparameterizer for &mut Apply {
                 return (param, None);
             }
         };
-        let device = param.lazy_device();
-        let zero = Tensor::<D>::zeros([1; D], &device).expand(shape);
-        let base = Param::initialized(param.id, zero);
-        (base, Some(Packed { weight }))
+        (without_memory(&param), Some(Packed { weight }))
+    }
+}
+
+/// The same parameter with an expanded zero as its value, on a plain device.
+fn without_memory<const D: usize>(param: &Param<Tensor<D>>) -> Param<Tensor<D>> {
+    let device = param.lazy_device().without_autodiff();
+    let zero = Tensor::<D>::zeros([1; D], &device).expand(param.lazy_shape());
+    Param::initialized(param.id, zero)
+}
+
+/// Takes from weights that will be replaced what they were to be initialized with.
+struct Forget<'a> {
+    weights: &'a HashMap<String, Arc<PackedWeight>>,
+    path: Vec<String>,
+}
+
+impl ModuleMapper for Forget<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !param.is_initialized() && self.weights.contains_key(&self.path.join(".")) {
+            return without_memory(&param);
+        }
+        param
     }
 }
 

@@ -93,6 +93,11 @@ pub fn all() -> Vec<(&'static str, &'static str, Make)> {
     for (name, bits) in [("net-resnet18-b1-w2a2", 2.0), ("net-resnet18-b1-w1a2", 1.0)] {
         cases.push((name, "net", Box::new(move || nets::resnet18(bits))));
     }
+    cases.push((
+        "load-resnet18-w2a2",
+        "net",
+        Box::new(|| nets::load_resnet18(2.0)),
+    ));
     cases.push(("fit-lenet5-basis", "fit", Box::new(|| fit::lenet5(true))));
     cases.push((
         "fit-lenet5-coordinate",

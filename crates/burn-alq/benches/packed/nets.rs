@@ -98,6 +98,8 @@ impl Pool {
 /// Makes layers of one kind.
 struct Maker {
     kind: Kind,
+    /// Whether multi-bit layers have random weights, or wait for packed ones.
+    sketched: bool,
     device: Device,
 }
 
@@ -121,8 +123,8 @@ impl Maker {
                     .with_bias(!norm)
                     .init(&self.device),
             ),
-            Kind::MultiBit { act_bits } => Conv::MultiBit(
-                MultiBitConv2dConfig::new([input, output], [kernel; 2])
+            Kind::MultiBit { act_bits } => Conv::MultiBit({
+                let config = MultiBitConv2dConfig::new([input, output], [kernel; 2])
                     .with_stride([stride; 2])
                     .with_padding(padding)
                     .with_bias(!norm)
@@ -133,9 +135,12 @@ impl Maker {
                         (_, true) => ConvGrouping::Pixelwise,
                     })
                     .with_arithmetic(arithmetic(hidden && act_bits > 0))
-                    .with_max_bits(1)
-                    .init(&self.device),
-            ),
+                    .with_max_bits(1);
+                match self.sketched {
+                    true => config.init(&self.device),
+                    false => config.init_float(&self.device),
+                }
+            }),
         };
         ConvNorm {
             conv,
@@ -147,13 +152,16 @@ impl Maker {
         let [input, output] = shape;
         match self.kind {
             Kind::Float => Full::Float(LinearConfig::new(input, output).init(&self.device)),
-            Kind::MultiBit { act_bits } => Full::MultiBit(
-                MultiBitLinearConfig::new(input, output)
+            Kind::MultiBit { act_bits } => Full::MultiBit({
+                let config = MultiBitLinearConfig::new(input, output)
                     .with_subchannels(subchannels)
                     .with_arithmetic(arithmetic(hidden && act_bits > 0))
-                    .with_max_bits(1)
-                    .init(&self.device),
-            ),
+                    .with_max_bits(1);
+                match self.sketched {
+                    true => config.init(&self.device),
+                    false => config.init_float(&self.device),
+                }
+            }),
         }
     }
 
@@ -355,36 +363,10 @@ pub fn resnet18(bits: f64) -> Case {
 /// A network with random weights of `bits` bits against the same in f32. `room` is for the rounding
 /// of sums: in the networks with activations of bits, of batch norm alone.
 fn case<N: Net>(dims: [usize; 4], bits: f64, act_bits: usize, products: f64, room: f32) -> Case {
-    let device = Device::flex();
-    device.seed(1);
-    let mut random = Random::new(3);
-    let maker = |kind| Maker {
-        kind,
-        device: device.clone(),
-    };
-    let float = N::new(&maker(Kind::Float));
-    let net = N::new(&maker(Kind::MultiBit { act_bits }));
-    let mut model = PackedModel::pack(&net).expect("a sketched network");
-    for (_, weight) in &mut model.weights {
-        let shape = weight.shape().to_vec();
-        let random = random.weight(&shape, weight.grouping().clone(), bits);
-        *weight = Arc::new(random);
-    }
-    let packed = model.apply(net).expect("it fits");
-    // Exact in every sum, as the coordinates.
-    let x = random.values(dims.iter().product()).into_iter();
-    let x: Vec<f32> = x.map(|x| (64.0 * x).round() / 64.0).collect();
-    let x = TensorData::new(x, dims);
-    let x = Tensor::<4>::from_data(x, &device);
-    let check = {
-        let (packed, x) = (packed.clone(), x.clone());
-        move || {
-            let found = values(packed.forward(x.clone()).into_data());
-            // The same weights as f32, in Burn's layers.
-            let dense = packed.materialize();
-            same(&found, &values(dense.forward(x).into_data()), room)
-        }
-    };
+    let nets = Nets::<N>::new(dims, bits, act_bits);
+    let packed = nets.model.apply(nets.fresh()).expect("it fits");
+    let check = nets.check(packed.clone(), room);
+    let Nets { float, x, .. } = nets;
     let ours = x.clone();
     Case {
         ours: timed(move || packed.forward(ours.clone())),
@@ -393,5 +375,111 @@ fn case<N: Net>(dims: [usize; 4], bits: f64, act_bits: usize, products: f64, roo
         products,
         limit: (act_bits > 0).then_some("xor_popcount"),
         check: Box::new(check),
+    }
+}
+
+/// From a file to the first result: read, verified, put into a fresh network, laid out for the
+/// kernels. The other side reads its network in f32 from Burn's own file.
+pub fn load_resnet18(bits: f64) -> Case {
+    let nets = Nets::<ResNet18>::new([1, 3, 224, 224], bits, 2);
+    let folder = tempfile::tempdir().expect("a folder for files");
+    let [packed, float] = ["packed", "float"].map(|name| folder.path().join(name));
+    nets.model.save(&packed).expect("room for a file");
+    nets.float.clone().save_file(&float).expect("as above");
+    let (x, fresh) = (nets.x.clone(), nets.maker(false));
+    let ours = {
+        let x = x.clone();
+        move || {
+            let model = PackedModel::load(&packed).expect("written above");
+            let net = model.apply(ResNet18::new(&fresh)).expect("it fits");
+            let y = net.forward(x.clone());
+            (net, y)
+        }
+    };
+    let other = Maker {
+        kind: Kind::Float,
+        ..nets.maker(false)
+    };
+    let check = nets.check(ours().0, 1e-4);
+    Case {
+        ours: timed(ours),
+        other: timed(move || {
+            let net = ResNet18::new(&other).load_file(&float);
+            let y = net.forward(x.clone());
+            (&folder, y).1
+        }),
+        side: Side::FlexF32,
+        products: 0.0,
+        limit: None,
+        check: Box::new(check),
+    }
+}
+
+/// A network in f32, and the same packed with random weights.
+struct Nets<N> {
+    float: N,
+    model: PackedModel,
+    kind: Kind,
+    device: Device,
+    x: Tensor<4>,
+}
+
+impl<N: Net> Nets<N> {
+    fn new(dims: [usize; 4], bits: f64, act_bits: usize) -> Self {
+        let device = Device::flex();
+        device.seed(1);
+        let mut random = Random::new(3);
+        let float = N::new(&Maker {
+            kind: Kind::Float,
+            sketched: false,
+            device: device.clone(),
+        });
+        let kind = Kind::MultiBit { act_bits };
+        let net = N::new(&Maker {
+            kind,
+            sketched: true,
+            device: device.clone(),
+        });
+        let mut model = PackedModel::pack(&net).expect("a sketched network");
+        for (_, weight) in &mut model.weights {
+            let shape = weight.shape().to_vec();
+            let random = random.weight(&shape, weight.grouping().clone(), bits);
+            *weight = Arc::new(random);
+        }
+        // Exact in every sum, as the coordinates.
+        let x = random.values(dims.iter().product()).into_iter();
+        let x: Vec<f32> = x.map(|x| (64.0 * x).round() / 64.0).collect();
+        let x = Tensor::from_data(TensorData::new(x, dims), &device);
+        Self {
+            float,
+            model,
+            kind,
+            device,
+            x,
+        }
+    }
+
+    /// Makes layers of the packed network.
+    fn maker(&self, sketched: bool) -> Maker {
+        Maker {
+            kind: self.kind,
+            sketched,
+            device: self.device.clone(),
+        }
+    }
+
+    /// A network that waits for packed weights.
+    fn fresh(&self) -> N {
+        N::new(&self.maker(false))
+    }
+
+    /// Compares with the same weights as f32, in Burn's layers.
+    fn check(&self, packed: N, room: f32) -> impl FnOnce() -> Result<(), String> + use<N> {
+        let x = self.x.clone();
+        move || {
+            let found = values(packed.forward(x.clone()).into_data());
+            let dense = packed.materialize();
+            same(&found, &values(dense.forward(x).into_data()), room)
+        }
     }
 }

@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::generic::Finish;
+use super::generic::{Finish, Uses};
 use super::reference::{named, patch};
 use super::simd::Line;
 use super::threads::Shared;
@@ -34,8 +34,8 @@ pub struct Conv2dKernel {
 
 /// What the modes work on; one [`Tiles`] a group of channels.
 enum Layout {
-    /// The packed weight itself.
-    Rows,
+    /// The packed weight itself, with the rows of its groups.
+    Rows(Vec<Uses>),
     /// The words of a row follow the patch.
     Patches(Vec<Tiles>),
     /// The words of a row follow the kernel's places, the bits of a word the channels.
@@ -80,7 +80,12 @@ impl Conv2dKernel {
         let words = grouping.len().div_ceil(32);
         let by_channels = grouping.axes() == [0, 2, 3, 1] && grouping.len() == channels_in;
         let layout = match arithmetic {
-            Arithmetic::Exact => Layout::Rows,
+            Arithmetic::Exact => {
+                let first_rows = exact::first_rows(&weight);
+                let uses = first_rows.chunks(part).enumerate();
+                let uses = uses.map(|(group, rows)| Uses::new(&weight, group * part, rows));
+                Layout::Rows(uses.collect())
+            }
             Arithmetic::Bitwise if by_channels => {
                 Layout::Channels(each(&|outputs| Tiles::new(&weight, outputs, words, &[])))
             }
@@ -173,7 +178,7 @@ impl Conv2dKernel {
                 call.bitwise_channels(tiles, levels);
             }
             (Layout::Patches(tiles) | Layout::Channels(tiles), _) => call.int8(tiles),
-            (Layout::Rows, _) => call.exact(),
+            (Layout::Rows(_), _) => call.exact(),
         }
     }
 }

@@ -7,11 +7,11 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::Call;
+use super::{Call, Layout};
 use crate::PackedWeight;
 use crate::cpu::Conv2dOptions;
-use crate::cpu::generic::{Expand, Offsets, Row, Shifted};
-use crate::cpu::simd::LANES;
+use crate::cpu::generic::{Expand, FinishRows, Fours, Offsets, Row, Shifted, Uses};
+use crate::cpu::simd::{LANES, Line};
 use crate::cpu::threads::{self, Shared};
 
 /// Images that are laid out at once.
@@ -19,6 +19,12 @@ const IMAGES: usize = 16;
 
 /// Outputs of a task.
 pub(super) const OUTPUTS: usize = 4;
+
+/// Vectors of positions of a task.
+const STRIP: usize = 32;
+
+/// Rows of a group from which making sums of four inputs pays.
+const FEW_USES: usize = 4;
 
 /// An image with its padding, sorted by the remainders of its places by the stride.
 struct Padded {
@@ -60,6 +66,10 @@ impl Call<'_> {
                 self.lay_out(first + image, &padded, to);
             });
             let images = &images[..count * padded.len];
+            if let Some(uses) = self.common_groups() {
+                self.fours(first, &padded, &offsets, images, uses);
+                continue;
+            }
             // Tasks of a group of channels read the same part of the images.
             let group_out = outputs / self.options.groups;
             let parts = group_out.div_ceil(OUTPUTS);
@@ -80,6 +90,64 @@ impl Call<'_> {
                 }
             });
         }
+    }
+
+    /// The rows of each group of channels, where enough of them meet the same inputs.
+    fn common_groups(&self) -> Option<&[Uses]> {
+        let Layout::Rows(uses) = &self.kernel.layout else {
+            unreachable!("exact mode works on rows");
+        };
+        let enough = uses.iter().all(|uses| uses.average() >= FEW_USES);
+        enough.then_some(uses)
+    }
+
+    /// Some images by sums of four inputs, laid out in `images`.
+    fn fours(
+        &self,
+        first: usize,
+        padded: &Padded,
+        offsets: &Offsets,
+        images: &[f32],
+        uses: &[Uses],
+    ) {
+        let [_, channels_out, out_height, out_width] = self.output_shape;
+        let group_out = channels_out / self.options.groups;
+        let group_stride = self.input_shape[1] / self.options.groups * self.channel_stride(padded);
+        let flat = (out_height - 1) * padded.columns + out_width;
+        let strips = flat.div_ceil(STRIP * LANES);
+        let count = images.len() / padded.len;
+        let room = || (vec![Line([0.0; LANES]); group_out * STRIP], Vec::new());
+        threads::for_each_with(count * uses.len() * strips, room, |room, task| {
+            let (sums, values) = room;
+            let (strip, part) = (task % strips, task / strips);
+            let (group, image) = (part % uses.len(), part / uses.len());
+            let start = strip * STRIP * LANES;
+            let vectors = (flat - start).div_ceil(LANES).min(STRIP);
+            let sums = &mut sums[..group_out * vectors];
+            sums.fill(Line([0.0; LANES]));
+            self.kernel.isa.run(Fours {
+                weight: &self.kernel.weight,
+                uses: &uses[group],
+                offsets,
+                image: &images[image * padded.len + group * group_stride + start..],
+                outputs: group_out,
+                output: sums,
+            });
+            for place in 0..group_out {
+                let output = group * group_out + place;
+                self.kernel.isa.run(FinishRows {
+                    sums: Fours::sums(sums, group_out, place),
+                    affine: self.affine.of(output),
+                    place: start,
+                    columns: padded.columns,
+                    // A place of a channel of an image belongs to one task.
+                    start: ((first + image) * channels_out + output) * self.positions(),
+                    size: [out_height, out_width],
+                    values,
+                    output: &self.output,
+                });
+            }
+        });
     }
 
     /// Some outputs of one image, together where they have most groups in common.

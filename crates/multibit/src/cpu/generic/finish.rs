@@ -1,9 +1,11 @@
-//! Sums of sixteen channels side by side → channels one after the other.
+//! Sums → outputs.
+
+use alloc::vec::Vec;
 
 use crate::cpu::simd::{LANES, Line, Simd, Task};
 use crate::cpu::threads::Shared;
 
-/// `scale·sum + offset` of a block, at some places of its channels.
+/// `scale·sum + offset` of a block of channels, side by side, at some places of each.
 pub(in crate::cpu) struct Finish<'a> {
     /// `[positions, lanes]`.
     pub sums: &'a [Line<f32>],
@@ -39,6 +41,52 @@ impl Task for Finish<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// `scale·sum + offset` of a channel whose rows are longer in the sums than in the output.
+pub(in crate::cpu) struct FinishRows<'a, I> {
+    /// The sums of the channel, in their order.
+    pub sums: I,
+    /// Scale and offset.
+    pub affine: (f32, f32),
+    /// The place of the first sum in its rows.
+    pub place: usize,
+    /// Sums of a row.
+    pub columns: usize,
+    /// Where the channel begins in the output; no other task may write these places of it.
+    pub start: usize,
+    /// Rows and columns of the output.
+    pub size: [usize; 2],
+    /// Room for the sums.
+    pub values: &'a mut Vec<f32>,
+    pub output: &'a Shared<'a, f32>,
+}
+
+impl<'a, I: Iterator<Item = &'a Line<f32>>> Task for FinishRows<'a, I> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (scale, offset) = self.affine;
+        let (scale, offset) = (simd.f_splat(scale), simd.f_splat(offset));
+        self.values.clear();
+        for sum in self.sums {
+            let mut line = [0.0; LANES];
+            simd.f_store(simd.f_fma(scale, simd.f_load(&sum.0), offset), &mut line);
+            self.values.extend_from_slice(&line);
+        }
+        let mut values = self.values.as_slice();
+        let [height, width] = self.size;
+        let (mut row, mut column) = (self.place / self.columns, self.place % self.columns);
+        while row < height && !values.is_empty() {
+            let (now, later) = values.split_at(values.len().min(self.columns - column));
+            if column < width {
+                let now = &now[..now.len().min(width - column)];
+                let first = self.start + row * width + column;
+                // SAFETY: whoever made `start` and `place` keeps tasks apart.
+                unsafe { self.output.part(first, now.len()) }.copy_from_slice(now);
+            }
+            (row, column, values) = (row + 1, 0, later);
         }
     }
 }

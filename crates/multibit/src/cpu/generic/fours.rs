@@ -1,0 +1,206 @@
+//! Convolution of floats with bits by sums of four inputs, for outputs that have groups in common.
+//!
+//! Four signs of a row choose one of the 16 sums `±x₀ ± x₁ ± x₂ ± x₃`; eight of them are those of
+//! the other eight, negated. The eight are made for some positions side by side and serve every row
+//! of the group: one multiplication and addition does the work of four.
+
+use alloc::vec::Vec;
+
+use super::expand::Offsets;
+use crate::PackedWeight;
+use crate::cpu::simd::{LANES, Line, Simd, Task};
+
+/// Vectors of positions that are worked on at once: the tables of a word and the sums of some
+/// outputs stay in the first cache.
+const WIDE: usize = 2;
+
+/// Inputs of a word.
+const WORD: usize = 32;
+
+/// The rows of each group, and the outputs that they belong to.
+pub(in crate::cpu) struct Uses {
+    /// Where the rows of each group begin, and the end.
+    starts: Vec<usize>,
+    /// `(row of bits, output)`.
+    rows: Vec<(u32, u32)>,
+}
+
+impl Uses {
+    /// Those of some outputs, counted from the first; `first_rows` are theirs.
+    pub fn new(weight: &PackedWeight, first_output: usize, first_rows: &[usize]) -> Self {
+        let groups = weight.grouping().groups_per_output(weight.shape());
+        let mut next: Vec<usize> = first_rows.to_vec();
+        let mut uses = Self {
+            starts: Vec::with_capacity(groups + 1),
+            rows: Vec::new(),
+        };
+        for group in 0..groups {
+            uses.starts.push(uses.rows.len());
+            for (output, next) in next.iter_mut().enumerate() {
+                for _ in 0..weight.widths()[(first_output + output) * groups + group] {
+                    uses.rows.push((*next as u32, output as u32));
+                    *next += 1;
+                }
+            }
+        }
+        uses.starts.push(uses.rows.len());
+        uses
+    }
+
+    /// Rows of a group, on average.
+    pub fn average(&self) -> usize {
+        self.rows.len() / (self.starts.len() - 1)
+    }
+
+    #[inline(always)]
+    fn of(&self, group: usize) -> &[(u32, u32)] {
+        &self.rows[self.starts[group]..self.starts[group + 1]]
+    }
+}
+
+/// All outputs of one image and group of channels at some positions in a row.
+pub(in crate::cpu) struct Fours<'a> {
+    pub weight: &'a PackedWeight,
+    pub uses: &'a Uses,
+    /// Where the input of each weight begins, from the start of `image`.
+    pub offsets: &'a Offsets,
+    /// From the first of the positions on.
+    pub image: &'a [f32],
+    pub outputs: usize,
+    /// Receives the sums, `[vectors of positions, outputs]`, on top of what is there, but with the
+    /// outputs of two vectors side by side: `[.., outputs, 2]`.
+    pub output: &'a mut [Line<f32>],
+}
+
+impl Fours<'_> {
+    /// The sums of one output, in the order of the positions.
+    pub fn sums(
+        sums: &[Line<f32>],
+        outputs: usize,
+        output: usize,
+    ) -> impl Iterator<Item = &Line<f32>> {
+        sums.chunks(WIDE * outputs).flat_map(move |sums| {
+            let wide = sums.len() / outputs;
+            &sums[output * wide..][..wide]
+        })
+    }
+}
+
+impl Task for Fours<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        let vectors = self.output.len() / self.outputs;
+        assert!(
+            self.offsets.highest() + vectors * LANES <= self.image.len(),
+            "a weight lies outside of the image"
+        );
+        let mut first = 0;
+        while first < vectors {
+            first += match vectors - first {
+                1 => self.groups::<S, 1>(simd, first),
+                _ => self.groups::<S, WIDE>(simd, first),
+            };
+        }
+    }
+}
+
+/// The sums of four inputs with a positive last one, by the signs of the others.
+type Table<const V: usize> = [[Line<f32>; V]; 8];
+
+impl Fours<'_> {
+    #[inline(always)]
+    fn groups<S: Simd, const V: usize>(&mut self, simd: S, first: usize) -> usize {
+        let image = &self.image[first * LANES..];
+        let output = &mut self.output[first * self.outputs..][..V * self.outputs];
+        let output = output.as_chunks_mut::<V>().0;
+        let mut tables = [[[Line([0.0; LANES]); V]; 8]; WORD / 4];
+        for (group, _) in self.uses.starts[1..].iter().enumerate() {
+            let rows = self.uses.of(group);
+            if rows.is_empty() {
+                continue;
+            }
+            let offsets = self.offsets.group(group);
+            for (word, offsets) in offsets.chunks(WORD).enumerate() {
+                let fours = offsets.chunks(4);
+                let count = fours.len();
+                for (table, offsets) in tables.iter_mut().zip(fours) {
+                    make::<S, V>(simd, image, offsets, table);
+                }
+                let tables = &tables[..count];
+                let (fours, rest) = rows.as_chunks::<4>();
+                for rows in fours {
+                    add::<S, V, 4>(simd, self.weight, word, tables, rows, output);
+                }
+                let (pairs, rest) = rest.as_chunks::<2>();
+                for rows in pairs {
+                    add::<S, V, 2>(simd, self.weight, word, tables, rows, output);
+                }
+                for row in rest {
+                    add::<S, V, 1>(simd, self.weight, word, tables, &[*row], output);
+                }
+            }
+        }
+        V
+    }
+}
+
+/// The table of up to four inputs.
+#[inline(always)]
+fn make<S: Simd, const V: usize>(simd: S, image: &[f32], offsets: &[usize], table: &mut Table<V>) {
+    let minus = simd.f_splat(-1.0);
+    for v in 0..V {
+        let mut x = [simd.f_splat(0.0); 4];
+        for (x, &offset) in x.iter_mut().zip(offsets) {
+            // SAFETY: `run` has asserted that the vectors lie inside from every offset on.
+            *x = simd.f_load(unsafe { &*image.as_ptr().add(offset + v * LANES).cast() });
+        }
+        let sum = simd.f_add(x[0], x[1]);
+        let difference = simd.f_fma(x[1], minus, x[0]);
+        for (half, third) in [(0, x[2]), (4, simd.f_mul(x[2], minus))] {
+            let rest = simd.f_add(x[3], third);
+            simd.f_store(simd.f_add(rest, sum), &mut table[half][v].0);
+            let second = simd.f_fma(difference, minus, rest);
+            simd.f_store(second, &mut table[half + 1][v].0);
+            simd.f_store(simd.f_add(rest, difference), &mut table[half + 2][v].0);
+            let last = simd.f_fma(sum, minus, rest);
+            simd.f_store(last, &mut table[half + 3][v].0);
+        }
+    }
+}
+
+/// Adds what one word of each of some rows chooses.
+#[inline(always)]
+fn add<S: Simd, const V: usize, const R: usize>(
+    simd: S,
+    weight: &PackedWeight,
+    word: usize,
+    tables: &[Table<V>],
+    rows: &[(u32, u32); R],
+    output: &mut [[Line<f32>; V]],
+) {
+    let mut words = [0; R];
+    let mut signed = [[0.0; 2]; R];
+    let mut sums = [[simd.f_splat(0.0); V]; R];
+    for (r, &(row, _)) in rows.iter().enumerate() {
+        let bits = weight.row(row as usize)[word];
+        // Where the last sign is −, the other half of the table, negated.
+        words[r] = bits ^ 7 * (bits >> 3 & 0x1111_1111);
+        let alpha = weight.coordinates()[row as usize];
+        signed[r] = [alpha, -alpha];
+    }
+    for table in tables {
+        for r in 0..R {
+            let entry = &table[words[r] as usize & 7];
+            let alpha = simd.f_splat(signed[r][words[r] as usize >> 3 & 1]);
+            words[r] >>= 4;
+            for (sum, entry) in sums[r].iter_mut().zip(entry) {
+                *sum = simd.f_fma(alpha, simd.f_load(&entry.0), *sum);
+            }
+        }
+    }
+    for (sums, &(_, place)) in sums.iter().zip(rows) {
+        for (&sum, line) in sums.iter().zip(&mut output[place as usize]) {
+            simd.f_store(simd.f_add(sum, simd.f_load(&line.0)), &mut line.0);
+        }
+    }
+}
