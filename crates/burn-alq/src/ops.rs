@@ -136,7 +136,7 @@ pub trait AlqOps: Backend {
     ///
     /// # Shapes
     /// - `input`: `[batch, d_in]`
-    /// - `scale`, `offset`: `[d_out]`
+    /// - `scale`, `offset`: `[d_out]`, or `[0]` for none
     /// - result: `[batch, d_out]`
     fn alq_linear(
         input: FloatTensor<Self>,
@@ -153,7 +153,7 @@ pub trait AlqOps: Backend {
     ///
     /// # Shapes
     /// - `input`: `[batch, in, h, w]`
-    /// - `scale`, `offset`: `[out]`
+    /// - `scale`, `offset`: `[out]`, or `[0]` for none
     /// - result: `[batch, out, h_out, w_out]`
     fn alq_conv2d(
         input: FloatTensor<Self>,

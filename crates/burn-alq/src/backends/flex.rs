@@ -6,9 +6,10 @@ use alloc::vec::Vec;
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::tensor::{DType, Shape, TensorData};
 use burn_flex::{Flex, FlexTensor};
-use multibit::cpu::{self, Affine, Conv2dOptions, Isa, Levels, Mode, Pool2dOptions};
+use multibit::cpu::{self, Conv2dOptions, Isa, Levels, Mode, Pool2dOptions};
 use multibit::fit::{self, GroupsMut, MomentsMut, StepParams};
 
+use crate::ops::packed::affine_of;
 use crate::ops::{AlqOps, WeightLayout, WeightState};
 use crate::prepared::PreparedWeight;
 
@@ -179,10 +180,7 @@ impl AlqOps for Flex {
         let kernel = weight.linear(mode.arithmetic());
         let shape = [batch, kernel.shape()[1]];
         let mut output = alloc::vec![0.0; shape.iter().product()];
-        let affine = Affine {
-            scale: Some(scale.storage()),
-            offset: Some(offset.storage()),
-        };
+        let affine = affine_of(scale.storage(), offset.storage());
         kernel.forward(&mode, input.storage(), batch, &affine, &mut output);
         float(output, shape)
     }
@@ -200,10 +198,7 @@ impl AlqOps for Flex {
         let kernel = weight.conv2d(mode.arithmetic(), options.groups);
         let shape = cpu::conv2d_output_shape(dims, weight.shape(), &options);
         let mut output = alloc::vec![0.0; shape.iter().product()];
-        let affine = Affine {
-            scale: Some(scale.storage()),
-            offset: Some(offset.storage()),
-        };
+        let affine = affine_of(scale.storage(), offset.storage());
         kernel.forward(&mode, input.storage(), dims, &affine, &options, &mut output);
         float(output, shape)
     }

@@ -63,17 +63,22 @@ fn mode<const D: usize>(
 }
 
 /// Scale and offset at the end of a packed layer: its bias, and batch norm in evaluation behind it,
-/// `γ·(y + b − μ)/√(σ² + ε) + β`.
+/// `γ·(y + b − μ)/√(σ² + ε) + β`. Where there is none, a tensor without elements.
 fn affine(
     outputs: usize,
     bias: Option<Tensor<1>>,
     norm: Option<&BatchNorm>,
     device: &Device,
 ) -> [Tensor<1>; 2] {
+    let none = || Tensor::empty([0], device);
     let Some(norm) = norm else {
-        let bias = bias.unwrap_or_else(|| Tensor::zeros([outputs], device));
-        return [Tensor::ones([outputs], device), bias];
+        return [none(), bias.unwrap_or_else(none)];
     };
+    assert_eq!(
+        norm.gamma.dims(),
+        [outputs],
+        "forward_norm: the batch norm must have a feature for each output"
+    );
     let deviation = (norm.running_var.value().to_device(device) + norm.epsilon).sqrt();
     let scale = norm.gamma.val() / deviation;
     let mean = norm.running_mean.value().to_device(device);

@@ -27,10 +27,26 @@ fn affine<B: Backend>(
     axis: usize,
 ) -> FloatTensor<B> {
     let mut shape = alloc::vec![1; x.shape().num_dims()];
-    shape[axis] = scale.shape().num_elements();
+    shape[axis] = x.shape()[axis];
     let shape = Shape::from(shape);
-    let scaled = B::float_mul(x, B::float_reshape(scale, shape.clone()));
-    B::float_add(scaled, B::float_reshape(offset, shape))
+    let some = |x: &FloatTensor<B>| x.shape().num_elements() > 0;
+    let mut y = x;
+    if some(&scale) {
+        y = B::float_mul(y, B::float_reshape(scale, shape.clone()));
+    }
+    if some(&offset) {
+        y = B::float_add(y, B::float_reshape(offset, shape));
+    }
+    y
+}
+
+/// Scale and offset for the kernels.
+pub(crate) fn affine_of<'a>(scale: &'a [f32], offset: &'a [f32]) -> Affine<'a> {
+    let some = |values: &'a [f32]| (!values.is_empty()).then_some(values);
+    Affine {
+        scale: some(scale),
+        offset: some(offset),
+    }
 }
 
 pub(super) fn linear<B: Backend>(
@@ -103,10 +119,7 @@ pub(crate) fn linear_on_host<B: Backend>(
     let kernel = weight.linear(mode.arithmetic());
     let [_, d_out] = kernel.shape();
     let mut output = alloc::vec![0.0; batch * d_out];
-    let affine = Affine {
-        scale: Some(slice(&scale)),
-        offset: Some(slice(&offset)),
-    };
+    let affine = affine_of(slice(&scale), slice(&offset));
     kernel.forward(mode, slice(&input), batch, &affine, &mut output);
     let output = TensorData::new(output, [batch, d_out]);
     B::float_from_data(output.convert_dtype(dtype), &device)
@@ -125,10 +138,7 @@ pub(crate) fn conv2d_on_host<B: Backend>(
     let dims = input.shape().dims::<4>();
     let shape = conv2d_output_shape(dims, weight.shape(), options);
     let mut output = alloc::vec![0.0; shape.iter().product()];
-    let affine = Affine {
-        scale: Some(slice(&scale)),
-        offset: Some(slice(&offset)),
-    };
+    let affine = affine_of(slice(&scale), slice(&offset));
     let kernel = weight.conv2d(mode.arithmetic(), options.groups);
     kernel.forward(mode, slice(&input), dims, &affine, options, &mut output);
     let output = TensorData::new(output, shape);

@@ -264,8 +264,9 @@ impl<'a> Scatter<'a> {
                     let place = row * self.tiles.outputs + outputs[0] as usize;
                     // SAFETY: an output is in one block, a block in one task.
                     let to = unsafe { self.output.part(place, LANES) };
-                    for (lane, y) in to.iter_mut().enumerate() {
-                        *y = scales[lane] * (scale * sum.0[lane]) + offsets[lane];
+                    let lanes = scales.iter().zip(&offsets).zip(&sum.0);
+                    for (y, ((factor, offset), sum)) in to.iter_mut().zip(lanes) {
+                        *y = factor * (scale * sum) + offset;
                     }
                     continue;
                 }

@@ -168,6 +168,9 @@ impl Tiles {
     /// Scale and offset by lane of a block.
     pub(super) fn affine(&self, block: usize, affine: &Affine<'_>) -> [[f32; LANES]; 2] {
         let mut lanes = [[1.0; LANES], [0.0; LANES]];
+        if affine.scale.is_none() && affine.offset.is_none() {
+            return lanes;
+        }
         for (lane, &output) in self.block_outputs(block).iter().enumerate() {
             if output != NONE {
                 (lanes[0][lane], lanes[1][lane]) = affine.of(output as usize);

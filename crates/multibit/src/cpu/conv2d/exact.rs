@@ -24,7 +24,7 @@ pub(super) const OUTPUTS: usize = 4;
 const STRIP: usize = 32;
 
 /// Rows of a group from which making sums of four inputs pays.
-const FEW_USES: usize = 4;
+const FEW_USES: usize = 12;
 
 /// An image with its padding, sorted by the remainders of its places by the stride.
 struct Padded {
@@ -97,7 +97,7 @@ impl Call<'_> {
         let Layout::Rows(uses) = &self.kernel.layout else {
             unreachable!("exact mode works on rows");
         };
-        let enough = uses.iter().all(|uses| uses.average() >= FEW_USES);
+        let enough = uses.iter().all(|uses| uses.pay(FEW_USES));
         enough.then_some(uses)
     }
 

@@ -23,6 +23,8 @@ pub(in crate::cpu) struct Uses {
     starts: Vec<usize>,
     /// `(row of bits, output)`.
     rows: Vec<(u32, u32)>,
+    /// Groups with a width above 0, of all outputs.
+    outputs: usize,
 }
 
 impl Uses {
@@ -33,11 +35,14 @@ impl Uses {
         let mut uses = Self {
             starts: Vec::with_capacity(groups + 1),
             rows: Vec::new(),
+            outputs: 0,
         };
         for group in 0..groups {
             uses.starts.push(uses.rows.len());
             for (output, next) in next.iter_mut().enumerate() {
-                for _ in 0..weight.widths()[(first_output + output) * groups + group] {
+                let width = weight.widths()[(first_output + output) * groups + group];
+                uses.outputs += usize::from(width > 0);
+                for _ in 0..width {
                     uses.rows.push((*next as u32, output as u32));
                     *next += 1;
                 }
@@ -47,9 +52,11 @@ impl Uses {
         uses
     }
 
-    /// Rows of a group, on average.
-    pub fn average(&self) -> usize {
-        self.rows.len() / (self.starts.len() - 1)
+    /// Whether sums of four inputs are faster than the weights in f32: a group has some rows on
+    /// average, but not many a weight, which takes them one by one.
+    pub fn pay(&self, rows: usize) -> bool {
+        let groups = self.starts.len() - 1;
+        self.rows.len() >= rows * groups && 2 * self.rows.len() <= 3 * self.outputs
     }
 
     #[inline(always)]
