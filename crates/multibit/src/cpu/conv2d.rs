@@ -7,7 +7,6 @@ mod int8;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use super::generic::{Finish, Uses};
 use super::reference::{named, patch};
@@ -72,10 +71,13 @@ impl Conv2dKernel {
         );
         let patch = patch(&weight);
         let part = channels_out / groups;
-        let each = |tiles: &dyn Fn(Range<usize>) -> Tiles| {
-            (0..groups)
-                .map(|group| tiles(group * part..(group + 1) * part))
-                .collect()
+        let each = |words: usize, places: &[usize]| -> Vec<Tiles> {
+            let outputs = (0..groups).map(|group| group * part..(group + 1) * part);
+            let tiles = outputs.map(|outputs| Tiles::new(&weight, outputs, words, places));
+            match arithmetic {
+                Arithmetic::Bitwise => tiles.map(Tiles::with_signs).collect(),
+                _ => tiles.collect(),
+            }
         };
         let words = grouping.len().div_ceil(32);
         let by_channels = grouping.axes() == [0, 2, 3, 1] && grouping.len() == channels_in;
@@ -86,9 +88,7 @@ impl Conv2dKernel {
                 let uses = uses.map(|(group, rows)| Uses::new(&weight, group * part, rows));
                 Layout::Rows(uses.collect())
             }
-            Arithmetic::Bitwise if by_channels => {
-                Layout::Channels(each(&|outputs| Tiles::new(&weight, outputs, words, &[])))
-            }
+            Arithmetic::Bitwise if by_channels => Layout::Channels(each(words, &[])),
             Arithmetic::Bitwise if grouping.len() == patch.len() => {
                 let channel_words = channels_in.div_ceil(32);
                 let places: Vec<usize> = patch
@@ -96,13 +96,9 @@ impl Conv2dKernel {
                     .map(|&[c, y, x]| ((y * width + x) * channel_words + c / 32) * 32 + c % 32)
                     .collect();
                 let words = height * width * channel_words;
-                Layout::Channels(each(&|outputs| {
-                    Tiles::new(&weight, outputs, words, &places)
-                }))
+                Layout::Channels(each(words, &places))
             }
-            Arithmetic::Bitwise | Arithmetic::Int8 => {
-                Layout::Patches(each(&|outputs| Tiles::new(&weight, outputs, words, &[])))
-            }
+            Arithmetic::Bitwise | Arithmetic::Int8 => Layout::Patches(each(words, &[])),
         };
         Ok(Self {
             groups,

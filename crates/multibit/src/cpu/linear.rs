@@ -41,9 +41,13 @@ impl LinearKernel {
         if axis != 1 {
             return Err(KernelError::OutputAxis { expected: 1, axis });
         }
+        let tiles = Tiles::new(weight, 0..d_out, weight.grouping().len().div_ceil(32), &[]);
         Ok(Self {
             d_in,
-            tiles: Tiles::new(weight, 0..d_out, weight.grouping().len().div_ceil(32), &[]),
+            tiles: match arithmetic {
+                Arithmetic::Bitwise => tiles.with_signs(),
+                _ => tiles,
+            },
             arithmetic,
             isa: Isa::best(),
         })

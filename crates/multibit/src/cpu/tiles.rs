@@ -45,6 +45,8 @@ pub(super) struct Tiles {
     /// The group of each step.
     step_groups: Vec<u32>,
     coordinates: Vec<Line<f32>>,
+    /// The sum of the signs of each step, `len − 2·popcount`; empty if they are not asked for.
+    signs: Vec<Line<f32>>,
     lines: Vec<Line<u32>>,
 }
 
@@ -78,6 +80,7 @@ impl Tiles {
             starts: Vec::new(),
             step_groups: Vec::new(),
             coordinates: Vec::new(),
+            signs: Vec::new(),
             lines: Vec::with_capacity(words * rows.div_ceil(LANES)),
         };
         for first in (0..groups).step_by(chunk) {
@@ -90,6 +93,23 @@ impl Tiles {
         }
         tiles.starts.push(tiles.step_groups.len());
         tiles
+    }
+
+    /// The same with the sums of signs.
+    pub(super) fn with_signs(mut self) -> Self {
+        let steps = 0..self.coordinates.len();
+        self.signs = steps
+            .map(|step| {
+                let mut signs = [self.len as i32; LANES];
+                for line in self.lines(step) {
+                    for (sign, word) in signs.iter_mut().zip(line.0) {
+                        *sign -= 2 * word.count_ones() as i32;
+                    }
+                }
+                Line(signs.map(|sign| sign as f32))
+            })
+            .collect();
+        self
     }
 
     fn push_group(
@@ -153,6 +173,11 @@ impl Tiles {
 
     pub(super) fn coordinates(&self, step: usize) -> &[f32; LANES] {
         &self.coordinates[step].0
+    }
+
+    /// The sum of the signs of a step, by lane.
+    pub(super) fn signs(&self, step: usize) -> &[f32; LANES] {
+        &self.signs[step].0
     }
 
     /// The lines of a step.

@@ -144,6 +144,7 @@ impl Bitwise<'_> {
         let tiles = self.tiles;
         let gammas: [f32; P] = self.gammas.try_into().expect("one for each plane");
         let mut steps = Vec::new();
+        let mut seen = 0;
         let mut constant = simd.f_splat(0.0);
         for chunk in 0..tiles.chunks() {
             for step in tiles.steps(chunk, self.block) {
@@ -151,17 +152,26 @@ impl Bitwise<'_> {
                 let lines = if class.masks.is_empty() {
                     tiles.lines(step)
                 } else {
-                    &masked[steps.len() * tiles.words..][..tiles.words]
+                    &masked[seen * tiles.words..][..tiles.words]
                 };
+                seen += 1;
                 let (taps, count) = (class.taps[group].as_slice(), class.counts[group]);
-                let start = (-(count / 2)) as u32;
-                let mut total = simd.splat(start);
-                for &(line, _) in taps {
-                    total = simd.add_differences(total, simd.load(&lines[line]), simd.zero());
+                if count == 0 {
+                    continue;
                 }
+                let start = (-(count / 2)) as u32;
                 // What the halves have lost.
                 let odd = simd.f_splat((count % 2) as f32);
-                let sum = simd.f_fma(simd.to_float(total), simd.f_splat(-2.0), odd);
+                let sum = if count as usize == tiles.len {
+                    simd.f_load(tiles.signs(step))
+                } else {
+                    let mut total = simd.splat(start);
+                    for &(line, _) in taps {
+                        let line = simd.load(&lines[line]);
+                        total = simd.add_differences(total, line, simd.zero());
+                    }
+                    simd.f_fma(simd.to_float(total), simd.f_splat(-2.0), odd)
+                };
                 let alpha = simd.f_load(tiles.coordinates(step));
                 let scale = simd.f_mul(alpha, simd.f_splat(self.reference));
                 constant = simd.f_fma(scale, sum, constant);

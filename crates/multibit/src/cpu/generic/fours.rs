@@ -163,14 +163,18 @@ fn make<S: Simd, const V: usize>(simd: S, image: &[f32], offsets: &[usize], tabl
         }
         let sum = simd.f_add(x[0], x[1]);
         let difference = simd.f_fma(x[1], minus, x[0]);
-        for (half, third) in [(0, x[2]), (4, simd.f_mul(x[2], minus))] {
+        let (halves, _) = table.as_chunks_mut::<4>();
+        for (half, third) in halves.iter_mut().zip([x[2], simd.f_mul(x[2], minus)]) {
             let rest = simd.f_add(x[3], third);
-            simd.f_store(simd.f_add(rest, sum), &mut table[half][v].0);
-            let second = simd.f_fma(difference, minus, rest);
-            simd.f_store(second, &mut table[half + 1][v].0);
-            simd.f_store(simd.f_add(rest, difference), &mut table[half + 2][v].0);
-            let last = simd.f_fma(sum, minus, rest);
-            simd.f_store(last, &mut table[half + 3][v].0);
+            let entries = [
+                simd.f_add(rest, sum),
+                simd.f_fma(difference, minus, rest),
+                simd.f_add(rest, difference),
+                simd.f_fma(sum, minus, rest),
+            ];
+            for (to, entry) in half.iter_mut().zip(entries) {
+                simd.f_store(entry, &mut to[v].0);
+            }
         }
     }
 }
@@ -191,7 +195,7 @@ fn add<S: Simd, const V: usize, const R: usize>(
     for (r, &(row, _)) in rows.iter().enumerate() {
         let bits = weight.row(row as usize)[word];
         // Where the last sign is −, the other half of the table, negated.
-        words[r] = bits ^ 7 * (bits >> 3 & 0x1111_1111);
+        words[r] = bits ^ (7 * (bits >> 3 & 0x1111_1111));
         let alpha = weight.coordinates()[row as usize];
         signed[r] = [alpha, -alpha];
     }
