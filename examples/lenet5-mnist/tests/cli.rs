@@ -94,6 +94,40 @@ fn train<'a>(data: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     args
 }
 
+/// Activations of two bits: trained, packed with their levels, evaluated bitwise from the file.
+#[test]
+fn activations_of_two_bits_travel_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    data_folder(&data);
+    let data = data.to_str().unwrap();
+    let out = folder.path().join("out").to_str().unwrap().to_string();
+    let output = run(&train(data, &out, &["--act-bits", "2"]));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    let result = text.lines().last().unwrap();
+    let accuracy = |key: &str| -> f64 {
+        let fields = result.split(' ').find_map(|field| field.strip_prefix(key));
+        fields.unwrap().parse().unwrap()
+    };
+    // Ten kinds of squares are easily told apart; a tenth is chance.
+    let packed = accuracy("packed_acc=");
+    assert!(packed > 50.0, "{result}");
+
+    let model = format!("{out}/model.bpk");
+    let output = run(&["eval", "--data-dir", data, "--model", &model]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(&format!("accuracy {packed:.2} %")), "{text}");
+    let shards = ["--act-bits", "2", "--shards", "2"];
+    let other = folder.path().join("other").to_str().unwrap().to_string();
+    refuses(
+        &train(data, &other, &shards),
+        "--shards: multi-bit activations need one shard",
+    );
+}
+
 /// One training from start to end, then killed and interrupted ones that reach the same file.
 #[test]
 fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
