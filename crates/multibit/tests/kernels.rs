@@ -180,7 +180,7 @@ fn convolutions_of_many_images() {
 #[test]
 fn a_convolution_with_many_positions_and_images() {
     let mut random = Random::new(54);
-    let shape = [3, 2, 3, 3];
+    let shape = [24, 2, 3, 3];
     let options = Conv2dOptions {
         padding: [(1, 1); 2],
         ..Conv2dOptions::default()

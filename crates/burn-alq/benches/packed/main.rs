@@ -105,11 +105,15 @@ fn all_starts(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
+/// One start, on a thread of the pool that both sides use: a thread outside of it would have to be
+/// woken after each layer.
 fn one_start(args: &Args) -> Result<(), String> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(args.threads)
-        .build_global()
-        .map_err(|error| error.to_string())?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads);
+    let pool = pool.build().map_err(|error| error.to_string())?;
+    pool.install(|| measure(args))
+}
+
+fn measure(args: &Args) -> Result<(), String> {
     let limits = limits::measure();
     let mut measured = Vec::new();
     for (name, kind, make) in cases::all() {

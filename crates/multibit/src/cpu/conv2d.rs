@@ -126,6 +126,11 @@ impl Conv2dKernel {
         &self.weight
     }
 
+    /// Weights of all rows of bits.
+    fn row_weights(&self) -> usize {
+        self.weight.coordinates().len() * self.weight.grouping().len()
+    }
+
     /// The convolution, by the definition of [`reference::conv2d`](super::reference::conv2d) in
     /// this mode up to the order of sums.
     ///

@@ -223,7 +223,7 @@ impl Levels {
         assert_eq!(input.len(), output.len(), "an output for each input");
         const PART: usize = 1 << 14;
         let shared = Shared::new(output);
-        threads::for_each(input.len().div_ceil(PART), |part| {
+        threads::for_each(input.len().div_ceil(PART), input.len() / 2, |part| {
             let input = &input[part * PART..input.len().min((part + 1) * PART)];
             Isa::best().run(Quantize {
                 input,

@@ -117,7 +117,7 @@ impl LinearKernel {
         let row_tables = self.tiles.groups * self.tiles.words;
         let mut tables = empty_tables::<E>(&self.tiles, batch);
         let shared = Shared::new(&mut tables);
-        threads::for_each(batch, |row| {
+        threads::for_each(batch, 4 * input.len(), |row| {
             self.isa.run(MakeTables::<E> {
                 inputs: &input[row * self.d_in..][..self.d_in],
                 len: self.tiles.len,
@@ -140,7 +140,8 @@ impl LinearKernel {
         let scatter = Scatter::new(self, affine, output);
         // Some blocks at a time share the tables of a chunk while these are in the cache.
         let part = self.tiles.blocks().div_ceil(threads::parts());
-        threads::for_each(self.tiles.blocks().div_ceil(part), |task| {
+        let cost = 8 * rows * self.tiles.size();
+        threads::for_each(self.tiles.blocks().div_ceil(part), cost, |task| {
             let blocks = task * part..self.tiles.blocks().min((task + 1) * part);
             let mut sums = vec![Line([0.0; LANES]); blocks.len() * rows];
             self.isa.run(Lookup::<E> {
@@ -166,7 +167,8 @@ impl LinearKernel {
             }
         }
         let scatter = Scatter::new(self, affine, output);
-        threads::for_each(self.tiles.blocks(), |block| {
+        let cost = self.tiles.blocks() * panels.len() * DENSE_ROWS;
+        threads::for_each(self.tiles.blocks(), cost, |block| {
             let mut sums = vec![Line([0.0; LANES]); row_tiles * DENSE_ROWS];
             self.isa.run(Dense {
                 tiles: &self.tiles,
@@ -193,6 +195,7 @@ impl LinearKernel {
         let shared = Shared::new(&mut activations);
         threads::for_each_with(
             batch,
+            input.len(),
             || vec![0; planes * row_words],
             |words, row| {
                 self.isa.run(PackRows {
@@ -222,7 +225,8 @@ impl LinearKernel {
             masks: Vec::new(),
         }]);
         let scatter = Scatter::new(self, affine, output);
-        threads::for_each(tiles.blocks(), |block| {
+        let cost = 3 * planes * batch * tiles.size();
+        threads::for_each(tiles.blocks(), cost, |block| {
             let mut sums = vec![Line([0.0; LANES]); batch];
             self.isa.run(Bitwise {
                 tiles,

@@ -68,7 +68,7 @@ pub fn max_pool2d(
     let part = planes.div_ceil(threads::parts());
     let (plane, out_plane) = (height * width, out_height * out_width);
     let output = Shared::new(output);
-    threads::for_each(planes.div_ceil(part), |task| {
+    threads::for_each(planes.div_ceil(part), input.len() / 2, |task| {
         let first = task * part;
         let count = part.min(planes - first);
         isa.run(MaxPool {

@@ -2,31 +2,51 @@
 
 use core::marker::PhantomData;
 
-/// Calls `task(0..tasks)`, through rayon's current pool where the feature is on.
+/// Vector operations below which waking a thread costs more than it does.
+#[cfg(feature = "rayon")]
+const CHEAP: usize = 1 << 16;
+
+/// Calls `task(0..tasks)`, through rayon's current pool where the feature is on; `cost` is about how
+/// many vector operations all tasks take.
 ///
 /// A task computes its part of the output whole: the number of threads never changes a result.
-pub(super) fn for_each(tasks: usize, task: impl Fn(usize) + Sync + Send) {
-    #[cfg(feature = "rayon")]
-    if tasks > 1 && rayon::current_num_threads() > 1 {
-        use rayon::prelude::*;
-        (0..tasks).into_par_iter().for_each(task);
-        return;
-    }
-    (0..tasks).for_each(task);
+pub(super) fn for_each(tasks: usize, cost: usize, task: impl Fn(usize) + Sync + Send) {
+    for_each_with(tasks, cost, || (), |(), number| task(number));
 }
 
 /// [`for_each`] with room to work in, that a task finds as another one left it.
 pub(super) fn for_each_with<T>(
     tasks: usize,
+    cost: usize,
     room: impl Fn() -> T + Sync + Send,
     task: impl Fn(&mut T, usize) + Sync + Send,
 ) {
     #[cfg(feature = "rayon")]
-    if tasks > 1 && rayon::current_num_threads() > 1 {
-        use rayon::prelude::*;
-        (0..tasks).into_par_iter().for_each_init(room, task);
+    if tasks > 1 && cost > CHEAP && rayon::current_num_threads() > 1 {
+        use core::sync::atomic::{AtomicUsize, Ordering};
+
+        // The calling thread works too, so it need not wait until another one wakes up.
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut own = None;
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= tasks {
+                    break;
+                }
+                task(own.get_or_insert_with(&room), number);
+            }
+        };
+        let others = (rayon::current_num_threads() - 1).min(tasks - 1);
+        rayon::in_place_scope(|scope| {
+            for _ in 0..others {
+                scope.spawn(|_| work());
+            }
+            work();
+        });
         return;
     }
+    let _ = cost;
     let mut room = room();
     (0..tasks).for_each(|number| task(&mut room, number));
 }

@@ -153,6 +153,11 @@ impl Tiles {
         }
     }
 
+    /// Lines of words.
+    pub(super) fn size(&self) -> usize {
+        self.lines.len()
+    }
+
     pub(super) fn blocks(&self) -> usize {
         self.order.len() / LANES
     }

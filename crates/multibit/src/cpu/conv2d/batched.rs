@@ -40,7 +40,7 @@ impl Call<'_> {
         let [(top, _), (left, _)] = self.options.padding;
         let mut lines = vec![Line([0.0; LANES]); channels * plane];
         let shared = Shared::new(&mut lines);
-        threads::for_each(channels, |channel| {
+        threads::for_each(channels, 4 * channels * plane, |channel| {
             // SAFETY: each channel has a plane of its own.
             let to = unsafe { shared.part(channel * plane, plane) };
             // Without columns of padding, the rows are one run.
@@ -71,7 +71,8 @@ impl Call<'_> {
         // Tasks of a group of channels read the same part of the images.
         let parts = group_out.div_ceil(OUTPUTS);
         let room = || vec![Line([0.0; LANES]); OUTPUTS * positions.len()];
-        threads::for_each_with(self.options.groups * parts, room, |sums, task| {
+        let cost = self.kernel.row_weights() * positions.len();
+        threads::for_each_with(self.options.groups * parts, cost, room, |sums, task| {
             let (group, part) = (task / parts, task % parts * OUTPUTS);
             let first = group * group_out + part;
             let rows: Vec<Row> = (first..first + OUTPUTS.min(group_out - part))

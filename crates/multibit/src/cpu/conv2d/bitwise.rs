@@ -27,18 +27,22 @@ impl Call<'_> {
         let len = levels.bits() * pixels;
         let mut activations = vec![0; images * self.options.groups * words * len];
         let shared = Shared::new(&mut activations);
-        threads::for_each(images * self.options.groups * words, |task| {
-            let (word, part) = (task % words, task / words);
-            let (group, image) = (part % self.options.groups, part / self.options.groups);
-            let last = channels.min((word + 1) * 32);
-            self.kernel.isa.run(PackChannels {
-                input: &self.channels(image, group)[word * 32 * pixels..last * pixels],
-                pixels,
-                levels,
-                // SAFETY: each task has words of its own.
-                output: unsafe { shared.part(task * len, len) },
-            });
-        });
+        threads::for_each(
+            images * self.options.groups * words,
+            self.input.len(),
+            |task| {
+                let (word, part) = (task % words, task / words);
+                let (group, image) = (part % self.options.groups, part / self.options.groups);
+                let last = channels.min((word + 1) * 32);
+                self.kernel.isa.run(PackChannels {
+                    input: &self.channels(image, group)[word * 32 * pixels..last * pixels],
+                    pixels,
+                    levels,
+                    // SAFETY: each task has words of its own.
+                    output: unsafe { shared.part(task * len, len) },
+                });
+            },
+        );
         let classes = self.channel_classes(&tiles[0], words, len);
         self.bitwise(tiles, levels, &activations, pixels, &classes);
     }
@@ -120,7 +124,8 @@ impl Call<'_> {
         let len = self.positions() * levels.bits() * row_words;
         let mut activations = vec![0; images * self.options.groups * len];
         let shared = Shared::new(&mut activations);
-        threads::for_each(images * self.options.groups, |task| {
+        let cost = self.positions() * images * self.kernel.patch.len() * self.options.groups;
+        threads::for_each(images * self.options.groups, cost, |task| {
             let (group, image) = (task % self.options.groups, task / self.options.groups);
             // SAFETY: each task has words of its own.
             let words = unsafe { shared.part(task * len, len) };
@@ -209,7 +214,9 @@ impl Call<'_> {
         let images = self.input_shape[0];
         let image_words = activations.len() / (images * tiles.len());
         let room = || vec![Line([0.0; LANES]); self.positions()];
-        threads::for_each_with(images * tiles.len() * blocks, room, |sums, task| {
+        let weights: usize = tiles.iter().map(Tiles::size).sum();
+        let cost = 3 * levels.bits() * weights * images * self.positions();
+        threads::for_each_with(images * tiles.len() * blocks, cost, room, |sums, task| {
             let (block, part) = (task % blocks, task / blocks);
             let (group, image) = (part % tiles.len(), part / tiles.len());
             let tiles = &tiles[group];

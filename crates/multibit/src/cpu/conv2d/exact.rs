@@ -59,8 +59,9 @@ impl Call<'_> {
         let mut images = vec![0.0; IMAGES.min(batch - start) * padded.len];
         for first in (start..batch).step_by(IMAGES) {
             let count = IMAGES.min(batch - first);
+            let cost = count * padded.len / 4;
             let shared = Shared::new(&mut images);
-            threads::for_each(count, |image| {
+            threads::for_each(count, cost, |image| {
                 // SAFETY: each image has a part of its own.
                 let to = unsafe { shared.part(image * padded.len, padded.len) };
                 self.lay_out(first + image, &padded, to);
@@ -73,7 +74,9 @@ impl Call<'_> {
             // Tasks of a group of channels read the same part of the images.
             let group_out = outputs / self.options.groups;
             let parts = group_out.div_ceil(OUTPUTS);
-            threads::for_each(self.options.groups * parts, |task| {
+            let weights = self.kernel.row_weights();
+            let cost = count * weights * padded.columns * padded.rows / LANES;
+            threads::for_each(self.options.groups * parts, cost, |task| {
                 let (group, part) = (task / parts, task % parts * OUTPUTS);
                 let output = group * group_out + part;
                 let rows: Vec<Row> = (output..output + OUTPUTS.min(group_out - part))
@@ -117,7 +120,8 @@ impl Call<'_> {
         let strips = flat.div_ceil(STRIP * LANES);
         let count = images.len() / padded.len;
         let room = || (vec![Line([0.0; LANES]); group_out * STRIP], Vec::new());
-        threads::for_each_with(count * uses.len() * strips, room, |room, task| {
+        let cost = count * self.kernel.row_weights() / 4 * flat / LANES;
+        threads::for_each_with(count * uses.len() * strips, cost, room, |room, task| {
             let (sums, values) = room;
             let (strip, part) = (task % strips, task / strips);
             let (group, image) = (part % uses.len(), part / uses.len());

@@ -16,7 +16,9 @@ impl Call<'_> {
     pub(super) fn int8(&self, tiles: &[Tiles]) {
         let images = self.input_shape[0];
         let parts = self.positions().div_ceil(POSITIONS);
-        threads::for_each(images * parts, |task| {
+        let weights: usize = tiles.iter().map(Tiles::size).sum();
+        let cost = images * self.positions() * (4 * weights + 4 * self.input_shape[1]);
+        threads::for_each(images * parts, cost, |task| {
             let (image, first) = (task / parts, task % parts * POSITIONS);
             let count = POSITIONS.min(self.positions() - first);
             for (group, tiles) in tiles.iter().enumerate() {
