@@ -38,13 +38,16 @@ struct Padded {
 impl Call<'_> {
     pub(super) fn exact(&self) {
         let batch = self.input_shape[0];
-        let mut first = 0;
-        while self.fits_lanes(batch - first) {
-            self.batched(first..batch.min(first + LANES));
-            first = batch.min(first + LANES);
+        let mut whole = 0;
+        while self.fits_lanes(batch.saturating_sub(whole * LANES)) {
+            whole += 1;
         }
-        if first < batch {
-            self.shifted(first);
+        let cost = whole * self.positions() * self.kernel.row_weights();
+        threads::for_each(whole, cost, |part| {
+            self.batched(part * LANES..batch.min((part + 1) * LANES));
+        });
+        if whole * LANES < batch {
+            self.shifted(whole * LANES);
         }
     }
 
@@ -54,7 +57,11 @@ impl Call<'_> {
         let outputs = self.output_shape[1];
         let padded = self.padded();
         let offsets = self.shifted_offsets(&padded);
-        let first_row = first_rows(&self.kernel.weight);
+        let common = self.common_groups();
+        let first_row = match common {
+            Some(_) => Vec::new(),
+            None => first_rows(&self.kernel.weight),
+        };
         let group_stride = channels / self.options.groups * self.channel_stride(&padded);
         let mut images = vec![0.0; IMAGES.min(batch - start) * padded.len];
         for first in (start..batch).step_by(IMAGES) {
@@ -67,7 +74,7 @@ impl Call<'_> {
                 self.lay_out(first + image, &padded, to);
             });
             let images = &images[..count * padded.len];
-            if let Some(uses) = self.common_groups() {
+            if let Some(uses) = common {
                 self.fours(first, &padded, &offsets, images, uses);
                 continue;
             }
