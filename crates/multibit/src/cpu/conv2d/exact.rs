@@ -137,7 +137,7 @@ impl Call<'_> {
             let sums = &mut sums[..group_out * vectors];
             sums.fill(Line([0.0; LANES]));
             self.kernel.isa.run(Fours {
-                weight: &self.kernel.weight,
+                words: self.kernel.weight.words(),
                 uses: &uses[group],
                 offsets,
                 image: &images[image * padded.len + group * group_stride + start..],

@@ -77,16 +77,36 @@ impl<'a, I: Iterator<Item = &'a Line<f32>>> Task for FinishRows<'a, I> {
         }
         let mut values = self.values.as_slice();
         let [height, width] = self.size;
-        let (mut row, mut column) = (self.place / self.columns, self.place % self.columns);
-        while row < height && !values.is_empty() {
-            let (now, later) = values.split_at(values.len().min(self.columns - column));
-            if column < width {
-                let now = &now[..now.len().min(width - column)];
-                let first = self.start + row * width + column;
-                // SAFETY: whoever made `start` and `place` keeps tasks apart.
-                unsafe { self.output.part(first, now.len()) }.copy_from_slice(now);
-            }
-            (row, column, values) = (row + 1, 0, later);
+        let before = |place: usize| {
+            let (row, column) = (place / self.columns, place % self.columns);
+            (row * width + column.min(width)).min(height * width)
+        };
+        let (first, end) = (before(self.place), before(self.place + values.len()));
+        // SAFETY: whoever made `start` and `place` keeps tasks apart.
+        let mut to = unsafe { self.output.part(self.start + first, end - first) };
+        let mut column = self.place % self.columns;
+        while !to.is_empty() {
+            let count = width.saturating_sub(column).min(values.len()).min(to.len());
+            copy(to, values, count);
+            to = &mut to[count..];
+            values = &values[values.len().min(self.columns - column)..];
+            column = 0;
         }
+    }
+}
+
+/// Copies `len` values, in whole vectors while there is room: what is behind them is written later.
+#[inline(always)]
+pub(super) fn copy(to: &mut [f32], from: &[f32], len: usize) {
+    let mut done = 0;
+    while done < len {
+        let rest = len - done;
+        match (to[done..].first_chunk_mut(), from[done..].first_chunk()) {
+            (Some(to), Some(from)) => *to = *from as [f32; LANES],
+            (_, _) => {
+                to[done..][..rest.min(LANES)].copy_from_slice(&from[done..][..rest.min(LANES)])
+            }
+        }
+        done += LANES;
     }
 }

@@ -12,17 +12,26 @@ use crate::cpu::simd::{LANES, Line, Simd, Task};
 
 /// Vectors of positions that are worked on at once: the tables of a word and the sums of some
 /// outputs stay in the first cache.
-const WIDE: usize = 2;
+const WIDE: usize = 3;
 
 /// Inputs of a word.
 const WORD: usize = 32;
 
-/// The rows of each group, and the outputs that they belong to.
+/// A row of bits.
+#[derive(Clone, Copy)]
+struct Use {
+    /// Its first word in the packed weight.
+    word: u32,
+    /// The output that it belongs to.
+    output: u32,
+    alpha: f32,
+}
+
+/// The rows of each group.
 pub(in crate::cpu) struct Uses {
     /// Where the rows of each group begin, and the end.
     starts: Vec<usize>,
-    /// `(row of bits, output)`.
-    rows: Vec<(u32, u32)>,
+    rows: Vec<Use>,
     /// Groups with a width above 0, of all outputs.
     outputs: usize,
 }
@@ -43,7 +52,11 @@ impl Uses {
                 let width = weight.widths()[(first_output + output) * groups + group];
                 uses.outputs += usize::from(width > 0);
                 for _ in 0..width {
-                    uses.rows.push((*next as u32, output as u32));
+                    uses.rows.push(Use {
+                        word: u32::try_from(*next * weight.row_words()).expect("fewer words"),
+                        output: output as u32,
+                        alpha: weight.coordinates()[*next],
+                    });
                     *next += 1;
                 }
             }
@@ -60,14 +73,15 @@ impl Uses {
     }
 
     #[inline(always)]
-    fn of(&self, group: usize) -> &[(u32, u32)] {
+    fn of(&self, group: usize) -> &[Use] {
         &self.rows[self.starts[group]..self.starts[group + 1]]
     }
 }
 
 /// All outputs of one image and group of channels at some positions in a row.
 pub(in crate::cpu) struct Fours<'a> {
-    pub weight: &'a PackedWeight,
+    /// The words of the packed weight.
+    pub words: &'a [u32],
     pub uses: &'a Uses,
     /// Where the input of each weight begins, from the start of `image`.
     pub offsets: &'a Offsets,
@@ -105,6 +119,7 @@ impl Task for Fours<'_> {
         while first < vectors {
             first += match vectors - first {
                 1 => self.groups::<S, 1>(simd, first),
+                2 => self.groups::<S, 2>(simd, first),
                 _ => self.groups::<S, WIDE>(simd, first),
             };
         }
@@ -136,14 +151,14 @@ impl Fours<'_> {
                 let tables = &tables[..count];
                 let (fours, rest) = rows.as_chunks::<4>();
                 for rows in fours {
-                    add::<S, V, 4>(simd, self.weight, word, tables, rows, output);
+                    add::<S, V, 4>(simd, self.words, word, tables, rows, output);
                 }
                 let (pairs, rest) = rest.as_chunks::<2>();
                 for rows in pairs {
-                    add::<S, V, 2>(simd, self.weight, word, tables, rows, output);
+                    add::<S, V, 2>(simd, self.words, word, tables, rows, output);
                 }
                 for row in rest {
-                    add::<S, V, 1>(simd, self.weight, word, tables, &[*row], output);
+                    add::<S, V, 1>(simd, self.words, word, tables, &[*row], output);
                 }
             }
         }
@@ -183,21 +198,20 @@ fn make<S: Simd, const V: usize>(simd: S, image: &[f32], offsets: &[usize], tabl
 #[inline(always)]
 fn add<S: Simd, const V: usize, const R: usize>(
     simd: S,
-    weight: &PackedWeight,
+    bits: &[u32],
     word: usize,
     tables: &[Table<V>],
-    rows: &[(u32, u32); R],
+    rows: &[Use; R],
     output: &mut [[Line<f32>; V]],
 ) {
     let mut words = [0; R];
     let mut signed = [[0.0; 2]; R];
     let mut sums = [[simd.f_splat(0.0); V]; R];
-    for (r, &(row, _)) in rows.iter().enumerate() {
-        let bits = weight.row(row as usize)[word];
+    for (r, row) in rows.iter().enumerate() {
+        let bits = bits[row.word as usize + word];
         // Where the last sign is −, the other half of the table, negated.
         words[r] = bits ^ (7 * (bits >> 3 & 0x1111_1111));
-        let alpha = weight.coordinates()[row as usize];
-        signed[r] = [alpha, -alpha];
+        signed[r] = [row.alpha, -row.alpha];
     }
     for table in tables {
         for r in 0..R {
@@ -209,8 +223,8 @@ fn add<S: Simd, const V: usize, const R: usize>(
             }
         }
     }
-    for (sums, &(_, place)) in sums.iter().zip(rows) {
-        for (&sum, line) in sums.iter().zip(&mut output[place as usize]) {
+    for (sums, row) in sums.iter().zip(rows) {
+        for (&sum, line) in sums.iter().zip(&mut output[row.output as usize]) {
             simd.f_store(simd.f_add(sum, simd.f_load(&line.0)), &mut line.0);
         }
     }

@@ -4,6 +4,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::finish::copy;
 use crate::cpu::Pool2dOptions;
 use crate::cpu::simd::{LANES, Simd, Task};
 
@@ -130,21 +131,5 @@ fn pick<S: Simd>(simd: S, values: &[f32], step: usize, to: &mut [f32]) {
     let values = values.iter().step_by(step).skip(done);
     for (to, &x) in to[done..].iter_mut().zip(values) {
         *to = x;
-    }
-}
-
-/// Copies `len` values, in whole vectors while there is room: what is behind them is written later.
-#[inline(always)]
-fn copy(to: &mut [f32], from: &[f32], len: usize) {
-    let mut done = 0;
-    while done < len {
-        let rest = len - done;
-        match (to[done..].first_chunk_mut(), from[done..].first_chunk()) {
-            (Some(to), Some(from)) => *to = *from as [f32; LANES],
-            (_, _) => {
-                to[done..][..rest.min(LANES)].copy_from_slice(&from[done..][..rest.min(LANES)])
-            }
-        }
-        done += LANES;
     }
 }
