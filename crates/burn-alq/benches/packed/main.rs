@@ -80,6 +80,12 @@ fn all_starts(args: &Args) -> Result<(), String> {
             ));
         }
     }
+    if let Some(folder) = args.json.as_deref().and_then(std::path::Path::parent)
+        && !folder.as_os_str().is_empty()
+        && !folder.is_dir()
+    {
+        return Err(format!("--json: there is no folder {}", folder.display()));
+    }
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut starts = Vec::new();
     for start in 1..=args.starts.max(1) {
