@@ -163,24 +163,8 @@ fn bench(args: &[String]) -> Result<(), String> {
         .args(["bench", "--package", "burn-alq", "--bench", "packed"])
         .args(["--features", "flex,train", "--manifest-path"])
         .arg(manifest);
-    // Cargo runs a benchmark in the folder of its package.
     let here = std::env::current_dir().map_err(|error| format!("the current folder: {error}"))?;
-    let mut after_json = false;
-    let args = args.iter().map(|arg| {
-        let path = match arg.strip_prefix("--json=") {
-            Some(path) => Some(path),
-            None => after_json.then_some(arg.as_str()),
-        };
-        after_json = arg == "--json";
-        match path {
-            Some(path) if arg.starts_with("--json=") => {
-                format!("--json={}", here.join(path).display())
-            }
-            Some(path) => here.join(path).display().to_string(),
-            None => arg.clone(),
-        }
-    });
-    run(command.arg("--").args(args))
+    run(command.args(["--", "--from"]).arg(here).args(args))
 }
 
 fn check(args: &[String]) -> Result<(), String> {

@@ -172,9 +172,8 @@ impl PackedModel {
             error: None,
         };
         // A fresh module draws its random weights when they are first needed, if ever.
-        let module = module.map(&mut Forget {
+        let module = module.apply_reparameterization(Forget {
             weights: &state.weights,
-            path: Vec::new(),
         });
         let module = module.valid().materialize();
         let module = module.apply_reparameterization(&mut state);
@@ -319,23 +318,20 @@ fn without_memory<const D: usize>(param: &Param<Tensor<D>>) -> Param<Tensor<D>> 
 /// Takes from weights that will be replaced what they were to be initialized with.
 struct Forget<'a> {
     weights: &'a HashMap<String, Arc<PackedWeight>>,
-    path: Vec<String>,
 }
 
-impl ModuleMapper for Forget<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
+impl Reparameterizer for Forget<'_> {
+    type Reparam = Packed;
 
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if !param.is_initialized() && self.weights.contains_key(&self.path.join(".")) {
-            return without_memory(&param);
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<Packed>) {
+        if !param.is_initialized() && self.weights.contains_key(path) {
+            return (without_memory(&param), None);
         }
-        param
+        (param, None)
     }
 }
 

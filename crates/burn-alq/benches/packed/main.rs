@@ -42,6 +42,9 @@ struct Args {
     /// Also write the result here.
     #[arg(long, value_name = "FILE")]
     json: Option<std::path::PathBuf>,
+    /// Where the user is: cargo runs a benchmark in the folder of its package.
+    #[arg(long, hide = true, default_value = ".")]
+    from: std::path::PathBuf,
     /// What cargo bench passes.
     #[arg(long, hide = true)]
     bench: bool,
@@ -80,8 +83,8 @@ fn all_starts(args: &Args) -> Result<(), String> {
             ));
         }
     }
-    if let Some(folder) = args.json.as_deref().and_then(std::path::Path::parent)
-        && !folder.as_os_str().is_empty()
+    let json = args.json.as_ref().map(|file| args.from.join(file));
+    if let Some(folder) = json.as_deref().and_then(std::path::Path::parent)
         && !folder.is_dir()
     {
         return Err(format!("--json: there is no folder {}", folder.display()));
@@ -105,7 +108,7 @@ fn all_starts(args: &Args) -> Result<(), String> {
     }
     let report = report::merge(&starts, args.threads);
     println!("{}", report.to_markdown());
-    if let Some(path) = &args.json {
+    if let Some(path) = &json {
         report.write(path)?;
     }
     Ok(())

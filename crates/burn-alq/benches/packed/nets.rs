@@ -23,7 +23,9 @@ enum Kind {
     /// Burn's layers and ReLU.
     Float,
     /// Multi-bit layers; activations with as many bits, 0 for ReLU.
-    MultiBit { act_bits: usize },
+    ///
+    /// Sketched from random weights, or waiting for packed ones.
+    MultiBit { act_bits: usize, sketched: bool },
 }
 
 #[derive(Module, Debug)]
@@ -98,8 +100,6 @@ impl Pool {
 /// Makes layers of one kind.
 struct Maker {
     kind: Kind,
-    /// Whether multi-bit layers have random weights, or wait for packed ones.
-    sketched: bool,
     device: Device,
 }
 
@@ -123,7 +123,7 @@ impl Maker {
                     .with_bias(!norm)
                     .init(&self.device),
             ),
-            Kind::MultiBit { act_bits } => Conv::MultiBit({
+            Kind::MultiBit { act_bits, sketched } => Conv::MultiBit({
                 let config = MultiBitConv2dConfig::new([input, output], [kernel; 2])
                     .with_stride([stride; 2])
                     .with_padding(padding)
@@ -136,7 +136,7 @@ impl Maker {
                     })
                     .with_arithmetic(arithmetic(hidden && act_bits > 0))
                     .with_max_bits(1);
-                match self.sketched {
+                match sketched {
                     true => config.init(&self.device),
                     false => config.init_float(&self.device),
                 }
@@ -152,12 +152,12 @@ impl Maker {
         let [input, output] = shape;
         match self.kind {
             Kind::Float => Full::Float(LinearConfig::new(input, output).init(&self.device)),
-            Kind::MultiBit { act_bits } => Full::MultiBit({
+            Kind::MultiBit { act_bits, sketched } => Full::MultiBit({
                 let config = MultiBitLinearConfig::new(input, output)
                     .with_subchannels(subchannels)
                     .with_arithmetic(arithmetic(hidden && act_bits > 0))
                     .with_max_bits(1);
-                match self.sketched {
+                match sketched {
                     true => config.init(&self.device),
                     false => config.init_float(&self.device),
                 }
@@ -167,7 +167,9 @@ impl Maker {
 
     fn act(&self) -> Act {
         let levels = match self.kind {
-            Kind::MultiBit { act_bits } if act_bits > 0 => Some(activation(act_bits, &self.device)),
+            Kind::MultiBit { act_bits, .. } if act_bits > 0 => {
+                Some(activation(act_bits, &self.device))
+            }
             _ => None,
         };
         Act { levels }
@@ -364,9 +366,9 @@ pub fn resnet18(bits: f64) -> Case {
 /// of sums: in the networks with activations of bits, of batch norm alone.
 fn case<N: Net>(dims: [usize; 4], bits: f64, act_bits: usize, products: f64, room: f32) -> Case {
     let nets = Nets::<N>::new(dims, bits, act_bits);
-    let packed = nets.model.apply(nets.fresh()).expect("it fits");
-    let check = nets.check(packed.clone(), room);
+    let packed = nets.model.apply(N::new(&nets.fresh)).expect("it fits");
     let Nets { float, x, .. } = nets;
+    let check = same_as_dense(packed.clone(), x.clone(), room);
     let ours = x.clone();
     Case {
         ours: timed(move || packed.forward(ours.clone())),
@@ -386,7 +388,11 @@ pub fn load_resnet18(bits: f64) -> Case {
     let [packed, float] = ["packed", "float"].map(|name| folder.path().join(name));
     nets.model.save(&packed).expect("room for a file");
     nets.float.clone().save_file(&float).expect("as above");
-    let (x, fresh) = (nets.x.clone(), nets.maker(false));
+    let Nets { fresh, x, .. } = nets;
+    let float_maker = Maker {
+        kind: Kind::Float,
+        device: fresh.device.clone(),
+    };
     let ours = {
         let x = x.clone();
         move || {
@@ -396,17 +402,14 @@ pub fn load_resnet18(bits: f64) -> Case {
             (net, y)
         }
     };
-    let other = Maker {
-        kind: Kind::Float,
-        ..nets.maker(false)
-    };
-    let check = nets.check(ours().0, 1e-4);
+    let check = same_as_dense(ours().0, x.clone(), 1e-4);
     Case {
         ours: timed(ours),
         other: timed(move || {
-            let net = ResNet18::new(&other).load_file(&float);
-            let y = net.forward(x.clone());
-            (&folder, y).1
+            // The files live as long as their folder.
+            let _ = &folder;
+            let net = ResNet18::new(&float_maker).load_file(&float);
+            net.forward(x.clone())
         }),
         side: Side::FlexF32,
         products: 0.0,
@@ -415,12 +418,25 @@ pub fn load_resnet18(bits: f64) -> Case {
     }
 }
 
+/// Compares with the same weights as f32, in Burn's layers.
+fn same_as_dense<N: Net>(
+    packed: N,
+    x: Tensor<4>,
+    room: f32,
+) -> impl FnOnce() -> Result<(), String> {
+    move || {
+        let found = values(packed.forward(x.clone()).into_data());
+        let dense = packed.materialize();
+        same(&found, &values(dense.forward(x).into_data()), room)
+    }
+}
+
 /// A network in f32, and the same packed with random weights.
 struct Nets<N> {
     float: N,
     model: PackedModel,
-    kind: Kind,
-    device: Device,
+    /// Makes networks that wait for packed weights.
+    fresh: Maker,
     x: Tensor<4>,
 }
 
@@ -429,17 +445,13 @@ impl<N: Net> Nets<N> {
         let device = Device::flex();
         device.seed(1);
         let mut random = Random::new(3);
-        let float = N::new(&Maker {
-            kind: Kind::Float,
-            sketched: false,
-            device: device.clone(),
-        });
-        let kind = Kind::MultiBit { act_bits };
-        let net = N::new(&Maker {
+        let maker = |kind| Maker {
             kind,
-            sketched: true,
             device: device.clone(),
-        });
+        };
+        let multi_bit = |sketched| maker(Kind::MultiBit { act_bits, sketched });
+        let float = N::new(&maker(Kind::Float));
+        let net = N::new(&multi_bit(true));
         let mut model = PackedModel::pack(&net).expect("a sketched network");
         for (_, weight) in &mut model.weights {
             let shape = weight.shape().to_vec();
@@ -453,33 +465,8 @@ impl<N: Net> Nets<N> {
         Self {
             float,
             model,
-            kind,
-            device,
+            fresh: multi_bit(false),
             x,
-        }
-    }
-
-    /// Makes layers of the packed network.
-    fn maker(&self, sketched: bool) -> Maker {
-        Maker {
-            kind: self.kind,
-            sketched,
-            device: self.device.clone(),
-        }
-    }
-
-    /// A network that waits for packed weights.
-    fn fresh(&self) -> N {
-        N::new(&self.maker(false))
-    }
-
-    /// Compares with the same weights as f32, in Burn's layers.
-    fn check(&self, packed: N, room: f32) -> impl FnOnce() -> Result<(), String> + use<N> {
-        let x = self.x.clone();
-        move || {
-            let found = values(packed.forward(x.clone()).into_data());
-            let dense = packed.materialize();
-            same(&found, &values(dense.forward(x).into_data()), room)
         }
     }
 }

@@ -8,7 +8,7 @@ mod int8;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::generic::{Finish, Uses};
+use super::generic::Finish;
 use super::reference::{named, patch};
 use super::simd::Line;
 use super::threads::Shared;
@@ -18,6 +18,7 @@ use super::{
     conv2d_output_shape,
 };
 use crate::PackedWeight;
+use exact::Rows;
 
 /// A packed weight `[channels_out, channels_in / groups, kernel_height, kernel_width]` in the
 /// layout of its arithmetic.
@@ -33,8 +34,8 @@ pub struct Conv2dKernel {
 
 /// What the modes work on; one [`Tiles`] a group of channels.
 enum Layout {
-    /// The packed weight itself, with the rows of its groups.
-    Rows(Vec<Uses>),
+    /// The packed weight itself.
+    Rows(Rows),
     /// The words of a row follow the patch.
     Patches(Vec<Tiles>),
     /// The words of a row follow the kernel's places, the bits of a word the channels.
@@ -73,21 +74,14 @@ impl Conv2dKernel {
         let part = channels_out / groups;
         let each = |words: usize, places: &[usize]| -> Vec<Tiles> {
             let outputs = (0..groups).map(|group| group * part..(group + 1) * part);
-            let tiles = outputs.map(|outputs| Tiles::new(&weight, outputs, words, places));
-            match arithmetic {
-                Arithmetic::Bitwise => tiles.map(Tiles::with_signs).collect(),
-                _ => tiles.collect(),
-            }
+            let tiles =
+                outputs.map(|outputs| Tiles::new(&weight, outputs, words, places, arithmetic));
+            tiles.collect()
         };
         let words = grouping.len().div_ceil(32);
         let by_channels = grouping.axes() == [0, 2, 3, 1] && grouping.len() == channels_in;
         let layout = match arithmetic {
-            Arithmetic::Exact => {
-                let first_rows = exact::first_rows(&weight);
-                let uses = first_rows.chunks(part).enumerate();
-                let uses = uses.map(|(group, rows)| Uses::new(&weight, group * part, rows));
-                Layout::Rows(uses.collect())
-            }
+            Arithmetic::Exact => Layout::Rows(Rows::new(&weight, groups)),
             Arithmetic::Bitwise if by_channels => Layout::Channels(each(words, &[])),
             Arithmetic::Bitwise if grouping.len() == patch.len() => {
                 let channel_words = channels_in.div_ceil(32);
@@ -179,7 +173,7 @@ impl Conv2dKernel {
                 call.bitwise_channels(tiles, levels);
             }
             (Layout::Patches(tiles) | Layout::Channels(tiles), _) => call.int8(tiles),
-            (Layout::Rows(_), _) => call.exact(),
+            (Layout::Rows(rows), _) => call.exact(rows),
         }
     }
 }

@@ -41,13 +41,10 @@ impl LinearKernel {
         if axis != 1 {
             return Err(KernelError::OutputAxis { expected: 1, axis });
         }
-        let tiles = Tiles::new(weight, 0..d_out, weight.grouping().len().div_ceil(32), &[]);
+        let words = weight.grouping().len().div_ceil(32);
         Ok(Self {
             d_in,
-            tiles: match arithmetic {
-                Arithmetic::Bitwise => tiles.with_signs(),
-                _ => tiles,
-            },
+            tiles: Tiles::new(weight, 0..d_out, words, &[], arithmetic),
             arithmetic,
             isa: Isa::best(),
         })

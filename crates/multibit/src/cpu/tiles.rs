@@ -14,8 +14,8 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::Affine;
 use super::simd::{LANES, Line};
+use super::{Affine, Arithmetic};
 use crate::PackedWeight;
 use crate::bits::bit;
 
@@ -45,7 +45,7 @@ pub(super) struct Tiles {
     /// The group of each step.
     step_groups: Vec<u32>,
     coordinates: Vec<Line<f32>>,
-    /// The sum of the signs of each step, `len − 2·popcount`; empty if they are not asked for.
+    /// The sum of the signs of each step; for bitwise arithmetic only.
     signs: Vec<Line<f32>>,
     lines: Vec<Line<u32>>,
 }
@@ -58,6 +58,7 @@ impl Tiles {
         outputs: Range<usize>,
         words: usize,
         places: &[usize],
+        arithmetic: Arithmetic,
     ) -> Self {
         let groups = weight.grouping().groups_per_output(weight.shape());
         let len = weight.grouping().len();
@@ -92,24 +93,22 @@ impl Tiles {
             }
         }
         tiles.starts.push(tiles.step_groups.len());
+        if arithmetic == Arithmetic::Bitwise {
+            let steps = 0..tiles.coordinates.len();
+            tiles.signs = steps.map(|step| tiles.sum_signs(step)).collect();
+        }
         tiles
     }
 
-    /// The same with the sums of signs.
-    pub(super) fn with_signs(mut self) -> Self {
-        let steps = 0..self.coordinates.len();
-        self.signs = steps
-            .map(|step| {
-                let mut signs = [self.len as i32; LANES];
-                for line in self.lines(step) {
-                    for (sign, word) in signs.iter_mut().zip(line.0) {
-                        *sign -= 2 * word.count_ones() as i32;
-                    }
-                }
-                Line(signs.map(|sign| sign as f32))
-            })
-            .collect();
-        self
+    /// The sum of the signs of a step, `len − 2·popcount`.
+    fn sum_signs(&self, step: usize) -> Line<f32> {
+        let mut signs = [self.len as i32; LANES];
+        for line in self.lines(step) {
+            for (sign, word) in signs.iter_mut().zip(line.0) {
+                *sign -= 2 * word.count_ones() as i32;
+            }
+        }
+        Line(signs.map(|sign| sign as f32))
     }
 
     fn push_group(
@@ -180,7 +179,7 @@ impl Tiles {
         &self.coordinates[step].0
     }
 
-    /// The sum of the signs of a step, by lane.
+    /// The sum of the signs of a step, by lane; in bitwise arithmetic.
     pub(super) fn signs(&self, step: usize) -> &[f32; LANES] {
         &self.signs[step].0
     }

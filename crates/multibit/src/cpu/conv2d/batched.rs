@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::Call;
-use super::exact::{OUTPUTS, first_rows};
+use super::exact::{OUTPUTS, Rows};
 use crate::cpu::generic::{Batched, Finish, Interleave, Offsets, Row};
 use crate::cpu::simd::{LANES, Line};
 use crate::cpu::threads::{self, Shared};
@@ -25,7 +25,7 @@ impl Call<'_> {
     }
 
     /// Up to sixteen images.
-    pub(super) fn batched(&self, images: Range<usize>) {
+    pub(super) fn batched(&self, rows: &Rows, images: Range<usize>) {
         let [_, channels, height, width] = self.input_shape;
         let [_, outputs, out_height, out_width] = self.output_shape;
         let [padded_height, padded_width] = self.padded_size();
@@ -65,7 +65,6 @@ impl Call<'_> {
             .map(|p| p / out_width * down * padded_width + p % out_width * across)
             .collect();
         debug_assert_eq!(positions.len(), out_height * out_width);
-        let first_row = first_rows(&self.kernel.weight);
         let group_out = outputs / self.options.groups;
         let group_lines = channels / self.options.groups * plane;
         // Tasks of a group of channels read the same part of the images.
@@ -75,13 +74,13 @@ impl Call<'_> {
         threads::for_each_with(self.options.groups * parts, cost, room, |sums, task| {
             let (group, part) = (task / parts, task % parts * OUTPUTS);
             let first = group * group_out + part;
-            let rows: Vec<Row> = (first..first + OUTPUTS.min(group_out - part))
-                .map(|output| self.row(output, first_row[output]))
+            let expanded: Vec<Row> = (first..first + OUTPUTS.min(group_out - part))
+                .map(|output| self.row(output, rows.first[output]))
                 .collect();
-            let sums = &mut sums[..rows.len() * positions.len()];
+            let sums = &mut sums[..expanded.len() * positions.len()];
             sums.fill(Line([0.0; LANES]));
             self.kernel.isa.run(Batched {
-                rows: &rows,
+                rows: &expanded,
                 offsets: &offsets,
                 images: &lines[group * group_lines..],
                 positions: &positions,

@@ -1,13 +1,13 @@
 //! Exact mode: the weights of an output in f32, times images.
 //!
 //! Many images lie side by side, one a lane ([`batched`](super::batched)); few are taken one after
-//! the other, shifted below each weight. Groups of width 0 cost nothing where an output is computed
+//! the other, shifted below each weight or, where many outputs share them, below sums of four inputs. Groups of width 0 cost nothing where an output is computed
 //! alone; outputs that have most groups in common share the loads of the image.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Call, Layout};
+use super::Call;
 use crate::PackedWeight;
 use crate::cpu::Conv2dOptions;
 use crate::cpu::generic::{Expand, FinishRows, Fours, Offsets, Row, Shifted, Uses};
@@ -26,6 +26,39 @@ const STRIP: usize = 32;
 /// Rows of a group from which making sums of four inputs pays.
 const FEW_USES: usize = 12;
 
+/// Where the rows of bits are.
+pub(super) struct Rows {
+    /// The first row of each output.
+    pub first: Vec<usize>,
+    /// Those of each group of channels by their inputs, where sums of four inputs pay.
+    uses: Option<Vec<Uses>>,
+}
+
+impl Rows {
+    pub(super) fn new(weight: &PackedWeight, groups: usize) -> Self {
+        let mut row = 0;
+        let per_output = weight.grouping().groups_per_output(weight.shape());
+        let outputs = weight.widths().chunks_exact(per_output);
+        let first: Vec<usize> = outputs
+            .map(|widths| {
+                let first = row;
+                row += widths.iter().copied().map(usize::from).sum::<usize>();
+                first
+            })
+            .collect();
+        let part = first.len() / groups;
+        let uses = first.chunks(part).enumerate();
+        let uses: Vec<Uses> = uses
+            .map(|(group, rows)| Uses::new(weight, group * part, rows))
+            .collect();
+        let pay = uses.iter().all(|uses| uses.pay(FEW_USES));
+        Self {
+            first,
+            uses: pay.then_some(uses),
+        }
+    }
+}
+
 /// An image with its padding, sorted by the remainders of its places by the stride.
 struct Padded {
     /// Rows and columns of one remainder.
@@ -36,7 +69,7 @@ struct Padded {
 }
 
 impl Call<'_> {
-    pub(super) fn exact(&self) {
+    pub(super) fn exact(&self, rows: &Rows) {
         let batch = self.input_shape[0];
         let mut whole = 0;
         while self.fits_lanes(batch.saturating_sub(whole * LANES)) {
@@ -44,24 +77,19 @@ impl Call<'_> {
         }
         let cost = whole * self.positions() * self.kernel.row_weights();
         threads::for_each(whole, cost, |part| {
-            self.batched(part * LANES..batch.min((part + 1) * LANES));
+            self.batched(rows, part * LANES..batch.min((part + 1) * LANES));
         });
         if whole * LANES < batch {
-            self.shifted(whole * LANES);
+            self.shifted(rows, whole * LANES);
         }
     }
 
     /// The images from `start` on, one after the other.
-    fn shifted(&self, start: usize) {
+    fn shifted(&self, rows: &Rows, start: usize) {
         let [batch, channels, ..] = self.input_shape;
         let outputs = self.output_shape[1];
         let padded = self.padded();
         let offsets = self.shifted_offsets(&padded);
-        let common = self.common_groups();
-        let first_row = match common {
-            Some(_) => Vec::new(),
-            None => first_rows(&self.kernel.weight),
-        };
         let group_stride = channels / self.options.groups * self.channel_stride(&padded);
         let mut images = vec![0.0; IMAGES.min(batch - start) * padded.len];
         for first in (start..batch).step_by(IMAGES) {
@@ -74,7 +102,7 @@ impl Call<'_> {
                 self.lay_out(first + image, &padded, to);
             });
             let images = &images[..count * padded.len];
-            if let Some(uses) = common {
+            if let Some(uses) = &rows.uses {
                 self.fours(first, &padded, &offsets, images, uses);
                 continue;
             }
@@ -86,8 +114,8 @@ impl Call<'_> {
             threads::for_each(self.options.groups * parts, cost, |task| {
                 let (group, part) = (task / parts, task % parts * OUTPUTS);
                 let output = group * group_out + part;
-                let rows: Vec<Row> = (output..output + OUTPUTS.min(group_out - part))
-                    .map(|output| self.row(output, first_row[output]))
+                let expanded: Vec<Row> = (output..output + OUTPUTS.min(group_out - part))
+                    .map(|output| self.row(output, rows.first[output]))
                     .collect();
                 for (image, values) in images.chunks_exact(padded.len).enumerate() {
                     let shift = Shift {
@@ -96,19 +124,10 @@ impl Call<'_> {
                         offsets: &offsets,
                         values: &values[group * group_stride..],
                     };
-                    self.shift(&shift, output, &rows);
+                    self.shift(&shift, output, &expanded);
                 }
             });
         }
-    }
-
-    /// The rows of each group of channels, where enough of them meet the same inputs.
-    fn common_groups(&self) -> Option<&[Uses]> {
-        let Layout::Rows(uses) = &self.kernel.layout else {
-            unreachable!("exact mode works on rows");
-        };
-        let enough = uses.iter().all(|uses| uses.pay(FEW_USES));
-        enough.then_some(uses)
     }
 
     /// Some images by sums of four inputs, laid out in `images`.
@@ -300,21 +319,4 @@ struct Shift<'a> {
     offsets: &'a Offsets,
     /// From the first channel of the group on.
     values: &'a [f32],
-}
-
-/// The first row of bits of each output.
-pub(super) fn first_rows(weight: &PackedWeight) -> Vec<usize> {
-    let groups = weight.grouping().groups_per_output(weight.shape());
-    let mut row = 0;
-    let outputs = weight.widths().chunks_exact(groups);
-    outputs
-        .map(|widths| {
-            let first = row;
-            row += widths
-                .iter()
-                .map(|&width| usize::from(width))
-                .sum::<usize>();
-            first
-        })
-        .collect()
 }

@@ -68,8 +68,12 @@ impl Uses {
     /// Whether sums of four inputs are faster than the weights in f32: a group has some rows on
     /// average, but not many a weight, which takes them one by one.
     pub fn pay(&self, rows: usize) -> bool {
-        let groups = self.starts.len() - 1;
-        self.rows.len() >= rows * groups && 2 * self.rows.len() <= 3 * self.outputs
+        self.rows.len() >= rows * self.groups() && 2 * self.rows.len() <= 3 * self.outputs
+    }
+
+    #[inline(always)]
+    fn groups(&self) -> usize {
+        self.starts.len() - 1
     }
 
     #[inline(always)]
@@ -88,8 +92,8 @@ pub(in crate::cpu) struct Fours<'a> {
     /// From the first of the positions on.
     pub image: &'a [f32],
     pub outputs: usize,
-    /// Receives the sums, `[vectors of positions, outputs]`, on top of what is there, but with the
-    /// outputs of two vectors side by side: `[.., outputs, 2]`.
+    /// Receives the sums on top of what is there, `[vectors / WIDE, outputs, WIDE]`; the last vectors
+    /// may be fewer. [`sums`](Self::sums) finds those of an output.
     pub output: &'a mut [Line<f32>],
 }
 
@@ -136,7 +140,7 @@ impl Fours<'_> {
         let output = &mut self.output[first * self.outputs..][..V * self.outputs];
         let output = output.as_chunks_mut::<V>().0;
         let mut tables = [[[Line([0.0; LANES]); V]; 8]; WORD / 4];
-        for (group, _) in self.uses.starts[1..].iter().enumerate() {
+        for group in 0..self.uses.groups() {
             let rows = self.uses.of(group);
             if rows.is_empty() {
                 continue;
