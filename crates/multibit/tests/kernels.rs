@@ -9,31 +9,17 @@ use multibit::cpu::{
     conv2d_output_shape, reference,
 };
 use multibit::{Grouping, PackedWeight};
-use support::{Random, packed};
+use support::{Random, affines, conv_options, levels, packed};
 
 /// Of the sums of absolute terms: f32 sums of up to some thousand terms in another order.
 const TOLERANCE: f32 = 5e-7;
 
 fn modes() -> Vec<Mode> {
-    let levels = |reference, gammas: &[f32]| Levels::new(reference, gammas).unwrap();
-    vec![
-        Mode::Exact,
-        Mode::Int8,
-        Mode::Bitwise(levels(0.3, &[0.5])),
-        Mode::Bitwise(levels(0.9, &[0.6, 0.3])),
-        // The order of the levels is not that of the codes.
-        Mode::Bitwise(levels(-0.1, &[0.2, 0.21, 0.22])),
-        Mode::Bitwise(levels(0.0, &[0.8, 0.4, 0.2, 0.1])),
-    ]
-}
-
-/// Nothing, and everything, at the end of a layer.
-fn affines<'a>(scale: &'a [f32], offset: &'a [f32]) -> [Affine<'a>; 2] {
-    let all = Affine {
-        scale: Some(scale),
-        offset: Some(offset),
-    };
-    [Affine::default(), all]
+    let bitwise = levels().into_iter().map(Mode::Bitwise);
+    [Mode::Exact, Mode::Int8]
+        .into_iter()
+        .chain(bitwise)
+        .collect()
 }
 
 /// Room for sums of terms in another order: all terms with a positive sign.
@@ -111,38 +97,6 @@ fn linear_layers_with_several_chunks_and_tiles_of_rows() {
         let weight = packed(&mut random, &shape, grouping, 2);
         check_linear(&mut random, &weight, &[1, 4, 16, 33]);
     }
-}
-
-fn conv_options() -> Vec<Conv2dOptions> {
-    let default = Conv2dOptions::default();
-    vec![
-        default,
-        Conv2dOptions {
-            stride: [2, 3],
-            ..default
-        },
-        Conv2dOptions {
-            padding: [(1, 2), (3, 0)],
-            ..default
-        },
-        Conv2dOptions {
-            stride: [2, 2],
-            padding: [(1, 1); 2],
-            dilation: [2, 1],
-            groups: 1,
-        },
-        Conv2dOptions {
-            groups: 2,
-            stride: [1, 2],
-            padding: [(0, 1), (2, 1)],
-            dilation: [1, 2],
-        },
-        // The outermost outputs see nothing but padding.
-        Conv2dOptions {
-            padding: [(4, 4), (0, 4)],
-            ..default
-        },
-    ]
 }
 
 #[test]

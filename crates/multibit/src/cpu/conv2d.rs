@@ -4,6 +4,7 @@ mod batched;
 mod bitwise;
 mod exact;
 mod int8;
+mod planes;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,7 +13,7 @@ use super::generic::Finish;
 use super::reference::{named, patch};
 use super::simd::Line;
 use super::threads::Shared;
-use super::tiles::{NONE, Tiles};
+use super::tiles::{NONE, Sort, Tiles};
 use super::{
     Affine, Arithmetic, Conv2dOptions, Isa, KernelError, Mode, assert_arithmetic, assert_len,
     conv2d_output_shape,
@@ -72,17 +73,17 @@ impl Conv2dKernel {
         );
         let patch = patch(&weight);
         let part = channels_out / groups;
-        let each = |words: usize, places: &[usize]| -> Vec<Tiles> {
+        let each = |words: usize, places: &[usize], sort| -> Vec<Tiles> {
             let outputs = (0..groups).map(|group| group * part..(group + 1) * part);
-            let tiles =
-                outputs.map(|outputs| Tiles::new(&weight, outputs, words, places, arithmetic));
+            let tiles = outputs
+                .map(|outputs| Tiles::new(&weight, outputs, words, places, arithmetic, sort));
             tiles.collect()
         };
         let words = grouping.len().div_ceil(32);
         let by_channels = grouping.axes() == [0, 2, 3, 1] && grouping.len() == channels_in;
         let layout = match arithmetic {
             Arithmetic::Exact => Layout::Rows(Rows::new(&weight, groups)),
-            Arithmetic::Bitwise if by_channels => Layout::Channels(each(words, &[])),
+            Arithmetic::Bitwise if by_channels => Layout::Channels(each(words, &[], Sort::Words)),
             Arithmetic::Bitwise if grouping.len() == patch.len() => {
                 let channel_words = channels_in.div_ceil(32);
                 let places: Vec<usize> = patch
@@ -90,9 +91,9 @@ impl Conv2dKernel {
                     .map(|&[c, y, x]| ((y * width + x) * channel_words + c / 32) * 32 + c % 32)
                     .collect();
                 let words = height * width * channel_words;
-                Layout::Channels(each(words, &places))
+                Layout::Channels(each(words, &places, Sort::Words))
             }
-            Arithmetic::Bitwise | Arithmetic::Int8 => Layout::Patches(each(words, &[])),
+            Arithmetic::Bitwise | Arithmetic::Int8 => Layout::Patches(each(words, &[], Sort::All)),
         };
         Ok(Self {
             groups,
@@ -125,6 +126,25 @@ impl Conv2dKernel {
         self.weight.coordinates().len() * self.weight.grouping().len()
     }
 
+    /// The shape of the output, if all fits.
+    fn check(
+        &self,
+        mode: &Mode,
+        input_shape: [usize; 4],
+        affine: &Affine<'_>,
+        options: &Conv2dOptions,
+    ) -> [usize; 4] {
+        assert_arithmetic("conv2d", self.arithmetic, mode);
+        let shape = conv2d_output_shape(input_shape, self.weight.shape(), options);
+        assert_eq!(
+            options.groups, self.groups,
+            "conv2d: the kernel was made for {} groups",
+            self.groups
+        );
+        affine.check("conv2d", "channels_out", shape[1]);
+        shape
+    }
+
     /// The convolution, by the definition of [`reference::conv2d`](super::reference::conv2d) in
     /// this mode up to the order of sums.
     ///
@@ -145,16 +165,9 @@ impl Conv2dKernel {
         options: &Conv2dOptions,
         output: &mut [f32],
     ) {
-        assert_arithmetic("conv2d", self.arithmetic, mode);
-        let shape = conv2d_output_shape(input_shape, self.weight.shape(), options);
-        assert_eq!(
-            options.groups, self.groups,
-            "conv2d: the kernel was made for {} groups",
-            self.groups
-        );
+        let shape = self.check(mode, input_shape, affine, options);
         assert_len("conv2d", "input", input.len(), &named(input_shape));
         assert_len("conv2d", "output", output.len(), &named(shape));
-        affine.check("conv2d", "channels_out", shape[1]);
         if output.is_empty() {
             return;
         }
@@ -170,7 +183,7 @@ impl Conv2dKernel {
         match (&self.layout, mode) {
             (Layout::Patches(tiles), Mode::Bitwise(levels)) => call.bitwise_patches(tiles, levels),
             (Layout::Channels(tiles), Mode::Bitwise(levels)) => {
-                call.bitwise_channels(tiles, levels);
+                call.bitwise_channels(tiles, levels, &call.pack_channels(levels));
             }
             (Layout::Patches(tiles) | Layout::Channels(tiles), _) => call.int8(tiles),
             (Layout::Rows(rows), _) => call.exact(rows),

@@ -25,6 +25,7 @@ mod levels;
 #[doc(hidden)]
 pub mod limits;
 mod linear;
+mod planes;
 mod pool;
 mod portable;
 pub mod reference;
@@ -40,6 +41,7 @@ pub use conv2d::Conv2dKernel;
 pub use isa::Isa;
 pub use levels::{Levels, LevelsError, MAX_ACTIVATION_BITS};
 pub use linear::LinearKernel;
+pub use planes::Planes;
 pub use pool::{Pool2dOptions, max_pool2d};
 
 /// The arithmetic of a packed layer.

@@ -6,7 +6,8 @@ use core::ops::Range;
 
 use super::Call;
 use crate::cpu::Levels;
-use crate::cpu::generic::{Bitwise, Class, Classes, PackChannels};
+use crate::cpu::generic::{Bitwise, Class, Classes};
+use crate::cpu::planes;
 use crate::cpu::reference::place;
 use crate::cpu::simd::{LANES, Line};
 use crate::cpu::threads::{self, Shared};
@@ -20,43 +21,36 @@ struct Strip {
 
 impl Call<'_> {
     /// Words of 32 channels, one word a pixel: `[image, group, word, plane, pixel]`.
-    pub(super) fn bitwise_channels(&self, tiles: &[Tiles], levels: &Levels) {
+    pub(super) fn pack_channels(&self, levels: &Levels) -> Vec<u32> {
         let [images, _, height, width] = self.input_shape;
         let channels = self.kernel.weight.shape()[1];
-        let (pixels, words) = (height * width, channels.div_ceil(32));
-        let len = levels.bits() * pixels;
-        let mut activations = vec![0; images * self.options.groups * words * len];
-        let shared = Shared::new(&mut activations);
-        threads::for_each(
-            images * self.options.groups * words,
-            self.input.len(),
-            |task| {
-                let (word, part) = (task % words, task / words);
-                let (group, image) = (part % self.options.groups, part / self.options.groups);
-                let last = channels.min((word + 1) * 32);
-                self.kernel.isa.run(PackChannels {
-                    input: &self.channels(image, group)[word * 32 * pixels..last * pixels],
-                    pixels,
-                    levels,
-                    // SAFETY: each task has words of its own.
-                    output: unsafe { shared.part(task * len, len) },
-                });
-            },
-        );
-        let classes = self.channel_classes(&tiles[0], words, len);
-        self.bitwise(tiles, levels, &activations, pixels, &classes);
+        let pixels = height * width;
+        let words = images * self.options.groups * channels.div_ceil(32);
+        let mut activations = vec![0; words * levels.bits() * pixels];
+        let isa = self.kernel.isa;
+        planes::pack(isa, self.input, channels, pixels, levels, &mut activations);
+        activations
+    }
+
+    /// On words of 32 channels.
+    pub(super) fn bitwise_channels(&self, tiles: &[Tiles], levels: &Levels, activations: &[u32]) {
+        let [.., height, width] = self.input_shape;
+        let pixels = height * width;
+        let classes = self.channel_classes(&tiles[0], levels.bits() * pixels);
+        self.bitwise(tiles, levels, activations, pixels, &classes);
     }
 
     /// Which words of the activations meet which lines, for each part of the border.
-    fn channel_classes(&self, tiles: &Tiles, words: usize, word_stride: usize) -> Classes {
-        let [.., kernel_width] = *self.kernel.weight.shape() else {
+    pub(super) fn channel_classes(&self, tiles: &Tiles, word_stride: usize) -> Classes {
+        let [_, channels, _, kernel_width] = *self.kernel.weight.shape() else {
             unreachable!("a convolution has a kernel");
         };
+        let words = channels.div_ceil(32);
         let (width, out_width) = (self.input_shape[3], self.output_shape[3]);
         let [(top, _), (left, _)] = self.options.padding;
         let [down, across] = self.options.stride;
         let by_place = tiles.groups > 1;
-        let channels = self.kernel.weight.shape()[1] as i32;
+        let channels = channels as i32;
         let mut classes = Vec::new();
         for rows in self.strips(0) {
             for columns in self.strips(1) {
@@ -228,7 +222,8 @@ impl Call<'_> {
                 reference: levels.reference(),
                 gammas: levels.coordinates(),
                 classes,
-                output: sums,
+                part: (0, 1),
+                output: sums.as_mut_slice(),
             });
             // SAFETY: a block of an image belongs to one task.
             unsafe { self.write(tiles, block, image, 0, sums) };

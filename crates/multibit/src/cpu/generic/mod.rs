@@ -8,6 +8,7 @@ mod expand;
 mod finish;
 mod fours;
 mod lookup;
+mod planes;
 mod pool;
 mod shifted;
 
@@ -19,5 +20,6 @@ pub(super) use expand::{Expand, Offsets, Row};
 pub(super) use finish::{Finish, FinishRows};
 pub(super) use fours::{Fours, Uses};
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
+pub(super) use planes::{MaxPoolPlanes, Residual, ToPlanes, Unpack};
 pub(super) use pool::MaxPool;
 pub(super) use shifted::Shifted;
