@@ -106,7 +106,12 @@ impl Conv2dKernel {
                     output_shape: shape,
                     output: Shared::new(&mut []),
                 };
-                call.to_planes(&tiles[0], input, residual, levels, words);
+                match levels.bits() {
+                    1 => call.to_planes::<1>(&tiles[0], input, residual, levels, words),
+                    2 => call.to_planes::<2>(&tiles[0], input, residual, levels, words),
+                    3 => call.to_planes::<3>(&tiles[0], input, residual, levels, words),
+                    _ => call.to_planes::<4>(&tiles[0], input, residual, levels, words),
+                }
                 Planes::new(words, shape, levels)
             }
             _ => {
@@ -127,7 +132,7 @@ impl Conv2dKernel {
 
 impl Call<'_> {
     /// A task is a word of outputs of an image, at some of the positions.
-    fn to_planes(
+    fn to_planes<const Q: usize>(
         &self,
         tiles: &Tiles,
         input: &Planes<'_>,
@@ -158,7 +163,7 @@ impl Call<'_> {
             for block in first..blocks.min(first + word_blocks) {
                 // SAFETY: a task has a word of outputs and positions of its own.
                 let output = unsafe {
-                    ToPlanes::new(
+                    ToPlanes::<Q>::new(
                         tiles.affine(block, self.affine),
                         tiles.lane_bits(block),
                         block == first,

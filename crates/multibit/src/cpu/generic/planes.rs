@@ -10,24 +10,24 @@ use crate::cpu::threads::Shared;
 use crate::cpu::tiles::LaneBits;
 
 /// Turns the sums of a block into its half of a word of channels: scale and offset, what is added,
-/// then the nearest level.
-pub(in crate::cpu) struct ToPlanes<'a> {
+/// then the nearest level, of `Q` planes.
+pub(in crate::cpu) struct ToPlanes<'a, const Q: usize> {
     /// Scale and offset by lane.
     affine: [[f32; LANES]; 2],
     lanes: &'a LaneBits,
-    /// Whether the word has nothing yet.
-    is_first: bool,
+    /// What is kept of the word: nothing for its first block.
+    keep: u32,
     residual: Option<Residual<'a>>,
-    /// The signs of the lowest level.
-    lowest: [u32; MAX_ACTIVATION_BITS],
-    /// Thresholds, and all bits of the planes that change there.
-    changes: Vec<(f32, [u32; MAX_ACTIVATION_BITS])>,
-    bits: usize,
-    /// Where the planes of the word begin.
+    thresholds: [f32; MAX_THRESHOLDS],
+    /// The planes whose bits change at a threshold: all bits of them.
+    changes: [[u32; Q]; MAX_THRESHOLDS],
+    /// The planes of the word begin here.
     start: usize,
     pixels: usize,
     output: &'a Shared<'a, u32>,
 }
+
+const MAX_THRESHOLDS: usize = (1 << MAX_ACTIVATION_BITS) - 1;
 
 /// The same word of activations that are added.
 #[derive(Clone, Copy)]
@@ -37,7 +37,7 @@ pub(in crate::cpu) struct Residual<'a> {
     pub levels: &'a Levels,
 }
 
-impl<'a> ToPlanes<'a> {
+impl<'a, const Q: usize> ToPlanes<'a, Q> {
     /// The planes of the word begin at `start` of `output`.
     ///
     /// # Safety
@@ -51,42 +51,27 @@ impl<'a> ToPlanes<'a> {
         output: &'a Shared<'a, u32>,
         [start, pixels]: [usize; 2],
     ) -> Self {
-        let all = |code: u8| core::array::from_fn(|j| 0u32.wrapping_sub(u32::from(code >> j & 1)));
-        Self {
+        let mut to_planes = Self {
             affine,
             lanes,
-            is_first,
+            keep: if is_first { 0 } else { u32::MAX },
             residual,
-            lowest: all(levels.code(0)),
-            changes: levels
-                .changes()
-                .map(|(threshold, change)| (threshold, all(change)))
-                .collect(),
-            bits: levels.bits(),
+            thresholds: [f32::INFINITY; MAX_THRESHOLDS],
+            changes: [[0; Q]; MAX_THRESHOLDS],
             start,
             pixels,
             output,
+        };
+        for (i, (threshold, change)) in levels.changes().enumerate() {
+            to_planes.thresholds[i] = threshold;
+            to_planes.changes[i] =
+                core::array::from_fn(|j| 0u32.wrapping_sub(u32::from(change >> j & 1)));
         }
-    }
-
-    #[inline(always)]
-    fn put<const P: usize>(&mut self, place: usize, mut bits: [u32; P], above: &[u32]) {
-        for (above, (_, changes)) in above.iter().zip(&self.changes) {
-            for (bits, change) in bits.iter_mut().zip(changes) {
-                *bits ^= above & change;
-            }
-        }
-        for (plane, &bits) in bits.iter().enumerate() {
-            let at = self.start + plane * self.pixels + place;
-            // SAFETY: who made this keeps tasks apart.
-            let word = unsafe { &mut self.output.part(at, 1)[0] };
-            let lanes = self.lanes.to_word(bits);
-            *word = if self.is_first { lanes } else { *word | lanes };
-        }
+        to_planes
     }
 }
 
-impl Output for ToPlanes<'_> {
+impl<const Q: usize> Output for ToPlanes<'_, Q> {
     #[inline(always)]
     fn take<S: Simd>(&mut self, simd: S, place: usize, sum: S::F) {
         let [scale, offset] = &self.affine;
@@ -100,16 +85,19 @@ impl Output for ToPlanes<'_> {
             }
             y = simd.f_add(y, x);
         }
-        let mut above = [0; (1 << MAX_ACTIVATION_BITS) - 1];
-        for (above, &(threshold, _)) in above.iter_mut().zip(&self.changes) {
-            *above = simd.bits(simd.greater(y, simd.f_splat(threshold)));
+        // Every coordinate is subtracted in the lowest level.
+        let mut planes = [u32::MAX; Q];
+        for i in 0..(1 << Q) - 1 {
+            let above = simd.bits(simd.greater(y, simd.f_splat(self.thresholds[i])));
+            for (plane, change) in planes.iter_mut().zip(&self.changes[i]) {
+                *plane ^= above & change;
+            }
         }
-        let [a, b, c, d] = self.lowest;
-        match self.bits {
-            1 => self.put(place, [a], &above),
-            2 => self.put(place, [a, b], &above),
-            3 => self.put(place, [a, b, c], &above),
-            _ => self.put(place, [a, b, c, d], &above),
+        for (j, &bits) in planes.iter().enumerate() {
+            let at = self.start + j * self.pixels + place;
+            // SAFETY: who made this keeps tasks apart.
+            let word = unsafe { &mut self.output.part(at, 1)[0] };
+            *word = *word & self.keep | self.lanes.to_word(bits);
         }
     }
 }
