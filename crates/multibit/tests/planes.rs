@@ -5,11 +5,11 @@ mod support;
 use std::sync::Arc;
 
 use multibit::cpu::{
-    Affine, Arithmetic, Conv2dKernel, Conv2dOptions, Isa, Levels, Mode, Planes, Pool2dOptions,
-    conv2d_output_shape, max_pool2d,
+    Affine, Arithmetic, Conv2dInput, Conv2dKernel, Conv2dOptions, Isa, Levels, Mode, Planes,
+    Pool2dOptions, conv2d_output_shape, max_pool2d,
 };
 use multibit::{Grouping, PackedWeight};
-use support::{Random, affines, conv_options, levels, packed};
+use support::{Random, affines, conv_options, levels, modes, packed};
 
 /// Words of one call, filled with what must not be left.
 fn room(shape: [usize; 4], levels: &Levels) -> Vec<u32> {
@@ -109,24 +109,29 @@ fn check_conv(
     let residual = random.normals(output.iter().product(), 1.0);
     let numbers = random.normals(2 * c_out, 1.0);
     let (scale, offset) = numbers.split_at(c_out);
-    for levels_in in levels() {
-        let mode = Mode::Bitwise(levels_in.clone());
+    for mode in modes() {
         for (affine, isa) in affines(scale, offset)
             .into_iter()
             .flat_map(|affine| Isa::available().into_iter().map(move |isa| (affine, isa)))
         {
-            let kernel = Conv2dKernel::new(weight.clone(), options.groups, Arithmetic::Bitwise);
+            let kernel = Conv2dKernel::new(weight.clone(), options.groups, mode.arithmetic());
             let kernel = kernel.unwrap().on(isa);
             let mut expected = vec![f32::NAN; output.iter().product()];
             kernel.forward(&mode, &x, input, &affine, options, &mut expected);
 
-            let mut words = room(input, &levels_in);
-            let planes = Planes::pack(isa, &x, input, &levels_in, &mut words);
-            let mut found = vec![f32::NAN; expected.len()];
-            kernel.forward_planes(&planes, &affine, options, &mut found);
             let name = weight.grouping().describe(weight.shape());
             let what = format!("{isa} {mode} {:?} {name} {options:?}", weight.shape());
-            assert_eq!(found, expected, "{what}");
+            let mut words;
+            let values = Conv2dInput::Values(&mode, &x, input);
+            let mut inputs = vec![values];
+            if let Mode::Bitwise(levels) = &mode {
+                words = room(input, levels);
+                let planes = Planes::pack(isa, &x, input, levels, &mut words);
+                let mut found = vec![f32::NAN; expected.len()];
+                kernel.forward_planes(&planes, &affine, options, &mut found);
+                assert_eq!(found, expected, "{what}");
+                inputs.push(Conv2dInput::Planes(planes));
+            }
 
             for (levels_out, is_added) in levels().iter().zip([false, true, true, false]) {
                 let added_levels = &levels()[1];
@@ -139,11 +144,13 @@ fn check_conv(
                         *y += added_levels.quantize(x);
                     }
                 }
-                let mut words = room(output, levels_out);
-                let found = kernel
-                    .forward_to_planes(&planes, &affine, options, added, levels_out, &mut words);
                 let expected = quantized(levels_out, &expected);
-                assert_eq!(unpacked(isa, &found), expected, "{what}, to planes");
+                for input in &inputs {
+                    let mut words = room(output, levels_out);
+                    let found = kernel
+                        .forward_to_planes(input, &affine, options, added, levels_out, &mut words);
+                    assert_eq!(unpacked(isa, &found), expected, "{what}, to planes");
+                }
             }
         }
     }
@@ -191,9 +198,10 @@ fn a_residual_of_another_shape_is_named() {
     let weight = PackedWeight::pack(&shape, grouping, 1, &[0; 4], &[0.5; 4], &[1; 4]).unwrap();
     let kernel = Conv2dKernel::new(Arc::new(weight), 1, Arithmetic::Bitwise).unwrap();
     let levels = Levels::uniform(1, 1.0).unwrap();
-    let input = Planes::new(&[0; 4], shape, &levels);
+    let planes = Planes::new(&[0; 4], shape, &levels);
+    let input = Conv2dInput::Planes(planes);
     let (affine, options) = (Affine::default(), Conv2dOptions::default());
-    kernel.forward_to_planes(&input, &affine, &options, Some(&input), &levels, &mut [0]);
+    kernel.forward_to_planes(&input, &affine, &options, Some(&planes), &levels, &mut [0]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod batched;
 mod bitwise;
+mod blocks;
 mod exact;
 mod int8;
 mod planes;
@@ -19,7 +20,10 @@ use super::{
     conv2d_output_shape,
 };
 use crate::PackedWeight;
+use blocks::{End, ToValues};
 use exact::Rows;
+use int8::{ByteSigns, Int8Blocks};
+pub use planes::Conv2dInput;
 
 /// A packed weight `[channels_out, channels_in / groups, kernel_height, kernel_width]` in the
 /// layout of its arithmetic.
@@ -37,6 +41,8 @@ pub struct Conv2dKernel {
 enum Layout {
     /// The packed weight itself.
     Rows(Rows),
+    /// Bits as bytes.
+    Bytes(Vec<ByteSigns>),
     /// The words of a row follow the patch.
     Patches(Vec<Tiles>),
     /// The words of a row follow the kernel's places, the bits of a word the channels.
@@ -93,7 +99,11 @@ impl Conv2dKernel {
                 let words = height * width * channel_words;
                 Layout::Channels(each(words, &places, Sort::Words))
             }
-            Arithmetic::Bitwise | Arithmetic::Int8 => Layout::Patches(each(words, &[], Sort::All)),
+            Arithmetic::Bitwise => Layout::Patches(each(words, &[], Sort::All)),
+            Arithmetic::Int8 => {
+                let tiles = each(words, &[], Sort::Words).into_iter();
+                Layout::Bytes(tiles.map(|tiles| ByteSigns::new(tiles, &patch)).collect())
+            }
         };
         Ok(Self {
             groups,
@@ -180,13 +190,9 @@ impl Conv2dKernel {
             output_shape: shape,
             output: Shared::new(output),
         };
-        match (&self.layout, mode) {
-            (Layout::Patches(tiles), Mode::Bitwise(levels)) => call.bitwise_patches(tiles, levels),
-            (Layout::Channels(tiles), Mode::Bitwise(levels)) => {
-                call.bitwise_channels(tiles, levels, &call.pack_channels(levels));
-            }
-            (Layout::Patches(tiles) | Layout::Channels(tiles), _) => call.int8(tiles),
-            (Layout::Rows(rows), _) => call.exact(rows),
+        match &self.layout {
+            Layout::Rows(rows) => call.exact(rows),
+            _ => call.sums(mode, None, ToValues),
         }
     }
 }
@@ -203,6 +209,30 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// Computes sums, of activations in words of channels if they are given.
+    fn sums(&self, mode: &Mode, words: Option<&[u32]>, end: impl End) {
+        match (&self.kernel.layout, mode) {
+            (Layout::Channels(tiles), Mode::Bitwise(levels)) => {
+                let packed = words.is_none().then(|| self.pack_channels(levels));
+                let words = words.or(packed.as_deref()).expect("one of both");
+                end.of(self, &self.channel_blocks(tiles, levels, words));
+            }
+            (Layout::Patches(tiles), Mode::Bitwise(levels)) => {
+                let words = self.pack_all_patches(&tiles[0], levels);
+                end.of(self, &self.patch_blocks(tiles, levels, &words));
+            }
+            (Layout::Bytes(weights), _) => end.of(self, &Int8Blocks::new(self, weights)),
+            _ => unreachable!("exact layers have no blocks, and the arithmetic was checked"),
+        }
+    }
+
+    /// One image.
+    fn image(&self, image: usize) -> &[f32] {
+        let [_, channels, height, width] = self.input_shape;
+        let len = channels * height * width;
+        &self.input[image * len..][..len]
+    }
+
     /// Places of an output channel.
     fn positions(&self) -> usize {
         self.output_shape[2] * self.output_shape[3]
@@ -210,9 +240,9 @@ impl Call<'_> {
 
     /// The input channels of one image and group.
     fn channels(&self, image: usize, group: usize) -> &[f32] {
-        let [_, channels, height, width] = self.input_shape;
-        let part = channels / self.options.groups;
-        &self.input[(image * channels + group * part) * height * width..][..part * height * width]
+        let image = self.image(image);
+        let part = image.len() / self.options.groups;
+        &image[group * part..][..part]
     }
 
     /// Writes `scale·sum + offset` of a block, `[positions, lanes]`, from place `first` of each channel on.

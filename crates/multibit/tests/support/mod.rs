@@ -2,7 +2,7 @@
 // Every test binary uses its own part of this module.
 #![allow(dead_code)]
 
-use multibit::cpu::{Affine, Conv2dOptions, Levels};
+use multibit::cpu::{Affine, Conv2dOptions, Levels, Mode};
 use multibit::fit::{GroupsMut, MomentsMut, StepParams, reconstruct, sketch};
 use multibit::{Grouping, PackedWeight};
 
@@ -50,6 +50,15 @@ pub fn levels() -> Vec<Levels> {
         levels(-0.1, &[0.2, 0.21, 0.22]),
         levels(0.0, &[0.8, 0.4, 0.2, 0.1]),
     ]
+}
+
+/// All arithmetics.
+pub fn modes() -> Vec<Mode> {
+    let bitwise = levels().into_iter().map(Mode::Bitwise);
+    [Mode::Exact, Mode::Int8]
+        .into_iter()
+        .chain(bitwise)
+        .collect()
 }
 
 /// Nothing, and everything, at the end of a layer.

@@ -2,13 +2,30 @@
 
 use alloc::vec;
 
+use super::blocks::{ToPlanes, ToValues};
 use super::{Call, Conv2dKernel, Layout};
-use crate::cpu::generic::{Bitwise, Residual, ToPlanes};
 use crate::cpu::reference::named;
-use crate::cpu::simd::LANES;
-use crate::cpu::threads::{self, Shared};
-use crate::cpu::tiles::{Tiles, WORD};
+use crate::cpu::threads::Shared;
 use crate::cpu::{Affine, Conv2dOptions, Levels, Mode, Planes, assert_len};
+
+/// What a convolution reads.
+#[derive(Clone, Copy, Debug)]
+pub enum Conv2dInput<'a> {
+    /// Values of a shape, for any mode.
+    Values(&'a Mode, &'a [f32], [usize; 4]),
+    /// Activations that are bits already, for bitwise mode.
+    Planes(Planes<'a>),
+}
+
+impl Conv2dInput<'_> {
+    /// `[batch, channels, height, width]`.
+    pub fn shape(&self) -> [usize; 4] {
+        match self {
+            Self::Values(_, _, shape) => *shape,
+            Self::Planes(planes) => planes.shape(),
+        }
+    }
+}
 
 impl Conv2dKernel {
     /// Whether the kernel works on [`Planes`] as they are; it computes with others too, but goes
@@ -21,7 +38,7 @@ impl Conv2dKernel {
     ///
     /// # Shapes
     /// - `affine`: `[channels_out]`
-    /// - `output`: [`conv2d_output_shape`], written whole
+    /// - `output`: [`conv2d_output_shape`](crate::cpu::conv2d_output_shape), written whole
     ///
     /// # Panics
     /// As [`forward`](Self::forward).
@@ -34,55 +51,60 @@ impl Conv2dKernel {
     ) {
         let mode = Mode::Bitwise(input.levels().clone());
         let shape = input.shape();
-        match &self.layout {
-            Layout::Channels(tiles) if self.takes_planes() => {
-                let out_shape = self.check(&mode, shape, affine, options);
-                assert_len("conv2d", "output", output.len(), &named(out_shape));
-                if output.is_empty() {
-                    return;
-                }
-                let call = Call {
-                    kernel: self,
-                    input: &[],
-                    input_shape: shape,
-                    affine,
-                    options,
-                    output_shape: out_shape,
-                    output: Shared::new(output),
-                };
-                call.bitwise_channels(tiles, input.levels(), input.words());
-            }
-            _ => {
-                let mut values = vec![0.0; shape.iter().product()];
-                input.unpack(self.isa, &mut values);
-                self.forward(&mode, &values, shape, affine, options, output);
-            }
+        if !self.takes_planes() {
+            let mut values = vec![0.0; shape.iter().product()];
+            input.unpack(self.isa, &mut values);
+            return self.forward(&mode, &values, shape, affine, options, output);
+        }
+        let output_shape = self.check(&mode, shape, affine, options);
+        assert_len("conv2d", "output", output.len(), &named(output_shape));
+        if !output.is_empty() {
+            let call = Call {
+                kernel: self,
+                input: &[],
+                input_shape: shape,
+                affine,
+                options,
+                output_shape,
+                output: Shared::new(output),
+            };
+            call.sums(&mode, Some(input.words()), ToValues);
         }
     }
 
-    /// The same, then `+ residual`, then the nearest of `levels`: two layers and what lies between
-    /// them as bits, without a value in f32.
+    /// The convolution, then `+ residual`, then the nearest of `levels`: a layer and what lies
+    /// between it and the next, where the kernel allows it without a value in f32.
     ///
-    /// Equal to [`forward_planes`](Self::forward_planes), the sum with the residual's levels, and
+    /// Equal to [`forward`](Self::forward), the sum with the residual's levels, and
     /// [`Planes::pack`], bit for bit.
     ///
     /// # Shapes
-    /// - `residual`: [`conv2d_output_shape`]
-    /// - `words`: [`Planes::len`] of [`conv2d_output_shape`] and `levels`, written whole
+    /// - `residual`: [`conv2d_output_shape`](crate::cpu::conv2d_output_shape)
+    /// - `words`: [`Planes::len`] of this shape and `levels`, written whole
     ///
     /// # Panics
     /// As [`forward`](Self::forward), and if the residual has another shape.
     pub fn forward_to_planes<'b>(
         &self,
-        input: &Planes<'_>,
+        input: &Conv2dInput<'_>,
         affine: &Affine<'_>,
         options: &Conv2dOptions,
         residual: Option<&Planes<'_>>,
         levels: &'b Levels,
         words: &'b mut [u32],
     ) -> Planes<'b> {
-        let mode = Mode::Bitwise(input.levels().clone());
-        let shape = self.check(&mode, input.shape(), affine, options);
+        let bitwise;
+        let (mode, values, planes) = match input {
+            Conv2dInput::Values(mode, values, shape) => {
+                assert_len("conv2d", "input", values.len(), &named(*shape));
+                (*mode, *values, None)
+            }
+            Conv2dInput::Planes(planes) => {
+                bitwise = Mode::Bitwise(planes.levels().clone());
+                (&bitwise, [].as_slice(), Some(planes))
+            }
+        };
+        let shape = self.check(mode, input.shape(), affine, options);
         if let Some(residual) = residual {
             let found = residual.shape();
             assert_eq!(
@@ -92,99 +114,43 @@ impl Conv2dKernel {
         }
         let len = Planes::len(shape, levels);
         assert_eq!(words.len(), len, "conv2d: the output needs {len} words");
-        match &self.layout {
-            Layout::Channels(tiles) if self.takes_planes() => {
-                if words.is_empty() {
-                    return Planes::new(words, shape, levels);
-                }
+        let is_direct = match self.layout {
+            Layout::Channels(_) => self.groups == 1,
+            Layout::Bytes(_) => self.groups == 1,
+            Layout::Patches(_) | Layout::Rows(_) => false,
+        };
+        if is_direct && levels.bits() <= 2 {
+            if !words.is_empty() {
                 let call = Call {
                     kernel: self,
-                    input: &[],
+                    input: values,
                     input_shape: input.shape(),
                     affine,
                     options,
                     output_shape: shape,
                     output: Shared::new(&mut []),
                 };
-                match levels.bits() {
-                    1 => call.to_planes::<1>(&tiles[0], input, residual, levels, words),
-                    2 => call.to_planes::<2>(&tiles[0], input, residual, levels, words),
-                    3 => call.to_planes::<3>(&tiles[0], input, residual, levels, words),
-                    _ => call.to_planes::<4>(&tiles[0], input, residual, levels, words),
-                }
-                Planes::new(words, shape, levels)
+                let end = ToPlanes {
+                    residual,
+                    levels,
+                    words,
+                };
+                call.sums(mode, planes.map(Planes::words), end);
             }
-            _ => {
-                let mut values = vec![0.0; shape.iter().product()];
-                self.forward_planes(input, affine, options, &mut values);
-                if let Some(residual) = residual {
-                    let mut levels = vec![0.0; values.len()];
-                    residual.unpack(self.isa, &mut levels);
-                    for (y, x) in values.iter_mut().zip(levels) {
-                        *y += x;
-                    }
-                }
-                Planes::pack(self.isa, &values, shape, levels, words)
+            return Planes::new(words, shape, levels);
+        }
+        let mut output = vec![0.0; shape.iter().product()];
+        match planes {
+            Some(planes) => self.forward_planes(planes, affine, options, &mut output),
+            None => self.forward(mode, values, input.shape(), affine, options, &mut output),
+        }
+        if let Some(residual) = residual {
+            let mut levels = vec![0.0; output.len()];
+            residual.unpack(self.isa, &mut levels);
+            for (y, x) in output.iter_mut().zip(levels) {
+                *y += x;
             }
         }
-    }
-}
-
-impl Call<'_> {
-    /// A task is a word of outputs of an image, at some of the positions.
-    fn to_planes<const Q: usize>(
-        &self,
-        tiles: &Tiles,
-        input: &Planes<'_>,
-        residual: Option<&Planes<'_>>,
-        levels: &Levels,
-        words: &mut [u32],
-    ) {
-        let [images, _, height, width] = self.input_shape;
-        let activations = input.levels();
-        let classes = self.channel_classes(tiles, activations.bits() * height * width);
-        let image_words = input.words().len() / images;
-        let (blocks, pixels) = (tiles.blocks(), self.positions());
-        let word_blocks = WORD / LANES;
-        let out_words = blocks.div_ceil(word_blocks);
-        let parts = threads::parts().div_ceil(images * out_words);
-        let cost = 3 * activations.bits() * tiles.size() * images * pixels;
-        let output = Shared::new(words);
-        threads::for_each(images * out_words * parts, cost, |task| {
-            let (part, word) = (task % parts, task / parts);
-            let (image, first) = (word / out_words, word % out_words * word_blocks);
-            let residual = residual.map(|planes| {
-                let len = planes.levels().bits() * pixels;
-                Residual {
-                    words: &planes.words()[word * len..][..len],
-                    levels: planes.levels(),
-                }
-            });
-            for block in first..blocks.min(first + word_blocks) {
-                // SAFETY: a task has a word of outputs and positions of its own.
-                let output = unsafe {
-                    ToPlanes::<Q>::new(
-                        tiles.affine(block, self.affine),
-                        tiles.lane_bits(block),
-                        block == first,
-                        residual,
-                        levels,
-                        &output,
-                        [word * levels.bits() * pixels, pixels],
-                    )
-                };
-                self.kernel.isa.run(Bitwise {
-                    tiles,
-                    block,
-                    activations: &input.words()[image * image_words..][..image_words],
-                    plane_stride: height * width,
-                    reference: activations.reference(),
-                    gammas: activations.coordinates(),
-                    classes: &classes,
-                    part: (part, parts),
-                    output,
-                });
-            }
-        });
+        Planes::pack(self.isa, &output, shape, levels, words)
     }
 }

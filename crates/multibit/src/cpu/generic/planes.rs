@@ -11,7 +11,7 @@ use crate::cpu::tiles::LaneBits;
 
 /// Turns the sums of a block into its half of a word of channels: scale and offset, what is added,
 /// then the nearest level, of `Q` planes.
-pub(in crate::cpu) struct ToPlanes<'a, const Q: usize> {
+pub(in crate::cpu) struct BlockToPlanes<'a, const Q: usize> {
     /// Scale and offset by lane.
     affine: [[f32; LANES]; 2],
     lanes: &'a LaneBits,
@@ -37,7 +37,7 @@ pub(in crate::cpu) struct Residual<'a> {
     pub levels: &'a Levels,
 }
 
-impl<'a, const Q: usize> ToPlanes<'a, Q> {
+impl<'a, const Q: usize> BlockToPlanes<'a, Q> {
     /// The planes of the word begin at `start` of `output`.
     ///
     /// # Safety
@@ -71,7 +71,7 @@ impl<'a, const Q: usize> ToPlanes<'a, Q> {
     }
 }
 
-impl<const Q: usize> Output for ToPlanes<'_, Q> {
+impl<const Q: usize> Output for BlockToPlanes<'_, Q> {
     #[inline(always)]
     fn take<S: Simd>(&mut self, simd: S, place: usize, sum: S::F) {
         let [scale, offset] = &self.affine;
