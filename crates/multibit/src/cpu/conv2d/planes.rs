@@ -4,6 +4,7 @@ use alloc::vec;
 
 use super::blocks::{ToPlanes, ToValues};
 use super::{Call, Conv2dKernel, Layout};
+use crate::cpu::generic::FEW_PLANES;
 use crate::cpu::reference::named;
 use crate::cpu::threads::Shared;
 use crate::cpu::{Affine, Conv2dOptions, Levels, Mode, Planes, assert_len};
@@ -114,12 +115,12 @@ impl Conv2dKernel {
         }
         let len = Planes::len(shape, levels);
         assert_eq!(words.len(), len, "conv2d: the output needs {len} words");
-        let is_direct = match self.layout {
-            Layout::Channels(_) => self.groups == 1,
-            Layout::Bytes(_) => self.groups == 1,
-            Layout::Patches(_) | Layout::Rows(_) => false,
+        let bits_in = match mode {
+            Mode::Bitwise(levels) => levels.bits(),
+            _ => 0,
         };
-        if is_direct && levels.bits() <= 2 {
+        let has_blocks = matches!(self.layout, Layout::Channels(_) | Layout::Bytes(_));
+        if has_blocks && self.groups == 1 && bits_in.max(levels.bits()) <= FEW_PLANES {
             if !words.is_empty() {
                 let call = Call {
                     kernel: self,

@@ -10,6 +10,7 @@
 
 use alloc::vec::Vec;
 
+use crate::cpu::levels::MAX_ACTIVATION_BITS;
 use crate::cpu::simd::{Line, Simd, Task};
 use crate::cpu::tiles::Tiles;
 
@@ -73,6 +74,9 @@ pub(in crate::cpu) struct Bitwise<'a, O> {
 
 /// Takes the sums of a block, one position after the other.
 pub(in crate::cpu) trait Output {
+    /// The most planes of the activations; each number is compiled on its own.
+    const MOST_PLANES: usize = MAX_ACTIVATION_BITS;
+
     /// `place` of the position in the output.
     fn take<S: Simd>(&mut self, simd: S, place: usize, sum: S::F);
 }
@@ -98,8 +102,8 @@ impl<O: Output> Task for Bitwise<'_, O> {
         match self.gammas.len() {
             1 => self.planes::<S, 1, 12>(simd),
             2 => self.planes::<S, 2, 8>(simd),
-            3 => self.planes::<S, 3, 6>(simd),
-            4 => self.planes::<S, 4, 5>(simd),
+            3 if O::MOST_PLANES >= 3 => self.planes::<S, 3, 6>(simd),
+            4 if O::MOST_PLANES >= 4 => self.planes::<S, 4, 5>(simd),
             planes => unreachable!("{planes} planes of an activation"),
         }
     }

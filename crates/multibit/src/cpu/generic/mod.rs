@@ -21,7 +21,7 @@ pub(super) use expand::{Expand, Offsets, Row};
 pub(super) use finish::{Finish, FinishRows};
 pub(super) use fours::{Fours, Uses};
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
-pub(super) use planes::{BlockToPlanes, MaxPoolPlanes, Residual, Unpack};
+pub(super) use planes::{BlockToPlanes, FEW as FEW_PLANES, MaxPoolPlanes, Residual, Unpack};
 pub(super) use pool::MaxPool;
 pub(super) use products::{BIAS, Largest, Products, Run, Signs, ToBytes};
 pub(super) use shifted::Shifted;

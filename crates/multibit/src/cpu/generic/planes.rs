@@ -27,6 +27,9 @@ pub(in crate::cpu) struct BlockToPlanes<'a, const Q: usize> {
     output: &'a Shared<'a, u32>,
 }
 
+/// Bits of activations, before and behind a layer, with which they stay bits within it.
+pub(in crate::cpu) const FEW: usize = 2;
+
 const MAX_THRESHOLDS: usize = (1 << MAX_ACTIVATION_BITS) - 1;
 
 /// The same word of activations that are added.
@@ -72,6 +75,8 @@ impl<'a, const Q: usize> BlockToPlanes<'a, Q> {
 }
 
 impl<const Q: usize> Output for BlockToPlanes<'_, Q> {
+    const MOST_PLANES: usize = FEW;
+
     #[inline(always)]
     fn take<S: Simd>(&mut self, simd: S, place: usize, sum: S::F) {
         let [scale, offset] = &self.affine;
