@@ -131,9 +131,14 @@ impl<O: Output> Bitwise<'_, O> {
             let mut first = class.positions.len() * part / parts;
             let count = class.positions.len() * (part + 1) / parts;
             if S::REGISTERS >= 32 {
-                while count - first >= W {
+                // No position is left alone: one costs as much as two.
+                while count - first >= W && count - first != W + 1 {
                     self.tile::<S, P, W>(simd, class, &steps, constant, first);
                     first += W;
+                }
+                while matches!(count - first, 5 | 7 | 9) {
+                    self.tile::<S, P, 5>(simd, class, &steps, constant, first);
+                    first += 5;
                 }
                 while count - first >= 4 {
                     self.tile::<S, P, 4>(simd, class, &steps, constant, first);

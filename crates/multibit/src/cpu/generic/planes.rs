@@ -10,7 +10,7 @@ use crate::cpu::threads::Shared;
 use crate::cpu::tiles::LaneBits;
 
 /// Turns the sums of a block into its half of a word of channels: scale and offset, what is added,
-/// then the nearest level, of `Q` planes.
+/// then the nearest level, of `Q` planes, one or two.
 pub(in crate::cpu) struct BlockToPlanes<'a, const Q: usize> {
     /// Scale and offset by lane.
     affine: [[f32; LANES]; 2],
@@ -19,10 +19,8 @@ pub(in crate::cpu) struct BlockToPlanes<'a, const Q: usize> {
     keep: u32,
     residual: Option<Residual<'a>>,
     thresholds: [f32; MAX_THRESHOLDS],
-    /// The planes whose bits change at a threshold: all bits of them.
-    changes: [[u32; Q]; MAX_THRESHOLDS],
-    /// The planes of the word begin here.
-    start: usize,
+    /// Where the planes of the word begin: that of the smallest coordinate first.
+    starts: [usize; Q],
     pixels: usize,
     output: &'a Shared<'a, u32>,
 }
@@ -30,7 +28,7 @@ pub(in crate::cpu) struct BlockToPlanes<'a, const Q: usize> {
 /// Bits of activations, before and behind a layer, with which they stay bits within it.
 pub(in crate::cpu) const FEW: usize = 2;
 
-const MAX_THRESHOLDS: usize = (1 << MAX_ACTIVATION_BITS) - 1;
+const MAX_THRESHOLDS: usize = (1 << FEW) - 1;
 
 /// The same word of activations that are added.
 #[derive(Clone, Copy)]
@@ -54,23 +52,27 @@ impl<'a, const Q: usize> BlockToPlanes<'a, Q> {
         output: &'a Shared<'a, u32>,
         [start, pixels]: [usize; 2],
     ) -> Self {
-        let mut to_planes = Self {
+        let mut thresholds = [f32::INFINITY; MAX_THRESHOLDS];
+        thresholds[..levels.thresholds().len()].copy_from_slice(levels.thresholds());
+        let mut starts = core::array::from_fn(|plane| start + plane * pixels);
+        // The first sign to change is that of the smallest.
+        if levels
+            .changes()
+            .next()
+            .is_some_and(|(_, change)| change == 2)
+        {
+            starts.reverse();
+        }
+        Self {
             affine,
             lanes,
             keep: if is_first { 0 } else { u32::MAX },
             residual,
-            thresholds: [f32::INFINITY; MAX_THRESHOLDS],
-            changes: [[0; Q]; MAX_THRESHOLDS],
-            start,
+            thresholds,
+            starts,
             pixels,
             output,
-        };
-        for (i, (threshold, change)) in levels.changes().enumerate() {
-            to_planes.thresholds[i] = threshold;
-            to_planes.changes[i] =
-                core::array::from_fn(|j| 0u32.wrapping_sub(u32::from(change >> j & 1)));
         }
-        to_planes
     }
 }
 
@@ -90,18 +92,17 @@ impl<const Q: usize> Output for BlockToPlanes<'_, Q> {
             }
             y = simd.f_add(y, x);
         }
-        // Every coordinate is subtracted in the lowest level.
-        let mut planes = [u32::MAX; Q];
+        let mut above = [0; MAX_THRESHOLDS];
         for i in 0..(1 << Q) - 1 {
-            let above = simd.bits(simd.greater(y, simd.f_splat(self.thresholds[i])));
-            for (plane, change) in planes.iter_mut().zip(&self.changes[i]) {
-                *plane ^= above & change;
-            }
+            above[i] = simd.bits(simd.greater(y, simd.f_splat(self.thresholds[i])));
         }
-        for (j, &bits) in planes.iter().enumerate() {
-            let at = self.start + j * self.pixels + place;
+        // Of one bit, the sign changes at the threshold; of two, that of the larger coordinate
+        // at the middle one, the other's at each.
+        let [a, b, c, ..] = above;
+        let signs = [if Q == 1 { !a } else { !(a ^ b ^ c) }, !b];
+        for (start, bits) in self.starts.into_iter().zip(signs) {
             // SAFETY: who made this keeps tasks apart.
-            let word = unsafe { &mut self.output.part(at, 1)[0] };
+            let word = unsafe { &mut self.output.part(start + place, 1)[0] };
             *word = *word & self.keep | self.lanes.to_word(bits);
         }
     }
