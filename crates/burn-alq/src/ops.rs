@@ -10,7 +10,7 @@
 mod dense;
 mod expr;
 pub(crate) mod packed;
-mod planes;
+pub(crate) mod planes;
 
 use burn_core as burn;
 use burn_core::backend::tensor::{FloatTensor, IntTensor};

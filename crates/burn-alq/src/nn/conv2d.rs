@@ -5,7 +5,7 @@ use burn_core as burn;
 use burn_core::backend::Dispatch;
 use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
-use burn_core::tensor::{Device, Int, Tensor};
+use burn_core::tensor::{DType, Device, Int, Tensor};
 use burn_nn::conv::{Conv2d, Conv2dConfig};
 use burn_nn::{BatchNorm, Initializer, PaddingConfig2d};
 use multibit::cpu::{self, Conv2dOptions, Levels};
@@ -291,7 +291,7 @@ impl MultiBitConv2d {
         let [scale, offset] = self.affine(norm, &device).map(Tensor::into_dispatch);
         let residual = match residual {
             Some(residual) => residual.words.into_dispatch(),
-            None => Tensor::<1, Int>::empty([0], &device).into_dispatch(),
+            None => Tensor::<1, Int>::empty([0], (&device, DType::U32)).into_dispatch(),
         };
         let words = match input.planes().cloned() {
             Some(planes) if self.takes_planes(&weight) => {

@@ -9,7 +9,8 @@ use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::backend::{Backend, TensorMetadata};
 use burn_core::tensor::{DType, TensorData, read_sync};
 use multibit::cpu::{
-    Conv2dInput, Conv2dOptions, Isa, Levels, Mode, Planes, Pool2dOptions, conv2d_output_shape,
+    Affine, Arithmetic, Conv2dInput, Conv2dOptions, Isa, Levels, Mode, Planes, Pool2dOptions,
+    conv2d_output_shape,
 };
 
 use super::ToPlanes;
@@ -26,10 +27,18 @@ fn word_slice(data: &TensorData) -> &[u32] {
     data.as_slice().expect("converted to u32")
 }
 
-/// Planes of activations with so many channels.
 fn view<'a>(data: &'a TensorData, channels: usize, levels: &'a Levels) -> Planes<'a> {
-    let [batch, _, _, height, width] = data.shape().dims();
-    Planes::new(word_slice(data), [batch, channels, height, width], levels)
+    planes_of(word_slice(data), data.shape().dims(), channels, levels)
+}
+
+/// Planes `[batch, words, bits, h, w]` of activations with so many channels.
+pub(crate) fn planes_of<'a>(
+    words: &'a [u32],
+    [batch, _, _, height, width]: [usize; 5],
+    channels: usize,
+    levels: &'a Levels,
+) -> Planes<'a> {
+    Planes::new(words, [batch, channels, height, width], levels)
 }
 
 /// Planes that `fill` writes, for activations `[batch, channels, h, w]`.
@@ -100,11 +109,8 @@ pub(super) fn conv2d<B: Backend>(
     let data = words::<B>(planes);
     let [scale, offset] = [scale, offset].map(values::<B>);
     let input = view(&data, weight.shape()[1] * options.groups, levels);
-    let shape = conv2d_output_shape(input.shape(), weight.shape(), options);
-    let mut output = vec![0.0; shape.iter().product()];
-    let kernel = weight.conv2d(multibit::cpu::Arithmetic::Bitwise, options.groups);
     let affine = affine_of(slice(&scale), slice(&offset));
-    kernel.forward_planes(&input, &affine, options, &mut output);
+    let (output, shape) = forward(&input, &affine, weight, options);
     floats::<B>(output, shape, &device)
 }
 
@@ -121,7 +127,7 @@ pub(super) fn conv2d_to_planes<B: Backend>(
 ) -> IntTensor<B> {
     let input = values::<B>(input);
     let input = Conv2dInput::Values(mode, slice(&input), input.shape().dims());
-    fused::<B>(&input, [scale, offset], residual, weight, options, mode, to)
+    fused::<B>(&input, [scale, offset], residual, weight, options, to)
 }
 
 #[expect(clippy::too_many_arguments, reason = "those of the operation")]
@@ -138,16 +144,7 @@ pub(super) fn planes_conv2d_to_planes<B: Backend>(
     let data = words::<B>(planes);
     let channels = weight.shape()[1] * options.groups;
     let input = Conv2dInput::Planes(view(&data, channels, levels));
-    let mode = Mode::Bitwise(levels.clone());
-    fused::<B>(
-        &input,
-        [scale, offset],
-        residual,
-        weight,
-        options,
-        &mode,
-        to,
-    )
+    fused::<B>(&input, [scale, offset], residual, weight, options, to)
 }
 
 fn fused<B: Backend>(
@@ -156,29 +153,55 @@ fn fused<B: Backend>(
     residual: IntTensor<B>,
     weight: &PreparedWeight,
     options: &Conv2dOptions,
-    mode: &Mode,
     to: &ToPlanes,
 ) -> IntTensor<B> {
     let device = residual.device();
     let [scale, offset] = affine.map(values::<B>);
     let affine = affine_of(slice(&scale), slice(&offset));
+    let residual = words::<B>(residual);
+    let dims = residual.shape().as_slice();
+    let residual = (word_slice(&residual), dims);
+    let (words, shape) = forward_to_planes(input, &affine, residual, weight, options, to);
+    B::int_from_data(TensorData::new(words, shape), &device)
+}
+
+/// A convolution of planes, to values.
+pub(crate) fn forward(
+    input: &Planes<'_>,
+    affine: &Affine<'_>,
+    weight: &PreparedWeight,
+    options: &Conv2dOptions,
+) -> (Vec<f32>, [usize; 4]) {
     let shape = conv2d_output_shape(input.shape(), weight.shape(), options);
-    let residual = to
-        .residual
-        .as_ref()
-        .map(|levels| (words::<B>(residual), levels));
-    let residual = residual
-        .as_ref()
-        .map(|(data, levels)| view(data, shape[1], levels));
-    let kernel = weight.conv2d(mode.arithmetic(), options.groups);
-    planes::<B>(shape, &to.levels, &device, |words| {
-        kernel.forward_to_planes(
-            input,
-            &affine,
-            options,
-            residual.as_ref(),
-            &to.levels,
-            words,
-        );
-    })
+    let mut output = vec![0.0; shape.iter().product()];
+    let kernel = weight.conv2d(Arithmetic::Bitwise, options.groups);
+    kernel.forward_planes(input, affine, options, &mut output);
+    (output, shape)
+}
+
+/// A convolution to planes; the residual is its words and their shape.
+pub(crate) fn forward_to_planes(
+    input: &Conv2dInput<'_>,
+    affine: &Affine<'_>,
+    (residual, residual_shape): (&[u32], &[usize]),
+    weight: &PreparedWeight,
+    options: &Conv2dOptions,
+    to: &ToPlanes,
+) -> (Vec<u32>, [usize; 5]) {
+    let shape = conv2d_output_shape(input.shape(), weight.shape(), options);
+    let [batch, channels, height, width] = shape;
+    let residual = to.residual.as_ref().map(|levels| {
+        let dims = residual_shape.try_into().expect("planes have five axes");
+        planes_of(residual, dims, channels, levels)
+    });
+    let arithmetic = match input {
+        Conv2dInput::Values(mode, ..) => mode.arithmetic(),
+        Conv2dInput::Planes(_) => Arithmetic::Bitwise,
+    };
+    let kernel = weight.conv2d(arithmetic, options.groups);
+    let mut words = vec![0; Planes::len(shape, &to.levels)];
+    let residual = residual.as_ref();
+    kernel.forward_to_planes(input, affine, options, residual, &to.levels, &mut words);
+    let words_out = channels.div_ceil(32);
+    (words, [batch, words_out, to.levels.bits(), height, width])
 }
