@@ -22,8 +22,9 @@ pub mod train;
 pub use self::activation::{MultiBitActivation, MultiBitActivationConfig, Quantized};
 pub use self::multibit::{MultiBit, MultiBitData};
 pub use self::nn::{
-    Arithmetic, ConvGrouping, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
-    MultiBitLinearConfig,
+    Arithmetic, ConvGrouping, MultiBitConv1d, MultiBitConv1dConfig, MultiBitConv2d,
+    MultiBitConv2dConfig, MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig,
+    MultiBitEmbedding, MultiBitEmbeddingConfig, MultiBitLinear, MultiBitLinearConfig,
 };
 pub use self::optim::{AlqOptimizer, AlqOptimizerConfig, Phase};
 pub use self::pack::PackedModel;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::module::{Param, RunningState};
+use burn::module::Param;
 use burn::nn::conv::Conv2dConfig;
 use burn::nn::{LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData};

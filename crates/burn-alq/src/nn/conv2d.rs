@@ -162,6 +162,18 @@ impl MultiBitConv2dConfig {
     }
 }
 
+impl From<&Conv2d> for MultiBitConv2d {
+    /// Sketches a trained layer with the defaults of [`MultiBitConv2dConfig`].
+    ///
+    /// # Panics
+    /// If a weight is not finite.
+    fn from(conv: &Conv2d) -> Self {
+        MultiBitConv2dConfig::new([1, 1], conv.kernel_size)
+            .sketch(conv.clone())
+            .unwrap_or_else(|error| panic!("MultiBitConv2d: {error}"))
+    }
+}
+
 impl MultiBitConv2d {
     /// Applies the forward pass on the input tensor; on the bits once packed.
     ///
