@@ -1,11 +1,13 @@
 //! Float → multi-bit: structured sketching of one weight or of a whole module by path rules
 //! (structured sketching, Qu et al., CVPR 2020).
 
+mod conversion_report;
 mod convert;
 mod error;
 mod rules;
 
-pub use convert::{ConversionReport, Converted, Outcome, Quantizer, load_float};
+pub use conversion_report::{ConversionReport, Converted, Outcome};
+pub use convert::{Quantizer, load_float};
 pub use error::{QuantizeError, RuleError};
 pub use rules::{Action, ActivationRule, PathPattern, Rules, Selector, WeightRule};
 
