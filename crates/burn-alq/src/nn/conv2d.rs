@@ -14,7 +14,7 @@ use super::{Arithmetic, affine, describe, mode, packed, padding_pairs};
 use crate::activation::{BitPlanes, MultiBitActivation, Quantized};
 use crate::ops::{AlqOps, ToPlanes};
 use crate::prepared::PreparedWeight;
-use crate::sketch::{GroupingRule, QuantizeError, attach};
+use crate::sketch::{GroupingRule, Layout, QuantizeError, attach};
 
 /// How the weight of a [`MultiBitConv2d`] is cut into groups.
 #[derive(Config, Debug, PartialEq, Eq, Copy)]
@@ -151,8 +151,26 @@ impl MultiBitConv2dConfig {
     /// If `max_bits` is out of range or a weight is not finite.
     pub fn sketch(&self, conv: Conv2d) -> Result<MultiBitConv2d, QuantizeError> {
         let mut layer = self.wrap(conv);
-        layer.weight = attach("weight", layer.weight, self.grouping.into(), self.max_bits)?;
+        layer.weight = attach(
+            "weight",
+            layer.weight,
+            self.grouping.into(),
+            Layout::Direct,
+            self.max_bits,
+        )?;
         Ok(layer)
+    }
+}
+
+impl From<&Conv2d> for MultiBitConv2d {
+    /// Sketches a trained layer with the defaults of [`MultiBitConv2dConfig`].
+    ///
+    /// # Panics
+    /// If a weight is not finite.
+    fn from(conv: &Conv2d) -> Self {
+        MultiBitConv2dConfig::new([1, 1], conv.kernel_size)
+            .sketch(conv.clone())
+            .unwrap_or_else(|error| panic!("MultiBitConv2d: {error}"))
     }
 }
 
@@ -209,18 +227,18 @@ impl MultiBitConv2d {
     ) -> Quantized<4> {
         let input = input.into();
         let weight = packed(&self.weight);
-        let is_fused = weight.is_some()
+        let could_fuse = weight.is_some()
             && self.arithmetic != Arithmetic::Exact
             && !input.device().is_autodiff();
+        let levels = could_fuse.then(|| activation.fixed_levels()).flatten();
         // Values that are added are added as values.
-        let residual = residual.map(|residual| match is_fused {
+        let residual = residual.map(|residual| match levels.is_some() {
             true => residual.pack(),
             false => residual,
         });
-        let is_fused = is_fused && residual.as_ref().is_none_or(|x| x.planes().is_some());
-        if let Some(weight) = weight.clone().filter(|_| is_fused) {
+        let is_ready = residual.as_ref().is_none_or(|x| x.planes().is_some());
+        if let (Some(weight), Some(levels), true) = (weight.clone(), levels, is_ready) {
             let residual = residual.and_then(|residual| residual.planes().cloned());
-            let levels = activation.fixed_levels();
             let planes = self.forward_to_planes(weight, input, norm, residual, levels);
             return planes.into();
         }
