@@ -94,7 +94,7 @@ pub struct EvalArgs {
 pub enum Preset {
     /// For --fake-data: 3 float epochs, 2 rounds of 2+1+1, 2 STE and 1 coordinate epochs, 0.66 bit.
     Quick,
-    /// Epochs of 200 batches of 64: 15 float epochs, 3 rounds of 3+2+1, 6 STE and 2 coordinate
+    /// Epochs of 150 batches of 64: 12 float epochs, 3 rounds of 2+1+1, 4 STE and 2 coordinate
     /// epochs, 0.66 bit.
     Short,
     /// The paper's schedule: 5 rounds of 20+10+1 epochs, 50 STE and 20 coordinate epochs, 0.66 bit.
@@ -131,13 +131,13 @@ impl Preset {
                 schedule: short(2, [2, 1], [2, 1]),
             },
             Self::Short => Plan {
-                float_epochs: 15,
+                float_epochs: 12,
                 float_lr: 2e-3,
                 float_decay: 0.8,
                 max_bits: 6,
                 batch_size: 64,
-                epoch_batches: Some(200),
-                schedule: short(3, [3, 2], [6, 2]),
+                epoch_batches: Some(150),
+                schedule: short(3, [2, 1], [4, 2]),
             },
             Self::Paper => Plan {
                 float_epochs: 200,
