@@ -7,6 +7,7 @@ use burn_core as burn;
 use burn_core::backend::Dispatch;
 use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, RunningState};
+use burn_core::tensor::activation::relu;
 use burn_core::tensor::{Device, Tensor};
 use burn_nn::pool::MaxPool2d;
 use multibit::cpu::{Levels, Pool2dOptions};
@@ -15,6 +16,8 @@ use crate::nn::padding_pairs;
 use crate::ops::AlqOps;
 
 /// Configuration to create a [`MultiBitActivation`] with [`init`](Self::init).
+///
+/// [`MultiBitActivation::off`] makes one that is a ReLU until a rule switches it on.
 #[derive(Config, Debug)]
 pub struct MultiBitActivationConfig {
     /// Bits of an activation, 1 to 4.
@@ -24,6 +27,15 @@ pub struct MultiBitActivationConfig {
     pub keep: f64,
 }
 
+/// The most bits of an activation.
+pub const MAX_ACTIVATION_BITS: usize = 4;
+
+/// The length of the state: bits, reference, coordinates.
+const STATE_LEN: usize = 2 + MAX_ACTIVATION_BITS;
+
+/// What is kept of the levels if nothing else is said.
+const KEEP: f64 = 0.9;
+
 /// A step function with `2^bits` levels in the place of a ReLU,
 /// `x̂ = x_ref + Σ ±γⱼ`, the level nearest to the activation.
 ///
@@ -32,15 +44,18 @@ pub struct MultiBitActivationConfig {
 /// Gradients pass straight through where the activation lies in the range of the levels, and are 0
 /// elsewhere. In evaluation the levels are what they are.
 ///
-/// Should be created with [`MultiBitActivationConfig`]. The levels are recorded with the model.
-/// Like batch norm's statistics they belong to one thread: train without shards.
+/// Switched [off](Self::off), it is a ReLU; a rule of a
+/// [`Quantizer`](crate::Quantizer::activations) switches it on.
+///
+/// Should be created with [`MultiBitActivationConfig`]. Bits and levels are recorded with the model,
+/// in a tensor whose shape does not depend on them. Like batch norm's statistics they belong to one
+/// thread: train without shards.
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct MultiBitActivation {
-    /// `x_ref` and `γ`, `[1 + bits]`; all 0 before the first call in training.
-    pub levels: RunningState<Tensor<1>>,
-    /// Bits of an activation.
-    pub bits: usize,
+    /// `[6]`: the bits, 0 for a ReLU; `x_ref`; and `γ`, as many as bits, then zeros. All levels are
+    /// 0 before the first call in training.
+    pub state: RunningState<Tensor<1>>,
     /// What is kept of the levels at each step of training.
     pub keep: f64,
 }
@@ -60,15 +75,59 @@ impl MultiBitActivationConfig {
             self.keep
         );
         MultiBitActivation {
-            levels: RunningState::new(Tensor::zeros([1 + self.bits], device)),
-            bits: self.bits,
+            state: RunningState::new(to_tensor(self.bits, None, device)),
             keep: self.keep,
         }
     }
 }
 
 impl MultiBitActivation {
-    /// Quantizes activations; in training also fits the levels.
+    /// How a module's walk names this type.
+    pub(crate) const CONTAINER: &str = "Struct:MultiBitActivation";
+    /// The name of the field with the state.
+    pub(crate) const STATE: &str = "state";
+
+    /// An activation that is a ReLU until it is switched on.
+    pub fn off(device: &Device) -> Self {
+        Self {
+            state: RunningState::new(Tensor::zeros([STATE_LEN], device)),
+            keep: KEEP,
+        }
+    }
+
+    /// An activation with given levels.
+    pub fn with_levels(levels: &Levels, device: &Device) -> Self {
+        let bits = levels.coordinates().len();
+        Self {
+            state: RunningState::new(to_tensor(bits, Some(levels), device)),
+            keep: KEEP,
+        }
+    }
+
+    /// Bits of an activation; 0 for a ReLU.
+    pub fn bits(&self) -> usize {
+        Self::bits_of(&self.state.value())
+    }
+
+    /// The levels; none of a ReLU, or before they are fitted.
+    pub fn levels(&self) -> Option<Levels> {
+        to_levels(&self.state.value()).1
+    }
+
+    pub(crate) fn bits_of<const D: usize>(state: &Tensor<D>) -> usize {
+        let data = state.clone().into_data_as::<f32>();
+        let values: Vec<f32> = data.try_into_vec().expect("converted to f32");
+        values[0] as usize
+    }
+
+    /// The state of an activation of `bits` bits that is not fitted yet, in the place of another.
+    pub(crate) fn switched<const D: usize>(state: &Tensor<D>, bits: usize) -> Tensor<D> {
+        to_tensor(bits, None, &state.device()).reshape(state.shape())
+    }
+}
+
+impl MultiBitActivation {
+    /// Quantizes activations; in training also fits the levels. Switched off, a ReLU without levels.
     ///
     /// # Shapes
     /// - `input`, result: any, the same
@@ -76,8 +135,18 @@ impl MultiBitActivation {
     /// # Panics
     /// In evaluation, if the levels were never fitted or loaded.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Quantized<D> {
-        if !input.device().is_autodiff() {
-            let levels = to_levels(&self.levels.value()).expect(
+        let training = input.device().is_autodiff();
+        let state = if training {
+            self.state.value_sync()
+        } else {
+            self.state.value()
+        };
+        let (bits, levels) = to_levels(&state);
+        if bits == 0 {
+            return relu(input).into();
+        }
+        if !training {
+            let levels = levels.expect(
                 "MultiBitActivation: the levels are not fitted yet; train or load the model first",
             );
             return Quantized {
@@ -86,7 +155,6 @@ impl MultiBitActivation {
             };
         }
         let detached = input.clone().detach();
-        let levels = to_levels(&self.levels.value_sync());
         let first = levels.is_none();
         let levels = levels.unwrap_or_else(|| {
             // Of a Gaussian's positive half about what the highest level needs, but no level above
@@ -95,14 +163,14 @@ impl MultiBitActivation {
             let mean = positive.clone().mean().into_scalar::<f32>();
             let largest = positive.max().into_scalar::<f32>().min(4.0 * mean);
             let largest = if largest > 0.0 { largest } else { 1.0 };
-            Levels::uniform(self.bits, largest).expect("the bits were checked")
+            Levels::uniform(bits, largest).expect("the bits were checked")
         });
         let above = above(&detached, &levels);
         let fitted = fit(&levels, &detached, &above);
         let keep = if first { 0.0 } else { self.keep as f32 };
-        let device = self.levels.value().device();
-        self.levels
-            .update(to_tensor(&levels.blend(&fitted, keep), &device));
+        let blended = levels.blend(&fitted, keep);
+        self.state
+            .update(to_tensor(bits, Some(&blended), &state.device()));
 
         let quantized = quantize(&levels, &above);
         let (low, high) = range(&levels);
@@ -247,22 +315,28 @@ fn differences(above: impl Iterator<Item = f64>) -> Vec<f64> {
     above.windows(2).map(|pair| pair[0] - pair[1]).collect()
 }
 
-/// None if they are not fitted yet.
-fn to_levels(tensor: &Tensor<1>) -> Option<Levels> {
-    let data = tensor.clone().into_data_as::<f32>();
+/// The bits, and the levels if they are fitted.
+fn to_levels(state: &Tensor<1>) -> (usize, Option<Levels>) {
+    let data = state.clone().into_data_as::<f32>();
     let values: Vec<f32> = data.try_into_vec().expect("converted to f32");
-    if values.iter().all(|&value| value == 0.0) {
-        return None;
+    let bits = values[0] as usize;
+    let levels = &values[1..];
+    if levels.iter().all(|&value| value == 0.0) {
+        return (bits, None);
     }
-    let levels = Levels::new(values[0], &values[1..]);
-    Some(levels.unwrap_or_else(|error| panic!("MultiBitActivation: {error}")))
+    let levels = Levels::new(levels[0], &levels[1..1 + bits.min(MAX_ACTIVATION_BITS)]);
+    let levels = levels.unwrap_or_else(|error| panic!("MultiBitActivation: {error}"));
+    (bits, Some(levels))
 }
 
-fn to_tensor(levels: &Levels, device: &Device) -> Tensor<1> {
-    let values: Vec<f32> = core::iter::once(levels.reference())
-        .chain(levels.coordinates().iter().copied())
-        .collect();
-    Tensor::from_floats(values.as_slice(), device)
+fn to_tensor(bits: usize, levels: Option<&Levels>, device: &Device) -> Tensor<1> {
+    let mut values = [0.0; STATE_LEN];
+    values[0] = bits as f32;
+    if let Some(levels) = levels {
+        values[1] = levels.reference();
+        values[2..2 + bits].copy_from_slice(levels.coordinates());
+    }
+    Tensor::from_floats(values, device)
 }
 
 impl ModuleDisplay for MultiBitActivation {
@@ -273,13 +347,12 @@ impl ModuleDisplay for MultiBitActivation {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
-        let levels = match to_levels(&self.levels.value()) {
+        let (bits, levels) = to_levels(&self.state.value());
+        let levels = match levels {
             Some(levels) => format!("{:?}", levels.values()),
+            None if bits == 0 => "off".into(),
             None => "not fitted".into(),
         };
-        content
-            .add("bits", &self.bits)
-            .add("levels", &levels)
-            .optional()
+        content.add("bits", &bits).add("levels", &levels).optional()
     }
 }

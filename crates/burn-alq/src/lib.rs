@@ -28,4 +28,4 @@ pub use self::nn::{
 pub use self::optim::{AlqOptimizer, AlqOptimizerConfig, Phase};
 pub use self::pack::PackedModel;
 pub use self::schedule::{Schedule, ScheduleConfig, Target};
-pub use self::sketch::{GroupingRule, Quantizer};
+pub use self::sketch::{GroupingRule, PathPattern, Quantizer, Rules};

@@ -14,7 +14,7 @@ use super::{Arithmetic, affine, describe, mode, packed, padding_pairs};
 use crate::activation::Quantized;
 use crate::ops::AlqOps;
 use crate::prepared::PreparedWeight;
-use crate::sketch::{GroupingRule, QuantizeError, attach};
+use crate::sketch::{GroupingRule, Layout, QuantizeError, attach};
 
 /// How the weight of a [`MultiBitConv2d`] is cut into groups.
 #[derive(Config, Debug, PartialEq, Eq, Copy)]
@@ -151,7 +151,13 @@ impl MultiBitConv2dConfig {
     /// If `max_bits` is out of range or a weight is not finite.
     pub fn sketch(&self, conv: Conv2d) -> Result<MultiBitConv2d, QuantizeError> {
         let mut layer = self.wrap(conv);
-        layer.weight = attach("weight", layer.weight, self.grouping.into(), self.max_bits)?;
+        layer.weight = attach(
+            "weight",
+            layer.weight,
+            self.grouping.into(),
+            Layout::Direct,
+            self.max_bits,
+        )?;
         Ok(layer)
     }
 }

@@ -12,7 +12,7 @@ use super::{Arithmetic, affine, describe, mode, packed};
 use crate::activation::Quantized;
 use crate::ops::AlqOps;
 use crate::prepared::PreparedWeight;
-use crate::sketch::{GroupingRule, QuantizeError, attach};
+use crate::sketch::{GroupingRule, Layout, QuantizeError, attach};
 
 /// Configuration to create a [`MultiBitLinear`] layer with [`init`](Self::init), or from a trained
 /// [`Linear`] with [`sketch`](Self::sketch).
@@ -92,7 +92,7 @@ impl MultiBitLinearConfig {
     pub fn sketch(&self, linear: Linear) -> Result<MultiBitLinear, QuantizeError> {
         let rule = GroupingRule::Subchannelwise(self.subchannels);
         Ok(MultiBitLinear {
-            weight: attach("weight", linear.weight, rule, self.max_bits)?,
+            weight: attach("weight", linear.weight, rule, Layout::Direct, self.max_bits)?,
             bias: linear.bias,
             arithmetic: self.arithmetic,
         })
