@@ -202,7 +202,8 @@ impl<N: Network> Runner<'_, N> {
     /// The float network as a multi-bit network, trained to its target.
     fn quantize(&self, float: &N, report: &mut Report) -> Result<N, Failure> {
         let device = self.device.clone().autodiff();
-        let model = self.job.quantizer.apply(float.clone())?;
+        let (model, conversion) = self.job.quantizer.convert(float.clone())?;
+        println!("\n{}", conversion.to_markdown());
         let start = sizes(&model);
         let schedule = self.job.plan.schedule.init(&start)?;
         println!(

@@ -17,7 +17,7 @@ mod task;
 use std::process::ExitCode;
 
 pub use self::data::{Batch, Dataset, Images};
-pub use self::network::{Activation, Config, Network};
+pub use self::network::{Config, Network};
 
 /// What ends the program: a message for the user, its source included.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use burn::module::Module;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use burn_alq::{Arithmetic, MultiBitActivation, MultiBitActivationConfig, Quantized};
+use burn_alq::Arithmetic;
 
 use crate::Failure;
 use crate::cli::MAX_ACTIVATION_BITS;
@@ -88,28 +87,4 @@ pub fn parse_width(text: &str) -> Result<f64, String> {
     let width = text.parse().ok();
     let width = width.filter(|width| *width > 0.0 && *width <= 4.0);
     width.ok_or_else(|| "a width is a number above 0, at most 4".into())
-}
-
-/// ReLU, or multi-bit levels in its place.
-#[derive(Module, Debug)]
-pub struct Activation {
-    levels: Option<MultiBitActivation>,
-}
-
-impl Activation {
-    /// Levels of so many bits, not fitted yet; 0 for ReLU.
-    pub fn new(bits: usize, device: &Device) -> Self {
-        let init = || MultiBitActivationConfig::new(bits).init(device);
-        Self {
-            levels: (bits > 0).then(init),
-        }
-    }
-
-    /// The activations, of any shape.
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Quantized<D> {
-        match &self.levels {
-            Some(levels) => levels.forward(x),
-            None => relu(x).into(),
-        }
-    }
 }

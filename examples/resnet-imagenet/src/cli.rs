@@ -47,10 +47,10 @@ pub struct DataArgs {
     pub limit: Option<u32>,
     /// Height and width of the network's input. Images are resized to 256/224 of it before the
     /// crop.
-    #[arg(long, value_name = "PIXELS", default_value_t = 224, value_parser = clap::value_parser!(u32).range(8..=1024))]
+    #[arg(long, value_name = "PIXELS", default_value_t = 224, conflicts_with = "fake_data", value_parser = clap::value_parser!(u32).range(8..=1024))]
     pub image_size: u32,
     /// Leave images out that cannot be decoded, and count them.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "fake_data")]
     pub skip_corrupt: bool,
 }
 

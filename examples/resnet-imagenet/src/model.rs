@@ -1,15 +1,15 @@
 //! The network, with the field names of torchvision's.
 
-use burn::module::{Module, ParamGroup};
+use burn::module::Module;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 use burn_alq::{
-    Arithmetic, GroupingRule, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
-    MultiBitLinearConfig, Quantized, Quantizer,
+    Arithmetic, GroupingRule, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig,
+    MultiBitLinear, MultiBitLinearConfig, PathPattern, Quantized, Quantizer,
 };
 use example_common::network::{act_bits, arithmetic, number, parse_width, scaled};
-use example_common::{Activation, Config, Failure, Network};
+use example_common::{Config, Failure, Network};
 
 /// 18 or 34, in the configuration.
 pub const DEPTH: &str = "depth";
@@ -24,7 +24,7 @@ pub const CLASSES: &str = "classes";
 pub struct ResNet {
     conv1: MultiBitConv2d,
     bn1: BatchNorm,
-    act: Activation,
+    act: MultiBitActivation,
     maxpool: MaxPool2d,
     layer1: Vec<Block>,
     layer2: Vec<Block>,
@@ -38,11 +38,11 @@ pub struct ResNet {
 struct Block {
     conv1: MultiBitConv2d,
     bn1: BatchNorm,
-    act1: Activation,
+    act1: MultiBitActivation,
     conv2: MultiBitConv2d,
     bn2: BatchNorm,
     downsample: Option<(MultiBitConv2d, BatchNorm)>,
-    act2: Activation,
+    act2: MultiBitActivation,
 }
 
 impl Block {
@@ -58,14 +58,18 @@ impl Block {
     }
 }
 
-/// Channelwise in the first layer, pixelwise in the blocks, two subchannels in the last layer. The
-/// weights of batch norm have rank 1 and are never quantized.
-pub fn quantizer(max_bits: usize) -> Quantizer {
-    let path = |path: &str| ParamGroup::from_path(path);
-    Quantizer::new(max_bits)
-        .rule(path("conv1.weight"), GroupingRule::Channelwise)
-        .rule(ParamGroup::from_predicate("layer"), GroupingRule::Pixelwise)
-        .rule(path("fc.weight"), GroupingRule::Subchannelwise(2))
+/// Channelwise in the first layer, pixelwise in the blocks, two subchannels in the last layer.
+/// Activations get so many bits, with 0 they stay ReLUs.
+pub fn quantizer(max_bits: usize, act_bits: usize) -> Quantizer {
+    let glob = |pattern: &str| PathPattern::glob(pattern);
+    let quantizer = Quantizer::new(max_bits)
+        .rule(glob("conv1.weight"), GroupingRule::Channelwise)
+        .rule(glob("layer*.**"), GroupingRule::Pixelwise)
+        .rule(glob("fc.weight"), GroupingRule::Subchannelwise(2));
+    match act_bits {
+        0 => quantizer,
+        bits => quantizer.activations(glob("**act*"), bits),
+    }
 }
 
 /// Makes layers on a device.
@@ -101,8 +105,9 @@ impl Maker<'_> {
         BatchNormConfig::new(channels).init(self.device)
     }
 
-    fn act(&self) -> Activation {
-        Activation::new(self.act_bits, self.device)
+    /// A ReLU, until the conversion switches it on.
+    fn act(&self) -> MultiBitActivation {
+        MultiBitActivation::off(self.device)
     }
 
     fn layer(&self, [input, output]: [usize; 2], blocks: usize, stride: usize) -> Vec<Block> {

@@ -27,7 +27,7 @@ pub fn train(args: &TrainArgs) -> Result<(), Failure> {
         start,
         flags: &args.flags,
         preset: format!("{:?}", args.preset).to_lowercase(),
-        quantizer: quantizer(plan.max_bits),
+        quantizer: quantizer(plan.max_bits, args.flags.activation_bits()),
         plan,
         config: Config::from([
             (DEPTH.into(), args.depth.to_string()),

@@ -36,7 +36,7 @@ pub struct DataArgs {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// What is in the folder.
-    #[arg(long, value_enum, default_value_t = Format::Cifar10)]
+    #[arg(long, value_enum, default_value_t = Format::Cifar10, conflicts_with = "fake_data")]
     pub data_format: Format,
     /// Make a small image set that is easily learned.
     #[arg(long)]

@@ -1,15 +1,15 @@
 //! The network.
 
-use burn::module::{Module, ParamGroup};
+use burn::module::Module;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 use burn_alq::{
-    Arithmetic, GroupingRule, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
-    MultiBitLinearConfig, Quantized, Quantizer,
+    Arithmetic, GroupingRule, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig,
+    MultiBitLinear, MultiBitLinearConfig, PathPattern, Quantized, Quantizer,
 };
 use example_common::network::{act_bits, arithmetic, number, parse_width, scaled};
-use example_common::{Activation, Config, Failure, Network};
+use example_common::{Config, Failure, Network};
 
 /// Classes of CIFAR-10 and Fashion-MNIST.
 const CLASSES: usize = 10;
@@ -26,24 +26,23 @@ pub struct VggSmall {
     fc: Vec<MultiBitLinear>,
     fc_norms: Vec<BatchNorm>,
     pool: MaxPool2d,
-    activations: Vec<Activation>,
+    /// ReLUs, until the conversion switches them on.
+    activations: Vec<MultiBitActivation>,
 }
 
 /// The groupings of the paper: channelwise, five times pixelwise, 16, 2 and 2 subchannels.
-pub fn quantizer(max_bits: usize) -> Quantizer {
-    let path = |path: String| ParamGroup::from_path(path);
-    let quantizer = (0..6).fold(Quantizer::new(max_bits), |quantizer, layer| {
-        let grouping = match layer {
-            0 => GroupingRule::Channelwise,
-            _ => GroupingRule::Pixelwise,
-        };
-        quantizer.rule(path(format!("convs.{layer}.weight")), grouping)
-    });
-    let fc = [16, 2, 2].into_iter().enumerate();
-    fc.fold(quantizer, |quantizer, (layer, subchannels)| {
-        let grouping = GroupingRule::Subchannelwise(subchannels);
-        quantizer.rule(path(format!("fc.{layer}.weight")), grouping)
-    })
+/// Activations get so many bits, with 0 they stay ReLUs.
+pub fn quantizer(max_bits: usize, act_bits: usize) -> Quantizer {
+    let glob = |pattern: &str| PathPattern::glob(pattern);
+    let quantizer = Quantizer::new(max_bits)
+        .rule(glob("convs.*.weight"), GroupingRule::Pixelwise)
+        .rule(glob("convs.0.weight"), GroupingRule::Channelwise)
+        .rule(glob("fc.*.weight"), GroupingRule::Subchannelwise(2))
+        .rule(glob("fc.0.weight"), GroupingRule::Subchannelwise(16));
+    match act_bits {
+        0 => quantizer,
+        bits => quantizer.activations(glob("activations.*"), bits),
+    }
 }
 
 impl Network for VggSmall {
@@ -92,7 +91,7 @@ impl Network for VggSmall {
             ],
             fc_norms: vec![norm(hidden), norm(hidden)],
             pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
-            activations: (0..8).map(|_| Activation::new(act_bits, device)).collect(),
+            activations: (0..8).map(|_| MultiBitActivation::off(device)).collect(),
         })
     }
 
