@@ -87,6 +87,9 @@ pub fn train<N: Network>(mut job: Job<'_, N>) -> Result<(), Failure> {
     let mut report = Report::new(&job);
 
     let float = runner.float(&mut report)?;
+    // Clones of a module share batch norm's running statistics; validation mode has its own, which
+    // the training of the quantized network does not move.
+    let kept = float.valid();
     let trained = runner.quantize(&float, &mut report)?;
 
     let mut packed = PackedModel::pack(&trained)?;
@@ -95,11 +98,11 @@ pub fn train<N: Network>(mut job: Job<'_, N>) -> Result<(), Failure> {
     packed.config.insert("data".into(), job.data.name.clone());
     let file = out.join("model.bpk");
     packed.save(&file)?;
-    runner.evaluate(&float, &trained, &packed, &file, &mut report)?;
+    runner.evaluate(&kept, &trained, &packed, &file, &mut report)?;
     for images in [&job.data.train, &job.data.valid, &job.data.test] {
         print_skipped(images);
     }
-    report.finish(&packed, &float, &file, job.start.elapsed())?;
+    report.finish(&packed, &kept, &file, job.start.elapsed())?;
     report.write(out, job.flags.json.as_deref())?;
     println!("{}", report.to_markdown());
     println!("{}", report.result_line());
@@ -275,14 +278,14 @@ impl<N: Network> Runner<'_, N> {
         let device = &self.device;
         let test = &self.job.data.test;
         println!("evaluation on {} test images", test.count());
-        let (float, trained) = (float.valid(), trained.valid());
+        let trained = trained.valid();
         let memory: N = unpack(packed, device)?;
         let (_, loaded) = load::<N>(file, device)?;
         let mut tallies = [Tally::default(); 3];
         let mut changed = 0;
         visit::<N>(test, device, true, |batch, input| {
             let of = |model: &N| scores(model, input.clone());
-            let [float, trained, memory, loaded] = [&float, &trained, &memory, &loaded].map(of);
+            let [float, trained, memory, loaded] = [float, &trained, &memory, &loaded].map(of);
             let same_bits = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
             if !memory.iter().zip(&loaded).all(same_bits) {
                 let error = "the packed file computes other scores than the model in memory";

@@ -58,6 +58,8 @@ fn made_up_images_are_learned_and_resumed_to_the_same_bytes() {
     let packed = accuracy(&text, "packed_acc=");
     // A tenth is chance.
     assert!(packed > 50.0, "{text}");
+    // With batch norm's statistics of the float network, not of the quantized one.
+    assert!(accuracy(&text, "float_acc=") > 80.0, "{text}");
     assert!(accuracy(&text, "paper_bits=") <= 0.66, "{text}");
     let model = format!("{whole}/model.bpk");
     let text = succeeds(&["eval", "--fake-data", "--model", &model]);
