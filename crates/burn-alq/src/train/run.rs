@@ -432,7 +432,7 @@ fn fork<M: Module>(module: M) -> M {
 
 /// The module with every training flag off and gradients as they are: batch norm uses its running
 /// statistics, dropout does nothing.
-fn evaluating<M: Module>(module: M) -> M {
+pub(crate) fn evaluating<M: Module>(module: M) -> M {
     struct FlagsOff;
 
     impl ModuleMapper for FlagsOff {
