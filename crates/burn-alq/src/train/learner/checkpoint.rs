@@ -1,6 +1,7 @@
 //! What the record of an [`Alq`] holds beside the model: position and moments, as two tensors of
 //! bytes, because records hold tensors only.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Alq, MOVED_ON};
 use crate::multibit::MultiBit;
+use crate::optim::AlqOptimizer;
 
 /// Names that no parameter has: fields of Rust have no colon.
 const POSITION: &str = "alq:position";
@@ -146,14 +148,24 @@ impl<M: Module> Alq<M> {
     /// returns an error.
     ///
     /// # Errors
-    /// If it is not a record of this model in a training with the same schedule and seed.
+    /// If it is not a record of this model in a training with the same schedule and seed. No clone
+    /// of the model has changed then.
     pub fn load_checkpoint(mut self, record: ModuleRecord) -> Result<Self, CheckpointError> {
-        let record = record.into_bytes().map_err(other_model)?;
-        let reader = Reader::from_bytes(record).map_err(other_model)?;
-        let tensors = reader.into_tensors().map_err(other_model)?;
+        let checkpoint = self.read(record)?;
+        let model = self.model.try_load_record(checkpoint.model);
+        self.model = model.map_err(other_model)?;
+        self.step = checkpoint.step;
+        self.memory = Arc::new(Mutex::new(Some(checkpoint.optimizer)));
+        self.restart_monitor();
+        Ok(self)
+    }
+
+    /// Everything in a record, checked against the model. Loading comes after: it writes running
+    /// statistics into all clones of a module.
+    fn read(&self, record: ModuleRecord) -> Result<Checkpoint, CheckpointError> {
         let (mut position, mut moments) = (None, None);
         let (mut rest, mut multi_bit) = (Vec::new(), false);
-        for tensor in tensors {
+        for tensor in tensors(record).map_err(other_model)? {
             let (name, dtype, shape, id, bytes) = tensor.into_parts().map_err(other_model)?;
             match name.as_str() {
                 POSITION => position = Some(bytes),
@@ -170,12 +182,11 @@ impl<M: Module> Alq<M> {
                 false => CheckpointError::Float,
             });
         };
+        let own = tensors(self.model.clone().into_record()).map_err(other_model)?;
+        compare(&rest, &own).map_err(other_model)?;
         let position: Position = serde_json::from_slice(&position).map_err(|error| {
             other_model(RecordError::Validation(format!("its position: {error}")))
         })?;
-        let model = Writer::new(rest).into_bytes().map_err(other_model)?;
-        let model = ModuleRecord::from_bytes(model).map_err(other_model)?;
-        self.model = self.model.try_load_record(model).map_err(other_model)?;
         if position.fingerprint != self.plan.fingerprint {
             return Err(CheckpointError::Run {
                 found: position.fingerprint,
@@ -191,10 +202,12 @@ impl<M: Module> Alq<M> {
                 .map_err(other_model)?;
         }
         optimizer.check(&self.model).map_err(other_model)?;
-        self.step = position.step;
-        self.memory = Arc::new(Mutex::new(Some(optimizer)));
-        self.restart_monitor();
-        Ok(self)
+        let model = Writer::new(rest).into_bytes().map_err(other_model)?;
+        Ok(Checkpoint {
+            model: ModuleRecord::from_bytes(model).map_err(other_model)?,
+            step: position.step,
+            optimizer,
+        })
     }
 
     /// The status starts anew: with another model, or other weights.
@@ -221,17 +234,10 @@ impl<M: Module> Alq<M> {
         let file = |name: &str| folder.join(format!("{name}-{epoch}.bpk"));
         let unreadable = |file: PathBuf| |source| CheckpointError::Unreadable { file, source };
         let model = ModuleRecord::load(file("model")).map_err(unreadable(file("model")))?;
-        // Apart from the monitor, which a trial must not touch.
-        let trial = Self {
-            monitor: Default::default(),
-            ..self.clone()
-        };
-        trial
-            .load_checkpoint(model)
-            .map_err(|source| CheckpointError::File {
-                file: file("model"),
-                source: Box::new(source),
-            })?;
+        self.read(model).map_err(|source| CheckpointError::File {
+            file: file("model"),
+            source: Box::new(source),
+        })?;
         OptimizerRecord::load(file("optim")).map_err(unreadable(file("optim")))?;
         LrSchedulerRecord::load(file("scheduler")).map_err(unreadable(file("scheduler")))?;
         Ok(Some(epoch))
@@ -240,6 +246,42 @@ impl<M: Module> Alq<M> {
 
 /// A part of the path of a multi-bit weight's state.
 const MULTI_BIT: &str = <MultiBit as burn_core::module::Reparameterization>::NAME;
+
+/// What a record was found to hold.
+struct Checkpoint {
+    model: ModuleRecord,
+    step: usize,
+    optimizer: AlqOptimizer,
+}
+
+fn tensors(record: ModuleRecord) -> Result<Vec<burn_pack::Tensor>, RecordError> {
+    Ok(Reader::from_bytes(record.into_bytes()?)?.into_tensors()?)
+}
+
+/// Whether the tensors of a record are those of a model, by name and shape.
+fn compare(found: &[burn_pack::Tensor], own: &[burn_pack::Tensor]) -> Result<(), RecordError> {
+    let shapes = |tensors: &[burn_pack::Tensor]| -> BTreeMap<String, Vec<usize>> {
+        let shape = |tensor: &burn_pack::Tensor| (tensor.name.clone(), tensor.shape.to_vec());
+        tensors.iter().map(shape).collect()
+    };
+    let (found, own) = (shapes(found), shapes(own));
+    let mut faults = Vec::new();
+    for (name, shape) in &own {
+        match found.get(name) {
+            None => faults.push(format!("{name} is missing")),
+            Some(found) if found != shape => {
+                faults.push(format!("{name} has the shape {found:?}, not {shape:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+    let unknown = found.keys().filter(|name| !own.contains_key(*name));
+    faults.extend(unknown.map(|name| format!("{name} is not in the model")));
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(RecordError::Validation(faults.join("; "))),
+    }
+}
 
 fn bytes_tensor(name: &str, bytes: Bytes) -> burn_pack::Tensor {
     let shape = [bytes.len()];
