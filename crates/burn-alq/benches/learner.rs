@@ -54,7 +54,10 @@ struct Rows;
 impl Batcher<f32, Pair> for Rows {
     fn batch(&self, rows: Vec<f32>, device: &Device) -> Pair {
         let now = Instant::now();
-        TIMES.lock().unwrap_or_else(PoisonError::into_inner).push(now);
+        TIMES
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(now);
         let count = rows.len();
         let x: Vec<f32> = rows
             .iter()
@@ -88,14 +91,18 @@ impl InferenceStep for Net {
 fn data(steps: usize) -> Arc<dyn DataLoader<Pair>> {
     DataLoaderBuilder::new(Rows)
         .batch_size(BATCH)
-        .build(InMemDataset::new((0..steps * BATCH).map(|row| row as f32).collect()))
+        .build(InMemDataset::new(
+            (0..steps * BATCH).map(|row| row as f32).collect(),
+        ))
 }
 
 /// Milliseconds from step to step, without the first two, which allocate.
 fn intervals() -> Vec<f64> {
     let times = std::mem::take(&mut *TIMES.lock().unwrap_or_else(PoisonError::into_inner));
     let pairs = times[..STEPS].windows(2).skip(2);
-    pairs.map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e3).collect()
+    pairs
+        .map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e3)
+        .collect()
 }
 
 fn by_hand(mut net: Net, schedule: &Schedule) -> Result<Vec<f64>, Box<dyn Error>> {
