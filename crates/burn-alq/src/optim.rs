@@ -220,7 +220,7 @@ impl AlqOptimizer {
             .clone();
         let mut moments = match self.moments.remove(&weight.path) {
             // The model may have moved since the last step.
-            Some(moments) => moments.to_device(&weight.state.coordinates.val().device()),
+            Some(moments) => moments.moved_to(&weight.state.coordinates.val().device()),
             None => Moments::new(&weight.state),
         };
         moments.t += 1;

@@ -52,7 +52,7 @@ impl Moments {
     }
 
     /// The moments on a device, without autodiff.
-    pub(crate) fn to_device(self, device: &Device) -> Self {
+    pub(crate) fn moved_to(self, device: &Device) -> Self {
         if self.weight[0].device() == *device {
             return self;
         }
