@@ -17,6 +17,8 @@ mod golden_multibit;
 mod golden_oracle;
 #[path = "suite/layers.rs"]
 mod layers;
+#[path = "suite/learner.rs"]
+mod learner;
 #[path = "suite/model.rs"]
 mod model;
 #[path = "suite/support.rs"]

@@ -67,9 +67,9 @@ pub fn quantizer() -> Quantizer {
 }
 
 /// Regression on fixed random numbers.
-struct Fit {
-    images: Vec<f32>,
-    targets: Vec<f32>,
+pub struct Fit {
+    pub images: Vec<f32>,
+    pub targets: Vec<f32>,
     shards: usize,
     device: Device,
     /// From this epoch on the loss is NaN.
@@ -77,10 +77,10 @@ struct Fit {
 }
 
 impl Fit {
-    const BATCHES: usize = 5;
-    const BATCH: usize = 12;
+    pub const BATCHES: usize = 5;
+    pub const BATCH: usize = 12;
 
-    fn new(device: &Device) -> Self {
+    pub fn new(device: &Device) -> Self {
         let mut random = Random::new(3);
         let count = Self::BATCHES * Self::BATCH;
         let mut normals = |n: usize| random.normals(n, 1.0).iter().map(|&x| x as f32).collect();
@@ -140,7 +140,7 @@ impl Task for Fit {
     }
 }
 
-fn schedule(net: &Net, target: Target) -> Schedule {
+pub fn schedule(net: &Net, target: Target) -> Schedule {
     ScheduleConfig::new(target)
         .with_rounds(2)
         .with_basis_epochs(2)
@@ -152,18 +152,18 @@ fn schedule(net: &Net, target: Target) -> Schedule {
         .unwrap()
 }
 
-fn start(device: &Device, target: Target) -> Run<Net> {
+pub fn start(device: &Device, target: Target) -> Run<Net> {
     let net = quantizer().apply(Net::new(device)).unwrap();
     let schedule = schedule(&net, target);
     Run::new(net, AlqOptimizerConfig::new().init(), schedule, "test")
 }
 
-fn finish(mut run: Run<Net>, task: &Fit) -> Net {
+pub fn finish(mut run: Run<Net>, task: &Fit) -> Net {
     while run.advance(task).unwrap().is_some() {}
     run.into_model()
 }
 
-fn bytes(net: &Net) -> Vec<u8> {
+pub fn bytes(net: &Net) -> Vec<u8> {
     PackedModel::pack(net).unwrap().to_bytes().unwrap()
 }
 

@@ -11,6 +11,8 @@ use burn_core::config::Config;
 use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
 use burn_core::store::RecordError;
 use burn_core::tensor::{Bytes, Device, Tensor, TensorData};
+use burn_optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn_optim::module_optimizer::GradAdaptor;
 use burn_optim::{AdamConfig, GradientsParams, LearningRate, ModuleOptimizer};
 use burn_pack::{Reader, Scalar, Writer};
 use std::collections::HashMap;
@@ -124,12 +126,30 @@ impl AlqOptimizer {
     ///
     /// # Panics
     /// If the grouping recorded with a weight does not fit it.
-    pub fn step<M: Module>(
+    pub fn step<M: Module>(&mut self, lr: LearningRate, module: M, grads: GradientsParams) -> M {
+        // Out of the way, so that both halves can be borrowed. The placeholder has no state.
+        let mut rest = core::mem::replace(&mut self.rest, AdamConfig::new().init());
+        let module = self.step_with(&mut rest, lr, module, grads);
+        self.rest = rest;
+        module
+    }
+
+    /// Like [`step`](Self::step), with an optimizer of the caller's for the parameters that are not
+    /// quantized, a learning rate for each group of parameters, and gradients of one device or of
+    /// several, which are summed where the weight is.
+    ///
+    /// The gradient clipping of `rest` also holds for multi-bit weights.
+    ///
+    /// # Panics
+    /// If the grouping recorded with a weight does not fit it.
+    pub fn step_with<M: Module>(
         &mut self,
-        lr: LearningRate,
+        rest: &mut ModuleOptimizer,
+        lr: impl Into<ModuleLearningRate>,
         module: M,
-        mut grads: GradientsParams,
+        grads: impl Into<GradAdaptor>,
     ) -> M {
+        let (lr, mut grads) = (lr.into(), grads.into());
         let weights = quantized(&module);
         let mut taken = TakeGradients {
             ids: weights.iter().map(|weight| weight.id).collect(),
@@ -142,7 +162,14 @@ impl AlqOptimizer {
         let mut moving = Vec::with_capacity(weights.len());
         for weight in weights {
             match gradients.remove(&weight.id) {
-                Some(grad) => moving.push((weight, grad)),
+                Some(grad) => {
+                    let grad = match rest.grad_clipping() {
+                        Some(clipping) => clipping.clip_gradient(grad),
+                        None => grad,
+                    };
+                    let lr = lr.lr_from_param(weight.id, Some(&weight.path));
+                    moving.push(Moving { weight, grad, lr });
+                }
                 None => {
                     log::debug!("{} has no gradient and does not move", weight.path);
                     fixed.push(weight);
@@ -153,21 +180,24 @@ impl AlqOptimizer {
         let mut replacement = Replacement::default();
         match self.phase {
             Phase::Fixed => {}
-            Phase::Basis => self.each(lr, moving, step::basis, &mut replacement),
-            Phase::Coordinate => self.each(lr, moving, step::coordinate, &mut replacement),
+            Phase::Basis => self.each(moving, step::basis, &mut replacement),
+            Phase::Coordinate => self.each(moving, step::coordinate, &mut replacement),
             Phase::Ste => {
                 self.keep_latent(&moving);
-                self.each(lr, moving, step::ste, &mut replacement);
+                self.each(moving, step::ste, &mut replacement);
             }
             Phase::Prune(mut budget) => {
                 // The budget is for all weights; what does not move takes its part of it.
                 let sizes: Vec<Size> = fixed.iter().map(|w| size(w, &read_layout(w))).collect();
                 budget.at_most -= total(&sizes, budget.cost) as f64;
-                self.prune(lr, moving, &budget, &mut replacement);
+                self.prune(moving, &budget, &mut replacement);
             }
         }
         let module = module.map(&mut replacement);
-        self.rest.step(lr, module, grads)
+        match grads {
+            GradAdaptor::Single(grads) => rest.step(lr, module, grads),
+            GradAdaptor::Multi(grads) => rest.step_multi(lr, module, grads),
+        }
     }
 
     fn params(&self, lr: LearningRate, t: u32) -> StepParams {
@@ -188,22 +218,22 @@ impl AlqOptimizer {
             .entry(weight.path.clone())
             .or_insert_with(|| read_layout(weight))
             .clone();
-        let mut moments = self
-            .moments
-            .remove(&weight.path)
-            .unwrap_or_else(|| Moments::new(&weight.state));
+        let mut moments = match self.moments.remove(&weight.path) {
+            // The model may have moved since the last step.
+            Some(moments) => moments.moved_to(&weight.state.coordinates.val().device()),
+            None => Moments::new(&weight.state),
+        };
         moments.t += 1;
         (layout, moments)
     }
 
     fn each(
         &mut self,
-        lr: LearningRate,
-        weights: Vec<(Quantized, Tensor<1>)>,
+        weights: Vec<Moving>,
         step: fn(Bases, Moments, Tensor<1>, &WeightLayout, StepParams) -> Stepped,
         replacement: &mut Replacement,
     ) {
-        for (weight, grad) in weights {
+        for Moving { weight, grad, lr } in weights {
             let (layout, moments) = self.take(&weight);
             let params = self.params(lr, moments.t);
             let stepped = step(Bases::new(&weight.state), moments, grad, &layout, params);
@@ -226,8 +256,8 @@ impl AlqOptimizer {
     }
 
     /// The kept weight of the STE phase starts as the reconstruction.
-    fn keep_latent(&mut self, weights: &[(Quantized, Tensor<1>)]) {
-        for (weight, _) in weights {
+    fn keep_latent(&mut self, weights: &[Moving]) {
+        for Moving { weight, .. } in weights {
             let moments = self
                 .moments
                 .entry(weight.path.clone())
@@ -238,17 +268,11 @@ impl AlqOptimizer {
         }
     }
 
-    fn prune(
-        &mut self,
-        lr: LearningRate,
-        weights: Vec<(Quantized, Tensor<1>)>,
-        budget: &Budget,
-        replacement: &mut Replacement,
-    ) {
+    fn prune(&mut self, weights: Vec<Moving>, budget: &Budget, replacement: &mut Replacement) {
         let mut deltas = Vec::with_capacity(weights.len());
         let mut sizes = Vec::with_capacity(weights.len());
         let mut states = Vec::with_capacity(weights.len());
-        for (weight, grad) in weights {
+        for Moving { weight, grad, lr } in weights {
             let (layout, moments) = self.take(&weight);
             let params = self.params(lr, moments.t);
             let (bases, moments, delta) =
@@ -279,6 +303,11 @@ impl AlqOptimizer {
     /// # Errors
     /// If a tensor cannot be read or written.
     pub fn into_bytes(&self) -> Result<[Bytes; 2], RecordError> {
+        Ok([self.weights_to_bytes()?, self.rest.into_bytes()?])
+    }
+
+    /// The state of the multi-bit weights alone.
+    pub(crate) fn weights_to_bytes(&self) -> Result<Bytes, RecordError> {
         let mut paths: Vec<&String> = self.moments.keys().collect();
         paths.sort();
         let mut tensors = Vec::new();
@@ -297,7 +326,7 @@ impl AlqOptimizer {
             .fold(Writer::new(tensors), |writer, (path, t)| {
                 writer.with_scalar(path, Scalar::from(t))
             });
-        Ok([writer.into_bytes()?, self.rest.into_bytes()?])
+        Ok(writer.into_bytes()?)
     }
 
     /// Restores what [`into_bytes`](Self::into_bytes) wrote.
@@ -306,8 +335,19 @@ impl AlqOptimizer {
     /// If the bytes are not such a record.
     pub fn from_bytes(mut self, bytes: [Bytes; 2], device: &Device) -> Result<Self, RecordError> {
         let [own, rest] = bytes;
+        self.weights_from_bytes(own, device)?;
+        self.rest = self.rest.from_bytes(rest)?;
+        Ok(self)
+    }
+
+    /// Restores the state of the multi-bit weights alone.
+    pub(crate) fn weights_from_bytes(
+        &mut self,
+        bytes: Bytes,
+        device: &Device,
+    ) -> Result<(), RecordError> {
         let device = device.clone().without_autodiff();
-        let reader = Reader::from_bytes(own)?;
+        let reader = Reader::from_bytes(bytes)?;
         let steps = reader.scalars().clone();
         let mut tensors = HashMap::new();
         for tensor in reader.into_tensors()? {
@@ -323,8 +363,31 @@ impl AlqOptimizer {
                 .map_err(|name| RecordError::Validation(format!("{path}: no moment {name}")))?;
             self.moments.insert(path.to_string(), moments);
         }
-        self.rest = self.rest.from_bytes(rest)?;
-        Ok(self)
+        Ok(())
+    }
+}
+
+/// A weight in a step, with its gradient, flat, and its learning rate.
+struct Moving {
+    weight: Quantized,
+    grad: Tensor<1>,
+    lr: LearningRate,
+}
+
+#[cfg(feature = "learner")]
+impl AlqOptimizer {
+    /// Whether all moments are of weights of this model.
+    pub(crate) fn check<M: Module>(&self, module: &M) -> Result<(), RecordError> {
+        let weights = quantized(module);
+        for (path, moments) in &self.moments {
+            let weight = weights.iter().find(|weight| weight.path == *path);
+            let fits = weight.is_some_and(|weight| moments.fit(&weight.state));
+            if !fits {
+                let text = format!("{path}: the moments do not fit the weight");
+                return Err(RecordError::Validation(text));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -359,7 +422,7 @@ pub fn average_bits(sizes: &[Size]) -> f64 {
 /// Takes the gradients of some parameters out, flat.
 struct TakeGradients<'a> {
     ids: Vec<ParamId>,
-    grads: &'a mut GradientsParams,
+    grads: &'a mut GradAdaptor,
     found: HashMap<ParamId, Tensor<1>>,
 }
 
@@ -368,8 +431,14 @@ impl ModuleVisitor for TakeGradients<'_> {
         if !self.ids.contains(&param.id) {
             return;
         }
-        if let Some(grad) = self.grads.remove::<D>(param.id) {
+        if let Some((grad, _)) = self.grads.remove::<D>(param.id) {
             let len = grad.shape().num_elements();
+            // Burn sums the gradients of several devices on any one of them.
+            let device = param.lazy_device();
+            let grad = match grad.device() == device {
+                true => grad,
+                false => grad.to_device(&device.without_autodiff()),
+            };
             self.found.insert(param.id, grad.reshape([len]));
         }
     }

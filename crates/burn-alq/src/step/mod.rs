@@ -51,6 +51,30 @@ impl Moments {
         }
     }
 
+    /// The moments on a device, without autodiff.
+    pub(crate) fn moved_to(self, device: &Device) -> Self {
+        if self.weight[0].device() == *device {
+            return self;
+        }
+        let device = device.clone().without_autodiff();
+        Self {
+            t: self.t,
+            weight: self.weight.map(|tensor| tensor.to_device(&device)),
+            alpha: self.alpha.map(|tensor| tensor.to_device(&device)),
+            latent: self.latent.map(|tensor| tensor.to_device(&device)),
+        }
+    }
+
+    /// Whether the shapes are those of a weight's state.
+    #[cfg(feature = "learner")]
+    pub(crate) fn fit(&self, state: &MultiBit) -> bool {
+        let codes = state.codes.val().dims();
+        let coordinates = state.coordinates.val().dims();
+        let weights = self.weight.iter().chain(&self.latent);
+        weights.into_iter().all(|tensor| tensor.dims() == codes)
+            && self.alpha.iter().all(|tensor| tensor.dims() == coordinates)
+    }
+
     /// Name and data of every tensor, for records.
     pub(crate) fn to_record(&self) -> Vec<(String, TensorData)> {
         let tensors = self.weight.iter().chain(&self.alpha).chain(&self.latent);

@@ -371,11 +371,11 @@ impl<M: Module> Run<M> {
         let [model, optimizer, rest]: [Bytes; 3] =
             sections.try_into().expect("as many as section names");
         let model = ModuleRecord::from_bytes(model).map_err(record)?;
-        self.model = self.model.try_load_record(model).map_err(record)?;
         self.optimizer = self
             .optimizer
             .from_bytes([optimizer, rest], device)
             .map_err(record)?;
+        self.model = self.model.try_load_record(model).map_err(record)?;
         self.bits = average_bits(&sizes(&self.model));
         self.position = position;
         Ok(self)
@@ -432,7 +432,7 @@ fn fork<M: Module>(module: M) -> M {
 
 /// The module with every training flag off and gradients as they are: batch norm uses its running
 /// statistics, dropout does nothing.
-fn evaluating<M: Module>(module: M) -> M {
+pub(crate) fn evaluating<M: Module>(module: M) -> M {
     struct FlagsOff;
 
     impl ModuleMapper for FlagsOff {

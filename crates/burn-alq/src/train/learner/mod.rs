@@ -1,0 +1,426 @@
+//! The schedule in Burn's Learner: [`Alq`] wraps a model that Burn's `SupervisedTraining` can
+//! train, and nothing else changes.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use burn_alq::optim::sizes;
+//! use burn_alq::train::learner::{Alq, CheckpointError, resume_data};
+//! use burn_alq::{ScheduleConfig, Target};
+//! use burn_core::data::dataloader::DataLoader;
+//! use burn_optim::AdamConfig;
+//! use burn_train::metric::{Adaptor, LossInput, LossMetric};
+//! use burn_train::{InferenceStep, Learner, LearnerModel, SupervisedTraining, TrainStep};
+//!
+//! # fn fit<M: LearnerModel>(
+//! #     model: M, // quantized
+//! #     train: Arc<dyn DataLoader<<M as TrainStep>::Input>>,
+//! #     valid: Arc<dyn DataLoader<<M as InferenceStep>::Input>>,
+//! # ) -> Result<M, Box<dyn std::error::Error>>
+//! # where
+//! #     <M as TrainStep>::Output: Adaptor<LossInput>,
+//! #     <M as InferenceStep>::Output: Adaptor<LossInput>,
+//! # {
+//! let schedule = ScheduleConfig::new(Target::Bits(0.7)).init(&sizes(&model))?;
+//! let epochs = schedule.epochs().len();
+//! let steps = train.num_items().div_ceil(128);
+//!
+//! let model = Alq::new(model, schedule, steps); // the one line
+//!
+//! let done = model.last_checkpoint("run")?; // None the first time
+//! let train = resume_data(train, done.unwrap_or(0));
+//! let mut training = SupervisedTraining::new("run", train, valid)
+//!     .metrics((LossMetric::new(),))
+//!     .with_default_checkpointers()
+//!     .num_epochs(epochs);
+//! if let Some(done) = done {
+//!     training = training.checkpoint(done);
+//! }
+//! let training = model.watch(training); // bits, bytes and phase; a line an epoch without a terminal
+//! let rates = model.rates(); // or any learning-rate scheduler
+//! let result = training.launch(Learner::new(model, AdamConfig::new().init(), rates));
+//! let model = result.model.into_inner();
+//! # Ok(model)
+//! # }
+//! ```
+//!
+//! What Burn's Learner does, it does here: learning-rate schedulers (their rate is the rate of
+//! ALQ's steps too), gradient clipping (the optimizer's first group's holds for multi-bit weights)
+//! and accumulation, early stopping ([`Alq::once_pruned`] waits for the target), checkpointers,
+//! several devices, the dashboard (feature `tui`). Gradients of several devices are summed, as
+//! Burn does; ALQ's steps do not depend on the scale of a gradient, but for `ε` and clipping.
+
+mod checkpoint;
+mod data;
+mod line;
+mod monitor;
+
+use std::fmt;
+use std::string::String;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn_core::module::{Devices, Module, ModuleMapper, ModuleVisitor};
+use burn_core::store::{ModuleRecord, RecordError};
+use burn_core::tensor::Device;
+use burn_optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn_optim::lr_scheduler::{LrScheduler, LrSchedulerRecord};
+use burn_optim::module_optimizer::GradAdaptor;
+use burn_optim::{GradientsParams, LearningRate, ModuleOptimizer, MultiGradientsParams};
+use burn_train::{InferenceStep, SupervisedTraining, TrainOutput, TrainStep};
+
+pub use self::checkpoint::CheckpointError;
+pub use self::data::resume_data;
+pub use self::line::LineRenderer;
+pub use self::monitor::{AfterPruning, Monitor, PhaseMetric, Status, WeightMetric};
+use super::run::evaluating;
+use crate::optim::{AlqOptimizer, AlqOptimizerConfig, Phase};
+use crate::schedule::{PhaseKind, Schedule};
+
+/// What does not change in a training.
+#[derive(Debug)]
+struct Plan {
+    schedule: Schedule,
+    steps_per_epoch: usize,
+    optimizer: AlqOptimizerConfig,
+    seed: Option<u64>,
+    /// What a checkpoint must share with this training.
+    fingerprint: String,
+}
+
+/// A quantized model on its way along a [`Schedule`], for Burn's Learner.
+///
+/// To Burn it is the model itself, parameter by parameter and path by path; its record also holds
+/// the position in the schedule and the moments of the multi-bit weights, so Burn's checkpoints
+/// resume to the same bits. While pruning, layers with a training flag (batch norm, dropout)
+/// behave as in evaluation. After the last epoch of the schedule multi-bit weights stay fixed and
+/// the rest goes on training.
+///
+/// The moments move on with the model that was optimized last: an older clone can be evaluated, but
+/// not trained or recorded.
+#[derive(Clone)]
+pub struct Alq<M> {
+    model: M,
+    plan: Arc<Plan>,
+    /// Steps taken.
+    step: usize,
+    /// Empty once the optimizer has moved on to the next model; unused before the first step.
+    memory: Arc<Mutex<Option<AlqOptimizer>>>,
+    monitor: Monitor,
+}
+
+impl<M: Module> Alq<M> {
+    /// A quantized model at the start of a schedule, with `steps_per_epoch` optimizer steps in each
+    /// epoch: batches, divided by the accumulated gradients and by the devices, rounded up.
+    ///
+    /// # Panics
+    /// If `steps_per_epoch` is 0.
+    pub fn new(model: M, schedule: Schedule, steps_per_epoch: usize) -> Self {
+        assert!(steps_per_epoch > 0, "steps_per_epoch must not be 0");
+        let plan = Plan {
+            schedule,
+            steps_per_epoch,
+            optimizer: AlqOptimizerConfig::new(),
+            seed: None,
+            fingerprint: String::new(),
+        };
+        Self::with_plan(model, plan)
+    }
+
+    /// Seeds the device's random numbers (dropout) at every step from this seed and the step, so
+    /// that a resumed training draws the same; checkpoints of another seed are refused. On several
+    /// devices, threads share one generator and draw in no fixed order.
+    pub fn with_seed(self, seed: u64) -> Self {
+        let plan = self.plan.with(|plan| plan.seed = Some(seed));
+        Self::with_plan(self.model, plan)
+    }
+
+    /// Other moments for the multi-bit weights.
+    pub fn with_optimizer(self, optimizer: AlqOptimizerConfig) -> Self {
+        let plan = self.plan.with(|plan| plan.optimizer = optimizer);
+        Self::with_plan(self.model, plan)
+    }
+
+    fn with_plan(model: M, mut plan: Plan) -> Self {
+        plan.fingerprint = plan.describe();
+        let mut alq = Self {
+            model,
+            plan: Arc::new(plan),
+            step: 0,
+            memory: Arc::default(),
+            monitor: Monitor::default(),
+        };
+        alq.restart_monitor();
+        alq
+    }
+
+    /// The model.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The model, at the end.
+    pub fn into_inner(self) -> M {
+        self.model
+    }
+
+    /// Optimizer steps taken.
+    pub fn steps(&self) -> usize {
+        self.step
+    }
+
+    /// Live figures of the training, shared by all clones and by every later state of the model.
+    pub fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    /// The learning rates of the schedule, for `Learner::new`.
+    pub fn rates(&self) -> Rates {
+        Rates {
+            plan: self.plan.clone(),
+            step: self.step,
+        }
+    }
+
+    /// An early-stopping strategy that is first asked in the epoch after the last pruning epoch:
+    /// before, the target is not met.
+    pub fn once_pruned<S>(&self, strategy: S) -> AfterPruning<S> {
+        let epochs = self.plan.schedule.epochs();
+        let pruned = epochs.iter().rposition(|e| e.kind == PhaseKind::Prune);
+        AfterPruning::new(pruned.map_or(0, |epoch| epoch + 1), strategy)
+    }
+
+    /// Adds average bits, packed bytes and the current phase to the metrics, and prints one line an
+    /// epoch where Burn's dashboard cannot run.
+    pub fn watch(&self, training: SupervisedTraining<Self>) -> SupervisedTraining<Self>
+    where
+        M: TrainStep + InferenceStep + fmt::Display + 'static,
+    {
+        let training = training
+            .metric_train_numeric(WeightMetric::bits(&self.monitor))
+            .metric_train_numeric(WeightMetric::bytes(&self.monitor))
+            .metric_train(PhaseMetric::new(&self.monitor));
+        match line::has_dashboard() {
+            true => training,
+            false => training.renderer(Box::new(LineRenderer::new(std::io::stdout()))),
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        let steps = self.plan.steps_per_epoch;
+        let epoch = self.plan.schedule.epochs().get(self.step / steps);
+        epoch.map_or(Phase::Fixed, |epoch| epoch.phase(self.step % steps, steps))
+    }
+
+    /// One step of the optimizer and of the schedule.
+    fn advance(
+        mut self,
+        rest: &mut ModuleOptimizer,
+        lr: ModuleLearningRate,
+        grads: impl Into<GradAdaptor>,
+    ) -> Self {
+        let mut optimizer = match self.step {
+            0 => self.plan.optimizer.init(),
+            _ => self.take_optimizer(),
+        };
+        let phase = self.phase();
+        optimizer.set_phase(phase);
+        self.model = optimizer.step_with(rest, lr, self.model, grads);
+        self.step += 1;
+        self.memory = Arc::new(Mutex::new(Some(optimizer)));
+        if matches!(phase, Phase::Prune(_)) {
+            self.monitor.weigh(&self.model);
+        }
+        self.monitor.stepped();
+        self
+    }
+
+    /// # Panics
+    /// If a later state of the model has it.
+    fn take_optimizer(&self) -> AlqOptimizer {
+        let memory = &mut *self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.take().unwrap_or_else(|| panic!("{MOVED_ON}"))
+    }
+}
+
+const MOVED_ON: &str = "this copy of the model was trained further elsewhere and has no moments \
+    any more; go on from the latest copy, or from a checkpoint";
+
+impl Plan {
+    fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut plan = Self {
+            schedule: self.schedule.clone(),
+            steps_per_epoch: self.steps_per_epoch,
+            optimizer: self.optimizer.clone(),
+            seed: self.seed,
+            fingerprint: String::new(),
+        };
+        change(&mut plan);
+        plan
+    }
+
+    fn describe(&self) -> String {
+        let epochs = self.schedule.epochs();
+        let sum = crc32fast::hash(format!("{epochs:?} {:?}", self.optimizer).as_bytes());
+        let seed = self.seed.map_or("none".into(), |seed| seed.to_string());
+        format!(
+            "schedule {sum:08x} of {} epochs, {} steps an epoch, seed {seed}",
+            epochs.len(),
+            self.steps_per_epoch
+        )
+    }
+}
+
+impl<M: fmt::Debug> fmt::Debug for Alq<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Alq")
+            .field("model", &self.model)
+            .field("plan", &self.plan.fingerprint)
+            .field("step", &self.step)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: fmt::Display> fmt::Display for Alq<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.model.fmt(f)
+    }
+}
+
+/// The module is the model; only its record holds more. Moments stay where the step runs, so that
+/// workers of several devices are not sent them.
+impl<M: Module> Module for Alq<M> {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.model.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.map_model(|model| model.fork(device))
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        self.map_model(|model| model.to_device(device))
+    }
+
+    fn train(self) -> Self {
+        self.map_model(Module::train)
+    }
+
+    fn valid(&self) -> Self {
+        let model = self.model.valid();
+        Self {
+            model,
+            plan: self.plan.clone(),
+            step: self.step,
+            memory: self.memory.clone(),
+            monitor: self.monitor.clone(),
+        }
+    }
+
+    fn materialize(self) -> Self {
+        self.map_model(Module::materialize)
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.model.visit(visitor);
+    }
+
+    fn map<Mapper: ModuleMapper>(self, mapper: &mut Mapper) -> Self {
+        self.map_model(|model| model.map(mapper))
+    }
+
+    /// The model's record, the position in the schedule and the moments. A plain model loads it
+    /// with `allow_unused(true)`.
+    ///
+    /// # Panics
+    /// If a later state of the model has the moments.
+    fn into_record(self) -> ModuleRecord {
+        self.to_checkpoint()
+    }
+
+    /// Loads [`into_record`](Self::into_record)'s with default settings of the record.
+    fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
+        self.load_checkpoint(record)
+            .map_err(|error| RecordError::Validation(error.to_string()))
+    }
+}
+
+impl<M> Alq<M> {
+    fn map_model(mut self, change: impl FnOnce(M) -> M) -> Self {
+        self.model = change(self.model);
+        self
+    }
+}
+
+impl<M: TrainStep + Module> TrainStep for Alq<M> {
+    type Input = M::Input;
+    type Output = M::Output;
+
+    fn step(&self, item: M::Input) -> TrainOutput<M::Output> {
+        let item_of_step = self.monitor.item(self.step, &self.plan);
+        if let (Some(seed), Some(device)) = (self.plan.seed, self.model.devices().first()) {
+            // Steps and their items (accumulated gradients, devices) far apart.
+            let mixed = (self.step as u64) << 20 | item_of_step as u64;
+            let device = device.clone().without_autodiff();
+            device.seed(seed ^ mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        }
+        match self.phase() {
+            Phase::Prune(_) => evaluating(self.model.clone()).step(item),
+            _ => self.model.step(item),
+        }
+    }
+
+    fn optimize(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr_module: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        self.advance(optim, lr_module, grads)
+    }
+
+    fn optimize_multi(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr_module: ModuleLearningRate,
+        grads: MultiGradientsParams,
+    ) -> Self {
+        self.advance(optim, lr_module, grads)
+    }
+}
+
+impl<M: InferenceStep> InferenceStep for Alq<M> {
+    type Input = M::Input;
+    type Output = M::Output;
+
+    fn step(&self, item: M::Input) -> M::Output {
+        self.model.step(item)
+    }
+}
+
+/// The learning rates of a schedule, step by step, as a scheduler of Burn's.
+#[derive(Clone, Debug)]
+pub struct Rates {
+    plan: Arc<Plan>,
+    step: usize,
+}
+
+impl LrScheduler for Rates {
+    /// After the schedule: the last rate.
+    fn step(&mut self) -> LearningRate {
+        let epochs = self.plan.schedule.epochs();
+        let epoch = self.step / self.plan.steps_per_epoch;
+        self.step += 1;
+        epochs.get(epoch).or(epochs.last()).map_or(0.0, |e| e.lr)
+    }
+
+    fn to_record(&self) -> LrSchedulerRecord {
+        LrSchedulerRecord::new().with_scalar("step", self.step as u64)
+    }
+
+    /// # Panics
+    /// If the record is of another kind of scheduler.
+    fn load_record(&mut self, record: LrSchedulerRecord) {
+        let step: Option<u64> = record.scalar("step");
+        self.step = step.expect("a record of a schedule's rates holds its step") as usize;
+    }
+}
