@@ -10,6 +10,8 @@
 //! | int8 | f32, rounded | the same sums as int8; in convolutions products of bytes |
 //! | bitwise | multi-bit levels | XOR and popcount |
 //!
+//! Between layers in bitwise arithmetic, activations stay bits ([`Planes`]).
+//!
 //! # Unsafe code
 //! Instances of an instruction set (`x86_64/`, `aarch64/`) call its instructions; only [`Isa`]
 //! makes them, after asking the processor. The kernels (`generic/`) leave out a bounds check in
