@@ -3,8 +3,12 @@
 
 #[path = "suite/activations.rs"]
 mod activations;
+#[path = "suite/convert.rs"]
+mod convert;
 #[path = "suite/devices.rs"]
 mod devices;
+#[path = "suite/family.rs"]
+mod family;
 #[path = "suite/file.rs"]
 mod file;
 #[path = "suite/golden_multibit.rs"]

@@ -1,8 +1,8 @@
 //! Multi-bit activations, and packed layers in all arithmetics.
 
 use burn::module::Module;
-use burn::nn::PaddingConfig2d;
 use burn::nn::pool::MaxPool2dConfig;
+use burn::nn::{BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Distribution, Tensor, TensorData, Tolerance};
 use burn_alq::{
     Arithmetic, ConvGrouping, MultiBitActivation, MultiBitActivationConfig, MultiBitConv2d,
@@ -13,6 +13,14 @@ use crate::devices::devices;
 
 fn values(tensor: Tensor<1>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
+}
+
+/// `x_ref` and `γ`.
+fn numbers(activation: &MultiBitActivation) -> Vec<f32> {
+    let levels = activation.levels().unwrap();
+    let mut numbers = vec![levels.reference()];
+    numbers.extend(levels.coordinates());
+    numbers
 }
 
 /// An activation that has seen some batches.
@@ -40,7 +48,7 @@ fn training_fits_the_levels_and_evaluation_does_not() {
             activation.forward(x.clone());
         }
         let activation = activation.valid();
-        let found = values(activation.levels.value());
+        let found = numbers(&activation);
         // What is kept of the start after 60 steps, 0.9^60, is below a hundredth.
         let expected = TensorData::from([1.5f32, 1.0, 0.4]);
         let found = TensorData::new(found, [3]);
@@ -48,7 +56,7 @@ fn training_fits_the_levels_and_evaluation_does_not() {
 
         let other = Tensor::<1>::from_floats([7.0, -3.0, 0.6], &device);
         let quantized = values(activation.forward(other).into_tensor());
-        let after = TensorData::new(values(activation.levels.value()), [3]);
+        let after = TensorData::new(numbers(&activation), [3]);
         assert_eq!(after, found, "{name}: evaluation changed the levels");
         let expected = TensorData::from([2.9f32, 0.1, 0.9]);
         TensorData::new(quantized, [3])
@@ -146,6 +154,84 @@ fn packed_layers_compute_what_they_were_trained_to() {
             }
         }
     }
+}
+
+/// A convolution, batch norm and what is added, then an activation: as bits, and one after the other.
+#[test]
+fn what_lies_between_layers_is_the_same_as_bits() {
+    let pool = MaxPool2dConfig::new([3, 3])
+        .with_strides([2, 2])
+        .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+        .init();
+    for (name, device) in devices() {
+        device.seed(6);
+        // A channel more than a word has.
+        let shape = [2, 33, 6, 7];
+        let random = || Tensor::<4>::random(shape, Distribution::Normal(0.4, 1.0), &device);
+        let norm = BatchNormConfig::new(33).init(&device);
+        for bits in [1, 2, 3] {
+            let activation = fitted(bits, &device);
+            for (arithmetic, grouping) in [
+                (Arithmetic::Bitwise, ConvGrouping::Pixelwise),
+                (Arithmetic::Bitwise, ConvGrouping::Kernelwise),
+                (Arithmetic::Int8, ConvGrouping::Channelwise),
+                (Arithmetic::Exact, ConvGrouping::Channelwise),
+            ] {
+                let layer = MultiBitConv2dConfig::new([33, 33], [3, 3])
+                    .with_grouping(grouping)
+                    .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                    .with_arithmetic(arithmetic)
+                    .with_max_bits(1)
+                    .init(&device);
+                let packed = PackedModel::pack(&layer).unwrap();
+                let packed = packed.apply(layer.clone()).unwrap();
+                let (x, added) = (random(), random());
+                for layer in [layer, packed] {
+                    for residual in [
+                        None,
+                        Some(added.clone().into()),
+                        Some(activation.forward(added.clone())),
+                        Some(activation.forward(added.clone()).pack()),
+                    ] {
+                        let x = activation.forward(x.clone());
+                        let mut expected = layer.forward_norm(x.clone(), &norm);
+                        if let Some(residual) = &residual {
+                            expected = expected + residual.clone().into_tensor();
+                        }
+                        let expected = activation.forward(expected).into_tensor();
+                        let found = layer.forward_act(x.pack(), Some(&norm), residual, &activation);
+                        let pooled = found.clone().max_pool2d(&pool);
+                        assert_eq!(found.dims(), shape);
+                        let what = format!("{name} {arithmetic:?} {grouping:?} {bits}");
+                        let found = found.into_tensor().into_data();
+                        // The unpacked layer takes x as a tensor in both cases.
+                        assert_eq!(found, expected.clone().into_data(), "{what}");
+                        let expected = pool.forward(expected).into_data();
+                        assert_eq!(pooled.into_tensor().into_data(), expected, "{what}, pooled");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn in_training_what_lies_between_layers_is_computed_as_it_reads() {
+    let device = Device::flex().autodiff();
+    device.seed(7);
+    let activation = MultiBitActivationConfig::new(2).init(&device);
+    let conv = MultiBitConv2dConfig::new([3, 4], [3, 3])
+        .with_max_bits(2)
+        .init(&device);
+    let x = Tensor::<4>::random([2, 3, 5, 5], Distribution::Default, &device).require_grad();
+    let y = conv.forward_act(x.clone(), None, None, &activation);
+    let gradients = y.into_tensor().sum().backward();
+    let gradient = x.grad(&gradients).expect("gradients reach the input");
+    assert!(gradient.abs().sum().into_scalar::<f32>() > 0.0);
+    assert!(
+        activation.valid().levels().is_some(),
+        "the levels are fitted"
+    );
 }
 
 #[test]

@@ -446,17 +446,15 @@ fn what_cannot_be_quantized_is_refused_by_path() {
     assert!(matches!(error, QuantizeError::Grouping { .. }));
     let nothing =
         Quantizer::new(3).rule(ParamGroup::from_path("no.such"), GroupingRule::Channelwise);
-    assert_eq!(
-        nothing.apply(net.clone()).unwrap_err(),
-        QuantizeError::Nothing
-    );
+    let unmatched = QuantizeError::Unmatched { rule: "1".into() };
+    assert_eq!(nothing.apply(net.clone()).unwrap_err(), unmatched);
     let biases = Quantizer::new(3).rule(
         ParamGroup::from_predicate("bias"),
         GroupingRule::Channelwise,
     );
     assert_eq!(
         biases.apply(net.clone()).unwrap_err(),
-        QuantizeError::Nothing,
+        unmatched,
         "biases stay"
     );
     let wide = Quantizer::new(9).rule(ParamGroup::all(), GroupingRule::Channelwise);

@@ -71,14 +71,14 @@ fn root() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
-/// The folders in `examples/`.
+/// The programs in `examples/`.
 fn examples() -> Vec<String> {
     let folders = std::fs::read_dir(root().join("examples"))
         .into_iter()
         .flatten()
         .flatten();
     let mut names: Vec<String> = folders
-        .filter(|entry| entry.path().join("Cargo.toml").exists())
+        .filter(|entry| entry.path().join("src/main.rs").exists())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();

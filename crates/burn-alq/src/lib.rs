@@ -22,10 +22,11 @@ pub mod train;
 pub use self::activation::{MultiBitActivation, MultiBitActivationConfig, Quantized};
 pub use self::multibit::{MultiBit, MultiBitData};
 pub use self::nn::{
-    Arithmetic, ConvGrouping, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
-    MultiBitLinearConfig,
+    Arithmetic, ConvGrouping, MultiBitConv1d, MultiBitConv1dConfig, MultiBitConv2d,
+    MultiBitConv2dConfig, MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig,
+    MultiBitEmbedding, MultiBitEmbeddingConfig, MultiBitLinear, MultiBitLinearConfig,
 };
 pub use self::optim::{AlqOptimizer, AlqOptimizerConfig, Phase};
 pub use self::pack::PackedModel;
 pub use self::schedule::{Schedule, ScheduleConfig, Target};
-pub use self::sketch::{GroupingRule, Quantizer};
+pub use self::sketch::{GroupingRule, PathPattern, Quantizer, Rules};

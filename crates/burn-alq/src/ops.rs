@@ -10,6 +10,7 @@
 mod dense;
 mod expr;
 pub(crate) mod packed;
+pub(crate) mod planes;
 
 use burn_core as burn;
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
@@ -66,6 +67,15 @@ pub struct WeightState<B: Backend> {
     pub v_alpha: FloatTensor<B>,
     /// Largest second moment so far in the α domain.
     pub v_max_alpha: FloatTensor<B>,
+}
+
+/// What becomes of the outputs of a layer whose next one takes bits.
+#[derive(Debug, Clone, PartialEq, new)]
+pub struct ToPlanes {
+    /// The levels that the outputs take.
+    pub levels: Levels,
+    /// Those of the activations that are added before, if there are such.
+    pub residual: Option<Levels>,
 }
 
 /// Operations of ALQ. Every device can run the defaults.
@@ -187,5 +197,82 @@ pub trait AlqOps: Backend {
             dilation,
         } = options;
         Self::max_pool2d(input, kernel, stride, padding, dilation, false)
+    }
+
+    /// Multi-bit activations as bits, in words of 32 channels
+    /// ([`Planes`](multibit::cpu::Planes)).
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, channels, h, w]`
+    /// - result: `[batch, ⌈channels / 32⌉, bits, h, w]`, as the planes of all operations here
+    fn alq_planes(input: FloatTensor<Self>, levels: Levels) -> IntTensor<Self> {
+        planes::pack::<Self>(input, &levels)
+    }
+
+    /// The levels of activations that are bits, `[batch, channels, h, w]`.
+    fn alq_planes_values(
+        planes: IntTensor<Self>,
+        channels: usize,
+        levels: Levels,
+    ) -> FloatTensor<Self> {
+        planes::unpack::<Self>(planes, channels, &levels)
+    }
+
+    /// Max pooling of activations that are bits.
+    fn alq_planes_max_pool2d(
+        planes: IntTensor<Self>,
+        channels: usize,
+        levels: Levels,
+        options: Pool2dOptions,
+    ) -> IntTensor<Self> {
+        planes::max_pool2d::<Self>(planes, channels, &levels, &options)
+    }
+
+    /// [`alq_conv2d`](Self::alq_conv2d) in bitwise arithmetic of activations that are bits.
+    fn alq_planes_conv2d(
+        planes: IntTensor<Self>,
+        scale: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        weight: Arc<PreparedWeight>,
+        options: Conv2dOptions,
+        levels: Levels,
+    ) -> FloatTensor<Self> {
+        planes::conv2d::<Self>(planes, scale, offset, &weight, &options, &levels)
+    }
+
+    /// [`alq_conv2d`](Self::alq_conv2d), then what lies between it and the next layer.
+    ///
+    /// # Shapes
+    /// - `residual`: planes of the output's shape, or `[0]` for none
+    fn alq_conv2d_to_planes(
+        input: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        residual: IntTensor<Self>,
+        weight: Arc<PreparedWeight>,
+        options: Conv2dOptions,
+        mode: Mode,
+        to: ToPlanes,
+    ) -> IntTensor<Self> {
+        planes::conv2d_to_planes::<Self>(
+            input, scale, offset, residual, &weight, &options, &mode, &to,
+        )
+    }
+
+    /// [`alq_conv2d_to_planes`](Self::alq_conv2d_to_planes) in bitwise arithmetic of activations
+    /// that are bits.
+    fn alq_planes_conv2d_to_planes(
+        planes: IntTensor<Self>,
+        scale: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        residual: IntTensor<Self>,
+        weight: Arc<PreparedWeight>,
+        options: Conv2dOptions,
+        levels: Levels,
+        to: ToPlanes,
+    ) -> IntTensor<Self> {
+        planes::planes_conv2d_to_planes::<Self>(
+            planes, scale, offset, residual, &weight, &options, &levels, &to,
+        )
     }
 }

@@ -169,15 +169,20 @@ impl PackedModel {
                 .iter()
                 .map(|(path, weight)| (path.clone(), weight.clone()))
                 .collect(),
+            axes: HashMap::new(),
             error: None,
         };
+        module.visit(&mut OutputAxes {
+            path: Vec::new(),
+            axes: &mut state.axes,
+        });
         // A fresh module draws its random weights when they are first needed, if ever.
         let module = module.apply_reparameterization(Forget {
             weights: &state.weights,
         });
         let module = module.valid().materialize();
         let module = module.apply_reparameterization(&mut state);
-        let Apply { weights, error } = state;
+        let Apply { weights, error, .. } = state;
         let mut load = LoadRest {
             weights: &self.weights,
             path: Vec::new(),
@@ -270,8 +275,31 @@ impl Reparameterization for Packed {
     }
 }
 
+/// The output axes that layers with packed arithmetic expect, by the path of their weight.
+struct OutputAxes<'a> {
+    path: Vec<String>,
+    axes: &'a mut HashMap<String, usize>,
+}
+
+impl ModuleVisitor for OutputAxes<'_> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.push(name.to_string());
+        let axis = match container_type {
+            "Struct:MultiBitLinear" | "Struct:MultiBitConvTranspose2d" => 1,
+            "Struct:MultiBitConv1d" | "Struct:MultiBitConv2d" | "Struct:MultiBitEmbedding" => 0,
+            _ => return,
+        };
+        self.axes.insert(self.path.join("."), axis);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+}
+
 struct Apply {
     weights: HashMap<String, Arc<PackedWeight>>,
+    axes: HashMap<String, usize>,
     error: Option<PackModelError>,
 }
 
@@ -295,15 +323,14 @@ impl Reparameterizer for &mut Apply {
             });
             return (param, None);
         }
-        let weight = match PreparedWeight::new(weight) {
-            Ok(weight) => Arc::new(weight),
-            Err(source) => {
-                let path = path.to_string();
-                self.error
-                    .get_or_insert(PackModelError::Kernel { path, source });
-                return (param, None);
-            }
-        };
+        let weight = Arc::new(PreparedWeight::new(weight));
+        let axis = self.axes.get(path).copied();
+        if let Some(Err(source)) = axis.map(|axis| weight.check_output_axis(axis)) {
+            let path = path.to_string();
+            self.error
+                .get_or_insert(PackModelError::Kernel { path, source });
+            return (param, None);
+        }
         (without_memory(&param), Some(Packed { weight }))
     }
 }

@@ -1,12 +1,14 @@
-//! A packed weight with its kernels, each laid out when it is first needed.
+//! A packed weight with what its layers run on, each part made when it is first needed.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Deref;
 use std::sync::OnceLock;
 
-use multibit::PackedWeight;
+use burn_core::tensor::{Device, Tensor, TensorData};
 use multibit::cpu::{Arithmetic, Conv2dKernel, KernelError, LinearKernel};
+use multibit::{Grouping, PackedWeight};
 
 /// A packed weight that layers run on.
 ///
@@ -15,35 +17,39 @@ pub struct PreparedWeight {
     weight: Arc<PackedWeight>,
     linear: [OnceLock<LinearKernel>; 3],
     conv2d: [OnceLock<Conv2dKernel>; 3],
+    with_height: OnceLock<Arc<PreparedWeight>>,
+    first_rows: OnceLock<Vec<usize>>,
+    dense: OnceLock<Tensor<1>>,
 }
 
 impl PreparedWeight {
-    /// Checks that the kernels can run the weight.
-    ///
-    /// # Errors
-    /// If the weight has rank 2 or 4, and its groups do not lie along the outputs of a linear layer
-    /// `[d_in, d_out]` or a convolution `[out, in, k_h, k_w]`.
-    pub fn new(weight: Arc<PackedWeight>) -> Result<Self, KernelError> {
-        let axis = weight.grouping().axes()[0];
-        let expected = match weight.shape().len() {
-            2 => 1,
-            4 => 0,
-            _ => axis,
-        };
-        if axis != expected {
-            return Err(KernelError::OutputAxis { expected, axis });
-        }
-        Ok(Self {
+    /// A weight of which nothing is prepared yet.
+    pub fn new(weight: Arc<PackedWeight>) -> Self {
+        Self {
             weight,
             linear: Default::default(),
             conv2d: Default::default(),
-        })
+            with_height: OnceLock::new(),
+            first_rows: OnceLock::new(),
+            dense: OnceLock::new(),
+        }
+    }
+
+    /// Checks that groups lie within what is one output of a layer.
+    ///
+    /// # Errors
+    /// If the output axis of the grouping is not `expected`.
+    pub fn check_output_axis(&self, expected: usize) -> Result<(), KernelError> {
+        match self.weight.grouping().axes()[0] {
+            axis if axis == expected => Ok(()),
+            axis => Err(KernelError::OutputAxis { expected, axis }),
+        }
     }
 
     /// The kernel of a linear layer.
     ///
     /// # Panics
-    /// If the weight has another rank than 2.
+    /// If the weight has another rank than 2, or is not grouped by outputs.
     pub fn linear(&self, arithmetic: Arithmetic) -> &LinearKernel {
         self.linear[arithmetic as usize].get_or_init(|| {
             LinearKernel::new(&self.weight, arithmetic)
@@ -54,12 +60,77 @@ impl PreparedWeight {
     /// The kernel of a convolution with `groups` groups of channels.
     ///
     /// # Panics
-    /// If the weight has another rank than 4.
+    /// If the weight has another rank than 4, or is not grouped by outputs.
     pub fn conv2d(&self, arithmetic: Arithmetic, groups: usize) -> &Conv2dKernel {
         self.conv2d[arithmetic as usize].get_or_init(|| {
             Conv2dKernel::new(self.weight.clone(), groups, arithmetic)
                 .unwrap_or_else(|error| panic!("MultiBitConv2d: {error}"))
         })
+    }
+
+    /// A 1-D convolution's weight `[out, in, k]` as a 2-D one of height 1, `[out, in, 1, k]`.
+    ///
+    /// # Panics
+    /// If the weight has another rank than 3.
+    pub fn with_height(&self) -> Arc<PreparedWeight> {
+        let prepared = self.with_height.get_or_init(|| {
+            let &[out, input, width] = self.weight.shape() else {
+                panic!(
+                    "MultiBitConv1d: a weight of shape {:?}",
+                    self.weight.shape()
+                );
+            };
+            // The new axis of one element goes before the old axis 2, which is 3 now.
+            let axes = self.weight.grouping().axes().iter();
+            let axes = axes.flat_map(|&axis| match axis {
+                2 => alloc::vec![2, 3],
+                axis => alloc::vec![axis],
+            });
+            let weight = Grouping::new(axes.collect(), self.weight.grouping().len())
+                .and_then(|grouping| self.weight.reshaped(&[out, input, 1, width], grouping));
+            let weight = weight.expect("one more axis of one element changes no group");
+            Arc::new(Self::new(Arc::new(weight)))
+        });
+        prepared.clone()
+    }
+
+    /// Rows of a weight `[rows, columns]` whose groups lie within rows; only these are unpacked.
+    ///
+    /// # Shapes
+    /// - result: `[indices, columns]`
+    ///
+    /// # Panics
+    /// If the weight has another rank than 2 or another grouping, or there is no such row.
+    pub fn rows(&self, indices: &[i64]) -> Vec<f32> {
+        let &[rows, columns] = self.weight.shape() else {
+            panic!(
+                "MultiBitEmbedding: a weight of shape {:?}",
+                self.weight.shape()
+            );
+        };
+        self.check_output_axis(0)
+            .unwrap_or_else(|error| panic!("MultiBitEmbedding: {error}"));
+        let first = self.first_rows.get_or_init(|| self.weight.first_rows());
+        let mut values = alloc::vec![0.0; indices.len() * columns];
+        for (&index, values) in indices.iter().zip(values.chunks_exact_mut(columns.max(1))) {
+            let row = usize::try_from(index).ok().filter(|&row| row < rows);
+            let row = row
+                .unwrap_or_else(|| panic!("MultiBitEmbedding: index {index} of {rows} embeddings"));
+            self.weight.unpack_output(row, first[row], values);
+        }
+        values
+    }
+
+    /// The whole weight in f32, unpacked once, on the device of its first use; elsewhere it is
+    /// copied from there.
+    pub fn dense<const D: usize>(&self, device: &Device) -> Tensor<D> {
+        let flat = self.dense.get_or_init(|| {
+            let values = self.weight.unpack();
+            let len = values.len();
+            Tensor::from_data(TensorData::new(values, [len]), device)
+        });
+        let shape: [usize; D] = self.weight.shape().try_into().expect("the weight's rank");
+        flat.clone().to_device(device).reshape(shape)
     }
 }
 

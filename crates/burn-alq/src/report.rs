@@ -166,7 +166,8 @@ pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-fn relative_error(float: &[f32], packed: &[f32]) -> f64 {
+/// `‖w − ŵ‖ / ‖w‖`; 0 for a weight of zeros.
+pub(crate) fn relative_error(float: &[f32], packed: &[f32]) -> f64 {
     let square = |x: f64| x * x;
     let (error, norm) = float
         .iter()

@@ -1,16 +1,26 @@
 //! Float → multi-bit: structured sketching of one weight or of a whole module by path rules
 //! (structured sketching, Qu et al., CVPR 2020).
 
-use alloc::string::{String, ToString};
-use alloc::vec::Vec;
-use core::fmt;
+mod conversion_report;
+mod convert;
+mod error;
+mod rules;
 
-use burn_core::module::{Module, Param, ParamGroup, Reparameterizer};
+pub use conversion_report::{ConversionReport, Converted, Outcome};
+pub use convert::{Quantizer, load_float};
+pub use error::{QuantizeError, RuleError};
+pub use rules::{Action, ActivationRule, PathPattern, Rules, Selector, WeightRule};
+
+use alloc::string::ToString;
+
+use burn_core::module::{Module, Param};
 use burn_core::tensor::Tensor;
-use multibit::fit::{self, SketchError};
+use multibit::fit;
 use multibit::{Grouping, GroupingError, MAX_BITS};
+use serde::{Deserialize, Serialize};
 
-use crate::multibit::{Attach, MultiBit, MultiBitData, Replacement, quantized, read_f32};
+use crate::multibit::{Attach, MultiBit, MultiBitData, Replacement, read_f32};
+use crate::report::relative_error;
 
 /// How a weight is cut into groups, before its shape is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +31,34 @@ pub enum GroupingRule {
     Kernelwise,
     /// One kernel position of a convolution, across its input channels.
     Pixelwise,
-    /// One of `s` equal runs of an output's inputs, of a linear layer `[d_in, d_out]`.
+    /// One of `s` equal runs of an output's inputs, of a linear layer `[d_in, d_out]`; of a row of
+    /// an embedding.
     Subchannelwise(usize),
+}
+
+/// What the first two axes of a weight mean.
+///
+/// Rules know it from the layer that holds the weight: `Embedding` and the transposed convolutions
+/// of Burn, and the multi-bit layers for them, have their outputs on another axis than the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// A linear layer `[d_in, d_out]` or a convolution `[out, in, k…]`.
+    Direct,
+    /// An embedding `[n_embedding, d_model]`, whose outputs are its rows, or a transposed
+    /// convolution `[in, out, k…]`.
+    Transposed,
+}
+
+impl Layout {
+    /// The layout of a weight in a module of the given type.
+    fn of(container: &str) -> Self {
+        match container.strip_prefix("Struct:") {
+            Some("Embedding" | "MultiBitEmbedding") => Self::Transposed,
+            Some(name) if name.contains("ConvTranspose") => Self::Transposed,
+            _ => Self::Direct,
+        }
+    }
 }
 
 impl GroupingRule {
@@ -42,66 +78,18 @@ impl GroupingRule {
             (Self::Subchannelwise(s), _) => Grouping::subchannelwise(shape, *s),
         }
     }
-}
 
-/// Why a module could not be quantized.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum QuantizeError {
-    /// A rule does not fit a weight.
-    Grouping {
-        /// Path of the weight.
-        path: String,
-        /// What does not fit.
-        source: GroupingError,
-    },
-    /// A weight holds NaN or infinity.
-    Weight {
-        /// Path of the weight.
-        path: String,
-        /// Where.
-        source: SketchError,
-    },
-    /// More bases were asked for than a code can hold, or none.
-    MaxBits {
-        /// Path of the weight.
-        path: String,
-        /// The number asked for.
-        max_bits: usize,
-    },
-    /// No rule matched any weight of the module.
-    Nothing,
-    /// The module holds multi-bit weights already.
-    Already {
-        /// Path of the first.
-        path: String,
-    },
-}
-
-impl fmt::Display for QuantizeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Grouping { path, source } => write!(f, "{path}: {source}"),
-            Self::Weight { path, source } => write!(f, "{path}: {source}"),
-            Self::MaxBits { path, max_bits } => {
-                write!(
-                    f,
-                    "{path}: max_bits is {max_bits}, but must be 1 to {MAX_BITS}"
-                )
-            }
-            Self::Nothing => write!(f, "no rule matches any weight of rank 2 or more"),
-            Self::Already { path } => write!(f, "{path} is a multi-bit weight already"),
+    /// The grouping of a weight whose axes mean what `layout` says.
+    ///
+    /// # Errors
+    /// As [`grouping`](Self::grouping).
+    pub fn grouping_in(&self, layout: Layout, shape: &[usize]) -> Result<Grouping, GroupingError> {
+        if layout == Layout::Direct || shape.len() < 2 {
+            return self.grouping(shape);
         }
-    }
-}
-
-impl core::error::Error for QuantizeError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Grouping { source, .. } => Some(source),
-            Self::Weight { source, .. } => Some(source),
-            _ => None,
-        }
+        let mut direct = shape.to_vec();
+        direct.swap(0, 1);
+        Ok(self.grouping(&direct)?.transposed())
     }
 }
 
@@ -120,168 +108,99 @@ pub fn sketch(
     rule: GroupingRule,
     max_bits: usize,
 ) -> Result<MultiBitData, QuantizeError> {
-    if !(1..=MAX_BITS).contains(&max_bits) {
-        return Err(QuantizeError::MaxBits {
-            path: path.to_string(),
-            max_bits,
-        });
+    let plan = Plan::new(path, shape, rule, Layout::of(""), max_bits)?;
+    plan.sketch(path, weight, shape)
+}
+
+/// How one weight is sketched, checked against its shape.
+#[derive(Debug, Clone)]
+struct Plan {
+    grouping: Grouping,
+    max_bits: usize,
+}
+
+impl Plan {
+    fn new(
+        path: &str,
+        shape: &[usize],
+        rule: GroupingRule,
+        layout: Layout,
+        max_bits: usize,
+    ) -> Result<Self, QuantizeError> {
+        let path = || path.to_string();
+        if !(1..=MAX_BITS).contains(&max_bits) {
+            return Err(QuantizeError::MaxBits {
+                path: path(),
+                max_bits,
+            });
+        }
+        match rule.grouping_in(layout, shape) {
+            Ok(grouping) => Ok(Self { grouping, max_bits }),
+            Err(source) => Err(QuantizeError::Grouping {
+                path: path(),
+                source,
+            }),
+        }
     }
-    let grouping = rule
-        .grouping(shape)
-        .map_err(|source| QuantizeError::Grouping {
+
+    fn sketch(
+        &self,
+        path: &str,
+        weight: &[f32],
+        shape: &[usize],
+    ) -> Result<MultiBitData, QuantizeError> {
+        let mut grouped = alloc::vec![0.0; weight.len()];
+        self.grouping.gather(shape, weight, &mut grouped);
+        let sketch = fit::sketch(&grouped, self.grouping.len(), self.max_bits);
+        let sketch = sketch.map_err(|source| QuantizeError::Weight {
             path: path.to_string(),
             source,
         })?;
-    let mut grouped = alloc::vec![0.0; weight.len()];
-    grouping.gather(shape, weight, &mut grouped);
-    let sketch = fit::sketch(&grouped, grouping.len(), max_bits).map_err(|source| {
-        QuantizeError::Weight {
-            path: path.to_string(),
-            source,
-        }
-    })?;
-    Ok(MultiBitData {
-        shape: shape.to_vec(),
-        grouping,
-        max_bits,
-        codes: sketch.codes,
-        coordinates: sketch.coordinates,
-        widths: sketch.widths,
-    })
-}
-
-#[derive(Debug, Clone)]
-struct Rule {
-    group: ParamGroup,
-    grouping: GroupingRule,
-    max_bits: Option<usize>,
-}
-
-/// Turns the weights of any Burn module into multi-bit weights, by path rules.
-///
-/// The module's own type does not change; each matched parameter gets its sketch as its value and
-/// a [`MultiBit`] state beside it.
-///
-/// ```
-/// use burn_alq::sketch::{GroupingRule, Quantizer};
-/// use burn_core::module::ParamGroup;
-///
-/// let quantizer = Quantizer::new(6)
-///     .rule(ParamGroup::from_predicate("conv"), GroupingRule::Kernelwise)
-///     .rule(ParamGroup::from_path("fc1.weight"), GroupingRule::Subchannelwise(2))
-///     .rule(ParamGroup::from_path("fc2.weight"), GroupingRule::Subchannelwise(1));
-/// ```
-#[derive(Debug, Clone)]
-pub struct Quantizer {
-    rules: Vec<Rule>,
-    max_bits: usize,
-}
-
-impl Quantizer {
-    /// A quantizer without rules. `max_bits` is the largest bitwidth of a group, at most
-    /// [`MAX_BITS`].
-    pub fn new(max_bits: usize) -> Self {
-        Self {
-            rules: Vec::new(),
-            max_bits,
-        }
-    }
-
-    /// Quantizes every weight of rank 2 or more that `group` matches. Of several matching rules the
-    /// last one counts, as in Burn's optimizer groups.
-    pub fn rule(mut self, group: ParamGroup, grouping: GroupingRule) -> Self {
-        self.rules.push(Rule {
-            group,
-            grouping,
-            max_bits: None,
-        });
-        self
-    }
-
-    /// Like [`rule`](Self::rule), with a bitwidth of its own.
-    pub fn rule_with_bits(
-        mut self,
-        group: ParamGroup,
-        grouping: GroupingRule,
-        max_bits: usize,
-    ) -> Self {
-        self.rules.push(Rule {
-            group,
-            grouping,
-            max_bits: Some(max_bits),
-        });
-        self
-    }
-
-    /// Sketches all matched weights of a module.
-    ///
-    /// # Errors
-    /// If a rule does not fit a weight, a weight is not finite, nothing matches, or the module is
-    /// quantized already. The first error counts.
-    pub fn apply<M: Module>(&self, module: M) -> Result<M, QuantizeError> {
-        if let Some(weight) = quantized(&module).into_iter().next() {
-            return Err(QuantizeError::Already { path: weight.path });
-        }
-        let mut state = Apply {
-            quantizer: self,
-            result: Err(QuantizeError::Nothing),
-        };
-        let module = module.apply_reparameterization(&mut state);
-        state.result.map(|()| module)
+        Ok(MultiBitData {
+            shape: shape.to_vec(),
+            grouping: self.grouping.clone(),
+            max_bits: self.max_bits,
+            codes: sketch.codes,
+            coordinates: sketch.coordinates,
+            widths: sketch.widths,
+        })
     }
 }
 
-struct Apply<'a> {
-    quantizer: &'a Quantizer,
-    /// `Err(Nothing)` until a weight was quantized; any other error stays.
-    result: Result<(), QuantizeError>,
+/// The parameter at its sketch's value, and what became of it.
+struct Sketched<const D: usize> {
+    param: Param<Tensor<D>>,
+    state: MultiBit,
+    average_bits: f64,
+    relative_error: f64,
 }
 
-impl Reparameterizer for &mut Apply<'_> {
-    type Reparam = MultiBit;
-
-    fn reparameterize<const D: usize>(
-        &mut self,
-        path: &str,
-        param: Param<Tensor<D>>,
-    ) -> (Param<Tensor<D>>, Option<MultiBit>) {
-        let failed = matches!(&self.result, Err(error) if *error != QuantizeError::Nothing);
-        let rules = &self.quantizer.rules;
-        let rule = rules
-            .iter()
-            .rfind(|rule| rule.group.matches(&param.id, Some(path)));
-        let Some(rule) = rule.filter(|_| D >= 2 && !failed) else {
-            return (param, None);
-        };
-        let max_bits = rule.max_bits.unwrap_or(self.quantizer.max_bits);
-        match sketch_param(path, param.clone(), rule.grouping, max_bits) {
-            Ok((param, state)) => {
-                self.result = Ok(());
-                (param, Some(state))
-            }
-            Err(error) => {
-                self.result = Err(error);
-                (param, None)
-            }
-        }
-    }
-}
-
-/// The parameter at its sketch's value, and the state to attach.
 fn sketch_param<const D: usize>(
     path: &str,
     param: Param<Tensor<D>>,
-    rule: GroupingRule,
-    max_bits: usize,
-) -> Result<(Param<Tensor<D>>, MultiBit), QuantizeError> {
+    plan: &Plan,
+) -> Result<Sketched<D>, QuantizeError> {
     let value = param.val();
     let (device, shape) = (value.device(), value.dims());
-    let data = sketch(path, &read_f32(value), &shape, rule, max_bits)?;
+    let float = read_f32(value);
+    let data = plan.sketch(path, &float, &shape)?;
     let state = data.to_device(&device);
-    let flat = Tensor::<1>::from_data(data.reconstruct().as_slice(), &device.without_autodiff());
+    let reconstructed = data.reconstruct();
+    let bits: usize = data.widths.iter().map(|&width| usize::from(width)).sum();
+    let average_bits = bits as f64 / data.widths.len() as f64;
+    let relative_error = relative_error(&float, &reconstructed);
+    drop((data, float));
+    let len = reconstructed.len();
+    let flat = burn_core::tensor::TensorData::new(reconstructed, [len]);
+    let flat = Tensor::<1>::from_data(flat, &device.without_autodiff());
     let mut replacement = Replacement::default();
     replacement.floats.insert(param.id, flat);
-    Ok((Module::map(param, &mut replacement), state))
+    Ok(Sketched {
+        param: Module::map(param, &mut replacement),
+        state,
+        average_bits,
+        relative_error,
+    })
 }
 
 /// Sketches one parameter and attaches its state.
@@ -289,8 +208,10 @@ pub(crate) fn attach<const D: usize>(
     path: &str,
     param: Param<Tensor<D>>,
     rule: GroupingRule,
+    layout: Layout,
     max_bits: usize,
 ) -> Result<Param<Tensor<D>>, QuantizeError> {
-    let (param, state) = sketch_param(path, param, rule, max_bits)?;
+    let plan = Plan::new(path, &param.val().dims(), rule, layout, max_bits)?;
+    let Sketched { param, state, .. } = sketch_param(path, param, &plan)?;
     Ok(param.apply_reparameterization(Attach(Some(state))))
 }

@@ -88,6 +88,25 @@ impl Grouping {
         Self::fitting(Vec::from([1, 0]), d_in / s, shape)
     }
 
+    /// The same structure for a weight whose first two axes are swapped: a transposed convolution
+    /// `[in, out, k…]`, or an embedding `[n, d]`, whose outputs are its rows.
+    ///
+    /// `Grouping::kernelwise(&[out, in, k…])?.transposed()` fits `[in, out, k…]`. A grouping of
+    /// one axis stays as it is.
+    #[must_use]
+    pub fn transposed(mut self) -> Self {
+        if self.axes.len() > 1 {
+            for axis in &mut self.axes {
+                *axis = match *axis {
+                    0 => 1,
+                    1 => 0,
+                    axis => axis,
+                };
+            }
+        }
+        self
+    }
+
     fn fitting(axes: Vec<usize>, len: usize, shape: &[usize]) -> Result<Self, GroupingError> {
         let grouping = Self::new(axes, len)?;
         grouping.check(shape)?;
@@ -150,22 +169,36 @@ impl Grouping {
     /// Structures that coincide, like kernelwise and channelwise at one input channel, have one
     /// name.
     pub fn describe(&self, shape: &[usize]) -> String {
+        if let Some(name) = self.name(shape) {
+            return name;
+        }
+        if shape.len() > 1 {
+            let mut swapped = shape.to_vec();
+            swapped.swap(0, 1);
+            if let Some(name) = self.clone().transposed().name(&swapped) {
+                return format!("{name}, transposed");
+            }
+        }
+        format!("axes {:?} runs of {}", self.axes, self.len)
+    }
+
+    fn name(&self, shape: &[usize]) -> Option<String> {
         let is = |other: Result<Self, GroupingError>| other.as_ref() == Ok(self);
         if is(Self::kernelwise(shape)) {
-            return "kernelwise".into();
+            return Some("kernelwise".into());
         }
         if is(Self::pixelwise(shape)) {
-            return "pixelwise".into();
+            return Some("pixelwise".into());
         }
         if is(Self::channelwise(shape)) {
-            return "channelwise".into();
+            return Some("channelwise".into());
         }
         if let &[d_in, _] = shape
             && is(Self::subchannelwise(shape, d_in / self.len))
         {
-            return format!("subchannelwise({})", d_in / self.len);
+            return Some(format!("subchannelwise({})", d_in / self.len));
         }
-        format!("axes {:?} runs of {}", self.axes, self.len)
+        None
     }
 
     /// Cuts a weight into groups.
@@ -366,6 +399,16 @@ mod tests {
         assert_eq!((linear.axes(), linear.len()), ([1, 0].as_slice(), 4));
         assert_eq!(linear.groups(&[12, 5]), 15);
         assert_eq!(linear.describe(&[12, 5]), "subchannelwise(3)");
+        let rows = Grouping::subchannelwise(&[12, 5], 3).unwrap().transposed();
+        assert_eq!((rows.axes(), rows.len()), ([0, 1].as_slice(), 4));
+        assert_eq!(rows.describe(&[5, 12]), "subchannelwise(3), transposed");
+        let kernels = Grouping::pixelwise(&CONV).unwrap().transposed();
+        assert_eq!(
+            (kernels.axes(), kernels.len()),
+            ([1, 2, 3, 0].as_slice(), 4)
+        );
+        assert_eq!(kernels.describe(&[4, 3, 2, 5]), "pixelwise, transposed");
+        assert_eq!(kernels.check(&[4, 3, 2, 5]), Ok(()));
         let other = Grouping::new(vec![0, 3, 1, 2], 20).unwrap();
         assert_eq!(other.describe(&CONV), "axes [0, 3, 1, 2] runs of 20");
     }

@@ -9,7 +9,7 @@ use core::fmt;
 
 use crate::bits::{bit, row_words};
 use crate::fit::LevelTable;
-use crate::{Grouping, MAX_BITS};
+use crate::{Grouping, GroupingError, MAX_BITS};
 
 pub use error::{DecodeError, PackError};
 pub use sections::EncodedBytes;
@@ -179,21 +179,77 @@ impl PackedWeight {
         weight
     }
 
+    /// The row of bits that each output starts at, in the order of the output axis, and at the end
+    /// their number.
+    pub fn first_rows(&self) -> Vec<usize> {
+        let per_output = self.grouping.groups_per_output(&self.shape);
+        let mut row = 0;
+        let mut first = vec![0];
+        for widths in self.widths.chunks_exact(per_output) {
+            row += widths.iter().copied().map(usize::from).sum::<usize>();
+            first.push(row);
+        }
+        first
+    }
+
+    /// The dense weights of one output in the grouping's order, for example one row of an embedding.
+    ///
+    /// `first` is where [`first_rows`](Self::first_rows) says that the output starts.
+    ///
+    /// # Panics
+    /// If there is no such output, or `out` does not hold its weights.
+    pub fn unpack_output(&self, output: usize, first: usize, out: &mut [f32]) {
+        let len = self.grouping.len();
+        let per_output = self.grouping.groups_per_output(&self.shape);
+        assert_eq!(
+            out.len(),
+            per_output * len,
+            "`out` does not hold the weights of an output"
+        );
+        let widths = &self.widths[output * per_output..][..per_output];
+        self.unpack_groups(widths, first, out);
+    }
+
+    /// The same bits as a weight of another shape, for example a 1-D convolution as one in 2-D.
+    ///
+    /// # Errors
+    /// If the grouping does not fit the shape.
+    ///
+    /// # Panics
+    /// If the groups are not as many, or not as long, as before.
+    pub fn reshaped(&self, shape: &[usize], grouping: Grouping) -> Result<Self, GroupingError> {
+        grouping.check(shape)?;
+        assert_eq!(
+            (grouping.groups(shape), grouping.len()),
+            (self.widths.len(), self.grouping.len()),
+            "another shape must cut into the same groups"
+        );
+        Ok(Self {
+            shape: shape.to_vec(),
+            grouping,
+            ..self.clone()
+        })
+    }
+
     /// The dense weight as groups, `[groups, len]`.
     pub fn unpack_grouped(&self) -> Vec<f32> {
-        let len = self.grouping.len();
         let mut grouped = vec![0.0; self.weights()];
+        self.unpack_groups(&self.widths, 0, &mut grouped);
+        grouped
+    }
+
+    /// Groups of the given widths, the first of which starts at row `first`.
+    fn unpack_groups(&self, widths: &[u8], mut first: usize, grouped: &mut [f32]) {
+        let len = self.grouping.len();
         let mut codes = vec![0; len];
         let mut table = LevelTable::new();
-        let mut first = 0;
-        for (group, &width) in grouped.chunks_exact_mut(len).zip(&self.widths) {
+        for (group, &width) in grouped.chunks_exact_mut(len).zip(widths) {
             self.group_codes(first, width, &mut codes);
             let next = first + usize::from(width);
             table.build(&self.coordinates[first..next]);
             table.values(&codes, group);
             first = next;
         }
-        grouped
     }
 
     /// The training form: `(codes [groups, len], coordinates [groups, max_bits], widths [groups])`.

@@ -9,32 +9,10 @@ use multibit::cpu::{
     conv2d_output_shape, reference,
 };
 use multibit::{Grouping, PackedWeight};
-use support::{Random, packed};
+use support::{Random, affines, conv_options, modes, packed};
 
 /// Of the sums of absolute terms: f32 sums of up to some thousand terms in another order.
 const TOLERANCE: f32 = 5e-7;
-
-fn modes() -> Vec<Mode> {
-    let levels = |reference, gammas: &[f32]| Levels::new(reference, gammas).unwrap();
-    vec![
-        Mode::Exact,
-        Mode::Int8,
-        Mode::Bitwise(levels(0.3, &[0.5])),
-        Mode::Bitwise(levels(0.9, &[0.6, 0.3])),
-        // The order of the levels is not that of the codes.
-        Mode::Bitwise(levels(-0.1, &[0.2, 0.21, 0.22])),
-        Mode::Bitwise(levels(0.0, &[0.8, 0.4, 0.2, 0.1])),
-    ]
-}
-
-/// Nothing, and everything, at the end of a layer.
-fn affines<'a>(scale: &'a [f32], offset: &'a [f32]) -> [Affine<'a>; 2] {
-    let all = Affine {
-        scale: Some(scale),
-        offset: Some(offset),
-    };
-    [Affine::default(), all]
-}
 
 /// Room for sums of terms in another order: all terms with a positive sign.
 fn assert_close(found: &[f32], expected: &[f32], room: f32, what: &str) {
@@ -111,38 +89,6 @@ fn linear_layers_with_several_chunks_and_tiles_of_rows() {
         let weight = packed(&mut random, &shape, grouping, 2);
         check_linear(&mut random, &weight, &[1, 4, 16, 33]);
     }
-}
-
-fn conv_options() -> Vec<Conv2dOptions> {
-    let default = Conv2dOptions::default();
-    vec![
-        default,
-        Conv2dOptions {
-            stride: [2, 3],
-            ..default
-        },
-        Conv2dOptions {
-            padding: [(1, 2), (3, 0)],
-            ..default
-        },
-        Conv2dOptions {
-            stride: [2, 2],
-            padding: [(1, 1); 2],
-            dilation: [2, 1],
-            groups: 1,
-        },
-        Conv2dOptions {
-            groups: 2,
-            stride: [1, 2],
-            padding: [(0, 1), (2, 1)],
-            dilation: [1, 2],
-        },
-        // The outermost outputs see nothing but padding.
-        Conv2dOptions {
-            padding: [(4, 4), (0, 4)],
-            ..default
-        },
-    ]
 }
 
 #[test]
@@ -256,6 +202,54 @@ fn int8_is_within_its_documented_bound() {
 }
 
 #[test]
+fn int8_convolutions_are_within_their_documented_bound() {
+    let mut random = Random::new(57);
+    let shape = [20, 3, 5, 5];
+    let weight = packed(
+        &mut random,
+        &shape,
+        Grouping::channelwise(&shape).unwrap(),
+        3,
+    );
+    let weight = Arc::new(weight);
+    let input = [2, 3, 9, 8];
+    let image = input[1..].iter().product();
+    let x = random.normals(2 * image, 2.0);
+    let options = Conv2dOptions::default();
+    let output = conv2d_output_shape(input, &shape, &options);
+    let forward = |mode: Mode| {
+        let mut y = vec![0.0; output.iter().product()];
+        let kernel = Conv2dKernel::new(weight.clone(), 1, mode.arithmetic()).unwrap();
+        kernel.forward(&mode, &x, input, &Affine::default(), &options, &mut y);
+        y
+    };
+    let (exact, int8) = (forward(Mode::Exact), forward(Mode::Int8));
+    let mut row = 0;
+    let alphas: Vec<f32> = weight
+        .widths()
+        .iter()
+        .map(|&width| {
+            let rows = row..row + usize::from(width);
+            row = rows.end;
+            weight.coordinates()[rows].iter().sum()
+        })
+        .collect();
+    let mut different = 0;
+    for (i, (exact, int8)) in exact.iter().zip(&int8).enumerate() {
+        let place = output[2] * output[3];
+        let (channel, n) = (i / place % output[1], i / place / output[1]);
+        let largest = x[n * image..][..image]
+            .iter()
+            .fold(0.0f32, |a, x| a.max(x.abs()));
+        let bound = alphas[channel] * 75.0 * largest / 127.0 / 2.0;
+        let error = (exact - int8).abs();
+        assert!(error <= bound + 1e-4, "{error} above {bound} at {i}");
+        different += usize::from(error > 1e-4);
+    }
+    assert!(different > 100, "int8 mode rounds");
+}
+
+#[test]
 fn bitwise_is_the_product_of_the_levels() {
     let mut random = Random::new(56);
     let shape = [70, 20];
@@ -315,6 +309,30 @@ fn what_is_not_a_number() {
             // Levels 0.5 and 1.5; 1 is half-way, so the lower one. NaN takes the lowest.
             let first = if bad.is_nan() { 0.5 } else { 1.5 };
             assert_eq!(bitwise[0], 0.5 * (7.0 * 0.5 + first), "{isa}");
+        }
+    }
+}
+
+#[test]
+fn an_int8_convolution_of_what_is_not_a_number() {
+    let mut random = Random::new(58);
+    let shape = [3, 2, 3, 3];
+    // The last output has no row.
+    let widths = [1, 1, 0];
+    let grouping = Grouping::channelwise(&shape).unwrap();
+    let weight = PackedWeight::pack(&shape, grouping, 1, &[0; 54], &[0.5, 0.5, 0.0], &widths);
+    let weight = Arc::new(weight.unwrap());
+    let (input, options) = ([2, 2, 4, 4], Conv2dOptions::default());
+    for isa in Isa::available() {
+        for bad in [f32::NAN, f32::NEG_INFINITY] {
+            let mut x = random.normals(64, 1.0);
+            x[40] = bad;
+            let mut y = [0.0; 24];
+            let kernel = Conv2dKernel::new(weight.clone(), 1, Arithmetic::Int8);
+            let kernel = kernel.unwrap().on(isa);
+            kernel.forward(&Mode::Int8, &x, input, &Affine::default(), &options, &mut y);
+            assert!(y[..12].iter().all(|y| y.is_finite()), "{isa}: {y:?}");
+            assert!(y[12..].iter().all(|y| y.is_nan()), "{isa}: {y:?}");
         }
     }
 }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use burn_alq::{ScheduleConfig, Target};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use example_common::cli::{EvalFlags, InspectArgs, Plan, TrainFlags};
+use example_common::{Dataset, Failure};
 
-use crate::Failure;
-use crate::data::Dataset;
+use crate::data;
 
 /// LeNet5 (20-50-500-10) on MNIST: float training, Adaptive Loss-aware Quantization below one bit
 /// per weight, packing, evaluation.
@@ -58,9 +59,9 @@ impl DataArgs {
     /// The data set asked for.
     pub fn load(&self) -> Result<Dataset, Failure> {
         Ok(match &self.data_dir {
-            Some(folder) => Dataset::from_dir(folder)?,
-            None if self.download => Dataset::download()?,
-            None => Dataset::embedded()?,
+            Some(folder) => data::from_dir(folder)?,
+            None if self.download => data::download()?,
+            None => data::embedded()?,
         })
     }
 }
@@ -72,63 +73,28 @@ pub struct TrainArgs {
     /// How long and how hard to train.
     #[arg(long, value_enum, default_value_t = Preset::Short)]
     pub preset: Preset,
-    /// Seed of weights and batches.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// Folder for the packed model, the report and checkpoints; must not exist yet.
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Continue the run in --out that was stopped or killed; give the same other flags.
-    #[arg(long)]
-    pub resume: bool,
-    /// Stop pruning at this average bitwidth of the weights [default: by preset]
-    #[arg(long, conflicts_with = "target_bytes")]
-    pub target_bits: Option<f64>,
-    /// Stop pruning at this size of all packed weights, in bytes [default: by preset]
-    #[arg(long)]
-    pub target_bytes: Option<usize>,
-    /// Images in a batch.
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub batch_size: u32,
-    /// Bits of an activation, 1 to 4; 0 for ReLU in f32.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=4))]
-    pub act_bits: u8,
+    #[command(flatten)]
+    pub flags: TrainFlags,
     /// Threads that share a batch. Other numbers round differently. Multi-bit activations keep
     /// their statistics in one thread [default: 2, with --act-bits 1]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub shards: Option<u8>,
-    /// Seconds between checkpoints; one is also written after every epoch.
-    #[arg(long, default_value_t = 60)]
-    pub checkpoint_seconds: u64,
-    /// Also write the report to this file, as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
 }
 
 impl TrainArgs {
     /// Threads that share a batch.
     pub fn shards(&self) -> u8 {
-        self.shards.unwrap_or(if self.act_bits > 0 { 1 } else { 2 })
+        self.shards
+            .unwrap_or(if self.flags.act_bits.is_some() { 1 } else { 2 })
     }
 }
 
 #[derive(Args)]
 pub struct EvalArgs {
-    /// The packed model.
-    #[arg(long, value_name = "FILE")]
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub flags: EvalFlags,
     #[command(flatten)]
     pub data: DataArgs,
-}
-
-#[derive(Args)]
-pub struct InspectArgs {
-    /// The packed model.
-    #[arg(long, value_name = "FILE")]
-    pub model: PathBuf,
-    /// Print JSON instead of tables.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// How long and how hard to train.
@@ -143,24 +109,14 @@ pub enum Preset {
     Paper,
 }
 
-/// The numbers of a training.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    pub float_epochs: usize,
-    pub float_lr: f64,
-    pub float_decay: f64,
-    pub max_bits: usize,
-    pub schedule: ScheduleConfig,
-}
-
 impl Preset {
-    /// The plan, with the target that the flags ask for.
-    pub fn plan(self, target: Option<Target>) -> Plan {
-        let target = target.unwrap_or(match self {
+    /// The plan.
+    pub fn plan(self) -> Plan {
+        let target = match self {
             Self::Quick => Target::Bits(0.5),
             Self::Short => Target::Bits(0.365),
             Self::Paper => Target::Bytes(22_700),
-        });
+        };
         let paper = ScheduleConfig::new(target);
         let short = paper
             .clone()
@@ -182,6 +138,8 @@ impl Preset {
                 Self::Paper => 0.8,
             },
             max_bits: 6,
+            batch_size: 128,
+            epoch_batches: None,
             schedule: match self {
                 Self::Quick => short.with_rounds(3).with_ste_epochs(6).with_final_epochs(3),
                 Self::Short => short,

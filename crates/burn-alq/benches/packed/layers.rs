@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::module::{Param, RunningState};
+use burn::module::Param;
 use burn::nn::conv::Conv2dConfig;
 use burn::nn::{LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -48,14 +48,7 @@ pub fn levels(bits: usize) -> Levels {
 
 /// An activation with these levels.
 pub fn activation(bits: usize, device: &Device) -> MultiBitActivation {
-    let levels = levels(bits);
-    let mut numbers = vec![levels.reference()];
-    numbers.extend(levels.coordinates());
-    MultiBitActivation {
-        levels: RunningState::new(Tensor::from_floats(numbers.as_slice(), device)),
-        bits,
-        keep: 0.9,
-    }
+    MultiBitActivation::with_levels(&levels(bits), device)
 }
 
 /// A packed model with one weight and nothing else.

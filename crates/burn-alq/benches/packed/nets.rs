@@ -50,6 +50,23 @@ impl ConvNorm {
             (Conv::Float(conv), None) => conv.forward(x.into_tensor()),
         }
     }
+
+    /// With what is added, and the activation behind it.
+    fn forward_act(
+        &self,
+        x: Quantized<4>,
+        residual: Option<Quantized<4>>,
+        act: &Act,
+    ) -> Quantized<4> {
+        if let (Conv::MultiBit(conv), Some(levels)) = (&self.conv, &act.levels) {
+            return conv.forward_act(x, self.norm.as_ref(), residual, levels);
+        }
+        let y = self.forward(x);
+        act.forward(match residual {
+            Some(residual) => y + residual.into_tensor(),
+            None => y,
+        })
+    }
 }
 
 #[derive(Module, Debug)]
@@ -134,7 +151,12 @@ impl Maker {
                         (_, false) => ConvGrouping::Channelwise,
                         (_, true) => ConvGrouping::Pixelwise,
                     })
-                    .with_arithmetic(arithmetic(hidden && act_bits > 0))
+                    .with_arithmetic(match (act_bits, hidden) {
+                        (0, _) => Arithmetic::Exact,
+                        // Images are bytes.
+                        (_, false) => Arithmetic::Int8,
+                        (_, true) => Arithmetic::Bitwise,
+                    })
                     .with_max_bits(1);
                 match sketched {
                     true => config.init(&self.device),
@@ -155,7 +177,10 @@ impl Maker {
             Kind::MultiBit { act_bits, sketched } => Full::MultiBit({
                 let config = MultiBitLinearConfig::new(input, output)
                     .with_subchannels(subchannels)
-                    .with_arithmetic(arithmetic(hidden && act_bits > 0))
+                    .with_arithmetic(match hidden && act_bits > 0 {
+                        true => Arithmetic::Bitwise,
+                        false => Arithmetic::Exact,
+                    })
                     .with_max_bits(1);
                 match sketched {
                     true => config.init(&self.device),
@@ -186,14 +211,6 @@ impl Maker {
             Kind::Float => Pool::Float(pool),
             Kind::MultiBit { .. } => Pool::MultiBit(pool),
         }
-    }
-}
-
-fn arithmetic(bitwise: bool) -> Arithmetic {
-    if bitwise {
-        Arithmetic::Bitwise
-    } else {
-        Arithmetic::Exact
     }
 }
 
@@ -269,7 +286,7 @@ impl Net for VggSmall {
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {
         let mut x = x.into();
         for (layer, conv) in self.convs.iter().enumerate() {
-            x = self.act.forward(conv.forward(x));
+            x = conv.forward_act(x, None, &self.act);
             if layer % 2 == 1 {
                 x = self.pool.forward(x);
             }
@@ -291,13 +308,12 @@ struct Block {
 
 impl Block {
     fn forward(&self, x: Quantized<4>) -> Quantized<4> {
-        let y = self.act.forward(self.conv1.forward(x.clone()));
-        let y = self.conv2.forward(y);
+        let y = self.conv1.forward_act(x.clone(), None, &self.act);
         let x = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(x),
-            None => x.into_tensor(),
+            Some(shortcut) => shortcut.forward(x).into(),
+            None => x,
         };
-        self.act.forward(y + x)
+        self.conv2.forward_act(y, Some(x), &self.act)
     }
 }
 
@@ -338,7 +354,7 @@ impl Net for ResNet18 {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {
-        let x = self.act.forward(self.stem.forward(x.into()));
+        let x = self.stem.forward_act(x.into(), None, &self.act);
         let x = self.pool.forward(x);
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
         let x = x.into_tensor().mean_dim(3).mean_dim(2).flatten::<2>(1, 3);
@@ -458,9 +474,12 @@ impl<N: Net> Nets<N> {
             let random = random.weight(&shape, weight.grouping().clone(), bits);
             *weight = Arc::new(random);
         }
-        // Exact in every sum, as the coordinates.
+        // Exact in every sum, as the coordinates, and bytes, as those of an image.
         let x = random.values(dims.iter().product()).into_iter();
-        let x: Vec<f32> = x.map(|x| (64.0 * x).round() / 64.0).collect();
+        let mut x: Vec<f32> = x
+            .map(|x| (64.0 * x).round().clamp(-127.0, 127.0) / 64.0)
+            .collect();
+        x[0] = 127.0 / 64.0;
         let x = Tensor::from_data(TensorData::new(x, dims), &device);
         Self {
             float,

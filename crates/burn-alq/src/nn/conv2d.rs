@@ -5,16 +5,16 @@ use burn_core as burn;
 use burn_core::backend::Dispatch;
 use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
-use burn_core::tensor::{Device, Tensor};
+use burn_core::tensor::{DType, Device, Int, Tensor};
 use burn_nn::conv::{Conv2d, Conv2dConfig};
 use burn_nn::{BatchNorm, Initializer, PaddingConfig2d};
-use multibit::cpu::Conv2dOptions;
+use multibit::cpu::{self, Conv2dOptions, Levels};
 
 use super::{Arithmetic, affine, describe, mode, packed, padding_pairs};
-use crate::activation::Quantized;
-use crate::ops::AlqOps;
+use crate::activation::{BitPlanes, MultiBitActivation, Quantized};
+use crate::ops::{AlqOps, ToPlanes};
 use crate::prepared::PreparedWeight;
-use crate::sketch::{GroupingRule, QuantizeError, attach};
+use crate::sketch::{GroupingRule, Layout, QuantizeError, attach};
 
 /// How the weight of a [`MultiBitConv2d`] is cut into groups.
 #[derive(Config, Debug, PartialEq, Eq, Copy)]
@@ -151,8 +151,26 @@ impl MultiBitConv2dConfig {
     /// If `max_bits` is out of range or a weight is not finite.
     pub fn sketch(&self, conv: Conv2d) -> Result<MultiBitConv2d, QuantizeError> {
         let mut layer = self.wrap(conv);
-        layer.weight = attach("weight", layer.weight, self.grouping.into(), self.max_bits)?;
+        layer.weight = attach(
+            "weight",
+            layer.weight,
+            self.grouping.into(),
+            Layout::Direct,
+            self.max_bits,
+        )?;
         Ok(layer)
+    }
+}
+
+impl From<&Conv2d> for MultiBitConv2d {
+    /// Sketches a trained layer with the defaults of [`MultiBitConv2dConfig`].
+    ///
+    /// # Panics
+    /// If a weight is not finite.
+    fn from(conv: &Conv2d) -> Self {
+        MultiBitConv2dConfig::new([1, 1], conv.kernel_size)
+            .sketch(conv.clone())
+            .unwrap_or_else(|error| panic!("MultiBitConv2d: {error}"))
     }
 }
 
@@ -187,22 +205,164 @@ impl MultiBitConv2d {
         }
     }
 
+    /// [`forward_norm`](Self::forward_norm), then `+ residual`, then an activation: what lies
+    /// between two layers, in training and in evaluation.
+    ///
+    /// Once packed and in evaluation, the activations come as bits, which a next layer in bitwise
+    /// arithmetic takes as they are; in bitwise and int8 arithmetic they are made from a layer's sums
+    /// at once, without a value in f32 between (a residual must have levels for that).
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, channels_in, height_in, width_in]`
+    /// - `residual`, result: `[batch, channels_out, height_out, width_out]`
+    ///
+    /// # Panics
+    /// As [`forward_norm`](Self::forward_norm) and [`MultiBitActivation::forward`].
+    pub fn forward_act(
+        &self,
+        input: impl Into<Quantized<4>>,
+        norm: Option<&BatchNorm>,
+        residual: Option<Quantized<4>>,
+        activation: &MultiBitActivation,
+    ) -> Quantized<4> {
+        let input = input.into();
+        let weight = packed(&self.weight);
+        let could_fuse = weight.is_some()
+            && self.arithmetic != Arithmetic::Exact
+            && !input.device().is_autodiff();
+        let levels = could_fuse.then(|| activation.fixed_levels()).flatten();
+        // Values that are added are added as values.
+        let residual = residual.map(|residual| match levels.is_some() {
+            true => residual.pack(),
+            false => residual,
+        });
+        let is_ready = residual.as_ref().is_none_or(|x| x.planes().is_some());
+        if let (Some(weight), Some(levels), true) = (weight.clone(), levels, is_ready) {
+            let residual = residual.and_then(|residual| residual.planes().cloned());
+            let planes = self.forward_to_planes(weight, input, norm, residual, levels);
+            return planes.into();
+        }
+        let y = match norm {
+            Some(norm) => self.forward_norm(input, norm),
+            None => self.forward(input),
+        };
+        let y = match residual {
+            Some(residual) => y + residual.into_tensor(),
+            None => y,
+        };
+        let y = activation.forward(y);
+        match weight {
+            Some(_) => y.pack(),
+            None => y,
+        }
+    }
+
     fn forward_packed(
         &self,
         weight: Arc<PreparedWeight>,
         input: Quantized<4>,
         norm: Option<&BatchNorm>,
     ) -> Tensor<4> {
+        let options = self.options(input.dims());
+        let takes_planes = self.takes_planes(&weight);
+        if let Some(planes) = input.planes().filter(|_| takes_planes).cloned() {
+            let [scale, offset] = self.affine(norm, &planes.words.device());
+            return Tensor::from_dispatch(<Dispatch as AlqOps>::alq_planes_conv2d(
+                planes.words.into_dispatch(),
+                scale.into_dispatch(),
+                offset.into_dispatch(),
+                weight,
+                options,
+                planes.levels,
+            ));
+        }
         let (input, mode) = mode("MultiBitConv2d", self.arithmetic, input);
-        let [channels_out, group_in, ..] = self.weight.dims();
-        let [_, channels_in, height, width] = input.dims();
+        let [scale, offset] = self.affine(norm, &input.device());
+        Tensor::from_dispatch(<Dispatch as AlqOps>::alq_conv2d(
+            input.into_dispatch(),
+            scale.into_dispatch(),
+            offset.into_dispatch(),
+            weight,
+            options,
+            mode,
+        ))
+    }
+
+    fn forward_to_planes(
+        &self,
+        weight: Arc<PreparedWeight>,
+        input: Quantized<4>,
+        norm: Option<&BatchNorm>,
+        residual: Option<BitPlanes>,
+        levels: Levels,
+    ) -> BitPlanes {
+        let options = self.options(input.dims());
+        let input = match self.takes_planes(&weight) {
+            true => input.pack(),
+            false => input,
+        };
+        let to = ToPlanes::new(
+            levels.clone(),
+            residual.as_ref().map(|residual| residual.levels.clone()),
+        );
+        let device = input.device();
+        let [scale, offset] = self.affine(norm, &device).map(Tensor::into_dispatch);
+        let residual = match residual {
+            Some(residual) => residual.words.into_dispatch(),
+            None => Tensor::<1, Int>::empty([0], (&device, DType::U32)).into_dispatch(),
+        };
+        let words = match input.planes().cloned() {
+            Some(planes) if self.takes_planes(&weight) => {
+                <Dispatch as AlqOps>::alq_planes_conv2d_to_planes(
+                    planes.words.into_dispatch(),
+                    scale,
+                    offset,
+                    residual,
+                    weight,
+                    options,
+                    planes.levels,
+                    to,
+                )
+            }
+            _ => {
+                let (input, mode) = mode("MultiBitConv2d", self.arithmetic, input);
+                <Dispatch as AlqOps>::alq_conv2d_to_planes(
+                    input.into_dispatch(),
+                    scale,
+                    offset,
+                    residual,
+                    weight,
+                    options,
+                    mode,
+                    to,
+                )
+            }
+        };
+        BitPlanes {
+            words: Tensor::from_dispatch(words),
+            channels: self.weight.dims()[0],
+            levels,
+        }
+    }
+
+    /// Whether activations that are bits need not become values.
+    fn takes_planes(&self, weight: &PreparedWeight) -> bool {
+        self.arithmetic == Arithmetic::Bitwise
+            && weight
+                .conv2d(cpu::Arithmetic::Bitwise, self.groups)
+                .takes_planes()
+    }
+
+    fn options(&self, input: [usize; 4]) -> Conv2dOptions {
+        let [_, group_in, ..] = self.weight.dims();
+        let [_, channels_in, height, width] = input;
         assert_eq!(
             channels_in,
             group_in * self.groups,
             "MultiBitConv2d: axis 1 of the input must have {} channels",
             group_in * self.groups
         );
-        let options = Conv2dOptions {
+        Conv2dOptions {
             stride: self.stride,
             padding: padding_pairs(
                 &self.padding,
@@ -212,17 +372,12 @@ impl MultiBitConv2d {
             ),
             dilation: self.dilation,
             groups: self.groups,
-        };
+        }
+    }
+
+    fn affine(&self, norm: Option<&BatchNorm>, device: &Device) -> [Tensor<1>; 2] {
         let bias = self.bias.as_ref().map(Param::val);
-        let [scale, offset] = affine(channels_out, bias, norm, &input.device());
-        Tensor::from_dispatch(<Dispatch as AlqOps>::alq_conv2d(
-            input.into_dispatch(),
-            scale.into_dispatch(),
-            offset.into_dispatch(),
-            weight,
-            options,
-            mode,
-        ))
+        affine(self.weight.dims()[0], bias, norm, device)
     }
 
     /// The same layer as Burn's, sharing its parameters.

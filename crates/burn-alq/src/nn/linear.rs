@@ -6,13 +6,13 @@ use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::module::linear;
 use burn_core::tensor::{Device, Tensor, assert_shape};
-use burn_nn::{BatchNorm, Initializer, Linear, LinearConfig};
+use burn_nn::{BatchNorm, Initializer, Linear, LinearConfig, LinearLayout};
 
 use super::{Arithmetic, affine, describe, mode, packed};
 use crate::activation::Quantized;
 use crate::ops::AlqOps;
 use crate::prepared::PreparedWeight;
-use crate::sketch::{GroupingRule, QuantizeError, attach};
+use crate::sketch::{GroupingRule, Layout, QuantizeError, attach};
 
 /// Configuration to create a [`MultiBitLinear`] layer with [`init`](Self::init), or from a trained
 /// [`Linear`] with [`sketch`](Self::sketch).
@@ -37,6 +37,9 @@ pub struct MultiBitLinearConfig {
     /// The type of function used to initialize the weight before it is sketched.
     #[config(default = "Initializer::KaimingUniform{gain:0.5773502691896257, fan_out_only:false}")]
     pub initializer: Initializer,
+    /// The layout in which the weight is recorded.
+    #[config(default = "LinearLayout::Row")]
+    pub layout: LinearLayout,
 }
 
 /// A linear layer with a multi-bit weight, `O = I Ŵ + b` with `Ŵ = B α` in each group.
@@ -80,6 +83,7 @@ impl MultiBitLinearConfig {
         LinearConfig::new(self.d_input, self.d_output)
             .with_bias(self.bias)
             .with_initializer(self.initializer.clone())
+            .with_layout(self.layout)
             .init(device)
     }
 
@@ -92,10 +96,22 @@ impl MultiBitLinearConfig {
     pub fn sketch(&self, linear: Linear) -> Result<MultiBitLinear, QuantizeError> {
         let rule = GroupingRule::Subchannelwise(self.subchannels);
         Ok(MultiBitLinear {
-            weight: attach("weight", linear.weight, rule, self.max_bits)?,
+            weight: attach("weight", linear.weight, rule, Layout::Direct, self.max_bits)?,
             bias: linear.bias,
             arithmetic: self.arithmetic,
         })
+    }
+}
+
+impl From<&Linear> for MultiBitLinear {
+    /// Sketches a trained layer with the defaults of [`MultiBitLinearConfig`].
+    ///
+    /// # Panics
+    /// If a weight is not finite.
+    fn from(linear: &Linear) -> Self {
+        MultiBitLinearConfig::new(1, 1)
+            .sketch(linear.clone())
+            .unwrap_or_else(|error| panic!("MultiBitLinear: {error}"))
     }
 }
 

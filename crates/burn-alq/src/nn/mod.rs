@@ -3,10 +3,16 @@
 //! They train, evaluate and pack like any module; once packed weights are put into them
 //! ([`PackedModel::apply`](crate::pack::PackedModel::apply)) they run on the bits.
 
+mod conv1d;
 mod conv2d;
+mod conv_transpose2d;
+mod embedding;
 mod linear;
 
+pub use conv_transpose2d::{MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig};
+pub use conv1d::{MultiBitConv1d, MultiBitConv1dConfig};
 pub use conv2d::{ConvGrouping, MultiBitConv2d, MultiBitConv2dConfig};
+pub use embedding::{MultiBitEmbedding, MultiBitEmbeddingConfig};
 pub use linear::{MultiBitLinear, MultiBitLinearConfig};
 
 use alloc::format;

@@ -101,7 +101,7 @@ pub(super) fn quantize<B: Backend>(input: FloatTensor<B>, levels: &Levels) -> Fl
 }
 
 /// The values on the host, as f32.
-fn values<B: Backend>(tensor: FloatTensor<B>) -> TensorData {
+pub(super) fn values<B: Backend>(tensor: FloatTensor<B>) -> TensorData {
     let data = read_sync(B::float_into_data(tensor)).expect("the device gives its data back");
     data.convert_dtype(DType::F32)
 }
@@ -162,6 +162,6 @@ pub(crate) fn max_pool2d_on_host<B: Backend>(
     B::float_from_data(output.convert_dtype(dtype), &device)
 }
 
-fn slice(data: &TensorData) -> &[f32] {
+pub(super) fn slice(data: &TensorData) -> &[f32] {
     data.as_slice().expect("converted to f32")
 }

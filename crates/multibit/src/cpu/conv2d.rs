@@ -2,8 +2,10 @@
 
 mod batched;
 mod bitwise;
+mod blocks;
 mod exact;
 mod int8;
+mod planes;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,13 +14,16 @@ use super::generic::Finish;
 use super::reference::{named, patch};
 use super::simd::Line;
 use super::threads::Shared;
-use super::tiles::{NONE, Tiles};
+use super::tiles::{NONE, Sort, Tiles};
 use super::{
     Affine, Arithmetic, Conv2dOptions, Isa, KernelError, Mode, assert_arithmetic, assert_len,
     conv2d_output_shape,
 };
 use crate::PackedWeight;
+use blocks::{End, ToValues};
 use exact::Rows;
+use int8::{ByteSigns, Int8Blocks};
+pub use planes::Conv2dInput;
 
 /// A packed weight `[channels_out, channels_in / groups, kernel_height, kernel_width]` in the
 /// layout of its arithmetic.
@@ -36,6 +41,8 @@ pub struct Conv2dKernel {
 enum Layout {
     /// The packed weight itself.
     Rows(Rows),
+    /// Bits as bytes.
+    Bytes(Vec<ByteSigns>),
     /// The words of a row follow the patch.
     Patches(Vec<Tiles>),
     /// The words of a row follow the kernel's places, the bits of a word the channels.
@@ -72,17 +79,17 @@ impl Conv2dKernel {
         );
         let patch = patch(&weight);
         let part = channels_out / groups;
-        let each = |words: usize, places: &[usize]| -> Vec<Tiles> {
+        let each = |words: usize, places: &[usize], sort| -> Vec<Tiles> {
             let outputs = (0..groups).map(|group| group * part..(group + 1) * part);
-            let tiles =
-                outputs.map(|outputs| Tiles::new(&weight, outputs, words, places, arithmetic));
+            let tiles = outputs
+                .map(|outputs| Tiles::new(&weight, outputs, words, places, arithmetic, sort));
             tiles.collect()
         };
         let words = grouping.len().div_ceil(32);
         let by_channels = grouping.axes() == [0, 2, 3, 1] && grouping.len() == channels_in;
         let layout = match arithmetic {
             Arithmetic::Exact => Layout::Rows(Rows::new(&weight, groups)),
-            Arithmetic::Bitwise if by_channels => Layout::Channels(each(words, &[])),
+            Arithmetic::Bitwise if by_channels => Layout::Channels(each(words, &[], Sort::Words)),
             Arithmetic::Bitwise if grouping.len() == patch.len() => {
                 let channel_words = channels_in.div_ceil(32);
                 let places: Vec<usize> = patch
@@ -90,9 +97,13 @@ impl Conv2dKernel {
                     .map(|&[c, y, x]| ((y * width + x) * channel_words + c / 32) * 32 + c % 32)
                     .collect();
                 let words = height * width * channel_words;
-                Layout::Channels(each(words, &places))
+                Layout::Channels(each(words, &places, Sort::Words))
             }
-            Arithmetic::Bitwise | Arithmetic::Int8 => Layout::Patches(each(words, &[])),
+            Arithmetic::Bitwise => Layout::Patches(each(words, &[], Sort::All)),
+            Arithmetic::Int8 => {
+                let tiles = each(words, &[], Sort::Words).into_iter();
+                Layout::Bytes(tiles.map(|tiles| ByteSigns::new(tiles, &patch)).collect())
+            }
         };
         Ok(Self {
             groups,
@@ -125,6 +136,25 @@ impl Conv2dKernel {
         self.weight.coordinates().len() * self.weight.grouping().len()
     }
 
+    /// The shape of the output, if all fits.
+    fn check(
+        &self,
+        mode: &Mode,
+        input_shape: [usize; 4],
+        affine: &Affine<'_>,
+        options: &Conv2dOptions,
+    ) -> [usize; 4] {
+        assert_arithmetic("conv2d", self.arithmetic, mode);
+        let shape = conv2d_output_shape(input_shape, self.weight.shape(), options);
+        assert_eq!(
+            options.groups, self.groups,
+            "conv2d: the kernel was made for {} groups",
+            self.groups
+        );
+        affine.check("conv2d", "channels_out", shape[1]);
+        shape
+    }
+
     /// The convolution, by the definition of [`reference::conv2d`](super::reference::conv2d) in
     /// this mode up to the order of sums.
     ///
@@ -145,16 +175,9 @@ impl Conv2dKernel {
         options: &Conv2dOptions,
         output: &mut [f32],
     ) {
-        assert_arithmetic("conv2d", self.arithmetic, mode);
-        let shape = conv2d_output_shape(input_shape, self.weight.shape(), options);
-        assert_eq!(
-            options.groups, self.groups,
-            "conv2d: the kernel was made for {} groups",
-            self.groups
-        );
+        let shape = self.check(mode, input_shape, affine, options);
         assert_len("conv2d", "input", input.len(), &named(input_shape));
         assert_len("conv2d", "output", output.len(), &named(shape));
-        affine.check("conv2d", "channels_out", shape[1]);
         if output.is_empty() {
             return;
         }
@@ -167,13 +190,9 @@ impl Conv2dKernel {
             output_shape: shape,
             output: Shared::new(output),
         };
-        match (&self.layout, mode) {
-            (Layout::Patches(tiles), Mode::Bitwise(levels)) => call.bitwise_patches(tiles, levels),
-            (Layout::Channels(tiles), Mode::Bitwise(levels)) => {
-                call.bitwise_channels(tiles, levels);
-            }
-            (Layout::Patches(tiles) | Layout::Channels(tiles), _) => call.int8(tiles),
-            (Layout::Rows(rows), _) => call.exact(rows),
+        match &self.layout {
+            Layout::Rows(rows) => call.exact(rows),
+            _ => call.sums(mode, None, ToValues),
         }
     }
 }
@@ -190,6 +209,30 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// Computes sums, of activations in words of channels if they are given.
+    fn sums(&self, mode: &Mode, words: Option<&[u32]>, end: impl End) {
+        match (&self.kernel.layout, mode) {
+            (Layout::Channels(tiles), Mode::Bitwise(levels)) => {
+                let packed = words.is_none().then(|| self.pack_channels(levels));
+                let words = words.or(packed.as_deref()).expect("one of both");
+                end.of(self, &self.channel_blocks(tiles, levels, words));
+            }
+            (Layout::Patches(tiles), Mode::Bitwise(levels)) => {
+                let words = self.pack_all_patches(&tiles[0], levels);
+                end.of(self, &self.patch_blocks(tiles, levels, &words));
+            }
+            (Layout::Bytes(weights), _) => end.of(self, &Int8Blocks::new(self, weights)),
+            _ => unreachable!("exact layers have no blocks, and the arithmetic was checked"),
+        }
+    }
+
+    /// One image.
+    fn image(&self, image: usize) -> &[f32] {
+        let [_, channels, height, width] = self.input_shape;
+        let len = channels * height * width;
+        &self.input[image * len..][..len]
+    }
+
     /// Places of an output channel.
     fn positions(&self) -> usize {
         self.output_shape[2] * self.output_shape[3]
@@ -197,9 +240,9 @@ impl Call<'_> {
 
     /// The input channels of one image and group.
     fn channels(&self, image: usize, group: usize) -> &[f32] {
-        let [_, channels, height, width] = self.input_shape;
-        let part = channels / self.options.groups;
-        &self.input[(image * channels + group * part) * height * width..][..part * height * width]
+        let image = self.image(image);
+        let part = image.len() / self.options.groups;
+        &image[group * part..][..part]
     }
 
     /// Writes `scale·sum + offset` of a block, `[positions, lanes]`, from place `first` of each channel on.

@@ -10,7 +10,7 @@ use super::generic::{
 };
 use super::simd::{LANES, Line};
 use super::threads::{self, Shared};
-use super::tiles::{NONE, Tiles};
+use super::tiles::{NONE, Sort, Tiles};
 use super::{Affine, Arithmetic, Isa, KernelError, Levels, Mode, assert_arithmetic, assert_len};
 use crate::PackedWeight;
 
@@ -44,7 +44,7 @@ impl LinearKernel {
         let words = weight.grouping().len().div_ceil(32);
         Ok(Self {
             d_in,
-            tiles: Tiles::new(weight, 0..d_out, words, &[], arithmetic),
+            tiles: Tiles::new(weight, 0..d_out, words, &[], arithmetic, Sort::All),
             arithmetic,
             isa: Isa::best(),
         })
@@ -233,7 +233,8 @@ impl LinearKernel {
                 reference: levels.reference(),
                 gammas: levels.coordinates(),
                 classes: &classes,
-                output: &mut sums,
+                part: (0, 1),
+                output: sums.as_mut_slice(),
             });
             scatter.blocks(block..block + 1, &sums, |_| 1.0);
         });

@@ -7,8 +7,10 @@
 //! | mode | inputs | how |
 //! |---|---|---|
 //! | exact | f32 | sums of four inputs, looked up by four signs; weights expanded to f32 for many rows |
-//! | int8 | f32, rounded | the same sums as int8 |
+//! | int8 | f32, rounded | the same sums as int8; in convolutions products of bytes |
 //! | bitwise | multi-bit levels | XOR and popcount |
+//!
+//! Between layers in bitwise arithmetic, activations stay bits ([`Planes`]).
 //!
 //! # Unsafe code
 //! Instances of an instruction set (`x86_64/`, `aarch64/`) call its instructions; only [`Isa`]
@@ -25,6 +27,7 @@ mod levels;
 #[doc(hidden)]
 pub mod limits;
 mod linear;
+mod planes;
 mod pool;
 mod portable;
 pub mod reference;
@@ -36,10 +39,11 @@ mod x86_64;
 
 use core::fmt;
 
-pub use conv2d::Conv2dKernel;
+pub use conv2d::{Conv2dInput, Conv2dKernel};
 pub use isa::Isa;
 pub use levels::{Levels, LevelsError, MAX_ACTIVATION_BITS};
 pub use linear::LinearKernel;
+pub use planes::Planes;
 pub use pool::{Pool2dOptions, max_pool2d};
 
 /// The arithmetic of a packed layer.
@@ -71,13 +75,14 @@ pub enum Mode {
     ///
     /// NaN and infinities propagate as in float arithmetic.
     Exact,
-    /// Sums of four inputs rounded to int8 at run time, with one scale for each row of inputs (for
-    /// each position of a convolution).
+    /// Inputs rounded to int8 at run time.
     ///
-    /// A row of `n` weights with coordinate `α` is wrong by at most `α·⌈n/4⌉·s/2`, where `s` is the
-    /// largest `|x₀|+|x₁|+|x₂|+|x₃|` of the row of inputs divided by 127; so an output is wrong by
-    /// at most the sum of this over its rows. A row of inputs with NaN or an infinity makes all of
-    /// its outputs NaN.
+    /// A linear layer rounds sums of four inputs, with one scale for each row of inputs: a row of
+    /// `n` weights with coordinate `α` is wrong by at most `α·⌈n/4⌉·s/2`, where `s` is the largest
+    /// `|x₀|+|x₁|+|x₂|+|x₃|` of the row of inputs divided by 127. A convolution rounds the inputs
+    /// themselves, with one scale for each image: a row is wrong by at most `α·n·s/2`, where `s` is
+    /// the image's largest `|x|` divided by 127. An output is wrong by at most the sum of this over
+    /// its rows. A row or an image with NaN or an infinity makes all of its outputs NaN.
     Int8,
     /// Inputs at the nearest of some levels: integer counts, then coordinates. NaN takes the lowest
     /// level. The padding of a convolution is 0.

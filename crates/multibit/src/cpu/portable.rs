@@ -129,6 +129,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn flip_lanes(self, x: Self::F, lanes: u32) -> Self::F {
+        each!(i => crate::bits::signed(x[i], (lanes >> i) & 1))
+    }
+
+    #[inline(always)]
     fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F {
         each!(i => table[(words[i] & 15) as usize])
     }

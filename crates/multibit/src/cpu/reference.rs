@@ -49,10 +49,13 @@ pub fn linear(
     let outputs = Outputs::new(weight);
     for (input, output) in input.chunks_exact(d_in).zip(output.chunks_exact_mut(d_out)) {
         let inputs: Vec<_> = input.iter().map(|&x| Some(x)).collect();
-        let scale = int8_scale(&inputs, outputs.len());
+        let int8 = Int8 {
+            scale: int8_scale(&inputs, outputs.len(), 4),
+            together: 4,
+        };
         for (o, y) in output.iter_mut().enumerate() {
             let (factor, offset) = affine.of(o);
-            *y = factor * outputs.dot(o, &inputs, mode, scale) + offset;
+            *y = factor * outputs.dot(o, &inputs, mode, int8) + offset;
         }
     }
 }
@@ -94,6 +97,14 @@ pub fn conv2d(
     let (group_in, group_out) = (channels / options.groups, channels_out / options.groups);
     let outputs = Outputs::new(weight);
     let patch = patch(weight);
+    let image_len = channels * height * width;
+    let scales: Vec<f32> = input
+        .chunks_exact(image_len.max(1))
+        .map(|image| {
+            let inputs: Vec<_> = image.iter().map(|&x| Some(x)).collect();
+            int8_scale(&inputs, image_len, 1)
+        })
+        .collect();
     for (i, y) in output.iter_mut().enumerate() {
         let (column, row) = (i % out_width, i / out_width % out_height);
         let o = i / (out_width * out_height) % channels_out;
@@ -107,9 +118,12 @@ pub fn conv2d(
                 Some(input[((n * channels + channel) * height + y) * width + x])
             })
             .collect();
-        let scale = int8_scale(&inputs, outputs.len());
+        let int8 = Int8 {
+            scale: scales[n],
+            together: 1,
+        };
         let (factor, offset) = affine.of(o);
-        *y = factor * outputs.dot(o, &inputs, mode, scale) + offset;
+        *y = factor * outputs.dot(o, &inputs, mode, int8) + offset;
     }
 }
 
@@ -152,19 +166,22 @@ impl<'a> Outputs<'a> {
         self.weight.grouping().len()
     }
 
-    /// `Σ over groups and bases of α·(Σ ±x)` for one output; `None` is padding, `scale` that of
-    /// [`int8_scale`].
-    fn dot(&self, output: usize, inputs: &[Option<f32>], mode: &Mode, scale: f32) -> f32 {
+    /// `Σ over groups and bases of α·(Σ ±x)` for one output; `None` is padding.
+    fn dot(&self, output: usize, inputs: &[Option<f32>], mode: &Mode, int8: Int8) -> f32 {
         let len = self.len();
         let widths = &self.weight.widths()[output * self.groups..];
         let mut row = self.first_row[output];
-        let mut y = 0.0;
+        // A scale that is not a number reaches outputs without rows too.
+        let mut y = match mode {
+            Mode::Int8 => 0.0 * int8.scale,
+            _ => 0.0,
+        };
         for (inputs, &width) in inputs.chunks_exact(len).zip(widths) {
             for _basis in 0..width {
                 let signs = self.weight.row(row);
                 let sum = match mode {
                     Mode::Exact => signed_sum(signs, 0, inputs),
-                    Mode::Int8 => int8_sum(signs, inputs, scale),
+                    Mode::Int8 => int8_sum(signs, inputs, int8),
                     Mode::Bitwise(levels) => level_sum(signs, inputs, levels),
                 };
                 y += self.weight.coordinates()[row] * sum;
@@ -181,10 +198,18 @@ fn signed_sum(signs: &[u32], first: usize, inputs: &[Option<f32>]) -> f32 {
     inputs.iter().enumerate().map(signed).sum()
 }
 
-/// `max(|x₀|+|x₁|+|x₂|+|x₃|) / 127` over the fours of all groups.
-fn int8_scale(inputs: &[Option<f32>], len: usize) -> f32 {
-    let fours = inputs.chunks_exact(len).flat_map(|group| group.chunks(4));
-    let sums = fours.map(|four| four.iter().map(|x| x.unwrap_or(0.0).abs()).sum::<f32>());
+/// How inputs are rounded: sums of so many together, to multiples of the scale.
+#[derive(Clone, Copy)]
+struct Int8 {
+    scale: f32,
+    together: usize,
+}
+
+/// The largest `|x₀|+|x₁|+…` of `together` inputs of a group, divided by 127.
+fn int8_scale(inputs: &[Option<f32>], len: usize, together: usize) -> f32 {
+    let groups = inputs.chunks_exact(len);
+    let parts = groups.flat_map(|group| group.chunks(together));
+    let sums = parts.map(|part| part.iter().map(|x| x.unwrap_or(0.0).abs()).sum::<f32>());
     let largest = sums.fold(0.0, |largest: f32, sum| {
         if sum.is_finite() {
             largest.max(sum)
@@ -195,13 +220,14 @@ fn int8_scale(inputs: &[Option<f32>], len: usize) -> f32 {
     largest / 127.0
 }
 
-/// `s·Σ round(Σ ±x / s)`, the inner sum over four inputs.
-fn int8_sum(signs: &[u32], inputs: &[Option<f32>], scale: f32) -> f32 {
+/// `s·Σ round(Σ ±x / s)`, the inner sum over the inputs that are rounded together.
+fn int8_sum(signs: &[u32], inputs: &[Option<f32>], Int8 { scale, together }: Int8) -> f32 {
     if scale == 0.0 {
         return 0.0;
     }
-    let fours = inputs.chunks(4).enumerate();
-    let rounded = fours.map(|(i, four)| round(signed_sum(signs, 4 * i, four) * (1.0 / scale)));
+    let parts = inputs.chunks(together).enumerate();
+    let rounded =
+        parts.map(|(i, part)| round(signed_sum(signs, together * i, part) * (1.0 / scale)));
     scale * rounded.sum::<f32>()
 }
 

@@ -58,6 +58,8 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn to_float(self, words: Self::U) -> Self::F;
     /// `−x` where bit `bit` of the word is set.
     fn flip(self, x: Self::F, words: Self::U, bit: u32) -> Self::F;
+    /// `−x` in the lanes whose bit is set.
+    fn flip_lanes(self, x: Self::F, lanes: u32) -> Self::F;
     /// `table[lowest nibble]`.
     fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F;
     /// `a > b`; false for NaN.

@@ -11,6 +11,7 @@
 //! An output whose group has no such basis has coordinate 0 there; a step that none has is left
 //! out. Outputs are sorted by their widths, so that most steps are used by all 16.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -48,6 +49,16 @@ pub(super) struct Tiles {
     /// The sum of the signs of each step; for bitwise arithmetic only.
     signs: Vec<Line<f32>>,
     lines: Vec<Line<u32>>,
+    /// For each block, where its outputs lie in their word of 32; if sorted within words.
+    lane_bits: Vec<LaneBits>,
+}
+
+/// Outputs that are sorted together.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Sort {
+    All,
+    /// 32, so that two blocks are the outputs of a word.
+    Words,
 }
 
 impl Tiles {
@@ -59,6 +70,7 @@ impl Tiles {
         words: usize,
         places: &[usize],
         arithmetic: Arithmetic,
+        sort: Sort,
     ) -> Self {
         let groups = weight.grouping().groups_per_output(weight.shape());
         let len = weight.grouping().len();
@@ -68,7 +80,23 @@ impl Tiles {
             first_row.push(rows);
             rows += usize::from(width);
         }
-        let order = sorted(weight.widths(), groups, outputs.clone());
+        let order = match sort {
+            Sort::All => sorted(weight.widths(), groups, outputs.clone()),
+            Sort::Words => {
+                let firsts = outputs.clone().step_by(WORD);
+                let words = firsts.map(|first| first..outputs.end.min(first + WORD));
+                words
+                    .flat_map(|word| sorted(weight.widths(), groups, word))
+                    .collect()
+            }
+        };
+        let lane_bits = match sort {
+            Sort::All => Vec::new(),
+            Sort::Words => order
+                .chunks_exact(LANES)
+                .map(|block| LaneBits::new(block, outputs.start as u32))
+                .collect(),
+        };
         let blocks = order.len() / LANES;
         let chunk = (CHUNK_INPUTS / len).clamp(1, groups);
         let mut tiles = Self {
@@ -83,6 +111,7 @@ impl Tiles {
             coordinates: Vec::new(),
             signs: Vec::new(),
             lines: Vec::with_capacity(words * rows.div_ceil(LANES)),
+            lane_bits,
         };
         for first in (0..groups).step_by(chunk) {
             for block in 0..blocks {
@@ -157,6 +186,11 @@ impl Tiles {
         self.lines.len()
     }
 
+    /// Steps of all blocks.
+    pub(super) fn len_steps(&self) -> usize {
+        self.step_groups.len()
+    }
+
     pub(super) fn blocks(&self) -> usize {
         self.order.len() / LANES
     }
@@ -194,6 +228,14 @@ impl Tiles {
         &self.order[block * LANES..][..LANES]
     }
 
+    /// Where the outputs of a block lie in their word of 32.
+    ///
+    /// # Panics
+    /// If outputs are not sorted within words.
+    pub(super) fn lane_bits(&self, block: usize) -> &LaneBits {
+        &self.lane_bits[block]
+    }
+
     /// Scale and offset by lane of a block.
     pub(super) fn affine(&self, block: usize, affine: &Affine<'_>) -> [[f32; LANES]; 2] {
         let mut lanes = [[1.0; LANES], [0.0; LANES]];
@@ -217,4 +259,83 @@ fn sorted(widths: &[u8], groups: usize, outputs: Range<usize>) -> Vec<u32> {
     order.sort_by(|&a, &b| of(b).cmp(of(a)).then(a.cmp(&b)));
     order.extend(core::iter::repeat_n(NONE, padding));
     order
+}
+
+/// Outputs of a word.
+pub(super) const WORD: usize = 32;
+
+/// Where the lanes of a block lie in a word of 32 outputs.
+pub(super) enum LaneBits {
+    /// Side by side: these lanes, and their distance to their bits.
+    Straight { lanes: u32, shift: u32 },
+    /// Anywhere.
+    Mixed(Box<LaneTables>),
+}
+
+/// Bits by whole bytes.
+pub(super) struct LaneTables {
+    /// Of both bytes of the lanes.
+    to: [[u32; 256]; 2],
+    /// Of the four bytes of the word.
+    from: [[u16; 256]; 4],
+}
+
+impl LaneBits {
+    /// For the outputs of a block; the first output of all has bit 0.
+    fn new(block: &[u32], first: u32) -> Self {
+        let bits: Vec<Option<u32>> = block
+            .iter()
+            .map(|&output| (output != NONE).then(|| (output - first) % WORD as u32))
+            .collect();
+        let shift = bits[0].unwrap_or(0);
+        let mut outputs = bits.iter().enumerate();
+        if outputs.all(|(lane, bit)| bit.is_none_or(|bit| bit == shift + lane as u32)) {
+            let lanes = bits.iter().flatten().count();
+            let lanes = ((1u64 << lanes) - 1) as u32;
+            return Self::Straight { lanes, shift };
+        }
+        let mut tables = Box::new(LaneTables {
+            to: [[0; 256]; 2],
+            from: [[0; 256]; 4],
+        });
+        for (lane, bit) in bits.into_iter().enumerate() {
+            let Some(bit) = bit.map(|bit| bit as usize) else {
+                continue;
+            };
+            for byte in 0..256 {
+                if byte >> (lane % 8) & 1 == 1 {
+                    tables.to[lane / 8][byte] |= 1 << bit;
+                }
+                if byte >> (bit % 8) & 1 == 1 {
+                    tables.from[bit / 8][byte] |= 1 << lane;
+                }
+            }
+        }
+        Self::Mixed(tables)
+    }
+
+    /// The bits of the lanes in their word.
+    #[inline(always)]
+    pub(super) fn to_word(&self, bits: u32) -> u32 {
+        match self {
+            Self::Straight { lanes, shift } => (bits & lanes) << shift,
+            Self::Mixed(tables) => {
+                let [low, high, ..] = bits.to_le_bytes().map(usize::from);
+                tables.to[0][low] | tables.to[1][high]
+            }
+        }
+    }
+
+    /// The bits of a word in their lanes.
+    #[inline(always)]
+    pub(super) fn from_word(&self, word: u32) -> u32 {
+        match self {
+            Self::Straight { lanes, shift } => word >> shift & lanes,
+            Self::Mixed(tables) => {
+                let bytes = tables.from.iter().zip(word.to_le_bytes());
+                let lanes = bytes.map(|(table, byte)| table[usize::from(byte)]);
+                u32::from(lanes.fold(0, |all, lanes| all | lanes))
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 // Every test binary uses its own part of this module.
 #![allow(dead_code)]
 
+use multibit::cpu::{Affine, Conv2dOptions, Levels, Mode};
 use multibit::fit::{GroupsMut, MomentsMut, StepParams, reconstruct, sketch};
 use multibit::{Grouping, PackedWeight};
 
@@ -37,6 +38,68 @@ impl Random {
     pub fn normals(&mut self, n: usize, scale: f32) -> Vec<f32> {
         (0..n).map(|_| self.normal() * scale).collect()
     }
+}
+
+/// Levels of one to four bits.
+pub fn levels() -> Vec<Levels> {
+    let levels = |reference, gammas: &[f32]| Levels::new(reference, gammas).unwrap();
+    vec![
+        levels(0.3, &[0.5]),
+        levels(0.9, &[0.6, 0.3]),
+        // The order of the levels is not that of the codes.
+        levels(-0.1, &[0.2, 0.21, 0.22]),
+        levels(0.0, &[0.8, 0.4, 0.2, 0.1]),
+    ]
+}
+
+/// All arithmetics.
+pub fn modes() -> Vec<Mode> {
+    let bitwise = levels().into_iter().map(Mode::Bitwise);
+    [Mode::Exact, Mode::Int8]
+        .into_iter()
+        .chain(bitwise)
+        .collect()
+}
+
+/// Nothing, and everything, at the end of a layer.
+pub fn affines<'a>(scale: &'a [f32], offset: &'a [f32]) -> [Affine<'a>; 2] {
+    let all = Affine {
+        scale: Some(scale),
+        offset: Some(offset),
+    };
+    [Affine::default(), all]
+}
+
+pub fn conv_options() -> Vec<Conv2dOptions> {
+    let default = Conv2dOptions::default();
+    vec![
+        default,
+        Conv2dOptions {
+            stride: [2, 3],
+            ..default
+        },
+        Conv2dOptions {
+            padding: [(1, 2), (3, 0)],
+            ..default
+        },
+        Conv2dOptions {
+            stride: [2, 2],
+            padding: [(1, 1); 2],
+            dilation: [2, 1],
+            groups: 1,
+        },
+        Conv2dOptions {
+            groups: 2,
+            stride: [1, 2],
+            padding: [(0, 1), (2, 1)],
+            dilation: [1, 2],
+        },
+        // The outermost outputs see nothing but padding.
+        Conv2dOptions {
+            padding: [(4, 4), (0, 4)],
+            ..default
+        },
+    ]
 }
 
 /// A packed weight with random groups of up to `widest` bits.

@@ -200,6 +200,20 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn flip_lanes(self, x: Self::F, lanes: u32) -> Self::F {
+        // SAFETY: `self` proves the instructions; `places` is 4 words.
+        unsafe {
+            let places = vld1q_u32([1, 2, 4, 8].as_ptr());
+            let sign = vdupq_n_u32(1 << 31);
+            quarters!(Q => {
+                let set = vtstq_u32(vdupq_n_u32(lanes >> (4 * Q)), places);
+                let negative = vandq_u32(set, sign);
+                vreinterpretq_f32_u32(veorq_u32(negative, vreinterpretq_u32_f32(x[Q])))
+            })
+        }
+    }
+
+    #[inline(always)]
     fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F {
         let mut indices = Line([0; LANES]);
         self.store(words, &mut indices);

@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::Call;
-use crate::cpu::Levels;
-use crate::cpu::generic::{Bitwise, Class, Classes, PackChannels};
+use super::blocks::Blocks;
+use crate::cpu::generic::{Bitwise, Class, Classes, Output};
+use crate::cpu::planes;
 use crate::cpu::reference::place;
-use crate::cpu::simd::{LANES, Line};
 use crate::cpu::threads::{self, Shared};
 use crate::cpu::tiles::Tiles;
+use crate::cpu::{Isa, Levels};
 
 /// Rows or columns of the output that see the same part of the kernel.
 struct Strip {
@@ -20,43 +21,41 @@ struct Strip {
 
 impl Call<'_> {
     /// Words of 32 channels, one word a pixel: `[image, group, word, plane, pixel]`.
-    pub(super) fn bitwise_channels(&self, tiles: &[Tiles], levels: &Levels) {
+    pub(super) fn pack_channels(&self, levels: &Levels) -> Vec<u32> {
         let [images, _, height, width] = self.input_shape;
         let channels = self.kernel.weight.shape()[1];
-        let (pixels, words) = (height * width, channels.div_ceil(32));
-        let len = levels.bits() * pixels;
-        let mut activations = vec![0; images * self.options.groups * words * len];
-        let shared = Shared::new(&mut activations);
-        threads::for_each(
-            images * self.options.groups * words,
-            self.input.len(),
-            |task| {
-                let (word, part) = (task % words, task / words);
-                let (group, image) = (part % self.options.groups, part / self.options.groups);
-                let last = channels.min((word + 1) * 32);
-                self.kernel.isa.run(PackChannels {
-                    input: &self.channels(image, group)[word * 32 * pixels..last * pixels],
-                    pixels,
-                    levels,
-                    // SAFETY: each task has words of its own.
-                    output: unsafe { shared.part(task * len, len) },
-                });
-            },
-        );
-        let classes = self.channel_classes(&tiles[0], words, len);
-        self.bitwise(tiles, levels, &activations, pixels, &classes);
+        let pixels = height * width;
+        let words = images * self.options.groups * channels.div_ceil(32);
+        let mut activations = vec![0; words * levels.bits() * pixels];
+        let isa = self.kernel.isa;
+        planes::pack(isa, self.input, channels, pixels, levels, &mut activations);
+        activations
+    }
+
+    /// On words of 32 channels.
+    pub(super) fn channel_blocks<'a>(
+        &self,
+        tiles: &'a [Tiles],
+        levels: &'a Levels,
+        activations: &'a [u32],
+    ) -> BitwiseBlocks<'a> {
+        let [.., height, width] = self.input_shape;
+        let pixels = height * width;
+        let classes = self.channel_classes(&tiles[0], levels.bits() * pixels);
+        self.bitwise(tiles, levels, activations, pixels, classes)
     }
 
     /// Which words of the activations meet which lines, for each part of the border.
-    fn channel_classes(&self, tiles: &Tiles, words: usize, word_stride: usize) -> Classes {
-        let [.., kernel_width] = *self.kernel.weight.shape() else {
+    fn channel_classes(&self, tiles: &Tiles, word_stride: usize) -> Classes {
+        let [_, channels, _, kernel_width] = *self.kernel.weight.shape() else {
             unreachable!("a convolution has a kernel");
         };
+        let words = channels.div_ceil(32);
         let (width, out_width) = (self.input_shape[3], self.output_shape[3]);
         let [(top, _), (left, _)] = self.options.padding;
         let [down, across] = self.options.stride;
         let by_place = tiles.groups > 1;
-        let channels = self.kernel.weight.shape()[1] as i32;
+        let channels = channels as i32;
         let mut classes = Vec::new();
         for rows in self.strips(0) {
             for columns in self.strips(1) {
@@ -118,10 +117,9 @@ impl Call<'_> {
 
     /// Any grouping: the bits under the kernel, once for each position, in the grouping's order:
     /// `[image, group, position, plane, word]`.
-    pub(super) fn bitwise_patches(&self, tiles: &[Tiles], levels: &Levels) {
+    pub(super) fn pack_all_patches(&self, tiles: &Tiles, levels: &Levels) -> Vec<u32> {
         let images = self.input_shape[0];
-        let row_words = tiles[0].groups * tiles[0].words;
-        let len = self.positions() * levels.bits() * row_words;
+        let len = self.positions() * levels.bits() * tiles.groups * tiles.words;
         let mut activations = vec![0; images * self.options.groups * len];
         let shared = Shared::new(&mut activations);
         let cost = self.positions() * images * self.kernel.patch.len() * self.options.groups;
@@ -129,10 +127,21 @@ impl Call<'_> {
             let (group, image) = (task % self.options.groups, task / self.options.groups);
             // SAFETY: each task has words of its own.
             let words = unsafe { shared.part(task * len, len) };
-            self.pack_patches(image, group, &tiles[0], levels, words);
+            self.pack_patches(image, group, tiles, levels, words);
         });
+        activations
+    }
+
+    /// On patches.
+    pub(super) fn patch_blocks<'a>(
+        &self,
+        tiles: &'a [Tiles],
+        levels: &'a Levels,
+        activations: &'a [u32],
+    ) -> BitwiseBlocks<'a> {
+        let row_words = tiles[0].groups * tiles[0].words;
         let classes = self.patch_classes(&tiles[0], levels.bits() * row_words);
-        self.bitwise(tiles, levels, &activations, row_words, &classes);
+        self.bitwise(tiles, levels, activations, row_words, classes)
     }
 
     fn pack_patches(
@@ -201,37 +210,59 @@ impl Call<'_> {
         Classes::new(classes)
     }
 
-    /// All blocks of all images and groups.
-    fn bitwise(
+    fn bitwise<'a>(
         &self,
-        tiles: &[Tiles],
-        levels: &Levels,
-        activations: &[u32],
+        tiles: &'a [Tiles],
+        levels: &'a Levels,
+        activations: &'a [u32],
         plane_stride: usize,
-        classes: &Classes,
-    ) {
-        let blocks = tiles[0].blocks();
-        let images = self.input_shape[0];
-        let image_words = activations.len() / (images * tiles.len());
-        let room = || vec![Line([0.0; LANES]); self.positions()];
-        let weights: usize = tiles.iter().map(Tiles::size).sum();
-        let cost = 3 * levels.bits() * weights * images * self.positions();
-        threads::for_each_with(images * tiles.len() * blocks, cost, room, |sums, task| {
-            let (block, part) = (task % blocks, task / blocks);
-            let (group, image) = (part % tiles.len(), part / tiles.len());
-            let tiles = &tiles[group];
-            self.kernel.isa.run(Bitwise {
-                tiles,
-                block,
-                activations: &activations[part * image_words..][..image_words],
-                plane_stride,
-                reference: levels.reference(),
-                gammas: levels.coordinates(),
-                classes,
-                output: sums,
-            });
-            // SAFETY: a block of an image belongs to one task.
-            unsafe { self.write(tiles, block, image, 0, sums) };
+        classes: Classes,
+    ) -> BitwiseBlocks<'a> {
+        BitwiseBlocks {
+            tiles,
+            levels,
+            activations,
+            image_words: activations.len() / (self.input_shape[0] * tiles.len()),
+            plane_stride,
+            classes,
+            isa: self.kernel.isa,
+        }
+    }
+}
+
+/// A run in this mode.
+pub(super) struct BitwiseBlocks<'a> {
+    tiles: &'a [Tiles],
+    levels: &'a Levels,
+    activations: &'a [u32],
+    /// Of an image and a group.
+    image_words: usize,
+    plane_stride: usize,
+    classes: Classes,
+    isa: Isa,
+}
+
+impl Blocks for BitwiseBlocks<'_> {
+    fn tiles(&self, group: usize) -> &Tiles {
+        &self.tiles[group]
+    }
+
+    fn cost(&self) -> usize {
+        3 * self.levels.bits() * self.tiles.iter().map(Tiles::size).sum::<usize>()
+    }
+
+    fn run<O: Output>(&self, [image, group, block]: [usize; 3], part: (usize, usize), output: O) {
+        let first = (image * self.tiles.len() + group) * self.image_words;
+        self.isa.run(Bitwise {
+            tiles: &self.tiles[group],
+            block,
+            activations: &self.activations[first..][..self.image_words],
+            plane_stride: self.plane_stride,
+            reference: self.levels.reference(),
+            gammas: self.levels.coordinates(),
+            classes: &self.classes,
+            part,
+            output,
         });
     }
 }

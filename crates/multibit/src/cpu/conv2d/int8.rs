@@ -1,76 +1,352 @@
-//! Int8 mode: the patches of some positions side by side, then the look-ups of a linear layer.
+//! Int8 mode: the image as bytes, the bits of the weight as signs in bytes.
+//!
+//! Four neighbours meet at once, a *quad*. Which neighbours depends on the weight's groups: a quad
+//! lies along a row of the kernel, or along the channels at one place of it.
 
 use alloc::vec;
+use alloc::vec::Vec;
 
 use super::Call;
-use crate::cpu::generic::{Int8, Lookup, MakeTables, empty_tables, inverse, scale};
-use crate::cpu::reference::place;
+use super::blocks::Blocks;
+use crate::bits::bit;
+use crate::cpu::Isa;
+use crate::cpu::generic::{BIAS, Largest, Output, Products, Run, Signs, ToBytes, inverse};
 use crate::cpu::simd::{LANES, Line};
-use crate::cpu::threads;
+use crate::cpu::threads::{self, Shared};
 use crate::cpu::tiles::Tiles;
 
-/// Positions of a task.
-const POSITIONS: usize = 32;
+/// Bytes of a quad.
+const QUAD: usize = 4;
 
-impl Call<'_> {
-    pub(super) fn int8(&self, tiles: &[Tiles]) {
-        let images = self.input_shape[0];
-        let parts = self.positions().div_ceil(POSITIONS);
-        let weights: usize = tiles.iter().map(Tiles::size).sum();
-        let cost = images * self.positions() * (4 * weights + 4 * self.input_shape[1]);
-        threads::for_each(images * parts, cost, |task| {
-            let (image, first) = (task / parts, task % parts * POSITIONS);
-            let count = POSITIONS.min(self.positions() - first);
-            for (group, tiles) in tiles.iter().enumerate() {
-                let len = self.kernel.patch.len();
-                let mut patch = vec![0.0; len];
-                let mut tables = empty_tables::<Int8>(tiles, count);
-                let mut scales = vec![0.0; count];
-                let row_tables = tiles.groups * tiles.words;
-                let rows = tables.chunks_exact_mut(row_tables).zip(&mut scales);
-                for (p, (tables, row_scale)) in rows.enumerate() {
-                    self.fill_patch(image, group, first + p, &mut patch);
-                    *row_scale = scale(&patch, tiles.len);
-                    self.kernel.isa.run(MakeTables::<Int8> {
-                        inputs: &patch,
-                        len: tiles.len,
-                        inverse: inverse(*row_scale),
-                        tables,
-                    });
-                }
-                for block in 0..tiles.blocks() {
-                    let mut sums = vec![Line([0.0; LANES]); count];
-                    self.kernel.isa.run(Lookup::<Int8> {
-                        tiles,
-                        blocks: block..block + 1,
-                        tables: &tables,
-                        rows: count,
-                        output: &mut sums,
-                    });
-                    for (sum, scale) in sums.iter_mut().zip(&scales) {
-                        for sum in &mut sum.0 {
-                            *sum *= scale;
-                        }
-                    }
-                    // SAFETY: a task has places of its own.
-                    unsafe { self.write(tiles, block, image, first, &sums) };
-                }
-            }
-        });
+/// The weight of one group of channels for this mode.
+pub(super) struct ByteSigns {
+    pub tiles: Tiles,
+    along: Along,
+    /// For each group of weights, `[channel, kernel row, kernel column]` of its quads' first.
+    quads: Vec<Vec<[usize; 3]>>,
+    lines: Vec<Line<u32>>,
+    firsts: Vec<usize>,
+    starts: Vec<Line<u32>>,
+}
+
+/// Where the four of a quad lie.
+#[derive(Clone, Copy, PartialEq)]
+enum Along {
+    /// Next to each other in a row of the kernel.
+    Row,
+    /// In four channels.
+    Channels,
+}
+
+impl Along {
+    /// The quad of a weight, and its place there.
+    fn quad(self, [channel, row, column]: [usize; 3]) -> ([usize; 3], usize) {
+        match self {
+            Self::Row => ([channel, row, column / QUAD * QUAD], column % QUAD),
+            Self::Channels => ([channel / QUAD * QUAD, row, column], channel % QUAD),
+        }
     }
 
-    /// The input under the kernel at one position, in the order of the grouping.
-    fn fill_patch(&self, image: usize, group: usize, position: usize, to: &mut [f32]) {
-        let [.., height, width] = self.input_shape;
-        let out_width = self.output_shape[3];
-        let channels = self.channels(image, group);
-        for (to, &[c, y, x]) in to.iter_mut().zip(&self.kernel.patch) {
-            let y = place(self.options, 0, position / out_width, y, height);
-            let x = place(self.options, 1, position % out_width, x, width);
-            *to = match (y, x) {
-                (Some(y), Some(x)) => channels[(c * height + y) * width + x],
-                _ => 0.0,
-            };
+    /// For each group of weights its quads, and for each weight of a patch quad and place.
+    fn quads(self, patch: &[[usize; 3]], len: usize) -> (Vec<Vec<[usize; 3]>>, Vec<[usize; 2]>) {
+        let mut quads = Vec::new();
+        let mut places = Vec::with_capacity(patch.len());
+        for group in patch.chunks_exact(len) {
+            let mut seen: Vec<[usize; 3]> = group.iter().map(|&place| self.quad(place).0).collect();
+            seen.sort_unstable();
+            seen.dedup();
+            for &weight in group {
+                let (quad, place) = self.quad(weight);
+                let index = seen.binary_search(&quad).expect("collected above");
+                places.push([index, place]);
+            }
+            quads.push(seen);
         }
+        (quads, places)
+    }
+}
+
+impl ByteSigns {
+    pub(super) fn new(tiles: Tiles, patch: &[[usize; 3]]) -> Self {
+        let cuts =
+            [Along::Row, Along::Channels].map(|along| (along, along.quads(patch, tiles.len)));
+        let count = |quads: &[Vec<_>]| quads.iter().map(Vec::len).sum::<usize>();
+        let (along, (quads, places)) = cuts
+            .into_iter()
+            .min_by_key(|(_, (quads, _))| count(quads))
+            .expect("two ways");
+        let steps = tiles.len_steps();
+        let mut signs = Self {
+            along,
+            quads,
+            lines: Vec::new(),
+            firsts: Vec::with_capacity(steps),
+            starts: Vec::with_capacity(steps),
+            tiles,
+        };
+        for step in 0..steps {
+            signs.push_step(step, &places);
+        }
+        signs
+    }
+
+    fn push_step(&mut self, step: usize, places: &[[usize; 2]]) {
+        let (tiles, first) = (&self.tiles, self.lines.len());
+        let group = tiles.group(step);
+        let mut quads = vec![[[0i8; QUAD]; LANES]; self.quads[group].len()];
+        let mut sums = [0i32; LANES];
+        let words = tiles.lines(step);
+        for (j, &[quad, place]) in places[group * tiles.len..][..tiles.len].iter().enumerate() {
+            for (lane, sum) in sums.iter_mut().enumerate() {
+                let sign = 1 - 2 * bit(&[words[j / 32].0[lane]], j % 32) as i8;
+                quads[quad][lane][place] = sign;
+                *sum += i32::from(sign);
+            }
+        }
+        let words = |quad: [[i8; QUAD]; LANES]| {
+            Line(quad.map(|four| u32::from_le_bytes(four.map(|sign| sign as u8))))
+        };
+        self.lines.extend(quads.into_iter().map(words));
+        self.firsts.push(first);
+        let starts = sums.map(|sum| (-i32::from(BIAS) * sum) as u32);
+        self.starts.push(Line(starts));
+    }
+
+    fn signs(&self) -> Signs<'_> {
+        Signs {
+            tiles: &self.tiles,
+            lines: &self.lines,
+            firsts: &self.firsts,
+            starts: &self.starts,
+        }
+    }
+}
+
+/// The padded images as bytes, each group of channels on its own.
+///
+/// # Shapes
+/// - along rows: `[channels, rows, dilation, columns / dilation]`: what a kernel sees of a row is
+///   contiguous
+/// - along channels: `[channels / 4, rows, columns, 4]`
+struct Bytes {
+    along: Along,
+    /// Padded.
+    size: [usize; 2],
+    dilation: usize,
+    /// Of an image and a group of channels.
+    len: usize,
+    bytes: Vec<u8>,
+    /// Of each image.
+    scales: Vec<f32>,
+}
+
+impl Bytes {
+    fn new(call: &Call<'_>, along: Along) -> Self {
+        let [images, _, height, width] = call.input_shape;
+        let [(top, bottom), (left, right)] = call.options.padding;
+        let channels = call.kernel.weight.shape()[1];
+        let dilation = match along {
+            Along::Row => call.options.dilation[1],
+            Along::Channels => 1,
+        };
+        let size = [
+            height + top + bottom,
+            (width + left + right).next_multiple_of(dilation),
+        ];
+        // Quads may begin at the last byte.
+        let channels = match along {
+            Along::Row => channels,
+            Along::Channels => channels.next_multiple_of(QUAD),
+        };
+        let len = channels * size[0] * size[1] + QUAD;
+        let groups = call.options.groups;
+        let mut all = Self {
+            along,
+            size,
+            dilation,
+            len,
+            bytes: vec![BIAS; images * groups * len],
+            scales: vec![0.0; images],
+        };
+        let (layout, scales) = (all.layout(), Shared::new(&mut all.scales));
+        let shared = Shared::new(&mut all.bytes);
+        threads::for_each(images, call.input.len() / 2, |image| {
+            let values = call.image(image);
+            let mut largest = 0.0;
+            let isa = call.kernel.isa;
+            isa.run(Largest {
+                values,
+                largest: &mut largest,
+            });
+            let scale = largest / 127.0;
+            // SAFETY: a task has an image of its own.
+            let (to, bytes) = unsafe {
+                let len = groups * len;
+                (scales.part(image, 1), shared.part(image * len, len))
+            };
+            to[0] = scale;
+            let parts = values.chunks_exact(values.len() / groups);
+            for (values, bytes) in parts.zip(bytes.chunks_exact_mut(len)) {
+                layout.fill(isa, values, [height, width], [top, left], scale, bytes);
+            }
+        });
+        all
+    }
+
+    fn layout(&self) -> ByteLayout {
+        ByteLayout {
+            along: self.along,
+            size: self.size,
+            dilation: self.dilation,
+        }
+    }
+}
+
+/// Where an input's byte lies.
+#[derive(Clone, Copy)]
+struct ByteLayout {
+    along: Along,
+    size: [usize; 2],
+    dilation: usize,
+}
+
+impl ByteLayout {
+    /// Of a place in a padded channel.
+    fn place(&self, [channel, row, column]: [usize; 3]) -> usize {
+        let [height, width] = self.size;
+        match self.along {
+            Along::Row => {
+                let phase = column % self.dilation * (width / self.dilation);
+                (channel * height + row) * width + phase + column / self.dilation
+            }
+            Along::Channels => {
+                let pixel = (channel / QUAD * height + row) * width + column;
+                pixel * QUAD + channel % QUAD
+            }
+        }
+    }
+
+    /// Distance of neighbours in a row, as a kernel of this dilation sees them.
+    fn next(&self) -> usize {
+        match self.along {
+            Along::Row => 1,
+            Along::Channels => QUAD,
+        }
+    }
+
+    /// Channels, rounded.
+    fn fill(
+        &self,
+        isa: Isa,
+        values: &[f32],
+        [height, width]: [usize; 2],
+        [top, left]: [usize; 2],
+        scale: f32,
+        bytes: &mut [u8],
+    ) {
+        let inverse = inverse(scale);
+        let contiguous = self.along == Along::Row && self.dilation == 1;
+        let mut rounded = vec![0; width];
+        for (i, values) in values.chunks_exact(width).enumerate() {
+            let (channel, row) = (i / height, i % height + top);
+            let to = self.place([channel, row, left]);
+            if contiguous {
+                let bytes = &mut bytes[to..][..width];
+                isa.run(ToBytes {
+                    values,
+                    inverse,
+                    bytes,
+                });
+                continue;
+            }
+            isa.run(ToBytes {
+                values,
+                inverse,
+                bytes: &mut rounded,
+            });
+            for (x, &byte) in rounded.iter().enumerate() {
+                bytes[self.place([channel, row, left + x])] = byte;
+            }
+        }
+    }
+}
+
+/// A run in this mode.
+pub(super) struct Int8Blocks<'a> {
+    weights: &'a [ByteSigns],
+    isa: Isa,
+    bytes: Bytes,
+    /// How far quads lie behind a position's base, by group of weights.
+    offsets: Vec<Vec<usize>>,
+    runs: Vec<Run>,
+    step: usize,
+    groups: usize,
+}
+
+impl<'a> Int8Blocks<'a> {
+    pub(super) fn new(call: &Call<'_>, weights: &'a [ByteSigns]) -> Self {
+        let bytes = Bytes::new(call, weights[0].along);
+        let layout = bytes.layout();
+        let [_, _, rows, columns] = call.output_shape;
+        let ([down, across], [dilation, dilation_across]) =
+            (call.options.stride, call.options.dilation);
+        let offset = |&[channel, row, column]: &[usize; 3]| {
+            layout.place([channel, row * dilation, column * dilation_across])
+        };
+        let quads = weights[0].quads.iter();
+        let mut runs = Vec::new();
+        for y in 0..rows {
+            let run = |x: usize, count| Run {
+                base: layout.place([0, y * down, x * across]),
+                place: y * columns + x,
+                count,
+            };
+            match layout.dilation {
+                1 => runs.push(run(0, columns)),
+                // Neighbours lie in other phases of the row.
+                _ => runs.extend((0..columns).map(|x| run(x, 1))),
+            }
+        }
+        Self {
+            weights,
+            isa: call.kernel.isa,
+            offsets: quads
+                .map(|quads| quads.iter().map(offset).collect())
+                .collect(),
+            runs,
+            step: layout.next() * across,
+            groups: call.options.groups,
+            bytes,
+        }
+    }
+}
+
+impl Blocks for Int8Blocks<'_> {
+    fn tiles(&self, group: usize) -> &Tiles {
+        &self.weights[group].tiles
+    }
+
+    fn cost(&self) -> usize {
+        self.weights.iter().map(|weight| weight.lines.len()).sum()
+    }
+
+    fn run<O: Output>(
+        &self,
+        [image, group, block]: [usize; 3],
+        (part, parts): (usize, usize),
+        output: O,
+    ) {
+        let part = self.runs.len() * part / parts..self.runs.len() * (part + 1) / parts;
+        let len = self.bytes.len;
+        self.isa.run(Products {
+            signs: self.weights[group].signs(),
+            block,
+            bytes: &self.bytes.bytes[(image * self.groups + group) * len..][..len],
+            offsets: &self.offsets,
+            runs: &self.runs[part],
+            step: self.step,
+            scale: self.bytes.scales[image],
+            output,
+        });
     }
 }

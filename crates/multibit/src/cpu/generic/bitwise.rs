@@ -10,6 +10,7 @@
 
 use alloc::vec::Vec;
 
+use crate::cpu::levels::MAX_ACTIVATION_BITS;
 use crate::cpu::simd::{Line, Simd, Task};
 use crate::cpu::tiles::Tiles;
 
@@ -54,7 +55,7 @@ impl Classes {
 }
 
 /// One block of outputs at all positions of one image.
-pub(in crate::cpu) struct Bitwise<'a> {
+pub(in crate::cpu) struct Bitwise<'a, O> {
     pub tiles: &'a Tiles,
     pub block: usize,
     /// Words of the activations of one image, all planes.
@@ -66,11 +67,29 @@ pub(in crate::cpu) struct Bitwise<'a> {
     /// `γ`.
     pub gammas: &'a [f32],
     pub classes: &'a Classes,
-    /// Receives the sums of a position: `[positions, lanes]`.
-    pub output: &'a mut [Line<f32>],
+    /// Which share of the positions: part `.0` of `.1`.
+    pub part: (usize, usize),
+    pub output: O,
 }
 
-impl Task for Bitwise<'_> {
+/// Takes the sums of a block, one position after the other.
+pub(in crate::cpu) trait Output {
+    /// The most planes of the activations; each number is compiled on its own.
+    const MOST_PLANES: usize = MAX_ACTIVATION_BITS;
+
+    /// `place` of the position in the output.
+    fn take<S: Simd>(&mut self, simd: S, place: usize, sum: S::F);
+}
+
+/// Keeps sums: `[positions, lanes]`.
+impl Output for &mut [Line<f32>] {
+    #[inline(always)]
+    fn take<S: Simd>(&mut self, simd: S, place: usize, sum: S::F) {
+        simd.f_store(sum, &mut self[place].0);
+    }
+}
+
+impl<O: Output> Task for Bitwise<'_, O> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let last_plane = (self.gammas.len() - 1) * self.plane_stride;
@@ -83,8 +102,8 @@ impl Task for Bitwise<'_> {
         match self.gammas.len() {
             1 => self.planes::<S, 1, 12>(simd),
             2 => self.planes::<S, 2, 8>(simd),
-            3 => self.planes::<S, 3, 6>(simd),
-            4 => self.planes::<S, 4, 5>(simd),
+            3 if O::MOST_PLANES >= 3 => self.planes::<S, 3, 6>(simd),
+            4 if O::MOST_PLANES >= 4 => self.planes::<S, 4, 5>(simd),
             planes => unreachable!("{planes} planes of an activation"),
         }
     }
@@ -100,7 +119,7 @@ struct Step<'a, F, const P: usize> {
     scales: [F; P],
 }
 
-impl Bitwise<'_> {
+impl<O: Output> Bitwise<'_, O> {
     /// All of it, for `P` planes, `W` positions at once where there are many registers.
     #[inline(always)]
     fn planes<S: Simd, const P: usize, const W: usize>(mut self, simd: S) {
@@ -108,12 +127,18 @@ impl Bitwise<'_> {
         for class in &self.classes.list {
             mask(self.tiles, self.block, class, &mut masked);
             let (steps, constant) = self.steps::<S, P>(simd, class, &masked);
-            let count = class.positions.len();
-            let mut first = 0;
+            let (part, parts) = self.part;
+            let mut first = class.positions.len() * part / parts;
+            let count = class.positions.len() * (part + 1) / parts;
             if S::REGISTERS >= 32 {
-                while count - first >= W {
+                // No position is left alone: one costs as much as two.
+                while count - first >= W && count - first != W + 1 {
                     self.tile::<S, P, W>(simd, class, &steps, constant, first);
                     first += W;
+                }
+                while matches!(count - first, 5 | 7 | 9) {
+                    self.tile::<S, P, 5>(simd, class, &steps, constant, first);
+                    first += 5;
                 }
                 while count - first >= 4 {
                     self.tile::<S, P, 4>(simd, class, &steps, constant, first);
@@ -246,7 +271,7 @@ impl Bitwise<'_> {
             }
         }
         for (position, &sum) in positions.iter().zip(&sums) {
-            simd.f_store(sum, &mut self.output[position.1].0);
+            self.output.take(simd, position.1, sum);
         }
     }
 }

@@ -210,6 +210,20 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn flip_lanes(self, x: Self::F, lanes: u32) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let sign = _mm256_set1_ps(-0.0);
+            halves!(H => {
+                let bits = _mm256_set1_epi32((lanes >> (8 * H)) as i32);
+                let set = _mm256_cmpeq_epi32(_mm256_and_si256(bits, lane), lane);
+                _mm256_xor_ps(_mm256_and_ps(_mm256_castsi256_ps(set), sign), x[H])
+            })
+        }
+    }
+
+    #[inline(always)]
     fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F {
         // SAFETY: `self` proves the instructions; `table` is twice 8 values, and only the lowest
         // three bits of an index count.

@@ -199,6 +199,15 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    fn flip_lanes(self, x: Self::F, lanes: u32) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let (bits, sign) = (_mm512_castps_si512(x), _mm512_set1_epi32(i32::MIN));
+            _mm512_castsi512_ps(_mm512_mask_xor_epi32(bits, lanes as __mmask16, bits, sign))
+        }
+    }
+
+    #[inline(always)]
     fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F {
         // SAFETY: `self` proves the instructions; only the lowest four bits of an index count.
         unsafe { _mm512_permutexvar_ps(words, _mm512_loadu_ps(table.as_ptr())) }

@@ -5,15 +5,15 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
 use burn_alq::PackedModel;
 use burn_alq::report::{ModelReport, table};
 use burn_alq::train::{Run, Timing};
 use serde::Serialize;
 
-use crate::Failure;
-use crate::cli::TrainArgs;
-use crate::data::Dataset;
-use crate::model::LeNet5;
+use crate::job::Job;
+use crate::{Failure, Network};
 
 /// Accuracies on the test images, in percent.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -21,6 +21,9 @@ pub struct Accuracies {
     pub float: f64,
     pub trained: f64,
     pub packed: f64,
+    /// Of the same three, the class among the five best, where that is reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top5: Option<[f64; 3]>,
     /// Predictions that differ between the packed file and the trained network.
     pub changed: usize,
     pub images: usize,
@@ -29,11 +32,12 @@ pub struct Accuracies {
 /// Everything that a run reports.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    pub network: &'static str,
     pub preset: String,
     pub seed: u64,
-    pub batch_size: u32,
-    pub shards: u8,
-    pub act_bits: u8,
+    pub batch_size: usize,
+    pub shards: usize,
+    pub act_bits: usize,
     pub data: String,
     pub machine: String,
     pub accuracies: Accuracies,
@@ -49,21 +53,22 @@ pub struct Report {
 }
 
 /// Adds a run's times to the report.
-pub fn add_timings(report: &mut Report, run: &Run<LeNet5>) {
+pub fn add_timings<N: Network>(report: &mut Report, run: &Run<N>) {
     for (phase, timing) in run.timings() {
         report.timings.insert(phase.to_string(), *timing);
     }
 }
 
 impl Report {
-    pub fn new(args: &TrainArgs, data: &Dataset) -> Self {
+    pub fn new<N: Network>(job: &Job<'_, N>) -> Self {
         Self {
-            preset: format!("{:?}", args.preset).to_lowercase(),
-            seed: args.seed,
-            batch_size: args.batch_size,
-            shards: args.shards(),
-            act_bits: args.act_bits,
-            data: data.name.clone(),
+            network: N::TITLE,
+            preset: job.preset.clone(),
+            seed: job.flags.seed,
+            batch_size: job.plan.batch_size,
+            shards: job.shards,
+            act_bits: job.flags.activation_bits(),
+            data: job.data.name.clone(),
             machine: machine(),
             accuracies: Accuracies::default(),
             model: None,
@@ -76,14 +81,14 @@ impl Report {
     }
 
     /// Adds what is known at the end.
-    pub fn finish(
+    pub fn finish<N: Network>(
         &mut self,
         packed: &PackedModel,
-        float: &LeNet5,
+        float: &N,
         file: &Path,
         elapsed: Duration,
     ) -> Result<(), Failure> {
-        let weights = float.weights();
+        let weights = weights(float, packed);
         let model = ModelReport::new(packed, |path| weights.get(path).cloned());
         self.float_bytes = 4 * model.weights + model.other_bytes;
         self.model = Some(model);
@@ -115,7 +120,8 @@ impl Report {
             return String::new();
         };
         let mut text = format!(
-            "# LeNet5, preset {}, seed {}\n\ndata: {}; machine: {}; batch size {}, {} shards, {}\n\n{}\n",
+            "# {}, preset {}, seed {}\n\ndata: {}; machine: {}; batch size {}, {} shards, {}\n\n{}\n",
+            self.network,
             self.preset,
             self.seed,
             self.data,
@@ -161,6 +167,11 @@ impl Report {
         row("float accuracy", format!("{:.2} %", accuracies.float));
         row("trained accuracy", format!("{:.2} %", accuracies.trained));
         row("packed accuracy", format!("{:.2} %", accuracies.packed));
+        if let Some([float, trained, packed]) = accuracies.top5 {
+            row("float top-5", format!("{float:.2} %"));
+            row("trained top-5", format!("{trained:.2} %"));
+            row("packed top-5", format!("{packed:.2} %"));
+        }
         row(
             "predictions changed by packing",
             format!("{} of {}", accuracies.changed, accuracies.images),
@@ -247,4 +258,37 @@ fn peak_memory() -> Option<u64> {
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// The float values of the packed weights, by path.
+fn weights<N: Module>(float: &N, packed: &PackedModel) -> BTreeMap<String, Vec<f32>> {
+    let wanted = packed.weights.iter().map(|(path, _)| path.clone());
+    let mut collect = Collect {
+        found: wanted.map(|path| (path, Vec::new())).collect(),
+        path: Vec::new(),
+    };
+    float.visit(&mut collect);
+    collect.found
+}
+
+struct Collect {
+    found: BTreeMap<String, Vec<f32>>,
+    path: Vec<String>,
+}
+
+impl ModuleVisitor for Collect {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(values) = self.found.get_mut(&self.path.join(".")) {
+            let data = param.val().into_data();
+            *values = data.try_into_vec().expect("weights are f32");
+        }
+    }
 }

@@ -1,4 +1,6 @@
 //! Reading IDX files (MNIST and every data set in its format), gzip-compressed or not.
+//!
+//! Public are [`read_folder`] and [`parse`].
 
 use std::fmt;
 use std::io::Read;
@@ -6,22 +8,15 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
+use crate::Failure;
+use crate::bytes::{Augment, ByteImages};
+
 const IMAGES: u32 = 2051;
 const LABELS: u32 = 2049;
 
-/// Grey images, one byte a pixel, row by row.
-#[derive(Debug)]
-pub struct IdxImages {
-    pub count: usize,
-    pub rows: usize,
-    pub cols: usize,
-    pub pixels: Vec<u8>,
-}
-
 /// Why data could not be read. Every variant names the file or folder.
 #[derive(Debug)]
-#[non_exhaustive]
-pub enum DataError {
+enum DataError {
     /// The file could not be read.
     Io {
         file: PathBuf,
@@ -72,14 +67,6 @@ pub enum DataError {
         index: usize,
         label: u8,
     },
-    /// Too few images to train and validate on.
-    TooFew { folder: PathBuf, count: usize },
-    /// The program was built without downloading.
-    #[cfg(not(feature = "download"))]
-    NoDownload,
-    /// The download failed.
-    #[cfg(feature = "download")]
-    Download { reason: String },
 }
 
 impl fmt::Display for DataError {
@@ -159,18 +146,6 @@ impl fmt::Display for DataError {
                  is it another data set?",
                 folder.display()
             ),
-            Self::TooFew { folder, count } => write!(
-                f,
-                "{}: {count} training images are too few to train and validate on",
-                folder.display()
-            ),
-            #[cfg(not(feature = "download"))]
-            Self::NoDownload => write!(
-                f,
-                "this program was built without downloading; build it with --features download"
-            ),
-            #[cfg(feature = "download")]
-            Self::Download { reason } => write!(f, "the download failed: {reason}"),
         }
     }
 }
@@ -184,54 +159,101 @@ impl std::error::Error for DataError {
     }
 }
 
-/// Reads a file of images.
+/// The usual names of the files.
+const NAMES: [[&str; 2]; 4] = [
+    ["train-images-idx3-ubyte", "train-images.idx3-ubyte"],
+    ["train-labels-idx1-ubyte", "train-labels.idx1-ubyte"],
+    ["t10k-images-idx3-ubyte", "t10k-images.idx3-ubyte"],
+    ["t10k-labels-idx1-ubyte", "t10k-labels.idx1-ubyte"],
+];
+
+/// The training and the test images of the data set in a folder, with the usual names, `.gz` or not:
+/// grey images of 28×28 pixels in ten classes, to be normalized as MNIST is.
 ///
 /// # Errors
-/// If it is missing, damaged, or no file of images.
-pub fn read_images(file: &Path) -> Result<IdxImages, DataError> {
-    parse_images(file, &read(file)?)
+/// If the folder or a file is missing or damaged, or holds something else.
+pub fn read_folder(folder: &Path) -> Result<[ByteImages; 2], Failure> {
+    if !folder.is_dir() {
+        let folder = folder.to_path_buf();
+        return Err(DataError::Folder { folder }.into());
+    }
+    let mut files = Vec::with_capacity(NAMES.len());
+    for names in NAMES {
+        let names: Vec<String> = names
+            .iter()
+            .flat_map(|name| [name.to_string(), format!("{name}.gz")])
+            .collect();
+        let found = names.iter().map(|name| folder.join(name));
+        let found = found.into_iter().find(|file| file.exists());
+        let file = found.ok_or(DataError::Missing {
+            folder: folder.to_path_buf(),
+            names,
+        })?;
+        let bytes = std::fs::read(&file);
+        let bytes = bytes.map_err(|source| DataError::Io {
+            file: file.clone(),
+            source,
+        })?;
+        files.push((file, bytes));
+    }
+    let [images, labels, test_images, test_labels] = [0, 1, 2, 3].map(|index| {
+        let (file, bytes): &(PathBuf, Vec<u8>) = &files[index];
+        (file.as_path(), bytes.as_slice())
+    });
+    Ok([
+        parse(folder, "training", images, labels)?,
+        parse(folder, "test", test_images, test_labels)?,
+    ])
 }
 
-/// Reads a file of labels.
+/// The images of one split from the bytes of its two files, each with the name for errors.
 ///
 /// # Errors
-/// If it is missing, damaged, or no file of labels.
-pub fn read_labels(file: &Path) -> Result<Vec<u8>, DataError> {
-    parse_labels(file, &read(file)?)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, DataError> {
-    std::fs::read(file).map_err(|source| DataError::Io {
-        file: file.to_path_buf(),
-        source,
-    })
-}
-
-/// Parses a file of images; `file` names it in errors.
-///
-/// # Errors
-/// If the bytes are damaged or no images.
-pub fn parse_images(file: &Path, bytes: &[u8]) -> Result<IdxImages, DataError> {
-    let ([count, rows, cols], pixels) = parse(file, bytes, IMAGES)?;
-    Ok(IdxImages {
-        count,
-        rows,
-        cols,
+/// If they are damaged, do not belong together, or hold something else than 28×28 images in ten
+/// classes.
+pub fn parse(
+    folder: &Path,
+    split: &'static str,
+    images: (&Path, &[u8]),
+    labels: (&Path, &[u8]),
+) -> Result<ByteImages, Failure> {
+    let ([count, rows, cols], pixels) = parse_file(images.0, images.1, IMAGES)?;
+    let ([_], labels) = parse_file(labels.0, labels.1, LABELS)?;
+    let folder = folder.to_path_buf();
+    if count != labels.len() {
+        let (images, labels) = (count, labels.len());
+        return Err(DataError::Counts {
+            folder,
+            split,
+            images,
+            labels,
+        }
+        .into());
+    }
+    if [rows, cols] != [28, 28] {
+        return Err(DataError::Size { folder, rows, cols }.into());
+    }
+    if let Some(index) = labels.iter().position(|&label| label > 9) {
+        let label = labels[index];
+        return Err(DataError::Label {
+            folder,
+            index,
+            label,
+        }
+        .into());
+    }
+    Ok(ByteImages {
         pixels,
+        labels,
+        shape: [1, 28, 28],
+        repeat: 1,
+        norm: vec![[0.1307, 0.3081]],
+        augment: Augment::None,
     })
-}
-
-/// Parses a file of labels; `file` names it in errors.
-///
-/// # Errors
-/// If the bytes are damaged or no labels.
-pub fn parse_labels(file: &Path, bytes: &[u8]) -> Result<Vec<u8>, DataError> {
-    let ([_], labels) = parse(file, bytes, LABELS)?;
-    Ok(labels)
 }
 
 /// The sizes in the header, and the data, of exactly the length that they promise.
-fn parse<const N: usize>(
+fn parse_file<const N: usize>(
     file: &Path,
     bytes: &[u8],
     magic: u32,

@@ -1,0 +1,263 @@
+use alloc::format;
+use alloc::sync::Arc;
+
+use burn_core as burn;
+use burn_core::backend::Dispatch;
+use burn_core::config::Config;
+use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
+use burn_core::tensor::{Device, Tensor};
+use burn_nn::conv::{Conv1d, Conv1dConfig};
+use burn_nn::{BatchNorm, Initializer, PaddingConfig1d, PaddingConfig2d};
+use multibit::cpu::Conv2dOptions;
+
+use super::{Arithmetic, ConvGrouping, affine, describe, mode, packed, padding_pairs};
+use crate::activation::Quantized;
+use crate::ops::AlqOps;
+use crate::prepared::PreparedWeight;
+use crate::sketch::{Layout, QuantizeError, attach};
+
+/// Configuration to create a [`MultiBitConv1d`] layer with [`init`](Self::init), or from a trained
+/// [`Conv1d`] with [`sketch`](Self::sketch).
+#[derive(Config, Debug)]
+pub struct MultiBitConv1dConfig {
+    /// The number of input channels.
+    pub channels_in: usize,
+    /// The number of output channels.
+    pub channels_out: usize,
+    /// The size of the kernel.
+    pub kernel_size: usize,
+    /// The stride of the convolution.
+    #[config(default = "1")]
+    pub stride: usize,
+    /// Spacing between kernel elements.
+    #[config(default = "1")]
+    pub dilation: usize,
+    /// Controls the connections between input and output channels.
+    #[config(default = "1")]
+    pub groups: usize,
+    /// The padding configuration.
+    #[config(default = "PaddingConfig1d::Valid")]
+    pub padding: PaddingConfig1d,
+    /// If bias should be added to the output.
+    #[config(default = true)]
+    pub bias: bool,
+    /// How the weight is cut into groups that share coordinates.
+    #[config(default = "ConvGrouping::Channelwise")]
+    pub grouping: ConvGrouping,
+    /// Bases of a group before pruning, 1 to 8.
+    #[config(default = 6)]
+    pub max_bits: usize,
+    /// The arithmetic once packed.
+    #[config(default = "Arithmetic::Exact")]
+    pub arithmetic: Arithmetic,
+    /// The type of function used to initialize the weight before it is sketched.
+    #[config(default = "Initializer::KaimingUniform{gain:0.5773502691896257, fan_out_only:false}")]
+    pub initializer: Initializer,
+}
+
+/// A 1-D convolution with a multi-bit weight.
+///
+/// Once packed it runs on the kernels of the 2-D convolution, at height 1.
+///
+/// Should be created with [`MultiBitConv1dConfig`].
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct MultiBitConv1d {
+    /// The reconstructed weight `[channels_out, channels_in / groups, kernel_size]`, with its
+    /// [`MultiBit`](crate::MultiBit) state attached while training, or its bits once packed.
+    pub weight: Param<Tensor<3>>,
+    /// Tensor of shape `[channels_out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// Stride of the convolution.
+    pub stride: usize,
+    /// Size of the kernel.
+    pub kernel_size: usize,
+    /// Spacing between kernel elements.
+    pub dilation: usize,
+    /// Controls the connections between input and output channels.
+    pub groups: usize,
+    /// The padding configuration.
+    #[module(skip)]
+    pub padding: PaddingConfig1d,
+    /// The arithmetic once packed.
+    #[module(skip)]
+    pub arithmetic: Arithmetic,
+}
+
+impl MultiBitConv1dConfig {
+    /// A fresh layer: random weights, sketched.
+    ///
+    /// # Panics
+    /// If `groups` does not divide the channels or `max_bits` is out of range.
+    pub fn init(&self, device: &Device) -> MultiBitConv1d {
+        self.sketch(self.conv1d(device))
+            .unwrap_or_else(|error| panic!("MultiBitConv1dConfig: {error}"))
+    }
+
+    /// A layer that is not quantized yet: train it as float, then quantize the whole model by path
+    /// rules ([`Quantizer`](crate::Quantizer)).
+    ///
+    /// # Panics
+    /// If `groups` does not divide the channels.
+    pub fn init_float(&self, device: &Device) -> MultiBitConv1d {
+        self.wrap(self.conv1d(device))
+    }
+
+    fn wrap(&self, conv: Conv1d) -> MultiBitConv1d {
+        MultiBitConv1d {
+            weight: conv.weight,
+            bias: conv.bias,
+            stride: conv.stride,
+            kernel_size: conv.kernel_size,
+            dilation: conv.dilation,
+            groups: conv.groups,
+            padding: conv.padding,
+            arithmetic: self.arithmetic,
+        }
+    }
+
+    fn conv1d(&self, device: &Device) -> Conv1d {
+        Conv1dConfig::new(self.channels_in, self.channels_out, self.kernel_size)
+            .with_stride(self.stride)
+            .with_dilation(self.dilation)
+            .with_groups(self.groups)
+            .with_padding(self.padding.clone())
+            .with_bias(self.bias)
+            .with_initializer(self.initializer.clone())
+            .init(device)
+    }
+
+    /// A layer from a trained one, by structured sketching. Only `grouping`, `max_bits` and
+    /// `arithmetic` of the configuration are used; everything else comes from the layer.
+    ///
+    /// # Errors
+    /// If `max_bits` is out of range or a weight is not finite.
+    pub fn sketch(&self, conv: Conv1d) -> Result<MultiBitConv1d, QuantizeError> {
+        let mut layer = self.wrap(conv);
+        let (rule, layout) = (self.grouping.into(), Layout::Direct);
+        layer.weight = attach("weight", layer.weight, rule, layout, self.max_bits)?;
+        Ok(layer)
+    }
+}
+
+impl From<&Conv1d> for MultiBitConv1d {
+    /// Sketches a trained layer with the defaults of [`MultiBitConv1dConfig`].
+    ///
+    /// # Panics
+    /// If a weight is not finite.
+    fn from(conv: &Conv1d) -> Self {
+        MultiBitConv1dConfig::new(1, 1, 1)
+            .sketch(conv.clone())
+            .unwrap_or_else(|error| panic!("MultiBitConv1d: {error}"))
+    }
+}
+
+impl MultiBitConv1d {
+    /// Applies the forward pass on the input tensor; on the bits once packed.
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, channels_in, length_in]`
+    /// - result: `[batch, channels_out, length_out]`
+    ///
+    /// # Panics
+    /// If the input does not have `channels_in` channels, or the arithmetic is bitwise, the layer
+    /// packed and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
+    pub fn forward(&self, input: impl Into<Quantized<3>>) -> Tensor<3> {
+        match packed(&self.weight) {
+            Some(weight) => self.forward_packed(weight, input.into(), None),
+            None => self.as_conv1d().forward(input.into().into_tensor()),
+        }
+    }
+
+    /// [`forward`](Self::forward), then batch norm.
+    ///
+    /// Once packed, `norm` folds into the scale and the offset of each channel and costs nothing;
+    /// the weight and `norm` stay as they are.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), and if `norm` has another number of features.
+    pub fn forward_norm(&self, input: impl Into<Quantized<3>>, norm: &BatchNorm) -> Tensor<3> {
+        match packed(&self.weight) {
+            Some(weight) => self.forward_packed(weight, input.into(), Some(norm)),
+            None => norm.forward(self.as_conv1d().forward(input.into().into_tensor())),
+        }
+    }
+
+    fn forward_packed(
+        &self,
+        weight: Arc<PreparedWeight>,
+        input: Quantized<3>,
+        norm: Option<&BatchNorm>,
+    ) -> Tensor<3> {
+        let (input, mode) = mode("MultiBitConv1d", self.arithmetic, input);
+        let [channels_out, group_in, _] = self.weight.dims();
+        let [batch, channels_in, length] = input.dims();
+        assert_eq!(
+            channels_in,
+            group_in * self.groups,
+            "MultiBitConv1d: axis 1 of the input must have {} channels",
+            group_in * self.groups
+        );
+        let padding = match self.padding {
+            PaddingConfig1d::Valid => PaddingConfig2d::Valid,
+            PaddingConfig1d::Same => PaddingConfig2d::Same,
+            PaddingConfig1d::Explicit(left, right) => PaddingConfig2d::Explicit(0, left, 0, right),
+        };
+        let (kernel, stride) = ([1, self.kernel_size], [1, self.stride]);
+        let options = Conv2dOptions {
+            stride,
+            padding: padding_pairs(&padding, [1, length], kernel, stride),
+            dilation: [1, self.dilation],
+            groups: self.groups,
+        };
+        let bias = self.bias.as_ref().map(Param::val);
+        let [scale, offset] = affine(channels_out, bias, norm, &input.device());
+        let output: Tensor<4> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_conv2d(
+            input
+                .reshape([batch, channels_in, 1, length])
+                .into_dispatch(),
+            scale.into_dispatch(),
+            offset.into_dispatch(),
+            weight.with_height(),
+            options,
+            mode,
+        ));
+        output.squeeze_dim(2)
+    }
+
+    /// The same layer as Burn's, sharing its parameters.
+    fn as_conv1d(&self) -> Conv1d {
+        Conv1d {
+            weight: self.weight.clone(),
+            bias: self.bias.clone(),
+            stride: self.stride,
+            kernel_size: self.kernel_size,
+            dilation: self.dilation,
+            groups: self.groups,
+            padding: self.padding.clone(),
+        }
+    }
+}
+
+impl ModuleDisplay for MultiBitConv1d {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new()
+            .with_new_line_after_attribute(false)
+            .optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        let [channels_out, group_in, _] = self.weight.dims();
+        content
+            .add("ch_in", &(group_in * self.groups))
+            .add("ch_out", &channels_out)
+            .add("stride", &format!("{:?}", self.stride))
+            .add("kernel_size", &format!("{:?}", self.kernel_size))
+            .add("dilation", &format!("{:?}", self.dilation))
+            .add("groups", &self.groups)
+            .add_debug_attribute("padding", &self.padding)
+            .add("bits", &describe(&self.weight))
+            .add_debug_attribute("arithmetic", &self.arithmetic)
+            .optional()
+    }
+}

@@ -1,0 +1,199 @@
+use alloc::format;
+
+use burn_core as burn;
+use burn_core::config::Config;
+use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
+use burn_core::tensor::module::conv_transpose2d;
+use burn_core::tensor::ops::ConvTransposeOptions;
+use burn_core::tensor::{Device, Tensor};
+use burn_nn::Initializer;
+use burn_nn::conv::{ConvTranspose2d, ConvTranspose2dConfig};
+
+use super::{ConvGrouping, describe, packed};
+use crate::activation::Quantized;
+use crate::sketch::{Layout, QuantizeError, attach};
+
+/// Configuration to create a [`MultiBitConvTranspose2d`] layer with [`init`](Self::init), or from a
+/// trained [`ConvTranspose2d`] with [`sketch`](Self::sketch).
+#[derive(Config, Debug)]
+pub struct MultiBitConvTranspose2dConfig {
+    /// The number of channels, `[in, out]`.
+    pub channels: [usize; 2],
+    /// The size of the kernel.
+    pub kernel_size: [usize; 2],
+    /// The stride of the convolution.
+    #[config(default = "[1, 1]")]
+    pub stride: [usize; 2],
+    /// Spacing between kernel elements.
+    #[config(default = "[1, 1]")]
+    pub dilation: [usize; 2],
+    /// Controls the connections between input and output channels.
+    #[config(default = "1")]
+    pub groups: usize,
+    /// The padding configuration.
+    #[config(default = "[0, 0]")]
+    pub padding: [usize; 2],
+    /// The padding output configuration.
+    #[config(default = "[0, 0]")]
+    pub padding_out: [usize; 2],
+    /// If bias should be added to the output.
+    #[config(default = true)]
+    pub bias: bool,
+    /// How the weight is cut into groups that share coordinates. Outputs are axis 1 of the weight;
+    /// with `groups` above 1, one place of it stands for an output channel in every group.
+    #[config(default = "ConvGrouping::Kernelwise")]
+    pub grouping: ConvGrouping,
+    /// Bases of a group before pruning, 1 to 8.
+    #[config(default = 6)]
+    pub max_bits: usize,
+    /// The type of function used to initialize the weight before it is sketched.
+    #[config(default = "Initializer::KaimingUniform{gain:0.5773502691896257, fan_out_only:false}")]
+    pub initializer: Initializer,
+}
+
+/// A 2-D transposed convolution with a multi-bit weight.
+///
+/// Packed, it is small as a file and while loading; there is no kernel for it yet: at its first use
+/// the weight is unpacked to f32, once, and Burn's own operation runs on that.
+///
+/// Should be created with [`MultiBitConvTranspose2dConfig`].
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct MultiBitConvTranspose2d {
+    /// The reconstructed weight `[channels_in, channels_out / groups, k_h, k_w]`, with its
+    /// [`MultiBit`](crate::MultiBit) state attached while training, or its bits once packed.
+    pub weight: Param<Tensor<4>>,
+    /// Tensor of shape `[channels_out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// Stride of the convolution.
+    pub stride: [usize; 2],
+    /// Size of the kernel.
+    pub kernel_size: [usize; 2],
+    /// Spacing between kernel elements.
+    pub dilation: [usize; 2],
+    /// Controls the connections between input and output channels.
+    pub groups: usize,
+    /// Padding configuration.
+    pub padding: [usize; 2],
+    /// Padding output configuration.
+    pub padding_out: [usize; 2],
+    /// Number of channels, `[in, out]`.
+    pub channels: [usize; 2],
+}
+
+impl MultiBitConvTranspose2dConfig {
+    /// A fresh layer: random weights, sketched.
+    ///
+    /// # Panics
+    /// If `groups` does not divide the channels or `max_bits` is out of range.
+    pub fn init(&self, device: &Device) -> MultiBitConvTranspose2d {
+        self.sketch(self.conv(device))
+            .unwrap_or_else(|error| panic!("MultiBitConvTranspose2dConfig: {error}"))
+    }
+
+    /// A layer that is not quantized yet: train it as float, then quantize the whole model by path
+    /// rules ([`Quantizer`](crate::Quantizer)).
+    ///
+    /// # Panics
+    /// If `groups` does not divide the channels.
+    pub fn init_float(&self, device: &Device) -> MultiBitConvTranspose2d {
+        wrap(self.conv(device))
+    }
+
+    fn conv(&self, device: &Device) -> ConvTranspose2d {
+        ConvTranspose2dConfig::new(self.channels, self.kernel_size)
+            .with_stride(self.stride)
+            .with_dilation(self.dilation)
+            .with_groups(self.groups)
+            .with_padding(self.padding)
+            .with_padding_out(self.padding_out)
+            .with_bias(self.bias)
+            .with_initializer(self.initializer.clone())
+            .init(device)
+    }
+
+    /// A layer from a trained one, by structured sketching. Only `grouping` and `max_bits` of the
+    /// configuration are used; everything else comes from the layer.
+    ///
+    /// # Errors
+    /// If `max_bits` is out of range or a weight is not finite.
+    pub fn sketch(&self, conv: ConvTranspose2d) -> Result<MultiBitConvTranspose2d, QuantizeError> {
+        let mut layer = wrap(conv);
+        let (rule, layout) = (self.grouping.into(), Layout::Transposed);
+        layer.weight = attach("weight", layer.weight, rule, layout, self.max_bits)?;
+        Ok(layer)
+    }
+}
+
+fn wrap(conv: ConvTranspose2d) -> MultiBitConvTranspose2d {
+    MultiBitConvTranspose2d {
+        weight: conv.weight,
+        bias: conv.bias,
+        stride: conv.stride,
+        kernel_size: conv.kernel_size,
+        dilation: conv.dilation,
+        groups: conv.groups,
+        padding: conv.padding,
+        padding_out: conv.padding_out,
+        channels: conv.channels,
+    }
+}
+
+impl From<&ConvTranspose2d> for MultiBitConvTranspose2d {
+    /// Sketches a trained layer with the defaults of [`MultiBitConvTranspose2dConfig`].
+    ///
+    /// # Panics
+    /// If a weight is not finite.
+    fn from(conv: &ConvTranspose2d) -> Self {
+        MultiBitConvTranspose2dConfig::new(conv.channels, conv.kernel_size)
+            .sketch(conv.clone())
+            .unwrap_or_else(|error| panic!("MultiBitConvTranspose2d: {error}"))
+    }
+}
+
+impl MultiBitConvTranspose2d {
+    /// Applies the forward pass on the input tensor.
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, channels_in, height_in, width_in]`
+    /// - result: `[batch, channels_out, height_out, width_out]`
+    ///
+    /// # Panics
+    /// If the input does not have `channels_in` channels.
+    pub fn forward(&self, input: impl Into<Quantized<4>>) -> Tensor<4> {
+        let input = input.into().into_tensor();
+        let weight = match packed(&self.weight) {
+            Some(weight) => weight.dense(&input.device()),
+            None => self.weight.val(),
+        };
+        let options = ConvTransposeOptions::new(
+            self.stride,
+            self.padding,
+            self.padding_out,
+            self.dilation,
+            self.groups,
+        );
+        conv_transpose2d(input, weight, self.bias.as_ref().map(Param::val), options)
+    }
+}
+
+impl ModuleDisplay for MultiBitConvTranspose2d {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new()
+            .with_new_line_after_attribute(false)
+            .optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        content
+            .add("channels", &format!("{:?}", self.channels))
+            .add("stride", &format!("{:?}", self.stride))
+            .add("kernel_size", &format!("{:?}", self.kernel_size))
+            .add("dilation", &format!("{:?}", self.dilation))
+            .add("groups", &self.groups)
+            .add("padding", &format!("{:?}", self.padding))
+            .add("padding_out", &format!("{:?}", self.padding_out))
+            .add("bits", &describe(&self.weight))
+            .optional()
+    }
+}

@@ -1,0 +1,135 @@
+use alloc::vec::Vec;
+
+use burn_core as burn;
+use burn_core::config::Config;
+use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
+use burn_core::tensor::module::embedding;
+use burn_core::tensor::{Device, Int, Tensor, TensorData};
+use burn_nn::{Embedding, EmbeddingConfig, Initializer};
+
+use super::{describe, packed};
+use crate::sketch::{GroupingRule, Layout, QuantizeError, attach};
+
+/// Configuration to create a [`MultiBitEmbedding`] layer with [`init`](Self::init), or from a
+/// trained [`Embedding`] with [`sketch`](Self::sketch).
+#[derive(Config, Debug)]
+pub struct MultiBitEmbeddingConfig {
+    /// The number of embedding vectors.
+    pub n_embedding: usize,
+    /// The size of each vector.
+    pub d_model: usize,
+    /// Groups of each vector; must divide `d_model`.
+    #[config(default = 1)]
+    pub subchannels: usize,
+    /// Bases of a group before pruning, 1 to 8.
+    #[config(default = 6)]
+    pub max_bits: usize,
+    /// The type of function used to initialize the weight before it is sketched.
+    #[config(default = "Initializer::Normal{mean:0.0, std:1.0}")]
+    pub initializer: Initializer,
+}
+
+/// A lookup table of multi-bit vectors.
+///
+/// Packed, only the vectors that are looked up are unpacked, on the host; the indices are read from
+/// their device for that.
+///
+/// Should be created with [`MultiBitEmbeddingConfig`].
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct MultiBitEmbedding {
+    /// The reconstructed weight `[n_embedding, d_model]`, with its [`MultiBit`](crate::MultiBit)
+    /// state attached while training, or its bits once packed.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl MultiBitEmbeddingConfig {
+    /// A fresh layer: random weights, sketched.
+    ///
+    /// # Panics
+    /// If `subchannels` does not divide `d_model` or `max_bits` is out of range.
+    pub fn init(&self, device: &Device) -> MultiBitEmbedding {
+        self.sketch(self.embedding(device))
+            .unwrap_or_else(|error| panic!("MultiBitEmbeddingConfig: {error}"))
+    }
+
+    /// A layer that is not quantized yet: train it as float, then quantize the whole model by path
+    /// rules ([`Quantizer`](crate::Quantizer)).
+    pub fn init_float(&self, device: &Device) -> MultiBitEmbedding {
+        let Embedding { weight } = self.embedding(device);
+        MultiBitEmbedding { weight }
+    }
+
+    fn embedding(&self, device: &Device) -> Embedding {
+        EmbeddingConfig::new(self.n_embedding, self.d_model)
+            .with_initializer(self.initializer.clone())
+            .init(device)
+    }
+
+    /// A layer from a trained one, by structured sketching. Only `subchannels` and `max_bits` of
+    /// the configuration are used.
+    ///
+    /// # Errors
+    /// If `subchannels` does not divide the vectors, `max_bits` is out of range, or a weight is not
+    /// finite.
+    pub fn sketch(&self, embedding: Embedding) -> Result<MultiBitEmbedding, QuantizeError> {
+        let rule = GroupingRule::Subchannelwise(self.subchannels);
+        let layout = Layout::Transposed;
+        let weight = attach("weight", embedding.weight, rule, layout, self.max_bits)?;
+        Ok(MultiBitEmbedding { weight })
+    }
+}
+
+impl From<&Embedding> for MultiBitEmbedding {
+    /// Sketches a trained layer with the defaults of [`MultiBitEmbeddingConfig`].
+    ///
+    /// # Panics
+    /// If a weight is not finite.
+    fn from(embedding: &Embedding) -> Self {
+        MultiBitEmbeddingConfig::new(1, 1)
+            .sketch(embedding.clone())
+            .unwrap_or_else(|error| panic!("MultiBitEmbedding: {error}"))
+    }
+}
+
+impl MultiBitEmbedding {
+    /// Looks vectors up.
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, seq_length]`
+    /// - result: `[batch, seq_length, d_model]`
+    ///
+    /// # Panics
+    /// Packed, if an index is not below `n_embedding`.
+    pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
+        let Some(weight) = packed(&self.weight) else {
+            return embedding(self.weight.val(), input);
+        };
+        let [batch, length] = input.dims();
+        let [_, d_model] = self.weight.dims();
+        let device = input.device();
+        let indices: Vec<i64> = input
+            .into_data_as::<i64>()
+            .try_into_vec()
+            .expect("converted to i64");
+        let values = TensorData::new(weight.rows(&indices), [batch, length, d_model]);
+        Tensor::from_data(values, &device)
+    }
+}
+
+impl ModuleDisplay for MultiBitEmbedding {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new()
+            .with_new_line_after_attribute(false)
+            .optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        let [n_embedding, d_model] = self.weight.dims();
+        content
+            .add("n_embedding", &n_embedding)
+            .add("d_model", &d_model)
+            .add("bits", &describe(&self.weight))
+            .optional()
+    }
+}

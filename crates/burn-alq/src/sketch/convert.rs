@@ -1,0 +1,470 @@
+//! A whole module by path rules, and what became of each parameter.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use std::collections::HashMap;
+
+use burn_core::module::{
+    Module, ModuleMapper, ModuleVisitor, Param, ParamId, Reparameterization, Reparameterizer,
+};
+use burn_core::store::ModuleRecord;
+use burn_core::tensor::Tensor;
+
+use super::{
+    Action, ConversionReport, Converted, GroupingRule, Layout, Outcome, PathPattern, Plan,
+    QuantizeError, Rules, Selector, Sketched, sketch_param,
+};
+use crate::activation::{MAX_ACTIVATION_BITS, MultiBitActivation};
+use crate::multibit::{MultiBit, quantized, read_grouping};
+
+/// Turns the weights of any Burn module into multi-bit weights, by path rules.
+///
+/// The module's own type does not change; each matched parameter gets its sketch as its value and
+/// a [`MultiBit`] state beside it. Parameters of rank 0 and 1, which are biases and norms, are
+/// never touched. Rules come from code, or from a file as [`Rules`].
+///
+/// ```
+/// use burn_alq::sketch::{GroupingRule, PathPattern, Quantizer};
+///
+/// let quantizer = Quantizer::new(6)
+///     .rule(PathPattern::glob("conv*.weight"), GroupingRule::Kernelwise)
+///     .rule(PathPattern::exact("fc1.weight"), GroupingRule::Subchannelwise(2))
+///     .keep_float(PathPattern::glob("head.**"))
+///     .activations(PathPattern::glob("**relu*"), 2);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Quantizer {
+    rules: Vec<(Selector, Action)>,
+    activations: Vec<(PathPattern, usize)>,
+    max_bits: usize,
+}
+
+impl From<Rules> for Quantizer {
+    fn from(rules: Rules) -> Self {
+        let weights = rules.weights.into_iter();
+        let activations = rules.activations.into_iter();
+        Self {
+            rules: weights
+                .map(|rule| (rule.pattern.into(), rule.action))
+                .collect(),
+            activations: activations.map(|rule| (rule.pattern, rule.bits)).collect(),
+            max_bits: rules.max_bits,
+        }
+    }
+}
+
+impl Quantizer {
+    /// A quantizer without rules. `max_bits` is the largest bitwidth of a group, at most
+    /// [`MAX_BITS`](multibit::MAX_BITS).
+    pub fn new(max_bits: usize) -> Self {
+        Self {
+            rules: Vec::new(),
+            activations: Vec::new(),
+            max_bits,
+        }
+    }
+
+    /// Quantizes every weight of rank 2 or more that `selector` matches. Of several matching rules
+    /// the last one counts, as in Burn's optimizer groups.
+    pub fn rule(self, selector: impl Into<Selector>, grouping: GroupingRule) -> Self {
+        self.with(
+            selector,
+            Action::Quantize {
+                grouping,
+                max_bits: None,
+                layout: None,
+            },
+        )
+    }
+
+    /// Like [`rule`](Self::rule), with a bitwidth of its own.
+    pub fn rule_with_bits(
+        self,
+        selector: impl Into<Selector>,
+        grouping: GroupingRule,
+        max_bits: usize,
+    ) -> Self {
+        self.with(
+            selector,
+            Action::Quantize {
+                grouping,
+                max_bits: Some(max_bits),
+                layout: None,
+            },
+        )
+    }
+
+    /// Leaves every weight that `selector` matches in float.
+    pub fn keep_float(self, selector: impl Into<Selector>) -> Self {
+        self.with(selector, Action::KeepFloat)
+    }
+
+    /// A rule with all that can be said.
+    pub fn with(mut self, selector: impl Into<Selector>, action: Action) -> Self {
+        self.rules.push((selector.into(), action));
+        self
+    }
+
+    /// Switches on every [`MultiBitActivation`] whose path matches, with `bits` bits, 1 to 4. Of
+    /// several matching rules the last one counts.
+    pub fn activations(mut self, pattern: PathPattern, bits: usize) -> Self {
+        self.activations.push((pattern, bits));
+        self
+    }
+
+    /// Sketches all matched weights of a module and switches on its matched activations.
+    ///
+    /// # Errors
+    /// See [`convert`](Self::convert).
+    pub fn apply<M: Module>(&self, module: M) -> Result<M, QuantizeError> {
+        self.convert(module).map(|(module, _)| module)
+    }
+
+    /// Like [`apply`](Self::apply), and says what became of every parameter.
+    ///
+    /// # Errors
+    /// If a rule matches nothing or does not fit a weight, a weight is not finite, or the module is
+    /// quantized already. Everything but the values is checked before the first weight is touched.
+    pub fn convert<M: Module>(&self, module: M) -> Result<(M, ConversionReport), QuantizeError> {
+        let found = survey(&module);
+        let mut report = ConversionReport::default();
+        let plans = self.plan_weights(&found.weights, &mut report)?;
+        let bits = self.plan_activations(&found.activations, &mut report)?;
+        if plans.is_empty() && bits.is_empty() {
+            return Err(QuantizeError::Nothing);
+        }
+        let module = convert(module, plans, &mut report)?;
+        Ok((module.map(&mut SwitchOn::new(bits)), report))
+    }
+
+    fn plan_weights(
+        &self,
+        weights: &[FoundWeight],
+        report: &mut ConversionReport,
+    ) -> Result<HashMap<String, Plan>, QuantizeError> {
+        let mut plans = HashMap::new();
+        let mut used = alloc::vec![false; self.rules.len()];
+        for weight in weights {
+            let FoundWeight {
+                path,
+                shape,
+                layout,
+                ..
+            } = weight;
+            if let Some(name) = &weight.carries
+                && (name == MultiBit::NAME || name == PACKED)
+            {
+                return Err(QuantizeError::Already { path: path.clone() });
+            }
+            if shape.len() < 2 {
+                report.push(path, shape, Outcome::LowRank);
+                continue;
+            }
+            let mut last = None;
+            for (index, (selector, action)) in self.rules.iter().enumerate() {
+                if selector.matches(&weight.id, path) {
+                    used[index] = true;
+                    last = Some((index, selector, action));
+                }
+            }
+            let Some((index, selector, action)) = last else {
+                report.push(path, shape, Outcome::NoRule);
+                continue;
+            };
+            let rule = selector.name(index);
+            let &Action::Quantize {
+                grouping,
+                max_bits,
+                layout: said,
+            } = action
+            else {
+                report.push(path, shape, Outcome::KeptFloat { rule });
+                continue;
+            };
+            if let Some(by) = &weight.carries {
+                return Err(QuantizeError::Reparameterized {
+                    path: path.clone(),
+                    by: by.clone(),
+                });
+            }
+            let layout = said.unwrap_or(*layout);
+            let max_bits = max_bits.unwrap_or(self.max_bits);
+            let plan = Plan::new(path, shape, grouping, layout, max_bits)?;
+            report.push(path, shape, plan.outcome(shape, rule));
+            plans.insert(path.clone(), plan);
+        }
+        let unused = used.iter().position(|used| !used);
+        match unused {
+            Some(index) => Err(QuantizeError::Unmatched {
+                rule: self.rules[index].0.name(index),
+            }),
+            None => Ok(plans),
+        }
+    }
+
+    fn plan_activations(
+        &self,
+        activations: &[(String, usize)],
+        report: &mut ConversionReport,
+    ) -> Result<HashMap<String, usize>, QuantizeError> {
+        for (pattern, bits) in &self.activations {
+            let rule = || pattern.to_string();
+            if !(1..=MAX_ACTIVATION_BITS).contains(bits) {
+                return Err(QuantizeError::ActivationBits {
+                    rule: rule(),
+                    bits: *bits,
+                });
+            }
+            if !activations.iter().any(|(path, _)| pattern.matches(path)) {
+                return Err(QuantizeError::UnmatchedActivation { rule: rule() });
+            }
+        }
+        let mut planned = HashMap::new();
+        for (path, on) in activations {
+            let mut rules = self.activations.iter();
+            let rule = rules.rfind(|(pattern, _)| pattern.matches(path));
+            let outcome = match rule {
+                Some(_) if *on > 0 => return Err(QuantizeError::Already { path: path.clone() }),
+                Some(&(_, bits)) => {
+                    planned.insert(path.clone(), bits);
+                    Outcome::SwitchedOn { bits }
+                }
+                None => Outcome::Activation { bits: *on },
+            };
+            report.push(path, &[], outcome);
+        }
+        Ok(planned)
+    }
+}
+
+impl Plan {
+    fn outcome(&self, shape: &[usize], rule: String) -> Outcome {
+        Outcome::Converted(Converted {
+            rule,
+            grouping: self.grouping.describe(shape),
+            groups: self.grouping.groups(shape),
+            max_bits: self.max_bits,
+            average_bits: 0.0,
+            relative_error: 0.0,
+        })
+    }
+}
+
+/// Loads the float record of a plain model, for example a checkpoint of Burn's own layers, into a
+/// multi-bit module of the same structure: the weights that are multi-bit in the module are
+/// sketched anew from the record, with the grouping and the bitwidth that they have; everything
+/// else is loaded as it is. A packed module has no such weights.
+///
+/// The report says what was converted; [`log`] repeats it in one line.
+///
+/// # Errors
+/// If a tensor of the record is missing, left over or of another shape, or the module has no
+/// multi-bit weights ([`Module::load_record`] loads into those), or a weight is not finite.
+pub fn load_float<M: Module>(
+    module: M,
+    record: ModuleRecord,
+) -> Result<(M, ConversionReport), QuantizeError> {
+    let mut plans = HashMap::new();
+    for weight in quantized(&module) {
+        let grouping = read_grouping(&weight.state.layout.val(), &weight.shape);
+        let grouping = grouping.map_err(|source| QuantizeError::Grouping {
+            path: weight.path.clone(),
+            source,
+        })?;
+        let max_bits = weight.state.coordinates.val().dims()[1];
+        plans.insert(weight.path, Plan { grouping, max_bits });
+    }
+    if plans.is_empty() {
+        return Err(QuantizeError::Nothing);
+    }
+    let module = module.materialize().try_load_record(record);
+    let module = module.map_err(QuantizeError::Record)?;
+    let found = survey(&module);
+    let mut report = ConversionReport::default();
+    for FoundWeight { path, shape, .. } in &found.weights {
+        let outcome = match plans.get(path) {
+            Some(plan) => plan.outcome(shape, "of the module".into()),
+            None if shape.len() < 2 => Outcome::LowRank,
+            None => Outcome::NoRule,
+        };
+        report.push(path, shape, outcome);
+    }
+    for (path, bits) in found.activations {
+        report.push(&path, &[], Outcome::Activation { bits });
+    }
+    let module = convert(module, plans, &mut report)?;
+    log::info!("loaded a float record: {}", report.summary());
+    Ok((module, report))
+}
+
+/// Sketches the planned weights; bits and errors go into the report.
+fn convert<M: Module>(
+    module: M,
+    plans: HashMap<String, Plan>,
+    report: &mut ConversionReport,
+) -> Result<M, QuantizeError> {
+    let mut state = Convert {
+        plans,
+        report,
+        error: None,
+    };
+    let module = module.apply_reparameterization(&mut state);
+    let Convert { plans, error, .. } = state;
+    if let Some(error) = error {
+        return Err(error);
+    }
+    // A running state is mapped like a parameter, but drops what is attached to it.
+    let kept = quantized(&module);
+    let lost = plans
+        .into_keys()
+        .filter(|path| kept.iter().all(|weight| weight.path != *path))
+        .min();
+    match lost {
+        Some(path) => Err(QuantizeError::RunningState { path }),
+        None => Ok(module),
+    }
+}
+
+struct Convert<'a> {
+    plans: HashMap<String, Plan>,
+    report: &'a mut ConversionReport,
+    /// The first.
+    error: Option<QuantizeError>,
+}
+
+impl Reparameterizer for &mut Convert<'_> {
+    type Reparam = MultiBit;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<MultiBit>) {
+        let plan = self.plans.get(path).filter(|_| self.error.is_none());
+        let Some(plan) = plan else {
+            return (param, None);
+        };
+        match sketch_param(path, param.clone(), plan) {
+            Ok(Sketched {
+                param,
+                state,
+                average_bits,
+                relative_error,
+            }) => {
+                self.report.fill(path, average_bits, relative_error);
+                (param, Some(state))
+            }
+            Err(error) => {
+                self.error = Some(error);
+                (param, None)
+            }
+        }
+    }
+}
+
+/// A float parameter of a module.
+struct FoundWeight {
+    path: String,
+    id: ParamId,
+    shape: Vec<usize>,
+    layout: Layout,
+    /// Name of the reparameterization on it.
+    carries: Option<String>,
+}
+
+/// Everything in a module that rules may be for.
+#[derive(Default)]
+struct Survey {
+    path: Vec<String>,
+    containers: Vec<String>,
+    /// How many reparameterizations the walk is inside of.
+    inside: usize,
+    weights: Vec<FoundWeight>,
+    /// Path and bits, 0 for one that is off.
+    activations: Vec<(String, usize)>,
+}
+
+const REPARAMETERIZATION: &str = "Reparameterization";
+const PACKED: &str = <crate::pack::Packed as Reparameterization>::NAME;
+
+fn survey<M: Module>(module: &M) -> Survey {
+    let mut survey = Survey::default();
+    module.visit(&mut survey);
+    survey
+}
+
+impl ModuleVisitor for Survey {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        if container_type == REPARAMETERIZATION {
+            self.inside += 1;
+            if let Some(weight) = self.weights.last_mut().filter(|_| self.inside == 1) {
+                weight.carries = Some(name.to_string());
+            }
+        }
+        self.path.push(name.to_string());
+        self.containers.push(container_type.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        self.inside -= usize::from(container_type == REPARAMETERIZATION);
+        self.path.pop();
+        self.containers.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.inside > 0 {
+            return;
+        }
+        let container = self.containers.last().map_or("", String::as_str);
+        if container == MultiBitActivation::CONTAINER {
+            let path = self.path[..self.path.len() - 1].join(".");
+            let bits = MultiBitActivation::bits_of(&param.val());
+            self.activations.push((path, bits));
+            return;
+        }
+        self.weights.push(FoundWeight {
+            path: self.path.join("."),
+            id: param.id,
+            shape: param.val().shape().to_vec(),
+            layout: Layout::of(container),
+            carries: None,
+        });
+    }
+}
+
+/// Switches activations on, by path.
+struct SwitchOn {
+    bits: HashMap<String, usize>,
+    path: Vec<String>,
+}
+
+impl SwitchOn {
+    fn new(bits: HashMap<String, usize>) -> Self {
+        let path = Vec::new();
+        Self { bits, path }
+    }
+}
+
+impl ModuleMapper for SwitchOn {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some((MultiBitActivation::STATE, path)) = self
+            .path
+            .split_last()
+            .map(|(name, path)| (name.as_str(), path))
+        else {
+            return param;
+        };
+        match self.bits.get(&path.join(".")) {
+            Some(&bits) => param.map(|state| MultiBitActivation::switched(&state, bits)),
+            None => param,
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! Path rules as data: which weights become multi-bit and how, which activations are switched on.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use burn_core::module::{ParamGroup, ParamId};
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+use super::{GroupingRule, Layout, RuleError};
+
+/// Which paths a rule is for.
+#[derive(Debug, Clone)]
+pub struct PathPattern {
+    kind: Kind,
+    text: String,
+    /// None for an exact path.
+    regex: Option<Regex>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Exact,
+    Glob,
+    Regex,
+}
+
+impl PathPattern {
+    /// The path itself, `layer1.0.conv1.weight`.
+    pub fn exact(path: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Exact,
+            text: path.into(),
+            regex: None,
+        }
+    }
+
+    /// A pattern for whole paths: `*` stands for any characters within one name, `**` also across
+    /// the dots between names, `?` for one character of a name.
+    pub fn glob(pattern: impl Into<String>) -> Self {
+        let text = pattern.into();
+        let mut regex = String::from("^");
+        let mut rest = text.chars().peekable();
+        while let Some(c) = rest.next() {
+            match c {
+                '*' if rest.next_if_eq(&'*').is_some() => regex.push_str(".*"),
+                '*' => regex.push_str("[^.]*"),
+                '?' => regex.push_str("[^.]"),
+                c => regex.push_str(&regex::escape(&c.to_string())),
+            }
+        }
+        regex.push('$');
+        let regex = Regex::new(&regex).expect("everything else is escaped");
+        Self {
+            kind: Kind::Glob,
+            text,
+            regex: Some(regex),
+        }
+    }
+
+    /// A regular expression, found anywhere in a path; `^` and `$` anchor it.
+    ///
+    /// # Errors
+    /// If it does not parse.
+    pub fn regex(pattern: impl Into<String>) -> Result<Self, RuleError> {
+        let text = pattern.into();
+        match Regex::new(&text) {
+            Ok(regex) => Ok(Self {
+                kind: Kind::Regex,
+                text,
+                regex: Some(regex),
+            }),
+            Err(source) => Err(RuleError::Regex {
+                pattern: text,
+                source: source.into(),
+            }),
+        }
+    }
+
+    /// Whether a path is meant.
+    pub fn matches(&self, path: &str) -> bool {
+        match &self.regex {
+            Some(regex) => regex.is_match(path),
+            None => self.text == path,
+        }
+    }
+}
+
+impl PartialEq for PathPattern {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, &self.text) == (other.kind, &other.text)
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Exact => "path",
+            Kind::Glob => "glob",
+            Kind::Regex => "regex",
+        };
+        write!(f, "{kind} `{}`", self.text)
+    }
+}
+
+/// What a rule of code selects: a [`PathPattern`], or a group of Burn's.
+#[derive(Debug, Clone)]
+pub enum Selector {
+    /// By path.
+    Path(PathPattern),
+    /// By Burn's own matcher.
+    Group(ParamGroup),
+}
+
+impl Selector {
+    pub(super) fn matches(&self, id: &ParamId, path: &str) -> bool {
+        match self {
+            Self::Path(pattern) => pattern.matches(path),
+            Self::Group(group) => group.matches(id, Some(path)),
+        }
+    }
+
+    /// How errors and reports name rule `index`.
+    pub(super) fn name(&self, index: usize) -> String {
+        match self {
+            Self::Path(pattern) => format!("{} ({pattern})", index + 1),
+            Self::Group(_) => format!("{}", index + 1),
+        }
+    }
+}
+
+impl From<PathPattern> for Selector {
+    fn from(pattern: PathPattern) -> Self {
+        Self::Path(pattern)
+    }
+}
+
+impl From<ParamGroup> for Selector {
+    fn from(group: ParamGroup) -> Self {
+        Self::Group(group)
+    }
+}
+
+/// What becomes of a matched weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It stays float.
+    KeepFloat,
+    /// It becomes multi-bit.
+    Quantize {
+        /// How it is cut into groups.
+        grouping: GroupingRule,
+        /// Bases of a group, if not as many as everywhere.
+        max_bits: Option<usize>,
+        /// What its axes mean, if the layer that holds it does not say so.
+        layout: Option<Layout>,
+    },
+}
+
+/// One rule for weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "WeightEntry", into = "WeightEntry")]
+pub struct WeightRule {
+    /// Which paths.
+    pub pattern: PathPattern,
+    /// What to do with them.
+    pub action: Action,
+}
+
+/// One rule for activations.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "ActivationEntry", into = "ActivationEntry")]
+pub struct ActivationRule {
+    /// Which paths, of the [`MultiBitActivation`](crate::MultiBitActivation) itself.
+    pub pattern: PathPattern,
+    /// Bits of an activation, 1 to 4.
+    pub bits: usize,
+}
+
+/// The rules of a whole conversion, as they stand in a file.
+///
+/// ```
+/// use burn_alq::sketch::{Quantizer, Rules};
+///
+/// let rules: Rules = toml::from_str(r#"
+/// max_bits = 6
+///
+/// [[weights]]
+/// glob = "**.weight"
+/// grouping = "channelwise"
+///
+/// [[weights]]
+/// regex = '^layer\d+\..*conv\d\.weight$'
+/// grouping = "pixelwise"
+/// max_bits = 4
+///
+/// [[weights]]
+/// path = "fc.weight"
+/// grouping = "subchannelwise"
+/// subchannels = 2
+///
+/// [[weights]]
+/// glob = "head.**"
+/// keep_float = true
+///
+/// [[activations]]
+/// glob = "**.relu*"
+/// bits = 2
+/// "#)?;
+/// let quantizer = Quantizer::from(rules);
+/// # let _ = quantizer;
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+///
+/// Of several rules that match, the last one counts. Unknown keys are errors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// Bases of a group where a rule does not say it, 1 to 8.
+    #[serde(default = "default_max_bits")]
+    pub max_bits: usize,
+    /// Rules for weights of rank 2 or more.
+    #[serde(default)]
+    pub weights: Vec<WeightRule>,
+    /// Rules for activations.
+    #[serde(default)]
+    pub activations: Vec<ActivationRule>,
+}
+
+fn default_max_bits() -> usize {
+    6
+}
+
+/// A rule for weights as written: flat, one key a choice.
+#[derive(Default, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WeightEntry {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    glob: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    regex: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grouping: Option<GroupingName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subchannels: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_bits: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    layout: Option<Layout>,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    keep_float: bool,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum GroupingName {
+    Channelwise,
+    Kernelwise,
+    Pixelwise,
+    Subchannelwise,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ActivationEntry {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    glob: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    regex: Option<String>,
+    bits: usize,
+}
+
+fn pattern(
+    path: Option<String>,
+    glob: Option<String>,
+    regex: Option<String>,
+) -> Result<PathPattern, RuleError> {
+    match (path, glob, regex) {
+        (Some(path), None, None) => Ok(PathPattern::exact(path)),
+        (None, Some(glob), None) => Ok(PathPattern::glob(glob)),
+        (None, None, Some(regex)) => PathPattern::regex(regex),
+        _ => Err(RuleError::Pattern),
+    }
+}
+
+/// The inverse of [`pattern`].
+fn keys(pattern: PathPattern) -> [Option<String>; 3] {
+    let text = Some(pattern.text);
+    match pattern.kind {
+        Kind::Exact => [text, None, None],
+        Kind::Glob => [None, text, None],
+        Kind::Regex => [None, None, text],
+    }
+}
+
+impl TryFrom<WeightEntry> for WeightRule {
+    type Error = RuleError;
+
+    fn try_from(entry: WeightEntry) -> Result<Self, RuleError> {
+        let pattern = pattern(entry.path, entry.glob, entry.regex)?;
+        let rule = || pattern.to_string();
+        let action = match (entry.grouping, entry.keep_float) {
+            (None, true)
+                if entry.subchannels.is_none()
+                    && entry.max_bits.is_none()
+                    && entry.layout.is_none() =>
+            {
+                Action::KeepFloat
+            }
+            (Some(name), false) => {
+                let grouping = match (name, entry.subchannels) {
+                    (GroupingName::Subchannelwise, Some(s)) => GroupingRule::Subchannelwise(s),
+                    (GroupingName::Channelwise, None) => GroupingRule::Channelwise,
+                    (GroupingName::Kernelwise, None) => GroupingRule::Kernelwise,
+                    (GroupingName::Pixelwise, None) => GroupingRule::Pixelwise,
+                    _ => return Err(RuleError::Subchannels { rule: rule() }),
+                };
+                Action::Quantize {
+                    grouping,
+                    max_bits: entry.max_bits,
+                    layout: entry.layout,
+                }
+            }
+            _ => return Err(RuleError::Action { rule: rule() }),
+        };
+        Ok(Self { pattern, action })
+    }
+}
+
+impl From<WeightRule> for WeightEntry {
+    fn from(rule: WeightRule) -> Self {
+        let [path, glob, regex] = keys(rule.pattern);
+        let entry = Self {
+            path,
+            glob,
+            regex,
+            ..Self::default()
+        };
+        let Action::Quantize {
+            grouping,
+            max_bits,
+            layout,
+        } = rule.action
+        else {
+            return Self {
+                keep_float: true,
+                ..entry
+            };
+        };
+        let (grouping, subchannels) = match grouping {
+            GroupingRule::Channelwise => (GroupingName::Channelwise, None),
+            GroupingRule::Kernelwise => (GroupingName::Kernelwise, None),
+            GroupingRule::Pixelwise => (GroupingName::Pixelwise, None),
+            GroupingRule::Subchannelwise(s) => (GroupingName::Subchannelwise, Some(s)),
+        };
+        Self {
+            grouping: Some(grouping),
+            subchannels,
+            max_bits,
+            layout,
+            ..entry
+        }
+    }
+}
+
+impl TryFrom<ActivationEntry> for ActivationRule {
+    type Error = RuleError;
+
+    fn try_from(entry: ActivationEntry) -> Result<Self, RuleError> {
+        Ok(Self {
+            pattern: pattern(entry.path, entry.glob, entry.regex)?,
+            bits: entry.bits,
+        })
+    }
+}
+
+impl From<ActivationRule> for ActivationEntry {
+    fn from(rule: ActivationRule) -> Self {
+        let [path, glob, regex] = keys(rule.pattern);
+        Self {
+            path,
+            glob,
+            regex,
+            bits: rule.bits,
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Flags that all examples share, and the numbers of a training.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use burn_alq::{ScheduleConfig, Target};
+use clap::Args;
+
+use crate::Failure;
+
+/// The most bits of an activation.
+pub const MAX_ACTIVATION_BITS: u8 = 4;
+
+/// Flags of a training.
+#[derive(Args, Debug, Clone)]
+pub struct TrainFlags {
+    /// Seed of weights and batches.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Folder for the packed model, the report and checkpoints; must not exist yet.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Continue the run in --out that was stopped or killed; give the same other flags.
+    #[arg(long)]
+    pub resume: bool,
+    /// Stop pruning at this average bitwidth of the weights [default: by preset]
+    #[arg(long, conflicts_with = "target_bytes")]
+    pub target_bits: Option<f64>,
+    /// Stop pruning at this size of all packed weights, in bytes [default: by preset]
+    #[arg(long)]
+    pub target_bytes: Option<usize>,
+    /// Images in a batch [default: 128, or by preset]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch_size: Option<u32>,
+    /// Batches in an epoch [default: by preset, or all training images once]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub epoch_batches: Option<u32>,
+    /// Bits of an activation, 1 to 4 [default: ReLU in f32]
+    #[arg(long, value_parser = act_bits)]
+    pub act_bits: Option<u8>,
+    /// Seconds between checkpoints; one is also written after every epoch.
+    #[arg(long, default_value_t = 60)]
+    pub checkpoint_seconds: u64,
+    /// Also write the report to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub device: DeviceFlag,
+}
+
+impl TrainFlags {
+    /// Flags as they are when only `--out` is given.
+    pub fn new(out: PathBuf) -> Self {
+        Self {
+            seed: 1,
+            out,
+            resume: false,
+            target_bits: None,
+            target_bytes: None,
+            batch_size: None,
+            epoch_batches: None,
+            act_bits: None,
+            checkpoint_seconds: 60,
+            json: None,
+            device: DeviceFlag { device: None },
+        }
+    }
+
+    /// The target that the flags ask for.
+    pub fn target(&self) -> Option<Target> {
+        let bits = self.target_bits.map(Target::Bits);
+        bits.or(self.target_bytes.map(Target::Bytes))
+    }
+
+    /// Bits of an activation; 0 for ReLU.
+    pub fn activation_bits(&self) -> usize {
+        self.act_bits.map_or(0, usize::from)
+    }
+}
+
+fn act_bits(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(bits) if (1..=MAX_ACTIVATION_BITS).contains(&bits) => Ok(bits),
+        _ => Err(format!(
+            "activations have 1 to {MAX_ACTIVATION_BITS} bits; leave --act-bits out for ReLU in f32"
+        )),
+    }
+}
+
+/// Where to compute.
+#[derive(Args, Debug, Clone)]
+pub struct DeviceFlag {
+    /// Burn device to compute on: flex, or ndarray if built with that feature [default:
+    /// BURN_DEVICE, or flex]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+}
+
+impl DeviceFlag {
+    /// The device, without autodiff.
+    ///
+    /// # Errors
+    /// If this program does not have it.
+    pub fn device(&self) -> Result<Device, Failure> {
+        match self.device.as_deref() {
+            None => Ok(Device::default()),
+            Some("flex") => Ok(Device::flex()),
+            #[cfg(feature = "ndarray")]
+            Some("ndarray") => Ok(Device::ndarray()),
+            #[cfg(not(feature = "ndarray"))]
+            Some("ndarray") => Err("--device ndarray: build with --features ndarray".into()),
+            Some(other) => Err(format!("--device {other}: there are flex and ndarray").into()),
+        }
+    }
+}
+
+/// Flags of an evaluation.
+#[derive(Args, Debug, Clone)]
+pub struct EvalFlags {
+    /// The packed model.
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub device: DeviceFlag,
+}
+
+/// Flags of an inspection.
+#[derive(Args, Debug, Clone)]
+pub struct InspectArgs {
+    /// The packed model.
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// Print JSON instead of tables.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The numbers of a training.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Epochs of the float network.
+    pub float_epochs: usize,
+    /// Their first learning rate.
+    pub float_lr: f64,
+    /// Factor on it after every epoch.
+    pub float_decay: f64,
+    /// Bases of a group before pruning.
+    pub max_bits: usize,
+    /// Images in a batch.
+    pub batch_size: usize,
+    /// Batches in an epoch; none for all training images once.
+    pub epoch_batches: Option<usize>,
+    /// From the float network to the target.
+    pub schedule: ScheduleConfig,
+}
+
+impl Plan {
+    /// The plan with what the flags set in it.
+    pub fn with(mut self, flags: &TrainFlags) -> Self {
+        if let Some(target) = flags.target() {
+            self.schedule.target = target;
+        }
+        if let Some(size) = flags.batch_size {
+            self.batch_size = size as usize;
+        }
+        if let Some(batches) = flags.epoch_batches {
+            self.epoch_batches = Some(batches as usize);
+        }
+        self
+    }
+}

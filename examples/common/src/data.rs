@@ -1,0 +1,139 @@
+//! Data sets, and their batches prepared ahead of the training in a thread of their own.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::Failure;
+
+/// Batches that wait to be used.
+const AHEAD: usize = 3;
+
+/// Normalized images with their labels.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// `[images, channels, height, width]`.
+    pub pixels: Vec<f32>,
+    /// `[images]`.
+    pub labels: Vec<i32>,
+    /// Of one image, `[channels, height, width]`.
+    pub shape: [usize; 3],
+}
+
+impl Batch {
+    /// Some of the images, `[images, channels, height, width]`, and their labels.
+    pub fn tensors(&self, range: Range<usize>, device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
+        let size: usize = self.shape.iter().product();
+        let pixels = self.pixels[range.start * size..range.end * size].to_vec();
+        let [channels, height, width] = self.shape;
+        let shape = [range.len(), channels, height, width];
+        let images = Tensor::from_data(TensorData::new(pixels, shape), device);
+        let labels = self.labels[range].to_vec();
+        let shape = [labels.len()];
+        let labels = Tensor::from_data(TensorData::new(labels, shape), device);
+        (images, labels)
+    }
+}
+
+/// One split of a data set.
+pub trait Images: Send + Sync {
+    /// Number of images.
+    fn count(&self) -> usize;
+
+    /// Some images, normalized; with a seed also varied at random, the same for the same seed.
+    ///
+    /// # Errors
+    /// If an image cannot be read; says which.
+    fn batch(&self, indices: &[u32], augment: Option<u64>) -> Result<Batch, Failure>;
+
+    /// Names of images that could not be read and were left out, so far.
+    fn skipped(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A data set in its three splits. The validation images are training images that the training
+/// does not see.
+#[derive(Clone)]
+pub struct Dataset {
+    /// To train on.
+    pub train: Arc<dyn Images>,
+    /// To choose by.
+    pub valid: Arc<dyn Images>,
+    /// To report, once.
+    pub test: Arc<dyn Images>,
+    /// For reports.
+    pub name: String,
+    /// Differs for other data, so that a resumed run notices them.
+    pub fingerprint: u64,
+}
+
+/// FNV-1a.
+pub fn fingerprint<'a>(bytes: impl Iterator<Item = &'a u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Random numbers (splitmix64), the same on every machine.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// Draws `number` of a seed, for example of one epoch or of one image.
+    pub fn new(seed: u64, number: u64) -> Self {
+        Self(seed ^ number.wrapping_add(1).wrapping_mul(0xd134_2543_de82_ef95))
+    }
+
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// A number below `end`. The bias of a 64-bit remainder is far below one in a billion here.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.bits() % end as u64) as usize
+    }
+
+    /// A number in `[0, 1)`.
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// The images of an epoch in random order: Fisher and Yates's shuffle. The same for the same
+/// arguments, so that a resumed run sees the same batches.
+pub fn epoch_order(count: usize, seed: u64, epoch: u64) -> Vec<u32> {
+    let mut random = Random::new(seed, epoch);
+    let mut order: Vec<u32> = (0..count as u32).collect();
+    for last in (1..count).rev() {
+        order.swap(last, random.below(last + 1));
+    }
+    order
+}
+
+/// Which images a batch holds, and the seed of their variation.
+pub type Request = (Vec<u32>, Option<u64>);
+
+/// Prepares batches in another thread, a few ahead of their use.
+pub fn stream(
+    images: Arc<dyn Images>,
+    requests: impl Iterator<Item = Request> + Send + 'static,
+) -> Receiver<Result<Batch, Failure>> {
+    let (send, receive) = sync_channel(AHEAD);
+    std::thread::spawn(move || {
+        for (indices, augment) in requests {
+            // Nobody waits for more once the receiver is gone.
+            if send.send(images.batch(&indices, augment)).is_err() {
+                break;
+            }
+        }
+    });
+    receive
+}

@@ -1,0 +1,312 @@
+//! The main job: float training, quantization, packing, evaluation, report.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use burn::optim::AdamConfig;
+use burn::tensor::Device;
+use burn_alq::optim::sizes;
+use burn_alq::train::{Run, Task};
+use burn_alq::{AlqOptimizerConfig, PackedModel, Quantizer, Schedule};
+
+use crate::cli::{Plan, TrainFlags};
+use crate::network::{ACT_BITS, Config};
+use crate::packed::{MODEL, load, print_skipped, unpack};
+use crate::progress::Display;
+use crate::report::{Accuracies, Report, add_timings};
+use crate::score::{Tally, differences, scores, visit};
+use crate::task::Classify;
+use crate::{Dataset, Failure, Network};
+
+/// The user stopped the run.
+#[derive(Debug)]
+pub struct Interrupted {
+    out: PathBuf,
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "stopped; a checkpoint is in {}, the same command with --resume continues",
+            self.out.display()
+        )
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Puts trained values into a fresh network.
+pub type Pretrained<'a, N> = Box<dyn Fn(N) -> Result<N, Failure> + 'a>;
+
+/// What to train, and how.
+pub struct Job<'a, N> {
+    /// When the program began.
+    pub start: Instant,
+    /// The command line.
+    pub flags: &'a TrainFlags,
+    /// Of the plan, for the report.
+    pub preset: String,
+    /// The numbers, flags included.
+    pub plan: Plan,
+    /// Groupings of the weights.
+    pub quantizer: Quantizer,
+    /// What the network is built from, without the activations' bits.
+    pub config: Config,
+    /// What it learns.
+    pub data: Dataset,
+    /// Threads that share a batch.
+    pub shards: usize,
+    /// Where the network starts instead of random weights.
+    pub pretrained: Option<Pretrained<'a, N>>,
+    /// Whether the report gives top-5 accuracies.
+    pub top5: bool,
+}
+
+/// Trains, quantizes, packs, evaluates.
+///
+/// # Errors
+/// If a flag asks for the impossible, data or a checkpoint cannot be read, a file not be written, or
+/// the user stops the run.
+pub fn train<N: Network>(mut job: Job<'_, N>) -> Result<(), Failure> {
+    if let Some(bits) = job.flags.act_bits {
+        job.config.insert(ACT_BITS.into(), bits.to_string());
+    }
+    let runner = Runner {
+        stop: stop_on_signal()?,
+        device: job.flags.device.device()?,
+        job: &job,
+    };
+    runner.check()?;
+    let out = &job.flags.out;
+    prepare_folder(out, job.flags.resume)?;
+    println!("data: {}", job.data.name);
+    let mut report = Report::new(&job);
+
+    let float = runner.float(&mut report)?;
+    // Clones of a module share batch norm's running statistics; validation mode has its own, which
+    // the training of the quantized network does not move.
+    let kept = float.valid();
+    let trained = runner.quantize(&float, &mut report)?;
+
+    let mut packed = PackedModel::pack(&trained)?;
+    packed.config.extend(job.config.clone());
+    packed.config.insert(MODEL.into(), N::NAME.into());
+    packed.config.insert("data".into(), job.data.name.clone());
+    let file = out.join("model.bpk");
+    packed.save(&file)?;
+    runner.evaluate(&kept, &trained, &packed, &file, &mut report)?;
+    for images in [&job.data.train, &job.data.valid, &job.data.test] {
+        print_skipped(images);
+    }
+    report.finish(&packed, &kept, &file, job.start.elapsed())?;
+    report.write(out, job.flags.json.as_deref())?;
+    println!("{}", report.to_markdown());
+    println!("{}", report.result_line());
+    Ok(())
+}
+
+/// Makes the output folder, or checks that there is a run to resume in it.
+fn prepare_folder(out: &Path, resume: bool) -> Result<(), Failure> {
+    let error = |reason: String| -> Failure { format!("--out {}: {reason}", out.display()).into() };
+    let begun = [FLOAT_CHECKPOINT, FLOAT, CHECKPOINT]
+        .iter()
+        .any(|name| out.join(name).exists());
+    match (resume, out.exists()) {
+        (true, _) if !begun => Err(error("there is no run to resume".into())),
+        (true, _) => Ok(()),
+        (false, true) => Err(error(
+            "exists already; choose another folder, or --resume the run in it".into(),
+        )),
+        (false, false) => std::fs::create_dir_all(out)
+            .map_err(|source| error(format!("cannot be made: {source}"))),
+    }
+}
+
+/// A flag that Ctrl-C and a polite kill set.
+fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))?;
+    Ok(stop)
+}
+
+const FLOAT: &str = "float.bpk";
+const FLOAT_CHECKPOINT: &str = "float-checkpoint.bpk";
+const CHECKPOINT: &str = "checkpoint.bpk";
+
+struct Runner<'a, N> {
+    stop: Arc<AtomicBool>,
+    /// Without autodiff.
+    device: Device,
+    job: &'a Job<'a, N>,
+}
+
+impl<N: Network> Runner<'_, N> {
+    /// What a resumed run must share with the one that it continues.
+    fn fingerprint(&self) -> String {
+        let Job {
+            flags, plan, data, ..
+        } = self.job;
+        format!(
+            "data {:016x}, seed {}, batch size {}, {} shards, {} activation bits, {:?}, {:?}{}",
+            data.fingerprint,
+            flags.seed,
+            plan.batch_size,
+            self.job.shards,
+            flags.activation_bits(),
+            plan,
+            self.job.config,
+            match self.job.pretrained {
+                Some(_) => ", pretrained",
+                None => "",
+            }
+        )
+    }
+
+    /// A float network, random or pretrained.
+    fn network(&self, device: &Device) -> Result<N, Failure> {
+        let network = N::from_config(&self.job.config, device)?;
+        match &self.job.pretrained {
+            Some(load) => load(network),
+            None => Ok(network),
+        }
+    }
+
+    /// Refuses a target that cannot be met before anything is trained: what a weight takes after
+    /// sketching hardly depends on its values.
+    fn check(&self) -> Result<(), Failure> {
+        let model = self.job.quantizer.apply(self.network(&self.device)?)?;
+        self.job.plan.schedule.init(&sizes(&model))?;
+        Ok(())
+    }
+
+    /// The float network: trained, or read from the folder if that is done already.
+    fn float(&self, report: &mut Report) -> Result<N, Failure> {
+        let device = self.device.clone().autodiff();
+        self.device.seed(self.job.flags.seed);
+        let model = self.network(&device)?;
+        let plan = &self.job.plan;
+        let schedule = Schedule::float(plan.float_epochs, plan.float_lr, plan.float_decay);
+        let optimizer = AlqOptimizerConfig::new().init_with(AdamConfig::new().init());
+        let run = Run::new(model, optimizer, schedule, self.fingerprint());
+        println!("float training: {} epochs", plan.float_epochs);
+        let out = &self.job.flags.out;
+        let run = self.run(run, &out.join(FLOAT_CHECKPOINT), &device)?;
+        add_timings(report, &run);
+        let model = run.into_model();
+        model.clone().save_file(out.join(FLOAT))?;
+        Ok(model)
+    }
+
+    /// The float network as a multi-bit network, trained to its target.
+    fn quantize(&self, float: &N, report: &mut Report) -> Result<N, Failure> {
+        let device = self.device.clone().autodiff();
+        let (model, conversion) = self.job.quantizer.convert(float.clone())?;
+        println!("\n{}", conversion.to_markdown());
+        let start = sizes(&model);
+        let schedule = self.job.plan.schedule.init(&start)?;
+        println!(
+            "quantization: {} epochs, from {:.2} bits per weight",
+            schedule.epochs().len(),
+            burn_alq::optim::average_bits(&start)
+        );
+        let optimizer = AlqOptimizerConfig::new().init();
+        let run = Run::new(model, optimizer, schedule, self.fingerprint());
+        let run = self.run(run, &self.job.flags.out.join(CHECKPOINT), &device)?;
+        add_timings(report, &run);
+        Ok(run.into_model())
+    }
+
+    /// Runs to the end, with checkpoints.
+    fn run(&self, run: Run<N>, checkpoint: &Path, device: &Device) -> Result<Run<N>, Failure> {
+        let Job { flags, plan, .. } = self.job;
+        let task = Classify::new(
+            &self.job.data,
+            plan.batch_size,
+            plan.epoch_batches,
+            self.job.shards,
+            flags.seed,
+            device.clone(),
+        );
+        let mut run = match flags.resume && checkpoint.exists() {
+            true => run.resume(checkpoint, device)?,
+            false => run,
+        };
+        let display = Display::new(&run, task.batches());
+        let mut saved = Instant::now();
+        loop {
+            let progress = run.advance(&task);
+            // Not the loss that could not be computed, but why.
+            if let Some(failure) = task.failure() {
+                display.finish();
+                return Err(failure);
+            }
+            let Some(progress) = progress? else {
+                break;
+            };
+            display.show(&progress);
+            let stop = self.stop.load(Ordering::SeqCst);
+            let due = saved.elapsed() >= Duration::from_secs(flags.checkpoint_seconds);
+            if stop || due || progress.metric.is_some() {
+                run.save(checkpoint)?;
+                saved = Instant::now();
+            }
+            if stop {
+                display.finish();
+                let out = flags.out.clone();
+                return Err(Box::new(Interrupted { out }));
+            }
+        }
+        display.finish();
+        Ok(run)
+    }
+
+    /// The only use of the test images: the float network, the trained network, the packed form in
+    /// memory and the file.
+    fn evaluate(
+        &self,
+        float: &N,
+        trained: &N,
+        packed: &PackedModel,
+        file: &Path,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        let device = &self.device;
+        let test = &self.job.data.test;
+        println!("evaluation on {} test images", test.count());
+        let trained = trained.valid();
+        let memory: N = unpack(packed, device)?;
+        let (_, loaded) = load::<N>(file, device)?;
+        let mut tallies = [Tally::default(); 3];
+        let mut changed = 0;
+        visit::<N>(test, device, true, |batch, input| {
+            let of = |model: &N| scores(model, input.clone());
+            let [float, trained, memory, loaded] = [float, &trained, &memory, &loaded].map(of);
+            let same_bits = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
+            if !memory.iter().zip(&loaded).all(same_bits) {
+                let error = "the packed file computes other scores than the model in memory";
+                return Err(error.into());
+            }
+            changed += differences(&loaded, &trained, loaded.len() / batch.labels.len());
+            for (tally, scores) in tallies.iter_mut().zip([float, trained, loaded]) {
+                tally.add(&scores, &batch.labels);
+            }
+            Ok(())
+        })?;
+        let [float, trained, packed] = tallies;
+        let top5 = [float, trained, packed].map(|tally| tally.top5());
+        report.accuracies = Accuracies {
+            float: float.top1(),
+            trained: trained.top1(),
+            packed: packed.top1(),
+            top5: self.job.top5.then_some(top5),
+            changed,
+            images: float.images,
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! What an example's network must be able to do.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use burn_alq::Arithmetic;
+
+use crate::Failure;
+use crate::cli::MAX_ACTIVATION_BITS;
+
+/// What a network is built from. Travels with the packed model.
+pub type Config = BTreeMap<String, String>;
+
+/// Bits of an activation; absent for ReLU.
+pub const ACT_BITS: &str = "act_bits";
+
+/// An image classifier.
+pub trait Network: Module + Sync {
+    /// In the configuration of a packed model.
+    const NAME: &'static str;
+
+    /// In reports.
+    const TITLE: &'static str;
+
+    /// Images evaluated at a time.
+    const EVAL_BATCH: usize;
+
+    /// Whether it holds batch norm: then it trains without incomplete batches, whose statistics are
+    /// poor.
+    const BATCH_NORM: bool;
+
+    /// A float network with random weights, to be trained and then quantized.
+    ///
+    /// # Errors
+    /// If a value of the configuration is missing or out of range.
+    fn from_config(config: &Config, device: &Device) -> Result<Self, Failure>;
+
+    /// Scores of the classes, `[batch, classes]`, of images `[batch, channels, height, width]`.
+    fn forward(&self, images: Tensor<4>) -> Tensor<2>;
+}
+
+/// A number in the configuration.
+///
+/// # Errors
+/// If it is missing or no number.
+pub fn number<T: FromStr>(config: &Config, key: &str) -> Result<T, Failure> {
+    let text = config
+        .get(key)
+        .ok_or_else(|| format!("the configuration has no {key}"))?;
+    let number = text.parse();
+    number.map_err(|_| format!("{key} is {text:?}, not such a number").into())
+}
+
+/// Bits of an activation in the configuration; 0 for ReLU.
+///
+/// # Errors
+/// If they are out of range.
+pub fn act_bits(config: &Config) -> Result<usize, Failure> {
+    let Some(bits) = config.get(ACT_BITS) else {
+        return Ok(0);
+    };
+    let number = bits.parse().ok();
+    let number = number.filter(|bits| (1..=usize::from(MAX_ACTIVATION_BITS)).contains(bits));
+    number.ok_or_else(|| format!("{ACT_BITS} is {bits:?}, not 1 to {MAX_ACTIVATION_BITS}").into())
+}
+
+/// The arithmetic of a packed layer behind an activation of so many bits.
+pub fn arithmetic(act_bits: usize) -> Arithmetic {
+    match act_bits {
+        0 => Arithmetic::Exact,
+        _ => Arithmetic::Bitwise,
+    }
+}
+
+/// Channels of a layer, scaled by the width, at least one.
+pub fn scaled(channels: usize, width: f64) -> usize {
+    ((channels as f64 * width).round() as usize).max(1)
+}
+
+/// Parses `--width`.
+///
+/// # Errors
+/// If it is not above 0 and at most 4.
+pub fn parse_width(text: &str) -> Result<f64, String> {
+    let width = text.parse().ok();
+    let width = width.filter(|width| *width > 0.0 && *width <= 4.0);
+    width.ok_or_else(|| "a width is a number above 0, at most 4".into())
+}

@@ -1,0 +1,193 @@
+//! Classification of training images, validated on the validation images.
+
+use std::marker::PhantomData;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::tensor::{Device, Int, Tensor};
+use burn_alq::train::Task;
+
+use crate::data::{Images, Request, epoch_order, stream};
+use crate::score::evaluate;
+use crate::{Batch, Dataset, Failure, Network};
+
+/// Which images are in which batch.
+#[derive(Debug, Clone)]
+struct Order {
+    count: usize,
+    batch_size: usize,
+    seed: u64,
+    /// Batches until all images were seen once.
+    pass: usize,
+    /// Batches in an epoch.
+    epoch: usize,
+}
+
+impl Order {
+    /// All batches from a given one on, without end.
+    fn from(&self, first: usize) -> impl Iterator<Item = Request> + Send + 'static {
+        let order = self.clone();
+        let mut shuffled = (usize::MAX, Vec::new());
+        (first..).map(move |number| {
+            let (pass, place) = (number / order.pass, number % order.pass);
+            if shuffled.0 != pass {
+                shuffled = (pass, epoch_order(order.count, order.seed, pass as u64));
+            }
+            let start = place * order.batch_size;
+            let end = (start + order.batch_size).min(order.count);
+            let seed = order.seed.rotate_left(32) ^ number as u64;
+            (shuffled.1[start..end].to_vec(), Some(seed))
+        })
+    }
+}
+
+/// Batches that come in the order of training.
+struct Source {
+    /// The number of the batch that comes next.
+    next: usize,
+    stream: Receiver<Result<Batch, Failure>>,
+    /// The batch that came last, with its number: all shards share it.
+    last: Option<(usize, Arc<Batch>)>,
+}
+
+/// The training of a network. See [`failure`](Self::failure).
+pub struct Classify<N> {
+    train: Arc<dyn Images>,
+    valid: Arc<dyn Images>,
+    order: Order,
+    shards: usize,
+    /// With autodiff.
+    device: Device,
+    source: Mutex<Option<Source>>,
+    failure: Mutex<Option<Failure>>,
+    network: PhantomData<fn() -> N>,
+}
+
+impl<N: Network> Classify<N> {
+    pub fn new(
+        data: &Dataset,
+        batch_size: usize,
+        epoch_batches: Option<usize>,
+        shards: usize,
+        seed: u64,
+        device: Device,
+    ) -> Self {
+        let count = data.train.count();
+        let pass = match N::BATCH_NORM {
+            true => (count / batch_size).max(1),
+            false => count.div_ceil(batch_size),
+        };
+        Self {
+            train: data.train.clone(),
+            valid: data.valid.clone(),
+            order: Order {
+                count,
+                batch_size,
+                seed,
+                pass,
+                epoch: epoch_batches.unwrap_or(pass),
+            },
+            shards,
+            device,
+            source: Mutex::new(None),
+            failure: Mutex::new(None),
+            network: PhantomData,
+        }
+    }
+
+    /// Why data could not be read, if so. [`Task`] has no way to say it, so the loss then is NaN, and
+    /// the run stops before the model takes a step.
+    pub fn failure(&self) -> Option<Failure> {
+        lock(&self.failure).take()
+    }
+
+    fn batch(&self, number: usize) -> Result<Arc<Batch>, Failure> {
+        let mut guard = lock(&self.source);
+        if let Some((_, batch)) = guard
+            .as_ref()
+            .and_then(|source| source.last.as_ref())
+            .filter(|(last, _)| *last == number)
+        {
+            return Ok(batch.clone());
+        }
+        // After a resume, the first batch is not batch 0.
+        let source = match guard.take() {
+            Some(source) if source.next == number => source,
+            _ => Source {
+                next: number,
+                stream: stream(self.train.clone(), self.order.from(number)),
+                last: None,
+            },
+        };
+        let source = guard.insert(source);
+        let batch = Arc::new(source.stream.recv()??);
+        source.next += 1;
+        source.last = Some((number, batch.clone()));
+        Ok(batch)
+    }
+
+    fn fail(&self, error: Failure) {
+        lock(&self.failure).get_or_insert(error);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics with the data")
+}
+
+impl<N: Network> Task for Classify<N> {
+    type Model = N;
+
+    fn batches(&self) -> usize {
+        self.order.epoch
+    }
+
+    fn shards(&self) -> usize {
+        self.shards
+    }
+
+    fn loss(&self, model: &N, epoch: usize, number: usize, shard: usize) -> Tensor<1> {
+        let batch = match self.batch(epoch * self.order.epoch + number) {
+            Ok(batch) => batch,
+            Err(error) => {
+                self.fail(error);
+                return Tensor::full([1], f32::NAN, &self.device).require_grad();
+            }
+        };
+        let count = batch.labels.len();
+        let bounds = |shard: usize| shard * count / self.shards;
+        let part = bounds(shard)..bounds(shard + 1);
+        let share = part.len() as f64 / count as f64;
+        if part.is_empty() {
+            // A last batch with fewer images than shards.
+            let (images, labels) = batch.tensors(0..1, &self.device);
+            return loss(model, images, labels, &self.device) * 0.0;
+        }
+        let (images, labels) = batch.tensors(part, &self.device);
+        loss(model, images, labels, &self.device) * share
+    }
+
+    fn evaluate(&self, model: &N) -> f64 {
+        let device = self.device.clone().without_autodiff();
+        match evaluate(model, &self.valid, &device, false) {
+            Ok(tally) => tally.top1(),
+            Err(error) => {
+                self.fail(error);
+                f64::NAN
+            }
+        }
+    }
+}
+
+fn loss<N: Network>(
+    model: &N,
+    images: Tensor<4>,
+    labels: Tensor<1, Int>,
+    device: &Device,
+) -> Tensor<1> {
+    let scores = model.forward(images);
+    CrossEntropyLossConfig::new()
+        .init(device)
+        .forward(scores, labels)
+}

@@ -1,0 +1,321 @@
+//! ImageNet-style folders: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`, decoded as they are needed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use example_common::data::{Random, epoch_order, fingerprint};
+use example_common::{Batch, Dataset, Failure, Images};
+use image::imageops::{FilterType, crop_imm, flip_horizontal_in_place, resize};
+use image::{ImageReader, RgbImage};
+use rayon::prelude::*;
+
+/// torchvision's mean and deviation of each channel.
+const NORM: [[f32; 2]; 3] = [[0.485, 0.229], [0.456, 0.224], [0.406, 0.225]];
+
+/// Endings of image files.
+const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
+
+/// How a folder is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Height and width of the network's input.
+    pub size: usize,
+    /// Use at most so many images of each split.
+    pub limit: Option<usize>,
+    /// Leave images out that cannot be decoded.
+    pub skip_corrupt: bool,
+    /// The network's outputs.
+    pub outputs: usize,
+}
+
+/// Some images of a folder, decoded on all cores when they are asked for.
+#[derive(Debug)]
+pub struct FolderImages {
+    files: Vec<(PathBuf, u32)>,
+    options: Options,
+    skipped: Mutex<BTreeSet<String>>,
+}
+
+/// The data set in a folder. A tenth of the training images validates, at most 10,000.
+///
+/// # Errors
+/// If a folder is missing or empty, the classes do not fit each other, or there are more than the
+/// network has outputs.
+pub fn dataset(folder: &Path, options: Options) -> Result<Dataset, Failure> {
+    let train = folder.join("train");
+    let classes = classes(&train, options.outputs)?;
+    let mut train = files(&train, &classes)?;
+    let test = files(&folder.join("val"), &classes)?;
+    limit(&mut train, options.limit);
+    let count = train.len();
+    let valid = (count / 10).min(10_000);
+    if valid == 0 {
+        let folder = folder.display();
+        return Err(format!(
+            "{folder}: {count} training images are too few to train and validate on"
+        )
+        .into());
+    }
+    let valid = train.split_off(count - valid);
+    let test = FolderImages::new(test, options);
+    let names = train.iter().chain(&valid).chain(&test.files);
+    let names = names.map(|(file, _)| file.strip_prefix(folder).unwrap_or(file));
+    let names: Vec<u8> = names
+        .flat_map(|name| name.to_string_lossy().into_owned().into_bytes())
+        .chain(options.size.to_le_bytes())
+        .collect();
+    let name = format!(
+        "{} ({}/{}/{} images, {} classes)",
+        name(folder),
+        train.len(),
+        valid.len(),
+        test.files.len(),
+        classes.len()
+    );
+    Ok(Dataset {
+        train: Arc::new(FolderImages::new(
+            train,
+            Options {
+                limit: None,
+                ..options
+            },
+        )),
+        valid: Arc::new(FolderImages::new(
+            valid,
+            Options {
+                limit: None,
+                ..options
+            },
+        )),
+        test: Arc::new(test),
+        name,
+        fingerprint: fingerprint(names.iter()),
+    })
+}
+
+/// The test images of a folder, those in `val`.
+///
+/// # Errors
+/// As [`dataset`].
+pub fn test(folder: &Path, options: Options) -> Result<(String, Arc<dyn Images>), Failure> {
+    let val = folder.join("val");
+    let classes = classes(&val, options.outputs)?;
+    let images = FolderImages::new(files(&val, &classes)?, options);
+    Ok((name(folder), Arc::new(images)))
+}
+
+fn name(folder: &Path) -> String {
+    let name = folder.file_name();
+    name.map_or("data".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The names of the folders in a folder, sorted: their places are the classes, as in torchvision.
+fn classes(folder: &Path, outputs: usize) -> Result<Vec<String>, Failure> {
+    let failed = |what: String| -> Failure { format!("{}: {what}", folder.display()).into() };
+    let classes: Vec<String> = entries(folder)?
+        .into_iter()
+        .filter(|path| path.is_dir())
+        .map(|path| name(&path))
+        .collect();
+    match classes.len() {
+        0 => Err(failed("no class folders in it".into())),
+        count if count > outputs => Err(failed(format!(
+            "{count} classes, but the network has {outputs} outputs; train with --classes {count}"
+        ))),
+        _ => Ok(classes),
+    }
+}
+
+/// All images of the classes, in the order of class and name.
+fn files(folder: &Path, classes: &[String]) -> Result<Vec<(PathBuf, u32)>, Failure> {
+    let mut files = Vec::new();
+    for class in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
+        let failed = |what: &str| -> Failure { format!("{}: {what}", class.display()).into() };
+        let label = classes.binary_search(&name(&class));
+        let label = label.map_err(|_| failed("the training images have no such class"))?;
+        let before = files.len();
+        let images = entries(&class)?.into_iter().filter(|path| {
+            let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+            ENDINGS
+                .iter()
+                .any(|known| ending.as_deref() == Some(known.as_ref()))
+        });
+        files.extend(images.map(|path| (path, label as u32)));
+        if files.len() == before {
+            return Err(failed(
+                "a class without images (.jpg, .jpeg, .png); fill the folder or remove it",
+            ));
+        }
+    }
+    if files.is_empty() {
+        return Err(format!("{}: no class folders in it", folder.display()).into());
+    }
+    Ok(files)
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error: std::io::Error| -> Failure {
+        format!(
+            "{}: {error}; images are expected in train/CLASS and val/CLASS",
+            folder.display()
+        )
+        .into()
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        paths.push(entry.map_err(failed)?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Mixes the classes, the same way each time, and keeps the first.
+fn limit(files: &mut Vec<(PathBuf, u32)>, limit: Option<usize>) {
+    let order = epoch_order(files.len(), 0, 0);
+    let kept = order.into_iter().take(limit.unwrap_or(files.len()));
+    *files = kept.map(|index| files[index as usize].clone()).collect();
+}
+
+impl FolderImages {
+    fn new(mut files: Vec<(PathBuf, u32)>, options: Options) -> Self {
+        if options.limit.is_some() {
+            limit(&mut files, options.limit);
+        }
+        Self {
+            files,
+            options,
+            skipped: Mutex::new(BTreeSet::new()),
+        }
+    }
+
+    /// A normalized image `[3, size, size]`; none for one that is left out.
+    fn read(&self, index: u32, augment: Option<u64>) -> Result<Option<Vec<f32>>, Failure> {
+        let (file, _) = &self.files[index as usize];
+        let image = match decode(file) {
+            Ok(image) => image,
+            Err(_) if self.options.skip_corrupt => {
+                let mut skipped = self.skipped.lock().expect("no thread panics with it");
+                skipped.insert(file.display().to_string());
+                return Ok(None);
+            }
+            Err(error) => {
+                let file = file.display();
+                return Err(format!(
+                    "{file}: corrupt image ({error}); repair it, or leave such images out with \
+                     --skip-corrupt"
+                )
+                .into());
+            }
+        };
+        let image = match augment {
+            Some(seed) => varied(
+                &image,
+                self.options.size,
+                Random::new(seed, u64::from(index)),
+            ),
+            None => centered(&image, self.options.size),
+        };
+        Ok(Some(normalized(&image)))
+    }
+}
+
+impl Images for FolderImages {
+    fn count(&self) -> usize {
+        self.files.len()
+    }
+
+    fn batch(&self, indices: &[u32], augment: Option<u64>) -> Result<Batch, Failure> {
+        let images: Result<Vec<_>, Failure> = indices
+            .par_iter()
+            .map(|&index| self.read(index, augment))
+            .collect();
+        let mut batch = Batch {
+            pixels: Vec::new(),
+            labels: Vec::new(),
+            shape: [3, self.options.size, self.options.size],
+        };
+        for (image, &index) in images?.into_iter().zip(indices) {
+            if let Some(image) = image {
+                batch.pixels.extend(image);
+                batch.labels.push(self.files[index as usize].1 as i32);
+            }
+        }
+        if batch.labels.is_empty() {
+            let (file, _) = &self.files[indices[0] as usize];
+            let file = file.display();
+            return Err(format!("{file} and all other images of its batch are corrupt").into());
+        }
+        Ok(batch)
+    }
+
+    fn skipped(&self) -> Vec<String> {
+        let skipped = self.skipped.lock().expect("no thread panics with it");
+        skipped.iter().cloned().collect()
+    }
+}
+
+fn decode(file: &Path) -> Result<RgbImage, Failure> {
+    // ImageNet has PNG files that are called JPEG.
+    let reader = ImageReader::open(file)?.with_guessed_format()?;
+    Ok(reader.decode()?.into_rgb8())
+}
+
+/// torchvision's evaluation: the shorter side to 256/224 of the size, then the centre.
+fn centered(image: &RgbImage, size: usize) -> RgbImage {
+    let short = (size * 256 / 224) as u32;
+    let (width, height) = image.dimensions();
+    let scaled = |side: u32| {
+        let side = u64::from(side) * u64::from(short) / u64::from(width.min(height));
+        (side as u32).max(short)
+    };
+    let image = resize(image, scaled(width), scaled(height), FilterType::Triangle);
+    let size = size as u32;
+    let (left, top) = ((image.width() - size) / 2, (image.height() - size) / 2);
+    crop_imm(&image, left, top, size, size).to_image()
+}
+
+/// torchvision's training: a random part of 8 % to 100 % of the area, at most a third from square,
+/// mirrored half of the time.
+fn varied(image: &RgbImage, size: usize, mut random: Random) -> RgbImage {
+    let (width, height) = image.dimensions();
+    let area = f64::from(width) * f64::from(height);
+    let mut part = None;
+    for _ in 0..10 {
+        let area = area * (0.08 + 0.92 * random.unit());
+        let (low, high) = ((3.0f64 / 4.0).ln(), (4.0f64 / 3.0).ln());
+        let ratio = (low + (high - low) * random.unit()).exp();
+        let w = (area * ratio).sqrt().round() as u32;
+        let h = (area / ratio).sqrt().round() as u32;
+        if (1..=width).contains(&w) && (1..=height).contains(&h) {
+            let left = random.below((width - w + 1) as usize) as u32;
+            let top = random.below((height - h + 1) as usize) as u32;
+            part = Some((left, top, w, h));
+            break;
+        }
+    }
+    let mirrored = random.below(2) == 1;
+    let mut image = match part {
+        Some((left, top, w, h)) => {
+            let part = crop_imm(image, left, top, w, h).to_image();
+            resize(&part, size as u32, size as u32, FilterType::Triangle)
+        }
+        // Too long for such a part.
+        None => centered(image, size),
+    };
+    if mirrored {
+        flip_horizontal_in_place(&mut image);
+    }
+    image
+}
+
+fn normalized(image: &RgbImage) -> Vec<f32> {
+    let bytes = image.as_raw();
+    let channels = NORM.iter().enumerate();
+    channels
+        .flat_map(|(channel, [mean, deviation])| {
+            let values = bytes.iter().skip(channel).step_by(3);
+            values.map(move |&byte| (f32::from(byte) / 255.0 - mean) / deviation)
+        })
+        .collect()
+}

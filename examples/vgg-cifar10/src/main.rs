@@ -1,0 +1,24 @@
+//! VGG-small on CIFAR-10: a float network becomes a multi-bit network below one bit per weight.
+
+mod cli;
+mod data;
+mod model;
+mod training;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use example_common::{exit, packed};
+
+// Training allocates and frees the same large tensors at every step; the system allocator hands
+// them back to the kernel each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    exit(match cli::Cli::parse().command {
+        cli::Command::Train(args) => training::train(&args),
+        cli::Command::Eval(args) => training::eval(&args),
+        cli::Command::Inspect(args) => packed::inspect(&args),
+    })
+}

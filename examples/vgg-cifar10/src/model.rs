@@ -1,0 +1,120 @@
+//! The network.
+
+use burn::module::Module;
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
+use burn::tensor::{Device, Tensor};
+use burn_alq::{
+    Arithmetic, GroupingRule, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig,
+    MultiBitLinear, MultiBitLinearConfig, PathPattern, Quantized, Quantizer,
+};
+use example_common::network::{act_bits, arithmetic, number, parse_width, scaled};
+use example_common::{Config, Failure, Network};
+
+/// Classes of CIFAR-10 and Fashion-MNIST.
+const CLASSES: usize = 10;
+
+/// Factor on the channels, in the configuration.
+pub const WIDTH: &str = "width";
+
+/// `2×128C3, MP2, 2×256C3, MP2, 2×512C3, MP2, 2×1024FC, 10` for images `[batch, 3, 32, 32]`, with
+/// batch norm after every layer but the last (Qu et al., CVPR 2020).
+#[derive(Module, Debug)]
+pub struct VggSmall {
+    convs: Vec<MultiBitConv2d>,
+    conv_norms: Vec<BatchNorm>,
+    fc: Vec<MultiBitLinear>,
+    fc_norms: Vec<BatchNorm>,
+    pool: MaxPool2d,
+    /// ReLUs, until the conversion switches them on.
+    activations: Vec<MultiBitActivation>,
+}
+
+/// The groupings of the paper: channelwise, five times pixelwise, 16, 2 and 2 subchannels.
+/// Activations get so many bits, with 0 they stay ReLUs.
+pub fn quantizer(max_bits: usize, act_bits: usize) -> Quantizer {
+    let glob = |pattern: &str| PathPattern::glob(pattern);
+    let quantizer = Quantizer::new(max_bits)
+        .rule(glob("convs.*.weight"), GroupingRule::Pixelwise)
+        .rule(glob("convs.0.weight"), GroupingRule::Channelwise)
+        .rule(glob("fc.*.weight"), GroupingRule::Subchannelwise(2))
+        .rule(glob("fc.0.weight"), GroupingRule::Subchannelwise(16));
+    match act_bits {
+        0 => quantizer,
+        bits => quantizer.activations(glob("activations.*"), bits),
+    }
+}
+
+impl Network for VggSmall {
+    const NAME: &'static str = "vgg-small";
+    const TITLE: &'static str = "VGG-small";
+    const EVAL_BATCH: usize = 100;
+    const BATCH_NORM: bool = true;
+
+    fn from_config(config: &Config, device: &Device) -> Result<Self, Failure> {
+        let width: String = number(config, WIDTH)?;
+        let width = parse_width(&width)?;
+        let act_bits = act_bits(config)?;
+        // Even, so that two subchannels divide them.
+        let scaled = |channels: usize| scaled(channels / 2, width) * 2;
+        let channels = [128, 128, 256, 256, 512, 512].map(scaled);
+        let hidden = scaled(1024);
+        let mut input = 3;
+        let convs = channels.map(|output| {
+            let arithmetic = match input {
+                3 => Arithmetic::Exact,
+                _ => arithmetic(act_bits),
+            };
+            let conv = MultiBitConv2dConfig::new([input, output], [3, 3])
+                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                // The batch norm behind it has one.
+                .with_bias(false)
+                .with_arithmetic(arithmetic)
+                .init_float(device);
+            input = output;
+            conv
+        });
+        let linear = |d_in, d_out, bias| {
+            MultiBitLinearConfig::new(d_in, d_out)
+                .with_bias(bias)
+                .with_arithmetic(arithmetic(act_bits))
+                .init_float(device)
+        };
+        let norm = |features| BatchNormConfig::new(features).init(device);
+        Ok(Self {
+            convs: convs.into(),
+            conv_norms: channels.map(norm).into(),
+            fc: vec![
+                linear(16 * channels[5], hidden, false),
+                linear(hidden, hidden, false),
+                linear(hidden, CLASSES, true),
+            ],
+            fc_norms: vec![norm(hidden), norm(hidden)],
+            pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
+            activations: (0..8).map(|_| MultiBitActivation::off(device)).collect(),
+        })
+    }
+
+    fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let mut x: Quantized<4> = images.into();
+        let convs = self.convs.iter().zip(&self.conv_norms);
+        for (layer, (conv, norm)) in convs.enumerate() {
+            let y = conv.forward_norm(x, norm);
+            let y = match layer % 2 {
+                1 => Quantized::from(y).max_pool2d(&self.pool).into_tensor(),
+                _ => y,
+            };
+            x = self.activations[layer].forward(y);
+        }
+        let mut x = x.map(|x| x.flatten::<2>(1, 3));
+        let (last, hidden) = self.fc.split_last().expect("three layers");
+        for ((fc, norm), activation) in hidden
+            .iter()
+            .zip(&self.fc_norms)
+            .zip(&self.activations[self.convs.len()..])
+        {
+            x = activation.forward(fc.forward_norm(x, norm));
+        }
+        last.forward(x)
+    }
+}

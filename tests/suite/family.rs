@@ -1,0 +1,173 @@
+//! The younger layers against Burn's own on the reconstructed weights, packed and not.
+
+use burn::module::Module;
+use burn::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, ConvTranspose2dConfig};
+use burn::nn::{EmbeddingConfig, LinearConfig, LinearLayout, PaddingConfig1d};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData, Tolerance};
+use burn_alq::{
+    ConvGrouping, MultiBitConv1d, MultiBitConv1dConfig, MultiBitConv2d, MultiBitConvTranspose2d,
+    MultiBitConvTranspose2dConfig, MultiBitEmbedding, MultiBitEmbeddingConfig, MultiBitLinear,
+    MultiBitLinearConfig, PackedModel,
+};
+
+use crate::devices::devices;
+
+fn assert_close(found: TensorData, expected: TensorData, what: &str) {
+    assert_eq!(found.shape(), expected.shape(), "{what}");
+    // Sums of up to some hundred products near 1, in another order.
+    found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
+}
+
+/// Packs a layer and puts the bits back into it, through a file's bytes.
+fn packed<M: Module>(layer: M) -> M {
+    let bytes = PackedModel::pack(&layer).unwrap().to_bytes().unwrap();
+    PackedModel::from_bytes(bytes, "layer")
+        .unwrap()
+        .apply(layer)
+        .unwrap()
+}
+
+fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+}
+
+#[test]
+fn conv1d_is_burns() {
+    let base = || MultiBitConv1dConfig::new(4, 8, 3);
+    let cases = [
+        base(),
+        base().with_grouping(ConvGrouping::Pixelwise).with_stride(2),
+        base()
+            .with_grouping(ConvGrouping::Kernelwise)
+            .with_dilation(2),
+        base().with_padding(PaddingConfig1d::Same).with_bias(false),
+        base()
+            .with_padding(PaddingConfig1d::Explicit(0, 2))
+            .with_groups(2),
+        base()
+            .with_padding(PaddingConfig1d::Same)
+            .with_groups(4)
+            .with_stride(3),
+    ];
+    for (name, device) in devices() {
+        for config in &cases {
+            let what = format!("{name}, {config:?}");
+            let layer = config.init(&device);
+            let mut dense = Conv1dConfig::new(4, 8, 3)
+                .with_stride(config.stride)
+                .with_dilation(config.dilation)
+                .with_groups(config.groups)
+                .with_padding(config.padding.clone())
+                .with_bias(config.bias)
+                .init(&device);
+            dense.weight = layer.weight.clone().materialize();
+            dense.bias = layer.bias.clone();
+            let input = random([2, 4, 11], &device);
+            let expected = dense.forward(input.clone()).into_data();
+            assert_eq!(layer.forward(input.clone()).into_data(), expected, "{what}");
+            assert_close(packed(layer).forward(input).into_data(), expected, &what);
+        }
+    }
+}
+
+#[test]
+fn conv_transpose2d_is_burns() {
+    let base = || MultiBitConvTranspose2dConfig::new([4, 6], [3, 2]);
+    let cases = [
+        base(),
+        base()
+            .with_grouping(ConvGrouping::Channelwise)
+            .with_stride([2, 3]),
+        base()
+            .with_grouping(ConvGrouping::Pixelwise)
+            .with_dilation([2, 1]),
+        base().with_groups(2).with_padding([1, 0]).with_bias(false),
+        base()
+            .with_stride([2, 2])
+            .with_padding_out([1, 0])
+            .with_padding([1, 1]),
+    ];
+    for (name, device) in devices() {
+        for config in &cases {
+            let what = format!("{name}, {config:?}");
+            let layer = config.init(&device);
+            let mut dense = ConvTranspose2dConfig::new(config.channels, config.kernel_size)
+                .with_stride(config.stride)
+                .with_dilation(config.dilation)
+                .with_groups(config.groups)
+                .with_padding(config.padding)
+                .with_padding_out(config.padding_out)
+                .with_bias(config.bias)
+                .init(&device);
+            dense.weight = layer.weight.clone().materialize();
+            dense.bias = layer.bias.clone();
+            let input = random([2, 4, 5, 4], &device);
+            let expected = dense.forward(input.clone()).into_data();
+            assert_eq!(layer.forward(input.clone()).into_data(), expected, "{what}");
+            let bits = packed(layer);
+            assert!(format!("{bits}").contains("packed"), "{bits}");
+            assert_close(bits.forward(input).into_data(), expected, &what);
+        }
+    }
+}
+
+#[test]
+fn embedding_is_burns() {
+    for (name, device) in devices() {
+        let config = MultiBitEmbeddingConfig::new(7, 12).with_subchannels(3);
+        let layer = config.init(&device);
+        let mut dense = EmbeddingConfig::new(7, 12).init(&device);
+        dense.weight = layer.weight.clone().materialize();
+        let input = Tensor::<2, Int>::from_ints([[0, 6, 3], [3, 1, 0]], &device);
+        let expected = dense.forward(input.clone()).into_data();
+        assert_eq!(layer.forward(input.clone()).into_data(), expected, "{name}");
+        assert_close(packed(layer).forward(input).into_data(), expected, name);
+    }
+}
+
+#[test]
+#[should_panic(expected = "index 7 of 7 embeddings")]
+fn an_index_out_of_range_is_named() {
+    let device = Device::flex();
+    let layer = packed(MultiBitEmbeddingConfig::new(7, 4).init(&device));
+    let _ = layer.forward(Tensor::<2, Int>::from_ints([[7]], &device));
+}
+
+#[test]
+fn layers_come_from_floats() {
+    let device = Device::flex();
+    let six = "bits: 6.00";
+    let linear = LinearConfig::new(9, 5).init(&device);
+    assert!(format!("{}", MultiBitLinear::from(&linear)).contains(six));
+    let conv: Conv1d = Conv1dConfig::new(4, 6, 3).with_groups(2).init(&device);
+    assert!(format!("{}", MultiBitConv1d::from(&conv)).contains(six));
+    let conv: Conv2d = Conv2dConfig::new([4, 4], [3, 3])
+        .with_groups(4)
+        .init(&device);
+    let depthwise = MultiBitConv2d::from(&conv);
+    let input = random([1, 4, 6, 6], &device);
+    let expected = depthwise.forward(input.clone()).into_data();
+    assert_close(
+        packed(depthwise).forward(input).into_data(),
+        expected,
+        "depthwise",
+    );
+    let up = ConvTranspose2dConfig::new([4, 6], [3, 3]).init(&device);
+    assert!(format!("{}", MultiBitConvTranspose2d::from(&up)).contains(six));
+    let table = EmbeddingConfig::new(5, 16).init(&device);
+    assert!(format!("{}", MultiBitEmbedding::from(&table)).contains(six));
+}
+
+#[test]
+fn a_column_layout_records_and_packs() {
+    let device = Device::flex();
+    let config = MultiBitLinearConfig::new(6, 4).with_layout(LinearLayout::Col);
+    let layer = config.init(&device);
+    let input = random([3, 6], &device);
+    let expected = layer.forward(input.clone()).into_data();
+    let loaded = config
+        .init(&device)
+        .load_record(layer.clone().into_record());
+    assert_eq!(loaded.forward(input.clone()).into_data(), expected);
+    assert_close(packed(layer).forward(input).into_data(), expected, "packed");
+}
