@@ -23,14 +23,16 @@ use burn_core::store::ModuleRecord;
 use burn_train::metric::LossMetric;
 use burn_train::metric::store::EventStoreClient;
 use burn_train::{
-    EarlyStoppingStrategy, ExecutionStrategy, InferenceStep, Interrupter, Learner, LearningResult,
-    MultiDeviceOptim, RegressionOutput, SupervisedTraining, TrainOutput, TrainStep,
+    EarlyStoppingStrategy, ExecutionStrategy, InferenceStep, Interrupter, Learner, LearnerModel,
+    LearningResult, MultiDeviceOptim, RegressionOutput, SupervisedTraining, TrainOutput, TrainStep,
 };
 
 use crate::model::{Fit, Net, bytes, finish, quantizer, schedule, start};
 
 #[path = "../../crates/burn-alq/examples/learner.rs"]
 mod example;
+#[path = "learner_seed.rs"]
+mod seed;
 
 type Item = (Vec<f32>, Vec<f32>);
 type Batch = (Tensor<4>, Tensor<2>);
@@ -123,7 +125,20 @@ fn alq(net: Net) -> Alq<Net> {
 
 const EPOCHS: usize = 11;
 
-fn training(folder: &Path, train: Arc<dyn DataLoader<Batch>>) -> SupervisedTraining<Alq<Net>> {
+/// A network of these tests.
+trait Model:
+    TrainStep<Input = Batch, Output = RegressionOutput>
+    + InferenceStep<Input = Batch, Output = RegressionOutput>
+    + LearnerModel
+{
+}
+
+impl Model for Net {}
+
+fn training<M: Model>(
+    folder: &Path,
+    train: Arc<dyn DataLoader<Batch>>,
+) -> SupervisedTraining<Alq<M>> {
     let first = items()[..Fit::BATCH].to_vec();
     let valid = loader(first, Fit::BATCH, None, Stack::default());
     SupervisedTraining::new(folder, train, valid)
@@ -134,7 +149,7 @@ fn training(folder: &Path, train: Arc<dyn DataLoader<Batch>>) -> SupervisedTrain
         .num_epochs(EPOCHS)
 }
 
-fn launch(training: SupervisedTraining<Alq<Net>>, model: Alq<Net>) -> LearningResult<Alq<Net>> {
+fn launch<M: Model>(training: SupervisedTraining<Alq<M>>, model: Alq<M>) -> LearningResult<Alq<M>> {
     let rates = model.rates();
     let result = training.launch(Learner::new(model, adam(), rates));
     if let Some(error) = &result.error {
@@ -155,7 +170,7 @@ fn the_learner_and_a_loop_reach_the_same_bytes() {
     let train = loader(items(), Fit::BATCH, None, Stack::default());
     let result = launch(training(folder.path(), train), alq(net()));
     assert_eq!(result.model.steps(), EPOCHS * Fit::BATCHES);
-    assert_eq!(packed(result), bytes(&by_loop));
+    assert!(packed(result) == bytes(&by_loop));
 }
 
 /// Killed in every phase, and continued by another process from the last whole epoch, with data
@@ -196,7 +211,7 @@ fn a_killed_training_resumes_to_the_same_bytes() {
             .with_default_checkpointers()
             .checkpoint(done);
         let result = launch(resumed, model);
-        assert_eq!(packed(result), whole, "killed in step {stop}");
+        assert!(packed(result) == whole, "killed in step {stop}");
     }
     use PhaseKind::{Basis, Coordinate, Prune, Ste};
     for phase in [Basis, Coordinate, Prune, Ste] {
@@ -204,7 +219,7 @@ fn a_killed_training_resumes_to_the_same_bytes() {
     }
 }
 
-/// The largest difference of any multi-bit weight.
+/// The root of the mean square of the differences of multi-bit weights.
 fn distance(a: &Net, b: &Net) -> f32 {
     let read = |net: &Net| -> Vec<f32> {
         let conv = net.conv.weight.val().into_data().try_into_vec::<f32>();
@@ -212,8 +227,20 @@ fn distance(a: &Net, b: &Net) -> f32 {
         [conv.unwrap(), fc.unwrap()].concat()
     };
     let (a, b) = (read(a), read(b));
-    let differences = a.iter().zip(&b).map(|(a, b)| (a - b).abs());
-    differences.fold(0.0, f32::max)
+    let squares = a.iter().zip(&b).map(|(a, b)| (a - b) * (a - b));
+    (squares.sum::<f32>() / a.len() as f32).sqrt()
+}
+
+/// Signs of bases that differ.
+fn flipped(a: &Net, b: &Net) -> u32 {
+    let signs = |net: &Net| -> Vec<u32> {
+        let weights = weights(net).into_iter();
+        weights
+            .flat_map(|(_, packed)| packed.words().to_vec())
+            .collect()
+    };
+    let (a, b) = (signs(a), signs(b));
+    a.iter().zip(&b).map(|(a, b)| (a ^ b).count_ones()).sum()
 }
 
 /// Batch statistics of half a batch are others, so the norm is frozen.
@@ -246,7 +273,8 @@ fn devices_and_accumulation_give_the_result_of_one_device() {
         )
     };
     let expected = run(plain(&one, Fit::BATCH));
-    let moved = distance(&expected, frozen().model());
+    // What a lost half would do.
+    let wrong = distance(&run(plain(&all[..count / 2], half)), &expected);
 
     let accumulated = run(plain(&one, half).grads_accumulation(2));
     let devices = || vec![Device::flex().autodiff(); 2];
@@ -260,12 +288,19 @@ fn devices_and_accumulation_give_the_result_of_one_device() {
         others.push(("two devices", run(multi)));
     }
     for (name, net) in others {
-        let found = distance(&net, &expected);
-        println!("{name}: {found:e} of {moved}");
         assert_eq!(sizes(&net), sizes(&expected), "{name}: the same is pruned");
-        // 55 steps of sums in another order: some ten roundings each of weights below 1.
-        assert!(found < 1e-4, "{name}: {found} apart, moved {moved}");
+        let (found, flipped) = (distance(&net, &expected), flipped(&net, &expected));
+        println!("{name}: {found:e} apart, {flipped} signs; a lost half: {wrong:e}");
+        // 55 steps of sums in another order: roundings of weights below 1, 6e-8 each. Where a
+        // weight is as near as that to the middle of two levels, rounding decides which it takes
+        // (by the odds in one of ten trainings), and the weights after it follow a little.
+        let bound = match flipped {
+            0 => 1e-5,
+            _ => wrong / 10.0,
+        };
+        assert!(found < bound, "{name}: {found} apart, {flipped} signs");
     }
+    assert!(wrong > 1e-3, "{wrong}: the bounds tell nothing");
 }
 
 /// A file that a test reads.
@@ -453,7 +488,7 @@ fn foreign_checkpoints_are_refused_and_change_nothing() {
     assert!(error.to_string().contains("model-3.bpk"), "{error}");
 
     let after = fresh.clone().into_record().into_bytes().unwrap().to_vec();
-    assert_eq!(after, before, "running statistics too");
+    assert!(after == before, "running statistics too");
 
     // An epoch of which the killed training wrote one file does not count; damage is named.
     let checkpoint = folder.path().join("checkpoint");
@@ -480,7 +515,7 @@ fn a_checkpoint_is_a_record_of_the_model() {
     let model = alq(net());
     let record = model.clone().into_record().allow_unused(true);
     let plain = net().try_load_record(record).unwrap();
-    assert_eq!(bytes(&plain), bytes(model.model()));
+    assert!(bytes(&plain) == bytes(model.model()));
 }
 
 #[test]

@@ -20,9 +20,10 @@ use super::{Alq, MOVED_ON};
 use crate::multibit::MultiBit;
 use crate::optim::AlqOptimizer;
 
-/// Names that no parameter has: fields of Rust have no colon.
-const POSITION: &str = "alq:position";
-const MOMENTS: &str = "alq:moments";
+/// Names that no parameter has: fields of Rust have no colon. Records find tensors by name; the ids
+/// are fixed because a record draws those that are missing, and equal states shall make equal bytes.
+const POSITION: (&str, u64) = ("alq:position", 0);
+const MOMENTS: (&str, u64) = ("alq:moments", 1);
 
 #[derive(Serialize, Deserialize)]
 struct Position {
@@ -168,8 +169,8 @@ impl<M: Module> Alq<M> {
         for tensor in tensors(record).map_err(other_model)? {
             let (name, dtype, shape, id, bytes) = tensor.into_parts().map_err(other_model)?;
             match name.as_str() {
-                POSITION => position = Some(bytes),
-                MOMENTS => moments = Some(bytes),
+                name if name == POSITION.0 => position = Some(bytes),
+                name if name == MOMENTS.0 => moments = Some(bytes),
                 _ => {
                     multi_bit |= name.split('.').any(|part| part == MULTI_BIT);
                     rest.push(burn_pack::Tensor::new(name, dtype, shape, id, bytes));
@@ -283,9 +284,9 @@ fn compare(found: &[burn_pack::Tensor], own: &[burn_pack::Tensor]) -> Result<(),
     }
 }
 
-fn bytes_tensor(name: &str, bytes: Bytes) -> burn_pack::Tensor {
+fn bytes_tensor((name, id): (&str, u64), bytes: Bytes) -> burn_pack::Tensor {
     let shape = [bytes.len()];
-    burn_pack::Tensor::new(name.to_string(), DType::U8, shape, None, bytes)
+    burn_pack::Tensor::new(name.to_string(), DType::U8, shape, Some(id), bytes)
 }
 
 /// The last epoch with all three files: a killed training may have written one or two.

@@ -126,9 +126,8 @@ impl TrainingProgressLogger for LineRenderer {
 
     fn end(&mut self) {}
 
-    fn log_event_training(&mut self, event: String) {
-        self.line(&event);
-    }
+    /// Nothing: Burn tells of every batch this way.
+    fn log_event_training(&mut self, _event: String) {}
 }
 
 impl MetricsRendererEvaluation for LineRenderer {
@@ -154,9 +153,8 @@ impl EvaluationProgressLogger for LineRenderer {
         self.line(&format!("test: {text}"));
     }
 
-    fn log_event_evaluation(&mut self, event: String) {
-        self.line(&event);
-    }
+    /// Nothing, as in training.
+    fn log_event_evaluation(&mut self, _event: String) {}
 }
 
 impl MetricsRenderer for LineRenderer {

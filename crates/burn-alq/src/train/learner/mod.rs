@@ -49,6 +49,10 @@
 //! and accumulation, early stopping ([`Alq::once_pruned`] waits for the target), checkpointers,
 //! several devices, the dashboard (feature `tui`). Gradients of several devices are summed, as
 //! Burn does; ALQ's steps do not depend on the scale of a gradient, but for `ε` and clipping.
+//!
+//! A resumed training reaches the bits of one without a break where its batches and its dropout do:
+//! see [`resume_data`] and [`Alq::with_seed`]. It needs the checkpointers again; without them Burn's
+//! `checkpoint` skips epochs and loads nothing.
 
 mod checkpoint;
 mod data;
