@@ -302,27 +302,20 @@ impl Quantized<4> {
     /// levels, the same as before.
     #[must_use]
     pub fn pack(self) -> Self {
-        match self.into_planes() {
-            Ok(planes) => planes.into(),
-            Err(other) => other,
-        }
-    }
-
-    /// Bits, or what has none.
-    pub(crate) fn into_planes(self) -> Result<BitPlanes, Self> {
         match self.state {
-            State::Planes(planes) => Ok(planes),
             State::Values(values, Some(levels)) if !values.device().is_autodiff() => {
                 let [_, channels, ..] = values.dims();
                 let words =
                     <Dispatch as AlqOps>::alq_planes(values.into_dispatch(), levels.clone());
-                Ok(BitPlanes {
-                    words: Tensor::from_dispatch(words),
+                let words = Tensor::from_dispatch(words);
+                BitPlanes {
+                    words,
                     channels,
                     levels,
-                })
+                }
+                .into()
             }
-            state => Err(Self { state }),
+            state => Self { state },
         }
     }
 

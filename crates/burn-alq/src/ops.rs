@@ -69,13 +69,17 @@ pub struct WeightState<B: Backend> {
     pub v_max_alpha: FloatTensor<B>,
 }
 
-/// What becomes of the outputs of a layer whose next one takes bits.
+/// A convolution whose next layer takes bits.
 #[derive(Debug, Clone, PartialEq, new)]
-pub struct ToPlanes {
+pub struct Conv2dToPlanes {
+    /// How it slides.
+    pub options: Conv2dOptions,
+    /// Its arithmetic; of activations that are bits, bitwise with their levels.
+    pub mode: Mode,
+    /// The levels of the activations that are added to its outputs, if there are such.
+    pub residual: Option<Levels>,
     /// The levels that the outputs take.
     pub levels: Levels,
-    /// Those of the activations that are added before, if there are such.
-    pub residual: Option<Levels>,
 }
 
 /// Operations of ALQ. Every device can run the defaults.
@@ -250,13 +254,9 @@ pub trait AlqOps: Backend {
         offset: FloatTensor<Self>,
         residual: IntTensor<Self>,
         weight: Arc<PreparedWeight>,
-        options: Conv2dOptions,
-        mode: Mode,
-        to: ToPlanes,
+        conv2d: Conv2dToPlanes,
     ) -> IntTensor<Self> {
-        planes::conv2d_to_planes::<Self>(
-            input, scale, offset, residual, &weight, &options, &mode, &to,
-        )
+        planes::conv2d_to_planes::<Self>(input, [scale, offset], residual, &weight, &conv2d)
     }
 
     /// [`alq_conv2d_to_planes`](Self::alq_conv2d_to_planes) in bitwise arithmetic of activations
@@ -267,12 +267,8 @@ pub trait AlqOps: Backend {
         offset: FloatTensor<Self>,
         residual: IntTensor<Self>,
         weight: Arc<PreparedWeight>,
-        options: Conv2dOptions,
-        levels: Levels,
-        to: ToPlanes,
+        conv2d: Conv2dToPlanes,
     ) -> IntTensor<Self> {
-        planes::planes_conv2d_to_planes::<Self>(
-            planes, scale, offset, residual, &weight, &options, &levels, &to,
-        )
+        planes::planes_conv2d_to_planes::<Self>(planes, [scale, offset], residual, &weight, &conv2d)
     }
 }

@@ -6,12 +6,12 @@ use alloc::vec::Vec;
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::tensor::{DType, Shape, TensorData};
 use burn_flex::{Flex, FlexTensor};
-use multibit::cpu::{self, Conv2dInput, Conv2dOptions, Isa, Levels, Mode, Planes, Pool2dOptions};
+use multibit::cpu::{self, Conv2dInput, Conv2dOptions, Isa, Levels, Mode, Pool2dOptions};
 use multibit::fit::{self, GroupsMut, MomentsMut, StepParams};
 
 use crate::ops::packed::affine_of;
 use crate::ops::planes;
-use crate::ops::{AlqOps, ToPlanes, WeightLayout, WeightState};
+use crate::ops::{AlqOps, Conv2dToPlanes, WeightLayout, WeightState};
 use crate::prepared::PreparedWeight;
 
 /// A contiguous tensor whose storage is exactly its elements.
@@ -234,7 +234,9 @@ impl AlqOps for Flex {
         let input = own(input, DType::U32);
         let [scale, offset] = [scale, offset].map(|x| own(x, DType::F32));
         let affine = affine_of(scale.storage(), offset.storage());
-        let input = view(&input, &weight, &options, &levels);
+        let channels = weight.shape()[1] * options.groups;
+        let dims = input.layout().shape().dims();
+        let input = planes::planes_of(input.storage(), dims, channels, &levels);
         let (output, shape) = planes::forward(&input, &affine, &weight, &options);
         float(output, shape)
     }
@@ -245,14 +247,12 @@ impl AlqOps for Flex {
         offset: FloatTensor<Self>,
         residual: IntTensor<Self>,
         weight: Arc<PreparedWeight>,
-        options: Conv2dOptions,
-        mode: Mode,
-        to: ToPlanes,
+        conv2d: Conv2dToPlanes,
     ) -> IntTensor<Self> {
         let input = own(input, DType::F32);
         let dims = input.layout().shape().dims();
-        let input = Conv2dInput::Values(&mode, input.storage(), dims);
-        fused(&input, [scale, offset], residual, &weight, &options, &to)
+        let input = Conv2dInput::Values(&conv2d.mode, input.storage(), dims);
+        fused(&input, [scale, offset], residual, &weight, &conv2d)
     }
 
     fn alq_planes_conv2d_to_planes(
@@ -261,26 +261,13 @@ impl AlqOps for Flex {
         offset: FloatTensor<Self>,
         residual: IntTensor<Self>,
         weight: Arc<PreparedWeight>,
-        options: Conv2dOptions,
-        levels: Levels,
-        to: ToPlanes,
+        conv2d: Conv2dToPlanes,
     ) -> IntTensor<Self> {
         let input = own(input, DType::U32);
-        let input = Conv2dInput::Planes(view(&input, &weight, &options, &levels));
-        fused(&input, [scale, offset], residual, &weight, &options, &to)
+        let dims = input.layout().shape().dims();
+        let input = Conv2dInput::Planes(conv2d.planes(input.storage(), dims, &weight));
+        fused(&input, [scale, offset], residual, &weight, &conv2d)
     }
-}
-
-/// Activations that are bits, under a convolution.
-fn view<'a>(
-    words: &'a FlexTensor,
-    weight: &PreparedWeight,
-    options: &Conv2dOptions,
-    levels: &'a Levels,
-) -> Planes<'a> {
-    let channels = weight.shape()[1] * options.groups;
-    let dims = words.layout().shape().dims();
-    planes::planes_of(words.storage(), dims, channels, levels)
 }
 
 fn fused(
@@ -288,13 +275,12 @@ fn fused(
     affine: [FlexTensor; 2],
     residual: FlexTensor,
     weight: &PreparedWeight,
-    options: &Conv2dOptions,
-    to: &ToPlanes,
+    conv2d: &Conv2dToPlanes,
 ) -> FlexTensor {
     let [scale, offset] = affine.map(|x| own(x, DType::F32));
     let affine = affine_of(scale.storage(), offset.storage());
     let residual = own(residual, DType::U32);
     let residual = (residual.storage(), residual.layout().shape().as_slice());
-    let (words, shape) = planes::forward_to_planes(input, &affine, residual, weight, options, to);
+    let (words, shape) = planes::forward_to_planes(input, &affine, residual, weight, conv2d);
     FlexTensor::from_data(TensorData::new(words, shape))
 }

@@ -8,11 +8,11 @@ use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::{DType, Device, Int, Tensor};
 use burn_nn::conv::{Conv2d, Conv2dConfig};
 use burn_nn::{BatchNorm, Initializer, PaddingConfig2d};
-use multibit::cpu::{self, Conv2dOptions, Levels};
+use multibit::cpu::{self, Conv2dOptions, Levels, Mode};
 
 use super::{Arithmetic, affine, describe, mode, packed, padding_pairs};
 use crate::activation::{BitPlanes, MultiBitActivation, Quantized};
-use crate::ops::{AlqOps, ToPlanes};
+use crate::ops::{AlqOps, Conv2dToPlanes};
 use crate::prepared::PreparedWeight;
 use crate::sketch::{GroupingRule, Layout, QuantizeError, attach};
 
@@ -301,16 +301,14 @@ impl MultiBitConv2d {
             true => input.pack(),
             false => input,
         };
-        let to = ToPlanes::new(
-            levels.clone(),
-            residual.as_ref().map(|residual| residual.levels.clone()),
-        );
+        let residual_levels = residual.as_ref().map(|residual| residual.levels.clone());
         let device = input.device();
         let [scale, offset] = self.affine(norm, &device).map(Tensor::into_dispatch);
         let residual = match residual {
             Some(residual) => residual.words.into_dispatch(),
             None => Tensor::<1, Int>::empty([0], (&device, DType::U32)).into_dispatch(),
         };
+        let call = |mode| Conv2dToPlanes::new(options, mode, residual_levels, levels.clone());
         let words = match input.planes().cloned() {
             Some(planes) if self.takes_planes(&weight) => {
                 <Dispatch as AlqOps>::alq_planes_conv2d_to_planes(
@@ -319,9 +317,7 @@ impl MultiBitConv2d {
                     offset,
                     residual,
                     weight,
-                    options,
-                    planes.levels,
-                    to,
+                    call(Mode::Bitwise(planes.levels)),
                 )
             }
             _ => {
@@ -332,9 +328,7 @@ impl MultiBitConv2d {
                     offset,
                     residual,
                     weight,
-                    options,
-                    mode,
-                    to,
+                    call(mode),
                 )
             }
         };

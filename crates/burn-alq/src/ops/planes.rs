@@ -13,7 +13,7 @@ use multibit::cpu::{
     conv2d_output_shape,
 };
 
-use super::ToPlanes;
+use super::Conv2dToPlanes;
 use super::packed::{affine_of, slice, values};
 use crate::prepared::PreparedWeight;
 
@@ -114,37 +114,49 @@ pub(super) fn conv2d<B: Backend>(
     floats::<B>(output, shape, &device)
 }
 
-#[expect(clippy::too_many_arguments, reason = "those of the operation")]
 pub(super) fn conv2d_to_planes<B: Backend>(
     input: FloatTensor<B>,
-    scale: FloatTensor<B>,
-    offset: FloatTensor<B>,
+    affine: [FloatTensor<B>; 2],
     residual: IntTensor<B>,
     weight: &PreparedWeight,
-    options: &Conv2dOptions,
-    mode: &Mode,
-    to: &ToPlanes,
+    conv2d: &Conv2dToPlanes,
 ) -> IntTensor<B> {
     let input = values::<B>(input);
-    let input = Conv2dInput::Values(mode, slice(&input), input.shape().dims());
-    fused::<B>(&input, [scale, offset], residual, weight, options, to)
+    let input = Conv2dInput::Values(&conv2d.mode, slice(&input), input.shape().dims());
+    fused::<B>(&input, affine, residual, weight, conv2d)
 }
 
-#[expect(clippy::too_many_arguments, reason = "those of the operation")]
 pub(super) fn planes_conv2d_to_planes<B: Backend>(
     planes: IntTensor<B>,
-    scale: FloatTensor<B>,
-    offset: FloatTensor<B>,
+    affine: [FloatTensor<B>; 2],
     residual: IntTensor<B>,
     weight: &PreparedWeight,
-    options: &Conv2dOptions,
-    levels: &Levels,
-    to: &ToPlanes,
+    conv2d: &Conv2dToPlanes,
 ) -> IntTensor<B> {
     let data = words::<B>(planes);
-    let channels = weight.shape()[1] * options.groups;
-    let input = Conv2dInput::Planes(view(&data, channels, levels));
-    fused::<B>(&input, [scale, offset], residual, weight, options, to)
+    let input = conv2d.planes(word_slice(&data), data.shape().dims(), weight);
+    fused::<B>(
+        &Conv2dInput::Planes(input),
+        affine,
+        residual,
+        weight,
+        conv2d,
+    )
+}
+
+impl Conv2dToPlanes {
+    /// Its input, if it is bits.
+    pub(crate) fn planes<'a>(
+        &'a self,
+        words: &'a [u32],
+        dims: [usize; 5],
+        weight: &PreparedWeight,
+    ) -> Planes<'a> {
+        let Mode::Bitwise(levels) = &self.mode else {
+            panic!("activations that are bits need bitwise arithmetic");
+        };
+        planes_of(words, dims, weight.shape()[1] * self.options.groups, levels)
+    }
 }
 
 fn fused<B: Backend>(
@@ -152,16 +164,14 @@ fn fused<B: Backend>(
     affine: [FloatTensor<B>; 2],
     residual: IntTensor<B>,
     weight: &PreparedWeight,
-    options: &Conv2dOptions,
-    to: &ToPlanes,
+    conv2d: &Conv2dToPlanes,
 ) -> IntTensor<B> {
     let device = residual.device();
     let [scale, offset] = affine.map(values::<B>);
     let affine = affine_of(slice(&scale), slice(&offset));
     let residual = words::<B>(residual);
-    let dims = residual.shape().as_slice();
-    let residual = (word_slice(&residual), dims);
-    let (words, shape) = forward_to_planes(input, &affine, residual, weight, options, to);
+    let residual = (word_slice(&residual), residual.shape().as_slice());
+    let (words, shape) = forward_to_planes(input, &affine, residual, weight, conv2d);
     B::int_from_data(TensorData::new(words, shape), &device)
 }
 
@@ -185,23 +195,25 @@ pub(crate) fn forward_to_planes(
     affine: &Affine<'_>,
     (residual, residual_shape): (&[u32], &[usize]),
     weight: &PreparedWeight,
-    options: &Conv2dOptions,
-    to: &ToPlanes,
+    conv2d: &Conv2dToPlanes,
 ) -> (Vec<u32>, [usize; 5]) {
+    let (options, levels) = (&conv2d.options, &conv2d.levels);
     let shape = conv2d_output_shape(input.shape(), weight.shape(), options);
     let [batch, channels, height, width] = shape;
-    let residual = to.residual.as_ref().map(|levels| {
+    let residual = conv2d.residual.as_ref().map(|levels| {
         let dims = residual_shape.try_into().expect("planes have five axes");
         planes_of(residual, dims, channels, levels)
     });
-    let arithmetic = match input {
-        Conv2dInput::Values(mode, ..) => mode.arithmetic(),
-        Conv2dInput::Planes(_) => Arithmetic::Bitwise,
-    };
-    let kernel = weight.conv2d(arithmetic, options.groups);
-    let mut words = vec![0; Planes::len(shape, &to.levels)];
-    let residual = residual.as_ref();
-    kernel.forward_to_planes(input, affine, options, residual, &to.levels, &mut words);
-    let words_out = channels.div_ceil(32);
-    (words, [batch, words_out, to.levels.bits(), height, width])
+    let kernel = weight.conv2d(conv2d.mode.arithmetic(), options.groups);
+    let mut words = vec![0; Planes::len(shape, levels)];
+    kernel.forward_to_planes(
+        input,
+        affine,
+        options,
+        residual.as_ref(),
+        levels,
+        &mut words,
+    );
+    let len = channels.div_ceil(32);
+    (words, [batch, len, levels.bits(), height, width])
 }

@@ -45,7 +45,6 @@ impl<'a> Planes<'a> {
     }
 
     /// The words of activations of a shape.
-    #[expect(clippy::len_without_is_empty, reason = "of no value in particular")]
     pub fn len([batch, channels, height, width]: [usize; 4], levels: &Levels) -> usize {
         batch * channels.div_ceil(WORD) * levels.bits() * height * width
     }

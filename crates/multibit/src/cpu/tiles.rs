@@ -316,7 +316,7 @@ impl LaneBits {
 
     /// The bits of the lanes in their word.
     #[inline(always)]
-    pub(super) fn to_word(&self, bits: u32) -> u32 {
+    pub(super) fn word_of(&self, bits: u32) -> u32 {
         match self {
             Self::Straight { lanes, shift } => (bits & lanes) << shift,
             Self::Mixed(tables) => {
@@ -328,7 +328,7 @@ impl LaneBits {
 
     /// The bits of a word in their lanes.
     #[inline(always)]
-    pub(super) fn from_word(&self, word: u32) -> u32 {
+    pub(super) fn lanes_of(&self, word: u32) -> u32 {
         match self {
             Self::Straight { lanes, shift } => word >> shift & lanes,
             Self::Mixed(tables) => {

@@ -87,14 +87,15 @@ impl<const Q: usize> Output for BlockToPlanes<'_, Q> {
             let mut x = simd.f_splat(residual.levels.reference());
             let planes = residual.words.chunks_exact(self.pixels);
             for (words, &gamma) in planes.zip(residual.levels.coordinates()) {
-                let signs = self.lanes.from_word(words[place]);
+                let signs = self.lanes.lanes_of(words[place]);
                 x = simd.f_add(x, simd.flip_lanes(simd.f_splat(gamma), signs));
             }
             y = simd.f_add(y, x);
         }
         let mut above = [0; MAX_THRESHOLDS];
-        for i in 0..(1 << Q) - 1 {
-            above[i] = simd.bits(simd.greater(y, simd.f_splat(self.thresholds[i])));
+        let thresholds = self.thresholds.iter().take((1 << Q) - 1);
+        for (above, &threshold) in above.iter_mut().zip(thresholds) {
+            *above = simd.bits(simd.greater(y, simd.f_splat(threshold)));
         }
         // Of one bit, the sign changes at the threshold; of two, that of the larger coordinate
         // at the middle one, the other's at each.
@@ -103,7 +104,7 @@ impl<const Q: usize> Output for BlockToPlanes<'_, Q> {
         for (start, bits) in self.starts.into_iter().zip(signs) {
             // SAFETY: who made this keeps tasks apart.
             let word = unsafe { &mut self.output.part(start + place, 1)[0] };
-            *word = *word & self.keep | self.lanes.to_word(bits);
+            *word = *word & self.keep | self.lanes.word_of(bits);
         }
     }
 }
