@@ -45,7 +45,7 @@ impl Zoo {
             conv: Conv1dConfig::new(4, 6, 3).init(device),
             batch_norm: BatchNormConfig::new(6).init(device),
             up: ConvTranspose2dConfig::new([6, 2], [2, 2]).init(device),
-            head: LinearConfig::new(2 * 2 * 8, 3).init(device),
+            head: LinearConfig::new(2 * 2 * 5, 3).init(device),
         }
     }
 

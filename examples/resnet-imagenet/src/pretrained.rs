@@ -54,6 +54,8 @@ pub fn load(mut network: ResNet, file: &Path) -> Result<ResNet, Failure> {
     let extension = file.extension().and_then(|extension| extension.to_str());
     let tensors = match extension {
         Some("pth" | "pt") => PytorchStore::from_file(file)
+            // Torchvision's indices are ours; closing gaps would hide what is missing.
+            .map_indices_contiguous(false)
             .get_all_tensors()
             .map(|tensors| tensors.values().cloned().collect::<Vec<_>>())
             .map_err(|error| failed(error.to_string()))?,

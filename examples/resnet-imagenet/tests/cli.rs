@@ -113,7 +113,9 @@ fn image_folders_train_from_pretrained_weights_and_corrupt_images_are_named() {
         "/tests/fixtures/resnet18.safetensors"
     );
     let start = ["--data-dir", &data, "--image-size", "32", "--classes", "10"];
-    let pretrained = [&start[..], &["--pretrained", weights]].concat();
+    // Batches that are small enough for some dozens of steps.
+    let more = ["--pretrained", weights, "--batch-size", "6"];
+    let pretrained = [&start[..], &more].concat();
 
     let out = at("out");
     let text = succeeds(&train(&out, &pretrained));

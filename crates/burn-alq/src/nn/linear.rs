@@ -37,7 +37,8 @@ pub struct MultiBitLinearConfig {
     /// The type of function used to initialize the weight before it is sketched.
     #[config(default = "Initializer::KaimingUniform{gain:0.5773502691896257, fan_out_only:false}")]
     pub initializer: Initializer,
-    /// The layout in which the weight is recorded.
+    /// The layout in which the weight is recorded. Burn 0.22.1 refuses a record of
+    /// [`LinearLayout::Col`] for a layer that has its weight already, unless it is square.
     #[config(default = "LinearLayout::Row")]
     pub layout: LinearLayout,
 }
