@@ -362,7 +362,21 @@ fn an_epoch_is_a_line_with_bits_bytes_and_phase() {
         );
     }
     assert!(!lines[6].contains(&bits), "{}", lines[6]);
-    assert!(folder.path().join("train").exists(), "metrics are logged");
+    // Logged are the first value of an epoch and the changes; only pruning changes the size.
+    for (epoch, phase) in phases.iter().enumerate() {
+        let log = folder.path().join(format!("train/epoch-{}", epoch + 1));
+        let lines = |name: &str| {
+            std::fs::read_to_string(log.join(name))
+                .unwrap()
+                .lines()
+                .count()
+        };
+        // Burn writes one more line for the epoch.
+        assert_eq!(lines("Loss.log"), Fit::BATCHES + 1);
+        let sizes = lines("Average_Bits.log");
+        assert_eq!(sizes > 1, phase.starts_with("prune"), "{sizes} in {phase}");
+        assert_eq!(lines("Phase.log"), 1);
+    }
 }
 
 #[derive(Clone)]

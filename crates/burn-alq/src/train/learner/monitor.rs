@@ -157,7 +157,8 @@ impl Cursor {
 
 /// Average bits or packed bytes of the multi-bit weights, as a training metric of Burn's.
 ///
-/// Its value for an epoch is the one at its end, not a mean.
+/// Its value for an epoch is the one at its end, not a mean. The log in the training's folder holds
+/// the first value of an epoch and each that differs from the one before.
 #[derive(Clone)]
 pub struct WeightMetric {
     name: MetricName,
@@ -165,6 +166,8 @@ pub struct WeightMetric {
     read: fn(&Status) -> f64,
     cursor: Cursor,
     value: Option<f64>,
+    /// Whether the log of the epoch has the value.
+    logged: bool,
 }
 
 impl WeightMetric {
@@ -185,6 +188,7 @@ impl WeightMetric {
             read,
             cursor: Cursor::new(monitor),
             value: None,
+            logged: false,
         }
     }
 
@@ -193,7 +197,7 @@ impl WeightMetric {
             Some(value) => {
                 let digits = if self.unit == "B" { 0 } else { 4 };
                 let formatted = format!("{value:.digits$} {}", self.unit);
-                SerializedEntry::new(formatted, value.to_string())
+                SerializedEntry::new(formatted, unless(self.logged, &value))
             }
             None => SerializedEntry::not_available(Some(self.unit)),
         }
@@ -224,8 +228,12 @@ impl Metric for WeightMetric {
         _item: &(),
         _metadata: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
-        self.value = self.cursor.next().as_ref().map(self.read);
-        Ok(self.entry())
+        let value = self.cursor.next().as_ref().map(self.read);
+        self.logged &= value == self.value;
+        self.value = value;
+        let entry = self.entry();
+        self.logged = true;
+        Ok(entry)
     }
 
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
@@ -233,7 +241,9 @@ impl Metric for WeightMetric {
     }
 
     // The last value still holds in the next epoch, and the cursor goes on.
-    fn clear(&mut self) {}
+    fn clear(&mut self) {
+        self.logged = false;
+    }
 }
 
 impl Numeric for WeightMetric {
@@ -250,12 +260,22 @@ impl Numeric for WeightMetric {
     }
 }
 
-/// The current phase and round, as a text metric of Burn's.
+/// What Burn writes to the log: nothing for nothing. Burn wakes a thread for each line of each
+/// metric, which a short step feels.
+fn unless(logged: bool, value: &dyn fmt::Display) -> String {
+    match logged {
+        true => String::new(),
+        false => value.to_string(),
+    }
+}
+
+/// The current phase and round, as a text metric of Burn's, logged once an epoch.
 #[derive(Clone)]
 pub struct PhaseMetric {
     name: MetricName,
     cursor: Cursor,
     status: Option<Status>,
+    logged: bool,
 }
 
 impl PhaseMetric {
@@ -265,12 +285,16 @@ impl PhaseMetric {
             name: Arc::new("Phase".into()),
             cursor: Cursor::new(monitor),
             status: None,
+            logged: false,
         }
     }
 
     fn entry(&self) -> SerializedEntry {
         match self.status {
-            Some(status) => SerializedEntry::new(status.to_string(), status.phase.to_string()),
+            Some(status) => {
+                let phase = unless(self.logged, &status.phase);
+                SerializedEntry::new(status.to_string(), phase)
+            }
             None => SerializedEntry::not_available(None),
         }
     }
@@ -288,15 +312,22 @@ impl Metric for PhaseMetric {
         _item: &(),
         _metadata: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
-        self.status = self.cursor.next();
-        Ok(self.entry())
+        let status = self.cursor.next();
+        let phase = |status: &Option<Status>| status.map(|status| status.phase);
+        self.logged &= phase(&status) == phase(&self.status);
+        self.status = status;
+        let entry = self.entry();
+        self.logged = true;
+        Ok(entry)
     }
 
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
         Ok(self.entry())
     }
 
-    fn clear(&mut self) {}
+    fn clear(&mut self) {
+        self.logged = false;
+    }
 }
 
 /// Early stopping that waits until everything is pruned that is to be pruned
