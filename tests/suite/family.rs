@@ -5,10 +5,12 @@ use burn::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, ConvTranspose2d
 use burn::nn::{EmbeddingConfig, LinearConfig, LinearLayout, PaddingConfig1d};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData, Tolerance};
 use burn_alq::{
-    ConvGrouping, MultiBitConv1d, MultiBitConv1dConfig, MultiBitConv2d, MultiBitConvTranspose2d,
-    MultiBitConvTranspose2dConfig, MultiBitEmbedding, MultiBitEmbeddingConfig, MultiBitLinear,
-    MultiBitLinearConfig, PackedModel,
+    Arithmetic, ConvGrouping, MultiBitActivation, MultiBitConv1d, MultiBitConv1dConfig,
+    MultiBitConv2d, MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig, MultiBitEmbedding,
+    MultiBitEmbeddingConfig, MultiBitLinear, MultiBitLinearConfig, PackedModel,
 };
+
+use multibit::cpu::Levels;
 
 use crate::devices::devices;
 
@@ -68,6 +70,63 @@ fn conv1d_is_burns() {
             assert_close(packed(layer).forward(input).into_data(), expected, &what);
         }
     }
+}
+
+#[test]
+fn packed_conv1d_in_all_arithmetics() {
+    for (name, device) in devices() {
+        let levels = Levels::new(0.4, &[0.5, 0.25]).unwrap();
+        let activation = MultiBitActivation::with_levels(&levels, &device);
+        // In each image multiples of the largest by 1/127, so that rounding to int8 loses nothing.
+        let input: Vec<f32> = (0..88)
+            .map(|i| (((i % 44) * 53 + 254) % 255 - 127) as f32 / 64.0)
+            .collect();
+        let input = Tensor::<3>::from_data(TensorData::new(input, [2, 4, 11]), &device);
+        for (arithmetic, grouping) in [
+            (Arithmetic::Int8, ConvGrouping::Channelwise),
+            (Arithmetic::Int8, ConvGrouping::Pixelwise),
+            (Arithmetic::Bitwise, ConvGrouping::Kernelwise),
+            (Arithmetic::Bitwise, ConvGrouping::Pixelwise),
+        ] {
+            let layer = MultiBitConv1dConfig::new(4, 8, 3)
+                .with_grouping(grouping)
+                .with_padding(PaddingConfig1d::Same)
+                .with_dilation(2)
+                .with_arithmetic(arithmetic)
+                .init(&device);
+            let input = match arithmetic {
+                Arithmetic::Bitwise => activation.forward(input.clone()),
+                _ => input.clone().into(),
+            };
+            let expected = layer.forward(input.clone().into_tensor()).into_data();
+            let what = format!("{name} {arithmetic:?} {grouping:?}");
+            assert_close(packed(layer).forward(input).into_data(), expected, &what);
+        }
+    }
+}
+
+#[test]
+fn a_converted_model_moves_between_devices() {
+    let [(_, flex), (_, ndarray)] = devices();
+    let layer = MultiBitConv1dConfig::new(4, 8, 3).init(&flex);
+    let input = random([2, 4, 11], &flex);
+    let expected = layer.forward(input.clone()).into_data();
+    let moved = layer.clone().to_device(&ndarray);
+    let there = input.to_device(&ndarray);
+    assert_close(
+        moved.forward(there.clone()).into_data(),
+        expected.clone(),
+        "moved",
+    );
+    // Its bases and coordinates went along.
+    let bytes = |layer: &MultiBitConv1d| PackedModel::pack(layer).unwrap().to_bytes().unwrap();
+    assert!(bytes(&moved) == bytes(&layer), "the same bits");
+    let packed = packed(layer).to_device(&ndarray);
+    assert_close(
+        packed.forward(there).into_data(),
+        expected,
+        "packed, then moved",
+    );
 }
 
 #[test]

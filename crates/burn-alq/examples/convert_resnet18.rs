@@ -1,6 +1,9 @@
 //! Time and memory of converting all weights of a ResNet18 (11.7 million) with I_max 6, on one
 //! thread unless `RAYON_NUM_THREADS` says more:
 //! `RAYON_NUM_THREADS=1 cargo run --release -p burn-alq --features flex --example convert_resnet18`.
+//!
+//! Arguments: the grouping of the convolutions (`pixelwise`), and I_max (6). The packed weights are
+//! counted as they would be in a file, without biases and norms.
 
 use std::time::Instant;
 
@@ -8,7 +11,7 @@ use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
-use burn_alq::{GroupingRule, PathPattern, Quantizer};
+use burn_alq::{GroupingRule, PackedModel, PathPattern, Quantizer};
 
 #[derive(Module, Debug)]
 struct Weights {
@@ -61,10 +64,14 @@ fn main() {
         Some("channelwise") => GroupingRule::Channelwise,
         Some(other) => panic!("no grouping {other}"),
     };
+    let max_bits = std::env::args().nth(2).map_or(6, |bits| {
+        bits.parse()
+            .expect("the second argument is a number of bits")
+    });
     let before = memory("VmRSS");
     let weights = Weights::resnet18(&Device::flex());
     let float = weights.num_params() as f64 * 4.0 / 1e6;
-    let quantizer = Quantizer::new(6)
+    let quantizer = Quantizer::new(max_bits)
         .rule(PathPattern::glob("conv.*.weight"), grouping)
         .rule(
             PathPattern::exact("conv.0.weight"),
@@ -86,5 +93,7 @@ fn main() {
         peak / float,
         memory("VmRSS") - before,
     );
-    drop(converted);
+    let packed = PackedModel::pack(&converted).expect("sketched weights");
+    let bytes = packed.to_bytes().expect("a file in memory").len();
+    println!("packed at {:.2} bits: {bytes} bytes", packed.average_bits());
 }
