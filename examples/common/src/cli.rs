@@ -126,6 +126,17 @@ pub struct EvalFlags {
     pub device: DeviceFlag,
 }
 
+/// An evaluation on the data that an example reads.
+#[derive(Args, Debug, Clone)]
+pub struct EvalArgs<D: Args> {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub flags: EvalFlags,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data: D,
+}
+
 /// Flags of an inspection.
 #[derive(Args, Debug, Clone)]
 pub struct InspectArgs {
@@ -135,6 +146,26 @@ pub struct InspectArgs {
     /// Print JSON instead of tables.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A schedule of few epochs, with decays to match: rounds, then epochs of the basis and the
+/// coordinate phase of each, then STE and last coordinate epochs.
+pub fn short(
+    schedule: &ScheduleConfig,
+    rounds: usize,
+    [basis, coordinate]: [usize; 2],
+    [ste, last]: [usize; 2],
+) -> ScheduleConfig {
+    schedule
+        .clone()
+        .with_rounds(rounds)
+        .with_basis_epochs(basis)
+        .with_coordinate_epochs(coordinate)
+        .with_basis_decay(0.7)
+        .with_ste_epochs(ste)
+        .with_ste_decay(0.75)
+        .with_final_epochs(last)
+        .with_final_decay(0.6)
 }
 
 /// The numbers of a training.

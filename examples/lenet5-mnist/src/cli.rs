@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn_alq::{ScheduleConfig, Target};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use example_common::cli::{EvalFlags, InspectArgs, Plan, TrainFlags};
+use example_common::cli::{self, InspectArgs, Plan, TrainFlags};
 use example_common::{Dataset, Failure};
 
 use crate::data;
@@ -44,7 +44,7 @@ pub struct DemoArgs {
     pub json: Option<PathBuf>,
 }
 
-#[derive(Args)]
+#[derive(Args, Debug, Clone)]
 pub struct DataArgs {
     /// Folder with the four IDX files of MNIST, Fashion-MNIST or another data set in their format,
     /// .gz or not [default: a subset of MNIST inside the program]
@@ -89,13 +89,8 @@ impl TrainArgs {
     }
 }
 
-#[derive(Args)]
-pub struct EvalArgs {
-    #[command(flatten)]
-    pub flags: EvalFlags,
-    #[command(flatten)]
-    pub data: DataArgs,
-}
+/// What an evaluation reads.
+pub type EvalArgs = cli::EvalArgs<DataArgs>;
 
 /// How long and how hard to train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

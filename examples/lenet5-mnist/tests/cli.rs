@@ -1,35 +1,18 @@
 //! The program as a user meets it: on good input, on bad input, stopped and resumed.
 
+#[path = "../../common/tests/program/mod.rs"]
+mod program;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-fn program(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lenet5-mnist"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
+use program::{kill_in_the_middle, refuses, run};
 
-fn run(args: &[&str]) -> Output {
-    program(args).output().expect("the program starts")
-}
-
-/// The program fails, and says `expected`.
-fn refuses(args: &[&str], expected: &str) {
-    let output = run(args);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{args:?} succeeds");
-    assert!(
-        error.contains(expected),
-        "{args:?} says {error:?}, not {expected:?}"
-    );
-    assert!(!error.contains("panicked"), "{args:?} panics: {error}");
-}
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lenet5-mnist");
 
 fn idx(magic: u32, sizes: &[u32], data: &[u8]) -> Vec<u8> {
     let header = std::iter::once(&magic)
@@ -184,17 +167,9 @@ fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
     let inspect = run(&["inspect", "--model", &model, "--json"]);
     assert!(serde_json::from_slice::<serde_json::Value>(&inspect.stdout).is_ok());
 
-    // Killed as soon as a checkpoint of the quantization is there, so somewhere in the middle.
     let killed = at("killed");
     let arguments = train(data, &killed, &["--checkpoint-seconds", "0"]);
-    let mut child = program(&arguments).stdout(Stdio::null()).spawn().unwrap();
-    let checkpoint = Path::new(&killed).join("checkpoint.bpk");
-    let start = Instant::now();
-    while !checkpoint.exists() && start.elapsed() < Duration::from_secs(120) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_in_the_middle(&arguments, &killed);
     let resumed = run(&train(
         data,
         &killed,
@@ -219,7 +194,7 @@ fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
         &[
             "eval",
             "--model",
-            &checkpoint.to_string_lossy(),
+            &format!("{killed}/checkpoint.bpk"),
             "--data-dir",
             data,
         ],

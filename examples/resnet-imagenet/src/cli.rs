@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn_alq::{ScheduleConfig, Target};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use example_common::bytes::{Augment, dataset};
-use example_common::cli::{EvalFlags, InspectArgs, Plan, TrainFlags};
+use example_common::cli::{self, InspectArgs, Plan, TrainFlags};
 use example_common::network::parse_width;
 use example_common::{Dataset, Failure, Images, fake};
 use resnet_imagenet::folder::{self, Options};
@@ -33,7 +33,7 @@ pub enum Command {
 /// Pixels in a row and rows of a made-up image.
 const FAKE_SIDE: usize = 32;
 
-#[derive(Args)]
+#[derive(Args, Debug, Clone)]
 #[command(group = ArgGroup::new("images").required(true).args(["data_dir", "fake_data"]))]
 pub struct DataArgs {
     /// Folder with train/CLASS and val/CLASS, each with .jpg, .jpeg or .png images.
@@ -128,13 +128,8 @@ impl TrainArgs {
     }
 }
 
-#[derive(Args)]
-pub struct EvalArgs {
-    #[command(flatten)]
-    pub flags: EvalFlags,
-    #[command(flatten)]
-    pub data: DataArgs,
-}
+/// What an evaluation reads.
+pub type EvalArgs = cli::EvalArgs<DataArgs>;
 
 /// How long and how hard to train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -159,18 +154,7 @@ impl Preset {
             .with_coordinate_decay(0.6)
             .with_lr(2e-4)
             .with_top_k(0.0005);
-        let short = |rounds, [basis, coordinate]: [usize; 2], [ste, last]: [usize; 2]| {
-            paper
-                .clone()
-                .with_rounds(rounds)
-                .with_basis_epochs(basis)
-                .with_coordinate_epochs(coordinate)
-                .with_basis_decay(0.7)
-                .with_ste_epochs(ste)
-                .with_ste_decay(0.75)
-                .with_final_epochs(last)
-                .with_final_decay(0.6)
-        };
+        let short = |rounds, epochs, after| cli::short(&paper, rounds, epochs, after);
         let plan = match self {
             Self::Quick => Plan {
                 float_epochs: 3,

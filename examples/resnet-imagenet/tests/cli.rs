@@ -1,35 +1,16 @@
 //! The program as a user meets it: on good input, on bad input, resumed.
 
+#[path = "../../common/tests/program/mod.rs"]
+mod program;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
 use image::{Rgb, RgbImage};
 
-fn run(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_resnet-imagenet"));
-    command.args(args).stdin(Stdio::null());
-    command.output().expect("the program starts")
-}
+use program::{refuses, result, succeeds};
 
-fn succeeds(args: &[&str]) -> String {
-    let output = run(args);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The program fails, and says `expected`.
-fn refuses(args: &[&str], expected: &str) {
-    let output = run(args);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{args:?} succeeds");
-    assert!(
-        error.contains(expected),
-        "{args:?} says {error:?}, not {expected:?}"
-    );
-    assert!(!error.contains("panicked"), "{args:?} panics: {error}");
-}
+const PROGRAM: &str = env!("CARGO_BIN_EXE_resnet-imagenet");
 
 fn train<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut args = vec!["train", "--preset", "quick", "--width", "0.0625"];
@@ -58,20 +39,13 @@ fn image_folder(folder: &Path) {
     }
 }
 
-fn accuracy(text: &str, key: &str) -> f64 {
-    let result = text.lines().last().unwrap();
-    let mut fields = result.split(' ');
-    let value = fields.find_map(|field| field.strip_prefix(key));
-    value.unwrap().parse().unwrap()
-}
-
 #[test]
 fn made_up_images_are_learned_packed_and_evaluated() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
     let out = at("out");
     let text = succeeds(&train(&out, &["--fake-data", "--act-bits", "2"]));
-    let packed = accuracy(&text, "packed_acc=");
+    let packed = result(&text, "packed_acc=");
     // A tenth is chance.
     assert!(packed > 40.0, "{text}");
     assert!(text.contains("| packed top-5"), "{text}");
@@ -120,7 +94,7 @@ fn image_folders_train_from_pretrained_weights_and_corrupt_images_are_named() {
     let out = at("out");
     let text = succeeds(&train(&out, &pretrained));
     assert!(text.contains("float training: 0 epochs"), "{text}");
-    assert!(accuracy(&text, "packed_acc=") > 60.0, "{text}");
+    assert!(result(&text, "packed_acc=") > 60.0, "{text}");
 
     // The same for a classes' folder that was emptied, and for a broken image.
     let broken = Path::new(&data).join("train/red/2.JPEG");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn_alq::{ScheduleConfig, Target};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use example_common::cli::{EvalFlags, InspectArgs, Plan, TrainFlags};
+use example_common::cli::{self, InspectArgs, Plan, TrainFlags};
 use example_common::network::parse_width;
 use example_common::{Dataset, Failure};
 
@@ -29,7 +29,7 @@ pub enum Command {
     Inspect(InspectArgs),
 }
 
-#[derive(Args)]
+#[derive(Args, Debug, Clone)]
 #[command(group = ArgGroup::new("images").required(true).args(["data_dir", "fake_data"]))]
 pub struct DataArgs {
     /// Folder with the images.
@@ -81,13 +81,8 @@ pub struct TrainArgs {
     pub flags: TrainFlags,
 }
 
-#[derive(Args)]
-pub struct EvalArgs {
-    #[command(flatten)]
-    pub flags: EvalFlags,
-    #[command(flatten)]
-    pub data: DataArgs,
-}
+/// What an evaluation reads.
+pub type EvalArgs = cli::EvalArgs<DataArgs>;
 
 /// How long and how hard to train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -107,18 +102,8 @@ impl Preset {
         let paper = ScheduleConfig::new(Target::Bits(0.66))
             .with_rounds(5)
             .with_top_k(0.002);
-        let short = |rounds, [basis, coordinate]: [usize; 2], [ste, last]: [usize; 2]| {
-            paper
-                .clone()
-                .with_rounds(rounds)
-                .with_basis_epochs(basis)
-                .with_coordinate_epochs(coordinate)
-                .with_basis_decay(0.7)
-                .with_coordinate_decay(0.7)
-                .with_ste_epochs(ste)
-                .with_ste_decay(0.75)
-                .with_final_epochs(last)
-                .with_final_decay(0.6)
+        let short = |rounds, epochs, after| {
+            cli::short(&paper, rounds, epochs, after).with_coordinate_decay(0.7)
         };
         match self {
             Self::Quick => Plan {

@@ -1,51 +1,20 @@
 //! The program as a user meets it: on good input, on bad input, killed and resumed.
 
+#[path = "../../common/tests/program/mod.rs"]
+mod program;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
-fn program(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vgg-cifar10"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
+use program::{kill_in_the_middle, refuses, result, succeeds};
 
-fn run(args: &[&str]) -> Output {
-    program(args).output().expect("the program starts")
-}
-
-fn succeeds(args: &[&str]) -> String {
-    let output = run(args);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The program fails, and says `expected`.
-fn refuses(args: &[&str], expected: &str) {
-    let output = run(args);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{args:?} succeeds");
-    assert!(
-        error.contains(expected),
-        "{args:?} says {error:?}, not {expected:?}"
-    );
-    assert!(!error.contains("panicked"), "{args:?} panics: {error}");
-}
+const PROGRAM: &str = env!("CARGO_BIN_EXE_vgg-cifar10");
 
 fn train<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut args = vec!["train", "--preset", "quick", "--width", "0.0625"];
     args.extend(["--out", out]);
     args.extend(more);
     args
-}
-
-fn accuracy(text: &str, key: &str) -> f64 {
-    let result = text.lines().last().unwrap();
-    let mut fields = result.split(' ');
-    let value = fields.find_map(|field| field.strip_prefix(key));
-    value.unwrap().parse().unwrap()
 }
 
 /// One training from start to end, then a killed one that reaches the same file.
@@ -55,12 +24,12 @@ fn made_up_images_are_learned_and_resumed_to_the_same_bytes() {
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
     let whole = at("whole");
     let text = succeeds(&train(&whole, &["--fake-data"]));
-    let packed = accuracy(&text, "packed_acc=");
+    let packed = result(&text, "packed_acc=");
     // A tenth is chance.
     assert!(packed > 50.0, "{text}");
     // With batch norm's statistics of the float network, not of the quantized one.
-    assert!(accuracy(&text, "float_acc=") > 80.0, "{text}");
-    assert!(accuracy(&text, "paper_bits=") <= 0.66, "{text}");
+    assert!(result(&text, "float_acc=") > 80.0, "{text}");
+    assert!(result(&text, "paper_bits=") <= 0.66, "{text}");
     let model = format!("{whole}/model.bpk");
     let text = succeeds(&["eval", "--fake-data", "--model", &model]);
     assert!(
@@ -74,14 +43,7 @@ fn made_up_images_are_learned_and_resumed_to_the_same_bytes() {
 
     let killed = at("killed");
     let args = train(&killed, &["--fake-data", "--checkpoint-seconds", "0"]);
-    let mut child = program(&args).stdout(Stdio::null()).spawn().unwrap();
-    let checkpoint = Path::new(&killed).join("checkpoint.bpk");
-    let start = Instant::now();
-    while !checkpoint.exists() && start.elapsed() < Duration::from_secs(120) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_in_the_middle(&args, &killed);
     succeeds(&train(&killed, &["--fake-data", "--resume"]));
     assert!(
         fs::read(format!("{killed}/model.bpk")).unwrap() == fs::read(&model).unwrap(),
@@ -99,7 +61,7 @@ fn activations_of_two_bits_travel_in_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out").to_str().unwrap().to_string();
     let text = succeeds(&train(&out, &["--fake-data", "--act-bits", "2"]));
-    let packed = accuracy(&text, "packed_acc=");
+    let packed = result(&text, "packed_acc=");
     let model = format!("{out}/model.bpk");
     let text = succeeds(&["eval", "--fake-data", "--model", &model]);
     assert!(text.contains(&format!("accuracy {packed:.2} %")), "{text}");

@@ -297,7 +297,8 @@ impl MultiBitConv2d {
         levels: Levels,
     ) -> BitPlanes {
         let options = self.options(input.dims());
-        let input = match self.takes_planes(&weight) {
+        let takes_planes = self.takes_planes(&weight);
+        let input = match takes_planes {
             true => input.pack(),
             false => input,
         };
@@ -309,18 +310,16 @@ impl MultiBitConv2d {
             None => Tensor::<1, Int>::empty([0], (&device, DType::U32)).into_dispatch(),
         };
         let call = |mode| Conv2dToPlanes::new(options, mode, residual_levels, levels.clone());
-        let words = match input.planes().cloned() {
-            Some(planes) if self.takes_planes(&weight) => {
-                <Dispatch as AlqOps>::alq_planes_conv2d_to_planes(
-                    planes.words.into_dispatch(),
-                    scale,
-                    offset,
-                    residual,
-                    weight,
-                    call(Mode::Bitwise(planes.levels)),
-                )
-            }
-            _ => {
+        let words = match input.planes().filter(|_| takes_planes).cloned() {
+            Some(planes) => <Dispatch as AlqOps>::alq_planes_conv2d_to_planes(
+                planes.words.into_dispatch(),
+                scale,
+                offset,
+                residual,
+                weight,
+                call(Mode::Bitwise(planes.levels)),
+            ),
+            None => {
                 let (input, mode) = mode("MultiBitConv2d", self.arithmetic, input);
                 <Dispatch as AlqOps>::alq_conv2d_to_planes(
                     input.into_dispatch(),
