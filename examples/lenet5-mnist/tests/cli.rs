@@ -332,18 +332,23 @@ fn devices_that_are_not_there_are_refused_by_name() {
     refuses(&eval("flex"), "no.bpk");
     assert!(succeeds(&["eval", "--help"]).contains("of: flex"));
 
-    let said = |variable: &str, value: &str, args: &[&str]| {
-        let output = program(args).env(variable, value).output().unwrap();
+    let said = |variables: &[(&str, &str)], args: &[&str]| {
+        let output = program(args)
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
         assert!(!output.status.success());
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(!error.contains("panicked"), "{error}");
         error
     };
-    let error = said("BURN_DEVICE", "tpu", &["eval", "--model", "no.bpk"]);
+    let error = said(&[("BURN_DEVICE", "tpu")], &["eval", "--model", "no.bpk"]);
     assert!(error.contains("BURN_DEVICE tpu: no such device"), "{error}");
-    // A machine without a driver.
-    if cfg!(feature = "vulkan") {
-        let error = said("VK_ICD_FILENAMES", "/dev/null", &eval("vulkan"));
+    // A machine without drivers of Vulkan and OpenGL.
+    if cfg!(feature = "wgpu") {
+        let variables =
+            ["VK_ICD_FILENAMES", "__EGL_VENDOR_LIBRARY_FILENAMES"].map(|name| (name, "/dev/null"));
+        let error = said(&variables, &eval("wgpu"));
         assert!(error.contains("mesa-vulkan-drivers"), "{error}");
     }
 }
