@@ -7,7 +7,7 @@
 // Routing names `NdArray`, which Burn has deprecated.
 #![allow(deprecated)]
 
-mod dense;
+pub(crate) mod dense;
 mod expr;
 pub(crate) mod packed;
 pub(crate) mod planes;
