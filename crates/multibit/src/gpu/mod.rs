@@ -10,10 +10,13 @@
 //! its indices are in bounds.
 
 pub mod fit;
+mod float;
 mod order;
+pub mod packed;
 mod reduce;
 
 use cubecl::prelude::*;
+use cubecl::server::Handle;
 
 pub use cubecl;
 
@@ -34,4 +37,24 @@ fn check(name: &str, buffer: &BufferArg, expected: usize) {
         found, expected,
         "`{name}` holds {found} elements, but {expected} are needed"
     );
+}
+
+/// A buffer of `len` elements of 32 bits.
+fn buffer(handle: &Handle, len: usize) -> BufferArg {
+    let held = handle.size_in_used() as usize / size_of::<u32>();
+    assert!(len <= held, "a buffer of {held} elements, not {len}");
+    // SAFETY: the buffer was just seen to be as long.
+    unsafe { BufferArg::from_raw_parts(handle.clone(), len) }
+}
+
+/// The same buffer for another launch.
+///
+/// # Panics
+/// If it is an alias, which belongs to one launch.
+fn again(buffer: &BufferArg) -> BufferArg {
+    let BufferArg::Handle { handle } = buffer else {
+        panic!("an alias cannot be an argument of two launches");
+    };
+    // SAFETY: the same buffer with the same length.
+    unsafe { BufferArg::from_raw_parts_binding(handle.handle.clone(), buffer.len()) }
 }

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::rates::signed;
+use crate::gpu::float::signed;
 
 /// How groups are dealt to the units of a cube.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

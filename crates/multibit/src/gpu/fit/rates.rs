@@ -57,21 +57,3 @@ impl StepRates {
         (v_max.sqrt() + self.epsilon) * self.curvature
     }
 }
-
-/// The larger, `a` if one is not a number.
-#[cube]
-pub(super) fn larger(a: f32, b: f32) -> f32 {
-    select(b > a, b, a)
-}
-
-/// Whether a number is neither infinite nor NaN; compilers of shaders may assume that none is.
-#[cube]
-pub(super) fn finite(x: f32) -> bool {
-    (u32::reinterpret(x) & 0x7F80_0000u32) != 0x7F80_0000u32
-}
-
-/// `x` with its sign flipped where the lowest bit is set.
-#[cube]
-pub(crate) fn signed(x: f32, bit: u32) -> f32 {
-    f32::reinterpret(u32::reinterpret(x) ^ (bit << 31u32))
-}

@@ -3,7 +3,8 @@
 use cubecl::prelude::*;
 
 use super::group::{Levels, Plan, Share, bit, level, project, zeros};
-use super::rates::{StepRates, finite, larger, signed};
+use super::rates::StepRates;
+use crate::gpu::float::{finite, larger, signed};
 use crate::gpu::order::Order;
 use crate::gpu::reduce::{scratch, sum_lanes};
 
