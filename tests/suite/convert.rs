@@ -134,14 +134,14 @@ fn any_module_converts_trains_records_packs_and_materializes() {
     let mut optimizer = AlqOptimizerConfig::new().init();
     optimizer.set_phase(Phase::Basis);
     let mut losses = Vec::new();
-    for _ in 0..15 {
+    for _ in 0..6 {
         let error = net.forward(tokens(&train)) - 1.0;
         let loss = (error.clone() * error).mean();
         losses.push(loss.clone().into_scalar::<f32>());
         let grads = GradientsParams::from_grads(loss.backward(), &net);
         net = optimizer.step(5e-3, net, grads);
     }
-    assert!(losses[14] < losses[0], "{losses:?}");
+    assert!(losses[5] < losses[0], "{losses:?}");
 
     // Records, moves, and changes modes with the same output.
     let valid = net.valid();

@@ -14,7 +14,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_alq::{
     Arithmetic, ConvGrouping, GroupingRule, MultiBitActivation, MultiBitConv1dConfig,
     MultiBitConv2d, MultiBitConv2dConfig, MultiBitConvTranspose2dConfig, MultiBitEmbeddingConfig,
-    MultiBitLinearConfig, PackedModel,
+    MultiBitLinearConfig, PackedModel, Quantized,
 };
 use multibit::cpu::{Conv2dOptions, Levels, conv2d_output_shape};
 use multibit::{Grouping, PackedWeight};
@@ -30,6 +30,14 @@ fn with_weight<M: Module>(layer: M, weight: &PackedWeight) -> M {
     let mut packed = PackedModel::pack(&layer).unwrap();
     packed.weights[0].1 = Arc::new(weight.clone());
     packed.apply(layer).unwrap()
+}
+
+/// What a layer of an arithmetic takes.
+fn given<const D: usize>(arithmetic: Arithmetic, x: Tensor<D>) -> Quantized<D> {
+    match arithmetic {
+        Arithmetic::Bitwise => MultiBitActivation::with_levels(&levels(), &x.device()).forward(x),
+        _ => x.into(),
+    }
 }
 
 fn drawn_norm(random: &mut Random, features: usize, device: &Device) -> BatchNorm {
@@ -53,7 +61,6 @@ fn drawn_norm(random: &mut Random, features: usize, device: &Device) -> BatchNor
 #[test]
 fn linear_is_its_definition() {
     let device = device();
-    let activation = MultiBitActivation::with_levels(&levels(), &device);
     let mut random = Random::new(11);
     for [d_in, d_out, subchannels] in [[111, 5, 3], [64, 33, 1], [70, 9, 2]] {
         let shape = [d_in, d_out];
@@ -66,10 +73,7 @@ fn linear_is_its_definition() {
                 .with_arithmetic(arithmetic)
                 .init(&device);
             let layer = with_weight(layer, &weight);
-            let forward = |x: Tensor<2>| match arithmetic {
-                Arithmetic::Bitwise => layer.forward(activation.forward(x)),
-                _ => layer.forward(x),
-            };
+            let forward = |x: Tensor<2>| layer.forward(given(arithmetic, x));
             let affine = Affine::bias(&layer.bias);
             for batch in [1, 2, 33] {
                 let input = Input::new(&mut random, arithmetic, [batch, d_in, 1, 1]);
@@ -148,7 +152,6 @@ fn convolution(
 #[test]
 fn conv2d_is_its_definition() {
     let device = device();
-    let activation = MultiBitActivation::with_levels(&levels(), &device);
     let mut random = Random::new(12);
     for (config, [batch, height, width]) in convolutions() {
         for arithmetic in ARITHMETICS {
@@ -161,19 +164,16 @@ fn conv2d_is_its_definition() {
             let normed = input.sums(&weight, &options, &Affine::norm(&layer.bias, &norm));
             for (layout, x) in input.layouts(shape, &device) {
                 let what = format!("{config}, {layout}");
-                if arithmetic != Arithmetic::Bitwise {
-                    sums.check(layer.forward(x.clone()), &what);
-                    normed.check(layer.forward_norm(x, &norm), &format!("{what}, norm"));
-                    continue;
-                }
-                let x = activation.forward(x);
+                let x = given(arithmetic, x);
                 sums.check(layer.forward(x.clone()), &what);
-                normed.check(
-                    layer.forward_norm(x.clone(), &norm),
-                    &format!("{what}, norm"),
-                );
-                sums.check(layer.forward(x.pack()), &format!("{what}, of bits"));
+                sums.check(layer.forward(x.clone().pack()), &format!("{what}, bits"));
+                let found = layer.forward_norm(x, &norm);
+                normed.check(found, &format!("{what}, norm"));
             }
+            let none = [0, shape[1], height, width];
+            let expected = conv2d_output_shape(none, weight.shape(), &options);
+            let found = layer.forward(given(arithmetic, Tensor::zeros(none, &device)));
+            assert_eq!(found.dims(), expected, "an empty batch");
         }
     }
 }
@@ -230,7 +230,6 @@ fn bits_are_the_levels() {
 #[test]
 fn conv2d_to_bits_is_its_definition() {
     let device = device();
-    let activation = MultiBitActivation::with_levels(&levels(), &device);
     let mut random = Random::new(14);
     for (config, [batch, height, width]) in convolutions() {
         for arithmetic in ARITHMETICS {
@@ -250,10 +249,7 @@ fn conv2d_to_bits_is_its_definition() {
             let out = MultiBitActivation::with_levels(&out_levels, &device);
             let layouts = input.layouts(shape, &device).into_iter();
             for ((layout, x), (_, residual)) in layouts.zip(added.layouts(out_shape, &device)) {
-                let x = match arithmetic {
-                    Arithmetic::Bitwise => activation.forward(x),
-                    _ => x.into(),
-                };
+                let x = given(arithmetic, x);
                 let check = |found, residual: &dyn Fn(usize) -> f64, what: &str| {
                     let before: Vec<f64> = (sums.values.iter().enumerate())
                         .map(|(i, sum)| sum + residual(i))
@@ -322,7 +318,6 @@ fn int8_keeps_its_bound() {
 #[test]
 fn conv1d_is_its_definition() {
     let device = device();
-    let activation = MultiBitActivation::with_levels(&levels(), &device);
     let mut random = Random::new(16);
     let shape = [5, 33, 3];
     let weight = weight(&mut random, &shape, Grouping::pixelwise(&shape).unwrap());
@@ -343,10 +338,7 @@ fn conv1d_is_its_definition() {
         let input = Input::new(&mut random, arithmetic, [2, 33, 1, 11]);
         let sums = input.sums(&weight, &options, &Affine::bias(&layer.bias));
         for (layout, x) in input.layouts([2, 33, 11], &device) {
-            let found = match arithmetic {
-                Arithmetic::Bitwise => layer.forward(activation.forward(x)),
-                _ => layer.forward(x),
-            };
+            let found = layer.forward(given(arithmetic, x));
             sums.check(found, &format!("{arithmetic:?}, {layout}"));
         }
     }
