@@ -1,10 +1,12 @@
 //! One binary: the oracle against golden vectors, the crates against the oracle and the vectors, and
-//! whole models on every CPU device.
+//! whole models on the device that `BURN_DEVICE` names.
 
 #[path = "suite/activations.rs"]
 mod activations;
 #[path = "suite/convert.rs"]
 mod convert;
+#[path = "suite/definition.rs"]
+mod definition;
 #[path = "suite/devices.rs"]
 mod devices;
 #[path = "suite/family.rs"]
@@ -21,5 +23,9 @@ mod layers;
 mod learner;
 #[path = "suite/model.rs"]
 mod model;
+#[path = "suite/packed.rs"]
+mod packed;
+#[path = "suite/steps.rs"]
+mod steps;
 #[path = "suite/support.rs"]
 mod support;

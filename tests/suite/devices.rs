@@ -1,275 +1,49 @@
-//! The steps of `burn-alq` on every CPU device against the oracle: the slice kernels on Flex, the
-//! default bodies of the backend extension on NdArray.
+//! The device that the suite runs on.
+//!
+//! On Flex whatever the device: `file` (bytes in files), `learner` but for its first test, and
+//! `learner_seed` (Burn's Learner, its checkpoints, its threads and what it draws). Without a device:
+//! the golden vectors.
 
 use burn::tensor::{Device, Tensor};
-use burn_alq::ops::WeightLayout;
-use burn_alq::step::{self, Bases, Moments};
-use burn_alq::{GroupingRule, MultiBitData};
-use burn_alq_tests::step::Ridge;
-use burn_alq_tests::{Group, prune, step as oracle};
 
-use crate::support::{Random, State, assert_groups, narrow, params, random_groups, widen};
+/// The names of the devices, and how Burn writes them.
+const DEVICES: [(&str, &str); 6] = [
+    ("flex", "Flex"),
+    ("ndarray", "NdArray"),
+    ("wgpu", "Wgpu("),
+    ("vulkan", "Vulkan"),
+    ("cpu", "Cpu("),
+    ("cuda", "Cuda("),
+];
 
-const RIDGE: f64 = 1e-6;
-
-/// Devices that every build of the suite has.
-pub fn devices() -> [(&'static str, Device); 2] {
-    // Deprecated by Burn, but still in use.
-    #[allow(deprecated)]
-    let ndarray = Device::ndarray();
-    [("flex", Device::flex()), ("ndarray", ndarray)]
+/// The name in `BURN_DEVICE`, where `cargo xtask test --device` puts it; without it, Flex.
+pub fn device_name() -> String {
+    std::env::var("BURN_DEVICE").map_or("flex".into(), |name| name.to_lowercase())
 }
 
-/// One weight on a device, beside the oracle's.
-struct Pair {
-    layout: WeightLayout,
-    bases: Option<Bases>,
-    moments: Option<Moments>,
-    groups: Vec<Group>,
-    max_bits: usize,
-    device: Device,
-    t: u32,
-}
-
-impl Pair {
-    fn new(
-        device: &Device,
-        shape: &[usize],
-        rule: GroupingRule,
-        groups: Vec<Group>,
-        max_bits: usize,
-    ) -> Self {
-        let grouping = rule.grouping(shape).unwrap();
-        let state = State::new(&groups, grouping.len(), max_bits);
-        let data = MultiBitData {
-            shape: shape.to_vec(),
-            grouping: grouping.clone(),
-            max_bits,
-            codes: state.codes,
-            coordinates: state.coordinates,
-            widths: state.widths,
-        };
-        let attached = data.to_device(device);
-        Self {
-            layout: WeightLayout::new(shape.to_vec(), grouping),
-            bases: Some(Bases::new(&attached)),
-            moments: Some(Moments::new(&attached)),
-            groups,
-            max_bits,
-            device: device.clone(),
-            t: 0,
-        }
-    }
-
-    /// Gradients of the groups as one tensor in the weight's own layout.
-    fn tensor(&self, grads: &[Vec<f64>]) -> Tensor<1> {
-        let grouped = narrow(&grads.concat());
-        let mut weight = vec![0.0; grouped.len()];
-        self.layout
-            .grouping
-            .scatter(&self.layout.shape, &grouped, &mut weight);
-        Tensor::from_data(weight.as_slice(), &self.device)
-    }
-
-    fn found(&self) -> Vec<Group> {
-        let (bases, moments) = (self.bases.as_ref().unwrap(), self.moments.as_ref().unwrap());
-        let floats = |tensor: &Tensor<2>| tensor.to_data().try_into_vec::<f32>().unwrap();
-        let state = State {
-            len: self.layout.grouping.len(),
-            max_bits: self.max_bits,
-            codes: bases.codes.to_data_as::<u8>().try_into_vec().unwrap(),
-            coordinates: floats(&bases.coordinates),
-            widths: bases.widths.to_data_as::<u8>().try_into_vec().unwrap(),
-            moments: {
-                let all: Vec<Vec<f32>> = moments
-                    .weight
-                    .iter()
-                    .chain(&moments.alpha)
-                    .map(floats)
-                    .collect();
-                all.try_into().unwrap()
-            },
-        };
-        state.groups()
-    }
-
-    /// The weight that a step returned is the reconstruction, in the weight's own layout.
-    fn check(&self, weight: Tensor<1>, what: &str) {
-        let weight: Vec<f32> = weight.into_data().try_into_vec().unwrap();
-        let mut grouped = vec![0.0; weight.len()];
-        self.layout
-            .grouping
-            .gather(&self.layout.shape, &weight, &mut grouped);
-        let expected: Vec<f64> = self.groups.iter().flat_map(Group::reconstruct).collect();
-        for (found, expected) in widen(&grouped).iter().zip(expected) {
-            assert!(
-                (found - expected).abs() < 2e-5,
-                "{what}: weight {found} is not {expected}"
-            );
-        }
-        // f32 moments and sums of up to some hundred terms.
-        assert_groups(&self.found(), &self.groups, 2e-5, what);
-    }
-
-    fn step(&mut self, kind: &str, grads: &[Vec<f64>], lr: f64, what: &str) {
-        self.t += 1;
-        let (t, ridge) = (self.t, Ridge::Relative(RIDGE));
-        for (group, g) in self.groups.iter_mut().zip(grads) {
-            match kind {
-                "basis" => oracle::basis(group, None, g, lr, t, ridge),
-                "coordinate" => oracle::coordinate(group, g, lr, t),
-                "ste" => oracle::ste(group, g, lr, t, ridge),
-                other => panic!("no step {other}"),
-            }
-        }
-        let step = match kind {
-            "basis" => step::basis,
-            "coordinate" => step::coordinate,
-            _ => step::ste,
-        };
-        let (bases, moments) = (self.bases.take().unwrap(), self.moments.take().unwrap());
-        let (bases, moments, weight) = step(
-            bases,
-            moments,
-            self.tensor(grads),
-            &self.layout,
-            params(lr, t, RIDGE),
-        );
-        (self.bases, self.moments) = (Some(bases), Some(moments));
-        self.check(weight, what);
-    }
-
-    /// A pruning step that drops `count` coordinates.
-    fn prune(&mut self, grads: &[Vec<f64>], lr: f64, count: usize, what: &str) {
-        self.t += 1;
-        let groups = self.groups.iter_mut().zip(grads);
-        let deltas: Vec<Vec<f64>> = groups
-            .map(|(group, g)| oracle::importance(group, g, lr, self.t))
-            .collect();
-        let (bases, moments) = (self.bases.take().unwrap(), self.moments.take().unwrap());
-        let (bases, moments, found) = step::importance(
-            bases,
-            moments,
-            self.tensor(grads),
-            &self.layout,
-            params(lr, self.t, RIDGE),
-        );
-        let found: Vec<f32> = found.into_data().try_into_vec().unwrap();
-        for (found, expected) in found.chunks_exact(self.max_bits).zip(&deltas) {
-            for (slot, found) in found.iter().enumerate() {
-                match expected.get(slot) {
-                    Some(expected) => {
-                        assert!((f64::from(*found) - expected).abs() < 1e-6, "{what}: Δ")
-                    }
-                    None => assert_eq!(*found, f32::INFINITY, "{what}: Δ of an absent slot"),
-                }
-            }
-        }
-        let mut marks = vec![false; self.groups.len() * self.max_bits];
-        let all = deltas.iter().map(Vec::len).sum();
-        let dropped = prune::select(&[deltas], &[all], count);
-        for (index, group) in self.groups.iter_mut().enumerate() {
-            let of_group = dropped.iter().filter(|id| id.1 == index);
-            let slots: Vec<usize> = of_group.map(|id| id.2).collect();
-            slots
-                .iter()
-                .for_each(|slot| marks[index * self.max_bits + slot] = true);
-            prune::drop(group, &slots);
-        }
-        let (bases, moments, weight) = step::drop_coordinates(bases, moments, &marks, &self.layout);
-        (self.bases, self.moments) = (Some(bases), Some(moments));
-        self.check(weight, what);
+/// The device of the suite.
+///
+/// # Panics
+/// If this build lacks it, or there is no such device.
+pub fn device() -> Device {
+    match device_name().as_str() {
+        // Burn's default is another device where the build has one.
+        "flex" => Device::flex(),
+        _ => Device::default(),
     }
 }
 
-/// Twelve steps of all kinds, on every grouping, with widths from 0 to 6.
+/// Of a run with `--device`, `xtask` tests that the name arrives in `BURN_DEVICE`.
 #[test]
-fn steps_agree_with_the_oracle() {
-    let cases: [(&[usize], GroupingRule); 5] = [
-        (&[4, 3, 5, 5], GroupingRule::Kernelwise),
-        (&[4, 16, 2, 1], GroupingRule::Pixelwise),
-        (&[6, 8, 3, 3], GroupingRule::Channelwise),
-        (&[150, 3], GroupingRule::Subchannelwise(1)),
-        (&[90, 4], GroupingRule::Subchannelwise(2)),
-    ];
-    for (name, device) in devices() {
-        for (case, (shape, rule)) in cases.into_iter().enumerate() {
-            let mut random = Random::new(case as u64 + 1);
-            let grouping = rule.grouping(shape).unwrap();
-            let (groups, len) = (grouping.groups(shape), grouping.len());
-            // Wide groups need room, or their bases depend on each other and coordinates are noise.
-            let widest = if len < 20 { 2 } else { 6 };
-            let widths: Vec<usize> = (0..groups).map(|group| group % (widest + 1)).collect();
-            let start = random_groups(&mut random, len, &widths);
-            let mut pair = Pair::new(&device, shape, rule, start, 6);
-            for (index, kind) in [
-                "basis",
-                "basis",
-                "coordinate",
-                "coordinate",
-                "prune",
-                "prune",
-                "basis",
-                "coordinate",
-                "prune",
-                "ste",
-                "ste",
-                "coordinate",
-            ]
-            .into_iter()
-            .enumerate()
-            {
-                let what = format!("{name}, {rule:?}, step {index} ({kind})");
-                let grads: Vec<Vec<f64>> = (0..groups).map(|_| random.normals(len, 0.1)).collect();
-                if kind == "prune" {
-                    let live: usize = pair.groups.iter().map(|group| group.alpha.len()).sum();
-                    pair.prune(&grads, 1e-2, live / 5, &what);
-                    continue;
-                }
-                if kind == "ste" && pair.moments.as_ref().unwrap().latent.is_none() {
-                    let latent = step::reconstruct(pair.bases.as_ref().unwrap());
-                    pair.moments.as_mut().unwrap().latent = Some(latent);
-                    for group in &mut pair.groups {
-                        group.latent = group.reconstruct();
-                    }
-                }
-                pair.step(kind, &grads, 1e-2, &what);
-            }
-        }
-    }
-}
-
-/// Groups that never had a gradient, and dependent bases, leave finite weights everywhere.
-#[test]
-fn silent_and_dependent_groups_do_not_fail() {
-    for (name, device) in devices() {
-        let signs = vec![1.0, -1.0, 1.0, 1.0];
-        let twice = Group::new(4, vec![signs.clone(), signs.clone()], vec![0.25, 0.5]);
-        let silent = Group::new(4, vec![signs], vec![0.5]);
-        let groups = vec![twice, silent.clone()];
-        let mut pair = Pair::new(&device, &[4, 2], GroupingRule::Subchannelwise(1), groups, 3);
-        for t in 1..=3 {
-            let grads = [vec![0.1, 0.2, -0.1, 0.3], vec![0.0; 4]];
-            let (bases, moments) = (pair.bases.take().unwrap(), pair.moments.take().unwrap());
-            let (bases, moments, weight) = step::basis(
-                bases,
-                moments,
-                pair.tensor(&grads),
-                &pair.layout,
-                params(1e-3, t, RIDGE),
-            );
-            (pair.bases, pair.moments) = (Some(bases), Some(moments));
-            let weight: Vec<f32> = weight.into_data().try_into_vec().unwrap();
-            assert!(weight.iter().all(|w| w.is_finite()), "{name}: {weight:?}");
-        }
-        let found = pair.found();
-        assert_eq!(
-            found[1].alpha, silent.alpha,
-            "{name}: a silent group does not move"
-        );
-        assert_eq!(
-            found[1].bases, silent.bases,
-            "{name}: a silent group does not move"
-        );
+fn the_device_is_the_one_asked_for() {
+    let name = device_name();
+    let found = DEVICES.iter().find(|(known, _)| *known == name);
+    let (_, expected) = found.unwrap_or_else(|| panic!("no device {name}; there are {DEVICES:?}"));
+    // Where a result is, not only where it was asked for.
+    for device in [device(), device().autodiff()] {
+        let sum = Tensor::<1>::ones([3], &device).sum();
+        let place = format!("{:?}", sum.device());
+        assert!(place.contains(expected), "{place} for {name}");
+        assert_eq!(sum.into_scalar::<f32>(), 3.0, "{place}");
     }
 }

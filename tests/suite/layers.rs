@@ -3,19 +3,14 @@
 use burn::module::Module;
 use burn::nn::conv::Conv2dConfig;
 use burn::nn::{LinearConfig, PaddingConfig2d};
-use burn::tensor::{Device, Distribution, Tensor, TensorData, Tolerance};
+use burn::tensor::{Device, Distribution, Tensor, Tolerance};
 use burn_alq::{
     ConvGrouping, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear, MultiBitLinearConfig,
     PackedModel,
 };
 
-use crate::devices::devices;
-
-fn assert_close(found: TensorData, expected: TensorData, what: &str) {
-    assert_eq!(found.shape(), expected.shape(), "{what}");
-    // Sums of up to some hundred products near 1, in another order.
-    found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
-}
+use crate::devices::device;
+use crate::support::assert_close;
 
 /// Packs a layer and puts the bits back into it.
 fn packed<M: Module>(layer: M) -> M {
@@ -25,28 +20,24 @@ fn packed<M: Module>(layer: M) -> M {
 
 #[test]
 fn linear_is_burns_linear_with_the_reconstructed_weight() {
-    for (name, device) in devices() {
-        device.seed(1);
-        let float = LinearConfig::new(24, 10).init(&device);
-        let input = Tensor::<3>::random([2, 5, 24], Distribution::Normal(0.0, 1.0), &device);
-        let config = MultiBitLinearConfig::new(24, 10).with_subchannels(3);
-        let layer = config.sketch(float.clone()).unwrap();
-        let mut dense = float.clone();
-        dense.weight = layer.weight.clone().materialize();
-        let expected = dense.forward(input.clone()).into_data();
-        let found = layer.forward(input.clone()).into_data();
-        assert_eq!(
-            found, expected,
-            "{name}: the same operation on the same weight"
-        );
+    let device = device();
+    device.seed(1);
+    let float = LinearConfig::new(24, 10).init(&device);
+    let input = Tensor::<3>::random([2, 5, 24], Distribution::Normal(0.0, 1.0), &device);
+    let config = MultiBitLinearConfig::new(24, 10).with_subchannels(3);
+    let layer = config.sketch(float.clone()).unwrap();
+    let mut dense = float.clone();
+    dense.weight = layer.weight.clone().materialize();
+    let expected = dense.forward(input.clone()).into_data();
+    let found = layer.forward(input.clone()).into_data();
+    assert_close(found.clone(), expected.clone(), "the same weight");
 
-        // Six bits are close to the float layer.
-        let float = float.forward(input.clone()).into_data();
-        found.assert_approx_eq::<f32>(&float, Tolerance::absolute(0.1));
+    // Six bits are close to the float layer.
+    let float = float.forward(input.clone()).into_data();
+    found.assert_approx_eq::<f32>(&float, Tolerance::absolute(0.1));
 
-        let bits = packed(layer).forward(input).into_data();
-        assert_close(bits, expected, name);
-    }
+    let bits = packed(layer).forward(input).into_data();
+    assert_close(bits, expected, "packed");
 }
 
 #[test]
@@ -71,51 +62,39 @@ fn conv2d_is_burns_conv2d_with_the_reconstructed_weight() {
             .with_stride([3, 2])
             .with_padding(PaddingConfig2d::Same),
     ];
-    for (name, device) in devices() {
-        for config in &cases {
-            let what = format!("{name}, {config:?}");
-            device.seed(2);
-            let input = Tensor::<4>::random([3, 4, 9, 8], Distribution::Normal(0.0, 1.0), &device);
-            let layer = config.init(&device);
-            let mut dense = Conv2dConfig::new(config.channels, config.kernel_size)
-                .with_stride(config.stride)
-                .with_dilation(config.dilation)
-                .with_groups(config.groups)
-                .with_padding(config.padding.clone())
-                .with_bias(config.bias)
-                .init(&device);
-            dense.weight = layer.weight.clone().materialize();
-            dense.bias = layer.bias.clone();
-            let expected = dense.forward(input.clone()).into_data();
-            assert_eq!(layer.forward(input.clone()).into_data(), expected, "{what}");
-            assert_close(packed(layer).forward(input).into_data(), expected, &what);
-        }
+    let device = device();
+    for config in &cases {
+        let what = format!("{config:?}");
+        device.seed(2);
+        let input = Tensor::<4>::random([3, 4, 9, 8], Distribution::Normal(0.0, 1.0), &device);
+        let layer = config.init(&device);
+        let mut dense = Conv2dConfig::new(config.channels, config.kernel_size)
+            .with_stride(config.stride)
+            .with_dilation(config.dilation)
+            .with_groups(config.groups)
+            .with_padding(config.padding.clone())
+            .with_bias(config.bias)
+            .init(&device);
+        dense.weight = layer.weight.clone().materialize();
+        dense.bias = layer.bias.clone();
+        let expected = dense.forward(input.clone()).into_data();
+        let found = layer.forward(input.clone()).into_data();
+        assert_close(found, expected.clone(), &what);
+        assert_close(packed(layer).forward(input).into_data(), expected, &what);
     }
 }
 
-/// On Flex only: Burn's own matmul on NdArray divides by the batch.
 #[test]
 fn an_empty_batch_works() {
-    let device = Device::flex();
+    let device = device();
     let layer: MultiBitLinear = packed(MultiBitLinearConfig::new(6, 2).init(&device));
     let input = Tensor::<2>::zeros([0, 6], &device);
     assert_eq!(layer.forward(input).dims(), [0, 2]);
 }
 
 #[test]
-fn a_strided_input_works() {
-    for (name, device) in devices() {
-        let layer = MultiBitLinearConfig::new(6, 4).init(&device);
-        let input =
-            Tensor::<2>::random([6, 5], Distribution::Normal(0.0, 1.0), &device).transpose();
-        let expected = layer.forward(input.clone()).into_data();
-        assert_close(packed(layer).forward(input).into_data(), expected, name);
-    }
-}
-
-#[test]
 fn displays_show_the_bits() {
-    let device = Device::flex();
+    let device = device();
     device.seed(3);
     let linear = MultiBitLinearConfig::new(8, 4)
         .with_max_bits(2)
@@ -142,7 +121,7 @@ fn displays_show_the_bits() {
 #[test]
 #[should_panic(expected = "axis 1 expected 8, got 7")]
 fn a_wrong_width_names_its_axis() {
-    let device = Device::flex();
+    let device = device();
     let layer = MultiBitLinearConfig::new(8, 4).init(&device);
     let _ = layer.forward(Tensor::<2>::zeros([2, 7], &device));
 }
@@ -150,7 +129,7 @@ fn a_wrong_width_names_its_axis() {
 #[test]
 #[should_panic(expected = "axis 1 of the input must have 4 channels")]
 fn wrong_channels_name_their_axis() {
-    let device = Device::flex();
+    let device = device();
     let layer: MultiBitConv2d = packed(MultiBitConv2dConfig::new([4, 4], [3, 3]).init(&device));
     let _ = layer.forward(Tensor::<4>::zeros([2, 3, 5, 5], &device));
 }

@@ -27,6 +27,7 @@ use burn_train::{
     LearningResult, MultiDeviceOptim, RegressionOutput, SupervisedTraining, TrainOutput, TrainStep,
 };
 
+use crate::devices::device;
 use crate::model::{Fit, Net, bytes, finish, quantizer, schedule, start};
 
 #[path = "../../crates/burn-alq/examples/learner.rs"]
@@ -112,9 +113,11 @@ fn adam() -> ModuleOptimizer {
 }
 
 fn net() -> Net {
-    quantizer()
-        .apply(Net::new(&Device::flex().autodiff()))
-        .unwrap()
+    net_on(&Device::flex().autodiff())
+}
+
+fn net_on(device: &Device) -> Net {
+    quantizer().apply(Net::new(device)).unwrap()
 }
 
 /// 11 epochs of 5 steps, in every phase.
@@ -164,11 +167,11 @@ fn packed(result: LearningResult<Alq<Net>>) -> Vec<u8> {
 
 #[test]
 fn the_learner_and_a_loop_reach_the_same_bytes() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let by_loop = finish(start(&device, Target::Bits(0.7)), &Fit::new(&device));
     let folder = tempfile::tempdir().unwrap();
     let train = loader(items(), Fit::BATCH, None, Stack::default());
-    let result = launch(training(folder.path(), train), alq(net()));
+    let result = launch(training(folder.path(), train), alq(net_on(&device)));
     assert_eq!(result.model.steps(), EPOCHS * Fit::BATCHES);
     assert!(packed(result) == bytes(&by_loop));
 }

@@ -15,7 +15,7 @@ use burn_alq::{
     Quantizer, Schedule, ScheduleConfig, Target,
 };
 
-use crate::devices::devices;
+use crate::devices::device;
 use crate::support::Random;
 
 /// A multi-bit layer, a norm and a plain layer of Burn's.
@@ -193,51 +193,49 @@ fn assert_consistent(net: &Net) {
 
 #[test]
 fn a_hand_written_loop_trains_prunes_and_packs() {
-    for (name, device) in devices() {
-        let device = device.autodiff();
-        let task = Fit::new(&device);
-        let mut net = quantizer().apply(Net::new(&device)).unwrap();
-        let mut optimizer = AlqOptimizerConfig::new().init();
-        let before = task.evaluate(&net.valid());
-        let start = total(&sizes(&net), Cost::Coordinates);
-        let mut left = start;
-        for step in 0..60 {
-            let phase = match step {
-                0..20 => Phase::Basis,
-                20..30 => Phase::Coordinate,
-                30..40 => {
-                    left -= 2;
-                    Phase::Prune(Budget {
-                        cost: Cost::Coordinates,
-                        at_most: left as f64,
-                        top_k: 0.1,
-                    })
-                }
-                40..50 => Phase::Ste,
-                _ => Phase::Coordinate,
-            };
-            optimizer.set_phase(phase);
-            let (images, targets) = task.batch(step % Fit::BATCHES * Fit::BATCH, Fit::BATCH);
-            let grads = error(&net, images, targets).backward();
-            let grads = GradientsParams::from_grads(grads, &net);
-            net = optimizer.step(5e-3, net, grads);
-            assert_eq!(
-                total(&sizes(&net), Cost::Coordinates),
-                left,
-                "{name}: step {step} counts exactly"
-            );
-            assert_consistent(&net);
-        }
-        assert_eq!(left, start - 20);
-        let after = task.evaluate(&net.valid());
-        // The targets are random numbers: a few weights of few bits learn a part of them.
-        assert!(after < 0.85 * before, "{name}: {after} against {before}");
+    let device = device().autodiff();
+    let task = Fit::new(&device);
+    let mut net = quantizer().apply(Net::new(&device)).unwrap();
+    let mut optimizer = AlqOptimizerConfig::new().init();
+    let before = task.evaluate(&net.valid());
+    let start = total(&sizes(&net), Cost::Coordinates);
+    let mut left = start;
+    for step in 0..60 {
+        let phase = match step {
+            0..20 => Phase::Basis,
+            20..30 => Phase::Coordinate,
+            30..40 => {
+                left -= 2;
+                Phase::Prune(Budget {
+                    cost: Cost::Coordinates,
+                    at_most: left as f64,
+                    top_k: 0.1,
+                })
+            }
+            40..50 => Phase::Ste,
+            _ => Phase::Coordinate,
+        };
+        optimizer.set_phase(phase);
+        let (images, targets) = task.batch(step % Fit::BATCHES * Fit::BATCH, Fit::BATCH);
+        let grads = error(&net, images, targets).backward();
+        let grads = GradientsParams::from_grads(grads, &net);
+        net = optimizer.step(5e-3, net, grads);
+        assert_eq!(
+            total(&sizes(&net), Cost::Coordinates),
+            left,
+            "step {step} counts exactly"
+        );
+        assert_consistent(&net);
     }
+    assert_eq!(left, start - 20);
+    let after = task.evaluate(&net.valid());
+    // The targets are random numbers: a few weights of few bits learn a part of them.
+    assert!(after < 0.85 * before, "{after} against {before}");
 }
 
 #[test]
 fn a_frozen_phase_trains_the_rest_only() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let task = Fit::new(&device);
     let net = quantizer().apply(Net::new(&device)).unwrap();
     let mut optimizer = AlqOptimizerConfig::new().init();
@@ -255,7 +253,7 @@ fn a_frozen_phase_trains_the_rest_only() {
 /// A weight that the loss does not depend on keeps its bits, and they count.
 #[test]
 fn a_weight_without_a_gradient_takes_its_part_of_the_budget() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let net = quantizer().apply(Net::new(&device)).unwrap();
     let mut optimizer = AlqOptimizerConfig::new().init();
     let start = total(&sizes(&net), Cost::Coordinates);
@@ -276,7 +274,7 @@ fn a_weight_without_a_gradient_takes_its_part_of_the_budget() {
 
 #[test]
 fn the_target_is_met_exactly() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let task = Fit::new(&device);
     for target in [Target::Bits(0.7), Target::Bytes(150), Target::Ratio(0.5)] {
         let run = start(&device, target.clone());
@@ -314,7 +312,7 @@ fn the_target_is_met_exactly() {
 
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let task = Fit::new(&device);
     let first = bytes(&finish(start(&device, Target::Bits(0.7)), &task));
     let second = bytes(&finish(start(&device, Target::Bits(0.7)), &task));
@@ -325,7 +323,7 @@ fn the_same_seed_gives_the_same_bytes() {
 /// each shard would take of its own images.)
 #[test]
 fn shards_sum_to_the_batch() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let mut task = Fit::new(&device);
     let net = quantizer().apply(Net::new(&device)).unwrap();
     let net = net.freeze_group(ParamGroup::from_predicate("norm"));
@@ -344,19 +342,22 @@ fn shards_sum_to_the_batch() {
 #[test]
 fn a_resumed_run_reaches_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let task = Fit::new(&device);
-    let expected = bytes(&finish(start(&device, Target::Bits(0.7)), &task));
+    let file = |stop| folder.path().join(format!("{stop}.bpk"));
     // Basis, coordinate, prune, basis of the second round, STE, final coordinate.
-    for stop in [3, 12, 17, 23, 43, 48, 52] {
-        let file = folder.path().join(format!("{stop}.bpk"));
-        let mut run = start(&device, Target::Bits(0.7));
-        for _ in 0..stop {
-            run.advance(&task).unwrap();
+    let stops = [3, 12, 17, 23, 43, 48, 52];
+    let mut run = start(&device, Target::Bits(0.7));
+    for step in 0..=stops[6] {
+        if stops.contains(&step) {
+            run.save(file(step)).unwrap();
         }
-        run.save(&file).unwrap();
+        run.advance(&task).unwrap();
+    }
+    let expected = bytes(&finish(run, &task));
+    for stop in stops {
         let run = start(&device, Target::Bits(0.7))
-            .resume(&file, &device)
+            .resume(file(stop), &device)
             .unwrap();
         assert_eq!(
             bytes(&finish(run, &task)),
@@ -369,7 +370,7 @@ fn a_resumed_run_reaches_the_same_bytes() {
 #[test]
 fn a_checkpoint_of_another_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let file = folder.path().join("checkpoint.bpk");
     start(&device, Target::Bits(0.7)).save(&file).unwrap();
     let net = quantizer().apply(Net::new(&device)).unwrap();
@@ -392,7 +393,7 @@ fn a_checkpoint_of_another_run_is_refused() {
 
 #[test]
 fn a_loss_that_is_not_finite_stops_the_run() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let mut task = Fit::new(&device);
     task.broken_from = 1;
     let mut run = start(&device, Target::Bits(0.7));
@@ -420,7 +421,7 @@ fn a_loss_that_is_not_finite_stops_the_run() {
 /// them.
 #[test]
 fn pruning_runs_in_evaluation_mode() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let task = Fit::new(&device);
     let mut run = start(&device, Target::Bits(0.7));
     let statistics = |net: &Net| net.norm.running_mean.value_sync().into_data();
@@ -440,7 +441,7 @@ fn pruning_runs_in_evaluation_mode() {
 
 #[test]
 fn what_cannot_be_quantized_is_refused_by_path() {
-    let device = Device::flex();
+    let device = device();
     let net = Net::new(&device);
     let fc = |rule| Quantizer::new(3).rule(ParamGroup::from_path("fc.weight"), rule);
     let error = fc(GroupingRule::Subchannelwise(3))
@@ -495,19 +496,18 @@ fn what_cannot_be_quantized_is_refused_by_path() {
 /// Unmodified layers of Burn's work too: packed, they unpack at each use, or once.
 #[test]
 fn packed_weights_work_in_any_layer() {
-    for (name, device) in devices() {
-        let net = quantizer().apply(Net::new(&device)).unwrap();
-        let images = Tensor::<4>::ones([2, 1, 6, 6], &device) * 0.5;
-        let expected = net.valid().forward(images.clone()).into_data();
-        let packed = PackedModel::pack(&net)
-            .unwrap()
-            .apply(Net::new(&device))
-            .unwrap();
-        let tolerance = burn::tensor::Tolerance::absolute(1e-5);
-        let found = packed.forward(images.clone()).into_data();
-        found.assert_approx_eq::<f32>(&expected, tolerance);
-        let dense = packed.materialize().forward(images).into_data();
-        dense.assert_approx_eq::<f32>(&expected, tolerance);
-        assert_eq!(expected.shape().to_vec(), [2, 4], "{name}");
-    }
+    let device = device();
+    let net = quantizer().apply(Net::new(&device)).unwrap();
+    let images = Tensor::<4>::ones([2, 1, 6, 6], &device) * 0.5;
+    let expected = net.valid().forward(images.clone()).into_data();
+    let packed = PackedModel::pack(&net)
+        .unwrap()
+        .apply(Net::new(&device))
+        .unwrap();
+    let tolerance = burn::tensor::Tolerance::absolute(1e-5);
+    let found = packed.forward(images.clone()).into_data();
+    found.assert_approx_eq::<f32>(&expected, tolerance);
+    let dense = packed.materialize().forward(images).into_data();
+    dense.assert_approx_eq::<f32>(&expected, tolerance);
+    assert_eq!(expected.shape().to_vec(), [2, 4]);
 }

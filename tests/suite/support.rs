@@ -1,6 +1,9 @@
-//! Weights in training form for the crates under test, and their image in the oracle.
+//! Weights in training form for the crates under test and their image in the oracle; comparisons.
 
+use burn::tensor::TensorData;
+use burn_alq::Quantized;
 use burn_alq_tests::Group;
+use multibit::cpu::Levels;
 use multibit::fit::{GroupsMut, MomentsMut, StepParams};
 
 /// A weight in training form with its moments, owned.
@@ -198,5 +201,49 @@ pub fn assert_groups(found: &[Group], expected: &[Group], tolerance: f64, what: 
         close("m_α", &found.m_alpha, &expected.m_alpha, 1e-5, 2e-6);
         close("v_α", &found.v_alpha, &expected.v_alpha, 2e-5, 1e-9);
         close("v̂_α", &found.v_max_alpha, &expected.v_max_alpha, 2e-5, 1e-9);
+    }
+}
+
+/// Compares what small layers give.
+///
+/// # Panics
+/// If they differ.
+pub fn assert_close(found: TensorData, expected: TensorData, what: &str) {
+    assert_eq!(found.shape(), expected.shape(), "{what}");
+    let pairs = found.iter::<f64>().zip(expected.iter::<f64>());
+    for (index, (found, expected)) in pairs.enumerate() {
+        // Sums of up to some hundred products near 1, in another order.
+        let room = 1e-4;
+        assert!(
+            (found - expected).abs() <= room,
+            "{what}: {found} is not {expected} at {index}"
+        );
+    }
+}
+
+/// Activations are at the levels of the values `before`, which are known up to `room` of each index:
+/// only next to a threshold may a device take the other side of it.
+///
+/// # Panics
+/// If they are not.
+pub fn assert_at_levels(
+    found: Quantized<4>,
+    before: &[f64],
+    levels: &Levels,
+    room: impl Fn(usize) -> f64,
+    what: &str,
+) {
+    let found: Vec<f32> = found.into_tensor().into_data().try_into_vec().unwrap();
+    assert_eq!(found.len(), before.len(), "{what}");
+    // A level is a sum of a few numbers.
+    let sum: f32 = levels.coordinates().iter().sum();
+    let rounding = 1e-6 * (levels.reference().abs() + sum);
+    for (index, (found, before)) in found.iter().zip(before).enumerate() {
+        let level = |x: f64| levels.quantize(x as f32);
+        let range = [level(before - room(index)), level(before + room(index))];
+        assert!(
+            (range[0] - rounding..=range[1] + rounding).contains(found),
+            "{what}: {found} at {index} is no level of {before}, {range:?}"
+        );
     }
 }

@@ -12,8 +12,9 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   example NAME [ARGUMENTS]    run an example in release mode; --help shows its arguments
     --device NAME             compute on this Burn device, and build for it: flex (default), wgpu,
                               vulkan, metal, cuda, rocm, …
-  test [ARGUMENTS]            all tests; arguments go to cargo test
-    --device NAME             run the suite on this Burn device: flex (default) or ndarray
+  test [ARGUMENTS]            all tests, on Flex; arguments go to cargo test
+    --device NAME             only the suite, on this Burn device: flex, ndarray, wgpu, vulkan, cpu or
+                              cuda; with --features fusion, under Burn's kernel fusion
     --target aarch64          only the kernels' crate, for 64-bit Arm under qemu-user
   bench [KIND…] [ARGUMENTS]   time packed layers and networks against Burn Flex in f32; --help
                               shows kinds and arguments
@@ -124,30 +125,56 @@ fn example(name: &str, args: impl Iterator<Item = String>) -> Result<(), String>
 }
 
 fn test(args: &[String]) -> Result<(), String> {
+    run(&mut test_command(args)?)
+}
+
+/// Burn's devices that the suite can run on. Those of the CPU are in every build of the suite; each
+/// other is a feature of it.
+const DEVICES: [&str; 6] = ["flex", "ndarray", "wgpu", "vulkan", "cpu", "cuda"];
+
+fn test_command(args: &[String]) -> Result<Command, String> {
     let mut command = cargo();
     command.current_dir(root()).arg("test");
+    let mut device = "flex";
     let mut package = vec!["--workspace"];
-    let mut args = args.iter();
+    let mut others = Vec::new();
+    let mut args = args.iter().map(String::as_str);
     while let Some(arg) = args.next() {
-        match arg.as_str() {
+        match arg {
             "--device" => {
-                let device = args.next().ok_or("--device needs a name")?;
-                command.env("BURN_DEVICE", device);
+                device = args.next().ok_or("--device needs a name")?;
+                package = match device {
+                    "flex" | "ndarray" => vec!["--workspace", "--test", "suite"],
+                    _ if DEVICES.contains(&device) => vec![
+                        "--package",
+                        "burn-alq-tests",
+                        "--test",
+                        "suite",
+                        "--features",
+                        device,
+                    ],
+                    _ => {
+                        let devices = DEVICES.join(", ");
+                        return Err(format!("no device {device}; there are: {devices}"));
+                    }
+                };
             }
             "--target" => {
-                match args.next().map(String::as_str) {
+                match args.next() {
                     Some("aarch64") => {}
                     other => return Err(format!("--target: there is aarch64, not {other:?}")),
                 }
                 package = vec!["--package", "multibit", "--release", "--target", ARM];
                 emulate_arm(&mut command)?;
             }
-            _ => {
-                command.arg(arg);
-            }
+            _ => others.push(arg),
         }
     }
-    run(command.args(package))
+    // Before the caller's: what follows a `--` of theirs is for the tests.
+    command.args(package).args(others);
+    // The suite's default too, whatever the caller's environment says.
+    command.env("BURN_DEVICE", device);
+    Ok(command)
 }
 
 const ARM: &str = "aarch64-unknown-linux-gnu";
@@ -224,5 +251,54 @@ fn run(command: &mut Command) -> Result<(), String> {
     match command.status() {
         Ok(status) => std::process::exit(status.code().unwrap_or(1)),
         Err(error) => Err(format!("cannot run {command:?}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What follows `cargo test`, and the device.
+    fn command(args: &[&str]) -> Result<(Vec<String>, String), String> {
+        let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
+        let command = test_command(&args)?;
+        let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+        let device = command.get_envs().find(|(name, _)| *name == "BURN_DEVICE");
+        let device = device.and_then(|(_, value)| value).map(text);
+        Ok((
+            command.get_args().skip(1).map(text).collect(),
+            device.expect("a device"),
+        ))
+    }
+
+    #[test]
+    fn the_suite_runs_on_the_device_asked_for() {
+        for (args, expected, device) in [
+            ("", "--workspace", "flex"),
+            ("--device flex", "--workspace --test suite", "flex"),
+            ("--device ndarray", "--workspace --test suite", "ndarray"),
+            (
+                "--device wgpu --features fusion -- packed",
+                "--package burn-alq-tests --test suite --features wgpu --features fusion -- packed",
+                "wgpu",
+            ),
+        ] {
+            let args: Vec<&str> = args.split_whitespace().collect();
+            let (found, on) = command(&args).unwrap();
+            assert_eq!((found.join(" ").as_str(), on.as_str()), (expected, device));
+        }
+        for device in DEVICES {
+            assert_eq!(command(&["--device", device]).unwrap().1, device);
+        }
+    }
+
+    #[test]
+    fn another_device_is_refused() {
+        let error = command(&["--device", "gpu"]).unwrap_err();
+        assert_eq!(
+            error,
+            "no device gpu; there are: flex, ndarray, wgpu, vulkan, cpu, cuda"
+        );
+        assert_eq!(command(&["--device"]).unwrap_err(), "--device needs a name");
     }
 }

@@ -7,7 +7,7 @@
 // Routing names `NdArray`, which Burn has deprecated.
 #![allow(deprecated)]
 
-mod dense;
+pub(crate) mod dense;
 mod expr;
 pub(crate) mod packed;
 pub(crate) mod planes;
@@ -178,6 +178,16 @@ pub trait AlqOps: Backend {
         mode: Mode,
     ) -> FloatTensor<Self> {
         packed::conv2d::<Self>(input, scale, offset, &weight, &options, &mode)
+    }
+
+    /// Rows of a packed table `[rows, columns]`. Where indices are not read back, a row that is not
+    /// there is NaN; elsewhere it panics.
+    ///
+    /// # Shapes
+    /// - `indices`: any, of `n` elements
+    /// - result: `[n, columns]` in f32
+    fn alq_lookup(indices: IntTensor<Self>, weight: Arc<PreparedWeight>) -> FloatTensor<Self> {
+        packed::lookup::<Self>(indices, &weight)
     }
 
     /// Each value at the nearest of some levels.

@@ -7,7 +7,11 @@ use core::ops::Deref;
 use std::sync::OnceLock;
 
 use burn_core::tensor::{Device, Tensor, TensorData};
+#[cfg(feature = "cube")]
+use burn_cubecl::{CubeDevice, cubecl::client::Client};
 use multibit::cpu::{Arithmetic, Conv2dKernel, KernelError, LinearKernel};
+#[cfg(feature = "cube")]
+use multibit::gpu::packed::DeviceWeight;
 use multibit::{Grouping, PackedWeight};
 
 /// A packed weight that layers run on.
@@ -20,6 +24,8 @@ pub struct PreparedWeight {
     with_height: OnceLock<Arc<PreparedWeight>>,
     first_rows: OnceLock<Vec<usize>>,
     dense: OnceLock<Tensor<1>>,
+    #[cfg(feature = "cube")]
+    on_cube: std::sync::Mutex<Vec<(CubeDevice, Arc<DeviceWeight>)>>,
 }
 
 impl PreparedWeight {
@@ -32,6 +38,8 @@ impl PreparedWeight {
             with_height: OnceLock::new(),
             first_rows: OnceLock::new(),
             dense: OnceLock::new(),
+            #[cfg(feature = "cube")]
+            on_cube: Default::default(),
         }
     }
 
@@ -119,6 +127,18 @@ impl PreparedWeight {
             self.weight.unpack_output(row, first[row], values);
         }
         values
+    }
+
+    /// The bits on a CubeCL device, copied there at the first use.
+    #[cfg(feature = "cube")]
+    pub(crate) fn on_cube(&self, client: &Client, device: &CubeDevice) -> Arc<DeviceWeight> {
+        let mut copies = self.on_cube.lock().expect("no copy has panicked");
+        if let Some((_, weight)) = copies.iter().find(|(there, _)| there == device) {
+            return weight.clone();
+        }
+        let weight = Arc::new(DeviceWeight::new(client, &self.weight));
+        copies.push((device.clone(), weight.clone()));
+        weight
     }
 
     /// The whole weight in f32, unpacked once, on the device of its first use; elsewhere it is

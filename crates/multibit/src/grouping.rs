@@ -318,7 +318,7 @@ impl Grouping {
 
     /// Size and stride in the weight of each permuted axis; neighbours that are one run in the
     /// weight as well become one axis.
-    fn merged_axes(&self, shape: &[usize]) -> Vec<(usize, usize)> {
+    pub(crate) fn merged_axes(&self, shape: &[usize]) -> Vec<(usize, usize)> {
         let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
         let mut merged: Vec<(usize, usize)> = Vec::with_capacity(shape.len());
         for &axis in self.axes.iter().filter(|&&axis| shape[axis] > 1) {

@@ -48,6 +48,8 @@ extern crate std;
 mod bits;
 pub mod cpu;
 pub mod fit;
+#[cfg(feature = "cube")]
+pub mod gpu;
 mod grouping;
 mod math;
 mod packed;

@@ -1,13 +1,13 @@
-use alloc::vec::Vec;
-
 use burn_core as burn;
+use burn_core::backend::Dispatch;
 use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::module::embedding;
-use burn_core::tensor::{Device, Int, Tensor, TensorData};
+use burn_core::tensor::{Device, Int, Tensor};
 use burn_nn::{Embedding, EmbeddingConfig, Initializer};
 
 use super::{describe, packed};
+use crate::ops::AlqOps;
 use crate::sketch::{GroupingRule, Layout, QuantizeError, attach};
 
 /// Configuration to create a [`MultiBitEmbedding`] layer with [`init`](Self::init), or from a
@@ -31,8 +31,8 @@ pub struct MultiBitEmbeddingConfig {
 
 /// A lookup table of multi-bit vectors.
 ///
-/// Packed, only the vectors that are looked up are unpacked, on the host; the indices are read from
-/// their device for that.
+/// Packed, only the vectors that are looked up are unpacked: on CubeCL devices where they are, for
+/// others on the host.
 ///
 /// Should be created with [`MultiBitEmbeddingConfig`].
 #[derive(Module, Debug)]
@@ -100,20 +100,16 @@ impl MultiBitEmbedding {
     /// - result: `[batch, seq_length, d_model]`
     ///
     /// # Panics
-    /// Packed, if an index is not below `n_embedding`.
+    /// Packed, if an index is not below `n_embedding`; on CubeCL devices, which do not read indices
+    /// back, such a vector is NaN instead.
     pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
         let Some(weight) = packed(&self.weight) else {
             return embedding(self.weight.val(), input);
         };
         let [batch, length] = input.dims();
         let [_, d_model] = self.weight.dims();
-        let device = input.device();
-        let indices: Vec<i64> = input
-            .into_data_as::<i64>()
-            .try_into_vec()
-            .expect("converted to i64");
-        let values = TensorData::new(weight.rows(&indices), [batch, length, d_model]);
-        Tensor::from_data(values, &device)
+        let rows = <Dispatch as AlqOps>::alq_lookup(input.into_dispatch(), weight);
+        Tensor::<2>::from_dispatch(rows).reshape([batch, length, d_model])
     }
 }
 

@@ -297,7 +297,7 @@ fn solve<B: Backend>(mut matrix: Vec<Vec<F<B>>>, mut rhs: Vec<F<B>>) -> Vec<F<B>
     rhs
 }
 
-pub(super) fn basis<B: Backend>(
+pub(crate) fn basis<B: Backend>(
     state: WeightState<B>,
     grad: FloatTensor<B>,
     layout: &WeightLayout,
@@ -311,7 +311,7 @@ pub(super) fn basis<B: Backend>(
     (state.finish(), weight)
 }
 
-pub(super) fn ste<B: Backend>(
+pub(crate) fn ste<B: Backend>(
     state: WeightState<B>,
     latent: FloatTensor<B>,
     grad: FloatTensor<B>,
@@ -328,7 +328,7 @@ pub(super) fn ste<B: Backend>(
     (state.finish(), latent.0, weight)
 }
 
-pub(super) fn coordinate<B: Backend>(
+pub(crate) fn coordinate<B: Backend>(
     state: WeightState<B>,
     grad: FloatTensor<B>,
     layout: &WeightLayout,
@@ -345,7 +345,7 @@ pub(super) fn coordinate<B: Backend>(
     (state.finish(), weight)
 }
 
-pub(super) fn importance<B: Backend>(
+pub(crate) fn importance<B: Backend>(
     state: WeightState<B>,
     grad: FloatTensor<B>,
     layout: &WeightLayout,
@@ -363,7 +363,7 @@ pub(super) fn importance<B: Backend>(
     (state.finish(), delta.0)
 }
 
-pub(super) fn drop_coordinates<B: Backend>(
+pub(crate) fn drop_coordinates<B: Backend>(
     state: WeightState<B>,
     drop: IntTensor<B>,
     layout: &WeightLayout,

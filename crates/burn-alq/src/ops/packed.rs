@@ -3,7 +3,7 @@
 //! In exact arithmetic the weight is unpacked to the device and Burn's own layer runs. What only the
 //! kernels of `multibit` can compute runs on the host.
 
-use burn_core::backend::tensor::FloatTensor;
+use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::backend::{Backend, TensorMetadata};
 use burn_core::tensor::ops::ConvOptions;
 use burn_core::tensor::{DType, Shape, TensorData, read_sync};
@@ -82,6 +82,15 @@ pub(super) fn conv2d<B: Backend>(
         options.groups,
     );
     affine::<B>(B::conv2d(input, weight, None, options), scale, offset, 1)
+}
+
+pub(super) fn lookup<B: Backend>(indices: IntTensor<B>, weight: &PreparedWeight) -> FloatTensor<B> {
+    let device = indices.device();
+    let data = read_sync(B::int_into_data(indices)).expect("the device gives its data back");
+    let data = data.convert_dtype(DType::I64);
+    let indices: &[i64] = data.as_slice().expect("converted to i64");
+    let rows = TensorData::new(weight.rows(indices), [indices.len(), weight.shape()[1]]);
+    B::float_from_data(rows, &device)
 }
 
 pub(super) fn quantize<B: Backend>(input: FloatTensor<B>, levels: &Levels) -> FloatTensor<B> {

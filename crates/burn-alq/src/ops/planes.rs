@@ -152,10 +152,16 @@ impl Conv2dToPlanes {
         dims: [usize; 5],
         weight: &PreparedWeight,
     ) -> Planes<'a> {
+        let channels = weight.shape()[1] * self.options.groups;
+        planes_of(words, dims, channels, self.input_levels())
+    }
+
+    /// The levels of its input, if it is bits.
+    pub(crate) fn input_levels(&self) -> &Levels {
         let Mode::Bitwise(levels) = &self.mode else {
             panic!("activations that are bits need bitwise arithmetic");
         };
-        planes_of(words, dims, weight.shape()[1] * self.options.groups, levels)
+        levels
     }
 }
 

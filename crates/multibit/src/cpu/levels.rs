@@ -235,12 +235,12 @@ impl Levels {
     }
 
     /// The signs of a level; bit `j` set where coordinate `j` is subtracted.
-    pub(super) fn code(&self, rank: usize) -> u8 {
+    pub(crate) fn code(&self, rank: usize) -> u8 {
         self.codes[rank]
     }
 
     /// Each threshold, and the signs that change where an activation is above it.
-    pub(super) fn changes(&self) -> impl Iterator<Item = (f32, u8)> {
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (f32, u8)> {
         let codes = self.codes.windows(2).map(|pair| pair[0] ^ pair[1]);
         self.thresholds.iter().copied().zip(codes)
     }

@@ -268,7 +268,7 @@ pub(super) fn place(
 }
 
 /// `[channel, kernel row, kernel column]` of one output's weights in the order of the grouping.
-pub(super) fn patch(weight: &PackedWeight) -> Vec<[usize; 3]> {
+pub(crate) fn patch(weight: &PackedWeight) -> Vec<[usize; 3]> {
     let (shape, axes) = (weight.shape(), weight.grouping().axes());
     let weights = shape[1] * shape[2] * shape[3];
     let mut place = [0; 4];

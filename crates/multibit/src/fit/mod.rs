@@ -41,6 +41,8 @@ pub use basis::{basis, ste};
 pub use coordinate::coordinate;
 pub use levels::{LevelTable, Levels};
 pub use local_model::local_model;
+#[cfg(feature = "cube")]
+pub(crate) use moments::Rates;
 pub use prune::{drop_coordinates, importance};
 pub use sketch::{Sketch, SketchError, sketch};
 pub use solve::{NotPositiveDefinite, solve_spd};
@@ -190,7 +192,7 @@ fn check_codes(codes: &[u8], widths: &[u8], len: usize, max_bits: usize) {
     }
 }
 
-fn check_max_bits(max_bits: usize) {
+pub(crate) fn check_max_bits(max_bits: usize) {
     assert!(
         (1..=MAX_BITS).contains(&max_bits),
         "`max_bits` is {max_bits}, but must be 1 to {MAX_BITS}"

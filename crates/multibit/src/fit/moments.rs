@@ -4,16 +4,16 @@ use super::StepParams;
 use crate::math::sqrt;
 
 /// A step's numbers, ready for f32.
-pub(super) struct Rates {
-    beta1: f32,
-    rest1: f32,
-    beta2: f32,
-    rest2: f32,
-    epsilon: f32,
+pub(crate) struct Rates {
+    pub beta1: f32,
+    pub rest1: f32,
+    pub beta2: f32,
+    pub rest2: f32,
+    pub epsilon: f32,
     /// `lr/(1−β₁ᵗ)`.
-    gradient: f32,
+    pub gradient: f32,
     /// `1/√(1−β₂ᵗ)`.
-    curvature: f32,
+    pub curvature: f32,
 }
 
 impl Rates {

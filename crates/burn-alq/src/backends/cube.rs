@@ -1,5 +1,0 @@
-use burn_cubecl::CubeBackend;
-
-use crate::ops::AlqOps;
-
-impl AlqOps for CubeBackend {}
