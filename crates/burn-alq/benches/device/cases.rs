@@ -3,9 +3,9 @@
 use burn::tensor::Device;
 use burn_alq::Phase;
 
-use crate::case::Case;
-use crate::fit::{self, PhaseOf};
-use crate::layers::{self, Inputs};
+use crate::shared::case::Case;
+use crate::shared::fit::{self, PhaseOf};
+use crate::shared::layers::{self, Inputs};
 use crate::training;
 
 type Make = Box<dyn FnOnce() -> Case>;

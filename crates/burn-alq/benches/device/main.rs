@@ -4,29 +4,12 @@
 //! device does. What a case must read, write and compute at least is counted, so that its distance
 //! to the card's limits can be seen.
 
-// Shared with the benchmark of packed layers on CPUs, which uses all of it.
-#[allow(dead_code)]
-#[path = "../packed/case.rs"]
-mod case;
 mod cases;
 #[path = "../../../../examples/common/src/device.rs"]
 mod device;
-#[allow(dead_code)]
-#[path = "../packed/fit.rs"]
-mod fit;
-#[allow(dead_code)]
-#[path = "../packed/layers.rs"]
-mod layers;
-#[allow(dead_code)]
-#[path = "../packed/nets.rs"]
-mod nets;
-#[allow(dead_code)]
-#[path = "../packed/output.rs"]
-mod output;
-#[allow(dead_code)]
-#[path = "../packed/random.rs"]
-mod random;
 mod report;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod training;
 
 use std::path::PathBuf;
@@ -36,8 +19,9 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use clap::Parser;
 
-use case::Case;
 use report::{Report, Row};
+use shared::case::Case;
+use shared::output;
 
 /// Times training steps and packed layers on a GPU against Burn's f32 on it.
 #[derive(Parser)]

@@ -4,8 +4,8 @@ use burn::tensor::Device;
 use burn_alq::report::table;
 use serde::Serialize;
 
-use crate::case::{Case, Side, Work};
 use crate::identity;
+use crate::shared::case::{Case, Side, Work};
 
 /// One case: ours, then the other side.
 #[derive(Serialize)]

@@ -4,8 +4,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_alq::{GroupingRule, PathPattern, Quantizer};
 
-use crate::case::{Case, Side, Work, same, timed, values};
-use crate::nets::{self, Net};
+use crate::shared::case::{Case, Side, Work, same, timed, values};
+use crate::shared::nets::{self, Net};
 
 /// What a network has to do for one image, and its size.
 struct Counts {

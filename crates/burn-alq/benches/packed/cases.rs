@@ -3,8 +3,8 @@
 use burn::tensor::Device;
 use burn_alq::Phase;
 
-use crate::case::Case;
-use crate::{fit, layers, nets};
+use crate::shared::case::Case;
+use crate::shared::{fit, layers, nets};
 
 /// Kinds of cases.
 pub const KINDS: [&str; 4] = ["linear", "conv", "net", "fit"];

@@ -4,15 +4,11 @@
 //! speed of a process depends on where its memory happens to lie, so the program starts itself
 //! several times and reports medians.
 
-mod case;
 mod cases;
-mod fit;
-mod layers;
 mod limits;
-mod nets;
-mod output;
-mod random;
 mod report;
+#[path = "../shared/mod.rs"]
+mod shared;
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -20,8 +16,9 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use criterion::{Criterion, SamplingMode};
 
-use case::Case;
 use report::{Measured, Samples, Start};
+use shared::case::Case;
+use shared::output;
 
 /// For both sides: the system's returns large tensors to the kernel and takes them again each time.
 #[global_allocator]

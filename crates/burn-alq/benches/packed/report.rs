@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::case::{Case, Side};
-use crate::output::{machine, median};
+use crate::shared::case::{Case, Side};
+use crate::shared::output::{machine, median};
 
 /// Runs of both sides, without the first of each block; and ours that were first.
 #[derive(Default)]

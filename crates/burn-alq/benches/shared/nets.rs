@@ -13,9 +13,9 @@ use burn_alq::{
     MultiBitLinear, MultiBitLinearConfig, PackedModel, Quantized,
 };
 
-use crate::case::{Case, Side, Work, same, timed, values};
-use crate::layers::activation;
-use crate::random::Random;
+use super::case::{Case, Side, Work, same, timed, values};
+use super::layers::activation;
+use super::random::Random;
 
 /// What a network is made of.
 #[derive(Clone, Copy, PartialEq)]

@@ -9,7 +9,7 @@ use burn_alq::optim::sizes;
 use burn_alq::step::prune::{Budget, Cost, total};
 use burn_alq::{AlqOptimizerConfig, GroupingRule, Phase, Quantizer};
 
-use crate::case::{Case, Side, Work, same, values, wait};
+use super::case::{Case, Side, Work, same, values, wait};
 
 /// Makes a case on a device.
 pub type Make = fn(&Device) -> Case;

@@ -12,8 +12,8 @@ use burn_alq::{
 use multibit::cpu::{Affine, Conv2dOptions, Levels, Mode, reference};
 use multibit::{Grouping, PackedWeight};
 
-use crate::case::{Case, Side, Work, same, timed, values};
-use crate::random::Random;
+use super::case::{Case, Side, Work, same, timed, values};
+use super::random::Random;
 
 /// What a layer takes.
 #[derive(Clone, Copy)]
