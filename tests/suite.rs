@@ -17,6 +17,9 @@ mod file;
 mod golden_multibit;
 #[path = "suite/golden_oracle.rs"]
 mod golden_oracle;
+#[cfg(feature = "cube")]
+#[path = "suite/launches.rs"]
+mod launches;
 #[path = "suite/layers.rs"]
 mod layers;
 #[path = "suite/learner.rs"]

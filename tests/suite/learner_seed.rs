@@ -1,31 +1,10 @@
 //! Random numbers of a training: dropout is drawn from the seed and the step alone.
 
-use std::process::Command;
-
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
 
 use super::*;
-use crate::support::Random;
-
-/// Whether this process runs one test alone; if not, runs it so.
-///
-/// Flex has one generator a process, and other tests draw from it.
-fn alone(test: &str) -> bool {
-    const CHILD: &str = "BURN_ALQ_TEST_ALONE";
-    if std::env::var_os(CHILD).is_some() {
-        return true;
-    }
-    let program = std::env::current_exe().unwrap();
-    let mut child = Command::new(program);
-    let child = child.args(["--exact", test]).env(CHILD, "1");
-    let output = child.output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(output.status.success(), "{text}");
-    assert!(text.contains(" 1 passed"), "{test} is not a test: {text}");
-    false
-}
+use crate::support::{Random, alone};
 
 /// Shows what dropout leaves as its output in training.
 #[derive(Module, Debug)]

@@ -57,12 +57,13 @@ fn drawn_norm(random: &mut Random, features: usize, device: &Device) -> BatchNor
     norm
 }
 
-/// Inputs that do not fill words, several groups an output, batches around 1 and 32.
+/// Inputs that do not fill words, several groups an output, batches around 1 and 32; and one layer of
+/// more outputs, inputs and rows than a tile of a kernel has.
 #[test]
 fn linear_is_its_definition() {
     let device = device();
     let mut random = Random::new(11);
-    for [d_in, d_out, subchannels] in [[111, 5, 3], [64, 33, 1], [70, 9, 2]] {
+    for [d_in, d_out, subchannels] in [[111, 5, 3], [64, 33, 1], [70, 9, 2], [257, 130, 1]] {
         let shape = [d_in, d_out];
         let grouping = Grouping::subchannelwise(&shape, subchannels).unwrap();
         let weight = weight(&mut random, &shape, grouping);
@@ -75,7 +76,8 @@ fn linear_is_its_definition() {
             let layer = with_weight(layer, &weight);
             let forward = |x: Tensor<2>| layer.forward(given(arithmetic, x));
             let affine = Affine::bias(&layer.bias);
-            for batch in [1, 2, 33] {
+            let batches: &[usize] = if d_in > 256 { &[70] } else { &[1, 2, 33] };
+            for &batch in batches {
                 let input = Input::new(&mut random, arithmetic, [batch, d_in, 1, 1]);
                 let sums = input.sums(&weight, &Conv2dOptions::default(), &affine);
                 for (layout, x) in input.layouts([batch, d_in], &device) {
@@ -120,6 +122,20 @@ fn convolutions() -> Vec<(MultiBitConv2dConfig, [usize; 3])> {
                 .with_grouping(ConvGrouping::Pixelwise)
                 .with_stride([2, 2]),
             [2, 5, 5],
+        ),
+        // Each channel on its own.
+        (
+            of([6, 6], [3, 3])
+                .with_groups(6)
+                .with_padding(explicit(1, 1, 1, 1)),
+            [1, 4, 5],
+        ),
+        // More channels and pixels than a tile of a kernel has.
+        (
+            of([64, 40], [3, 3])
+                .with_grouping(ConvGrouping::Pixelwise)
+                .with_padding(explicit(1, 1, 1, 1)),
+            [2, 9, 17],
         ),
     ]
 }

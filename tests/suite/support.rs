@@ -2,9 +2,30 @@
 
 use burn::tensor::TensorData;
 use burn_alq::Quantized;
+use std::process::Command;
+
 use burn_alq_tests::Group;
 use multibit::cpu::Levels;
 use multibit::fit::{GroupsMut, MomentsMut, StepParams};
+
+/// Whether this process runs one test alone; if not, runs it so.
+///
+/// For what a process has one of: Flex has one generator, and other tests draw from it.
+pub fn alone(test: &str) -> bool {
+    const CHILD: &str = "BURN_ALQ_TEST_ALONE";
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let program = std::env::current_exe().unwrap();
+    let mut child = Command::new(program);
+    let child = child.args(["--exact", test]).env(CHILD, "1");
+    let output = child.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains(" 1 passed"), "{test} is not a test: {text}");
+    false
+}
 
 /// A weight in training form with its moments, owned.
 #[derive(Debug, Clone)]

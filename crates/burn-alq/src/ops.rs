@@ -11,10 +11,14 @@ pub(crate) mod dense;
 mod expr;
 pub(crate) mod packed;
 pub(crate) mod planes;
+#[cfg(feature = "fusion")]
+mod shapes;
 
 use burn_core as burn;
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::backend::{Backend, ExtensionType, backend_extension};
+#[cfg(feature = "fusion")]
+use burn_core::tensor::DType;
 use derive_new::new;
 use multibit::Grouping;
 use multibit::cpu::{Conv2dOptions, Levels, Mode, Pool2dOptions};
@@ -48,6 +52,7 @@ impl WeightLayout {
 /// - coordinates, m_alpha, v_alpha, v_max_alpha: `[groups, max_bits]`
 /// - widths: `[groups]`
 #[derive(Debug, Clone, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "fusion"))]
 pub struct WeightState<B: Backend> {
     /// Signs on all bases, one integer a weight.
     pub codes: IntTensor<B>,
@@ -88,12 +93,14 @@ pub struct Conv2dToPlanes {
     NdArray: cfg(feature = "ndarray"),
     Cube: cfg(feature = "cube"),
     Autodiff: cfg(feature = "autodiff"),
+    Fusion: cfg(feature = "fusion"),
 )]
 pub trait AlqOps: Backend {
     /// The basis step with speedup: returns the new state and the new weight.
     ///
     /// # Shapes
     /// - `grad`, result: the weight's own shape, flat
+    #[fusion(meta = shapes::step)]
     fn alq_basis(
         #[extension_type] state: WeightState<Self>,
         grad: FloatTensor<Self>,
@@ -105,6 +112,7 @@ pub trait AlqOps: Backend {
 
     /// The step of the last phase: the quadratic model is taken around the kept full-precision
     /// weight `latent` (`[groups, len]`), which moves too. Returns state, latent and weight.
+    #[fusion(meta = shapes::ste)]
     fn alq_ste(
         #[extension_type] state: WeightState<Self>,
         latent: FloatTensor<Self>,
@@ -116,6 +124,7 @@ pub trait AlqOps: Backend {
     }
 
     /// The coordinate step: AMSGrad in the α domain with fixed bases.
+    #[fusion(meta = shapes::step)]
     fn alq_coordinate(
         #[extension_type] state: WeightState<Self>,
         grad: FloatTensor<Self>,
@@ -127,6 +136,7 @@ pub trait AlqOps: Backend {
 
     /// Updates the moments and returns the modelled loss increase `Δ` of dropping each coordinate,
     /// `[groups, max_bits]`, infinite where there is none.
+    #[fusion(meta = shapes::importance)]
     fn alq_importance(
         #[extension_type] state: WeightState<Self>,
         grad: FloatTensor<Self>,
@@ -138,6 +148,7 @@ pub trait AlqOps: Backend {
 
     /// Drops the coordinates marked by a non-zero in `drop`, `[groups, max_bits]`, with their bases
     /// and moments; the kept ones move to the front. Returns the new state and the new weight.
+    #[fusion(meta = shapes::drop)]
     fn alq_drop(
         #[extension_type] state: WeightState<Self>,
         drop: IntTensor<Self>,
@@ -152,6 +163,7 @@ pub trait AlqOps: Backend {
     /// - `input`: `[batch, d_in]`
     /// - `scale`, `offset`: `[d_out]`, or `[0]` for none
     /// - result: `[batch, d_out]`
+    #[fusion(dtype = input, shape = shapes::linear(input, weight))]
     fn alq_linear(
         input: FloatTensor<Self>,
         scale: FloatTensor<Self>,
@@ -169,6 +181,7 @@ pub trait AlqOps: Backend {
     /// - `input`: `[batch, in, h, w]`
     /// - `scale`, `offset`: `[out]`, or `[0]` for none
     /// - result: `[batch, out, h_out, w_out]`
+    #[fusion(dtype = input, shape = shapes::conv2d(input, weight, options))]
     fn alq_conv2d(
         input: FloatTensor<Self>,
         scale: FloatTensor<Self>,
@@ -186,6 +199,7 @@ pub trait AlqOps: Backend {
     /// # Shapes
     /// - `indices`: any, of `n` elements
     /// - result: `[n, columns]` in f32
+    #[fusion(dtype = DType::F32, shape = shapes::lookup(indices, weight))]
     fn alq_lookup(indices: IntTensor<Self>, weight: Arc<PreparedWeight>) -> FloatTensor<Self> {
         packed::lookup::<Self>(indices, &weight)
     }
@@ -194,6 +208,7 @@ pub trait AlqOps: Backend {
     ///
     /// # Shapes
     /// - `input`, result: any, the same
+    #[fusion(dtype = input, shape = input)]
     fn alq_quantize(input: FloatTensor<Self>, levels: Levels) -> FloatTensor<Self> {
         packed::quantize::<Self>(input, &levels)
     }
@@ -203,6 +218,7 @@ pub trait AlqOps: Backend {
     /// # Shapes
     /// - `input`: `[batch, channels, h, w]`
     /// - result: `[batch, channels, h_out, w_out]`
+    #[fusion(default)]
     fn alq_max_pool2d(input: FloatTensor<Self>, options: Pool2dOptions) -> FloatTensor<Self> {
         let Pool2dOptions {
             kernel,
@@ -219,11 +235,13 @@ pub trait AlqOps: Backend {
     /// # Shapes
     /// - `input`: `[batch, channels, h, w]`
     /// - result: `[batch, ⌈channels / 32⌉, bits, h, w]`, as the planes of all operations here
+    #[fusion(dtype = DType::U32, shape = shapes::planes(input, levels))]
     fn alq_planes(input: FloatTensor<Self>, levels: Levels) -> IntTensor<Self> {
         planes::pack::<Self>(input, &levels)
     }
 
     /// The levels of activations that are bits, `[batch, channels, h, w]`.
+    #[fusion(dtype = DType::F32, shape = shapes::values(planes, *channels))]
     fn alq_planes_values(
         planes: IntTensor<Self>,
         channels: usize,
@@ -233,6 +251,7 @@ pub trait AlqOps: Backend {
     }
 
     /// Max pooling of activations that are bits.
+    #[fusion(dtype = DType::U32, shape = shapes::pooled(planes, options))]
     fn alq_planes_max_pool2d(
         planes: IntTensor<Self>,
         channels: usize,
@@ -243,6 +262,7 @@ pub trait AlqOps: Backend {
     }
 
     /// [`alq_conv2d`](Self::alq_conv2d) in bitwise arithmetic of activations that are bits.
+    #[fusion(dtype = DType::F32, shape = shapes::planes_conv2d(planes, weight, options))]
     fn alq_planes_conv2d(
         planes: IntTensor<Self>,
         scale: FloatTensor<Self>,
@@ -258,6 +278,7 @@ pub trait AlqOps: Backend {
     ///
     /// # Shapes
     /// - `residual`: planes of the output's shape, or `[0]` for none
+    #[fusion(dtype = DType::U32, shape = shapes::conv2d_to_planes(input, weight, conv2d))]
     fn alq_conv2d_to_planes(
         input: FloatTensor<Self>,
         scale: FloatTensor<Self>,
@@ -271,6 +292,10 @@ pub trait AlqOps: Backend {
 
     /// [`alq_conv2d_to_planes`](Self::alq_conv2d_to_planes) in bitwise arithmetic of activations
     /// that are bits.
+    #[fusion(
+        dtype = DType::U32,
+        shape = shapes::planes_conv2d_to_planes(planes, weight, conv2d)
+    )]
     fn alq_planes_conv2d_to_planes(
         planes: IntTensor<Self>,
         scale: FloatTensor<Self>,

@@ -26,7 +26,7 @@ pub(super) fn rows<N: Size>(
     batch: u32,
     #[comptime] int8: bool,
 ) {
-    let vector = comptime!(N::value());
+    let vector = N::value().comptime();
     let tiles = bits.outputs.div_ceil(comptime!(OUTPUTS as u32));
     let cube = CUBE_POS as u32;
     let there = cube / tiles < batch;
