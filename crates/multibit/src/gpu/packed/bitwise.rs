@@ -7,11 +7,11 @@
 
 use cubecl::prelude::*;
 
-use super::UNITS;
 use super::affine::Affine;
 use super::input::Window;
 use super::levels::ActivationLevels;
 use super::weight::Bits;
+use crate::gpu::UNITS;
 use crate::gpu::reduce::{scratch, sum_lanes};
 
 /// Outputs of a unit, which share the activations that it reads.

@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::UNITS;
 use crate::cpu::Levels;
+use crate::gpu::UNITS;
 
 /// The levels of an activation.
 #[derive(CubeType, CubeLaunch)]
