@@ -10,12 +10,15 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
 
   demo [ARGUMENTS]            quantize LeNet5 on MNIST images inside the repository, in minutes
   example NAME [ARGUMENTS]    run an example in release mode; --help shows its arguments
+    --device NAME             compute on this Burn device, and build for it: flex (default), wgpu,
+                              vulkan, metal, cuda, rocm, …
   test [ARGUMENTS]            all tests, on Flex; arguments go to cargo test
     --device NAME             only the suite, on this Burn device: flex, ndarray, wgpu, vulkan, cpu or
                               cuda; with --features fusion, under Burn's kernel fusion
     --target aarch64          only the kernels' crate, for 64-bit Arm under qemu-user
   bench [KIND…] [ARGUMENTS]   time packed layers and networks against Burn Flex in f32; --help
                               shows kinds and arguments
+    --device NAME [--quick]   time layers and steps on this GPU against Burn's f32 on it
   check --target TRIPLE       build the kernels' crate for a device without an operating system,
                               such as thumbv7em-none-eabihf
   validate                    format, lints, documentation, file sizes, no_std, unsafe
@@ -90,6 +93,18 @@ fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// CubeCL's devices, each compiled in by a feature of the same name.
+const CUBE: [&str; 7] = ["wgpu", "vulkan", "webgpu", "metal", "cuda", "rocm", "cpu"];
+
+/// What `--device NAME` or `--device=NAME` says.
+fn device_flag(args: &[String]) -> Option<&str> {
+    let place = args.iter().position(|arg| arg.starts_with("--device"))?;
+    match args[place].strip_prefix("--device=") {
+        Some(name) => Some(name),
+        None => args.get(place + 1).map(String::as_str),
+    }
+}
+
 /// Runs an example from where the user is, so that relative paths mean what they say.
 fn example(name: &str, args: impl Iterator<Item = String>) -> Result<(), String> {
     let args: Vec<String> = args.collect();
@@ -98,8 +113,13 @@ fn example(name: &str, args: impl Iterator<Item = String>) -> Result<(), String>
     command
         .arg("--manifest-path")
         .arg(root().join("Cargo.toml"));
-    if args.iter().any(|arg| arg == "--download") {
-        command.args(["--features", "download"]);
+    let variable = std::env::var("BURN_DEVICE").ok();
+    // The program itself refuses a name that is none.
+    let device = device_flag(&args).or(variable.as_deref());
+    let device = device.filter(|name| *name == "ndarray" || CUBE.contains(name));
+    let download = args.iter().any(|arg| arg == "--download");
+    for feature in device.into_iter().chain(download.then_some("download")) {
+        command.args(["--features", feature]);
     }
     run(command.arg("--").args(args))
 }
@@ -184,12 +204,21 @@ fn emulate_arm(command: &mut Command) -> Result<(), String> {
 }
 
 fn bench(args: &[String]) -> Result<(), String> {
+    let (target, features) = match device_flag(args) {
+        None | Some("flex") => ("packed", "flex,train".to_string()),
+        Some(device) if CUBE.contains(&device) => ("device", format!("flex,train,{device}")),
+        Some(other) => {
+            return Err(format!(
+                "--device {other}: there are: flex, {}",
+                CUBE.join(", ")
+            ));
+        }
+    };
     let mut command = cargo();
-    let manifest = root().join("Cargo.toml");
     command
-        .args(["bench", "--package", "burn-alq", "--bench", "packed"])
-        .args(["--features", "flex,train", "--manifest-path"])
-        .arg(manifest);
+        .args(["bench", "--package", "burn-alq", "--bench", target])
+        .args(["--features", &features, "--manifest-path"])
+        .arg(root().join("Cargo.toml"));
     let here = std::env::current_dir().map_err(|error| format!("the current folder: {error}"))?;
     run(command.args(["--", "--from"]).arg(here).args(args))
 }

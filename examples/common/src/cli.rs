@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use burn_alq::{ScheduleConfig, Target};
 use clap::Args;
 
-use crate::Failure;
+use crate::{Failure, device};
 
 /// The most bits of an activation.
 pub const MAX_ACTIVATION_BITS: u8 = 4;
@@ -91,9 +91,15 @@ fn act_bits(text: &str) -> Result<u8, String> {
 /// Where to compute.
 #[derive(Args, Debug, Clone)]
 pub struct DeviceFlag {
-    /// Burn device to compute on: flex, or ndarray if built with that feature [default:
-    /// BURN_DEVICE, or flex]
-    #[arg(long, value_name = "NAME")]
+    #[allow(missing_docs)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        help = format!(
+            "Burn device to compute on, of: {} [default: BURN_DEVICE, or flex]",
+            device::names()
+        )
+    )]
     pub device: Option<String>,
 }
 
@@ -101,16 +107,24 @@ impl DeviceFlag {
     /// The device, without autodiff.
     ///
     /// # Errors
-    /// If this program does not have it.
+    /// If this program or this machine does not have it; says what would help.
     pub fn device(&self) -> Result<Device, Failure> {
-        match self.device.as_deref() {
-            None => Ok(Device::default()),
-            Some("flex") => Ok(Device::flex()),
-            #[cfg(feature = "ndarray")]
-            Some("ndarray") => Ok(Device::ndarray()),
-            #[cfg(not(feature = "ndarray"))]
-            Some("ndarray") => Err("--device ndarray: build with --features ndarray".into()),
-            Some(other) => Err(format!("--device {other}: there are flex and ndarray").into()),
+        let (source, name) = self.named();
+        device::open(&name).map_err(|reason| format!("{source} {name}: {reason}").into())
+    }
+
+    /// Whether reading a result waits for nothing; see [`device::is_synchronous`].
+    pub fn is_synchronous(&self) -> bool {
+        device::is_synchronous(&self.named().1)
+    }
+
+    /// The name, and where it comes from.
+    fn named(&self) -> (&'static str, String) {
+        match (&self.device, std::env::var("BURN_DEVICE")) {
+            (Some(name), _) => ("--device", name.clone()),
+            (None, Ok(name)) => ("BURN_DEVICE", name.to_lowercase()),
+            // Not Burn's default, which is the GPU as soon as one is compiled in.
+            (None, Err(_)) => ("--device", "flex".into()),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::network::{ACT_BITS, Config};
 use crate::packed::{MODEL, load, print_skipped, unpack};
 use crate::progress::Display;
 use crate::report::{Accuracies, Report, add_timings};
-use crate::score::{Tally, differences, scores, visit};
+use crate::score::{Counts, Tally, visit};
 use crate::task::Classify;
 use crate::{Dataset, Failure, Network};
 
@@ -232,11 +232,15 @@ impl<N: Network> Runner<'_, N> {
             flags.seed,
             device.clone(),
         );
-        let mut run = match flags.resume && checkpoint.exists() {
+        let run = match flags.resume && checkpoint.exists() {
             true => run.resume(checkpoint, device)?,
             false => run,
         };
         let display = Display::new(&run, task.batches());
+        let mut run = match flags.device.is_synchronous() {
+            true => run,
+            false => run.read_loss_every(display.loss_every()),
+        };
         let mut saved = Instant::now();
         loop {
             let progress = run.advance(&task);
@@ -281,28 +285,31 @@ impl<N: Network> Runner<'_, N> {
         let trained = trained.valid();
         let memory: N = unpack(packed, device)?;
         let (_, loaded) = load::<N>(file, device)?;
-        let mut tallies = [Tally::default(); 3];
-        let mut changed = 0;
-        visit::<N>(test, device, true, |batch, input| {
-            let of = |model: &N| scores(model, input.clone());
-            let [float, trained, memory, loaded] = [float, &trained, &memory, &loaded].map(of);
-            let same_bits = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
-            if !memory.iter().zip(&loaded).all(same_bits) {
-                let error = "the packed file computes other scores than the model in memory";
-                return Err(error.into());
-            }
-            changed += differences(&loaded, &trained, loaded.len() / batch.labels.len());
+        let mut tallies: [Tally; 3] = Default::default();
+        let mut counts = Counts::default();
+        visit::<N>(test, device, true, |input, labels| {
+            let scores = |model: &N| model.forward(input.clone());
+            let [float, trained, memory, loaded] = [float, &trained, &memory, &loaded].map(scores);
+            let [best, expected] = [&loaded, &trained].map(|scores| scores.clone().argmax(1));
+            counts.add(vec![
+                memory.not_equal(loaded.clone()).int().sum(),
+                best.not_equal(expected).int().sum(),
+            ]);
             for (tally, scores) in tallies.iter_mut().zip([float, trained, loaded]) {
-                tally.add(&scores, &batch.labels);
+                tally.add(scores, labels.clone());
             }
-            Ok(())
         })?;
-        let [float, trained, packed] = tallies;
-        let top5 = [float, trained, packed].map(|tally| tally.top5());
+        let [unequal, changed] = counts.read();
+        if unequal > 0 {
+            let error = "the packed file computes other scores than the model in memory";
+            return Err(error.into());
+        }
+        let [float, trained, packed] = tallies.map(Tally::read);
+        let top5 = [float, trained, packed].map(|accuracy| accuracy.top5);
         report.accuracies = Accuracies {
-            float: float.top1(),
-            trained: trained.top1(),
-            packed: packed.top1(),
+            float: float.top1,
+            trained: trained.top1,
+            packed: packed.top1,
             top5: self.job.top5.then_some(top5),
             changed,
             images: float.images,

@@ -4,6 +4,7 @@
 pub mod bytes;
 pub mod cli;
 pub mod data;
+pub mod device;
 pub mod fake;
 pub mod idx;
 pub mod job;

@@ -48,17 +48,17 @@ pub fn eval<N: Network>(
     let device = flags.device.device()?;
     let (packed, model) = load::<N>(&flags.model, &device)?;
     let (name, test) = data(&packed)?;
-    let tally = evaluate(&model, &test, &device, true)?;
+    let accuracy = evaluate(&model, &test, &device, true)?;
     println!("data: {name}");
     print_skipped(&test);
     let top5 = match top5 {
-        true => format!(" (top-5 {:.2} %)", tally.top5()),
+        true => format!(" (top-5 {:.2} %)", accuracy.top5),
         false => String::new(),
     };
     println!(
         "accuracy {:.2} %{top5} on {} test images, {:.4} bits per weight",
-        tally.top1(),
-        tally.images,
+        accuracy.top1,
+        accuracy.images,
         packed.average_bits()
     );
     Ok(())

@@ -43,6 +43,12 @@ impl Display {
         }
     }
 
+    /// After how many batches another loss is read. Without a bar only the last one of an epoch is
+    /// shown, but what is unread takes memory, and a run that failed should stop.
+    pub fn loss_every(&self) -> usize {
+        if self.bar.is_some() { 20 } else { 100 }
+    }
+
     pub fn show(&self, progress: &Progress) {
         let plan = &progress.plan;
         let round = plan

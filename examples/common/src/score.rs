@@ -3,80 +3,92 @@
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::data::{Images, stream};
-use crate::{Batch, Failure, Network};
+use crate::{Failure, Network};
 
-/// Counts of right predictions.
-#[derive(Debug, Clone, Copy, Default)]
+/// Counts of a few kinds, summed on the device: reading them waits for it.
+#[derive(Default)]
+pub struct Counts(Option<Tensor<1, Int>>);
+
+impl Counts {
+    pub fn add(&mut self, counts: Vec<Tensor<1, Int>>) {
+        let counts = Tensor::cat(counts, 0);
+        self.0 = Some(match self.0.take() {
+            Some(sum) => sum + counts,
+            None => counts,
+        });
+    }
+
+    /// One sum a kind.
+    pub fn read<const N: usize>(self) -> [usize; N] {
+        let Some(sum) = self.0 else { return [0; N] };
+        let data = sum.into_data_as::<i32>();
+        let sums: Vec<i32> = data.try_into_vec().expect("converted to i32");
+        std::array::from_fn(|kind| sums[kind] as usize)
+    }
+}
+
+/// Counts right predictions.
+#[derive(Default)]
 pub struct Tally {
-    pub images: usize,
-    top1: usize,
-    top5: usize,
+    images: usize,
+    right: Counts,
 }
 
 impl Tally {
-    /// Counts a batch, of scores `[images * classes]`.
-    pub fn add(&mut self, scores: &[f32], labels: &[i32]) {
-        let classes = scores.len() / labels.len();
-        for (scores, &label) in scores.chunks_exact(classes).zip(labels) {
-            let rank = rank(scores, label as usize);
-            self.images += 1;
-            self.top1 += usize::from(rank == 0);
-            self.top5 += usize::from(rank < 5);
-        }
+    /// Counts a batch, of scores `[images, classes]` and labels `[images]`.
+    pub fn add(&mut self, scores: Tensor<2>, labels: Tensor<1, Int>) {
+        self.images += labels.dims()[0];
+        let rank = rank(scores, labels);
+        let right = [1, 5].map(|end| rank.clone().lower_elem(end).int().sum());
+        self.right.add(right.into());
     }
 
-    /// Share of images whose class has the highest score, in percent.
-    pub fn top1(&self) -> f64 {
-        self.percent(self.top1)
-    }
-
-    /// Share of images whose class has one of the five highest scores, in percent.
-    pub fn top5(&self) -> f64 {
-        self.percent(self.top5)
-    }
-
-    fn percent(&self, right: usize) -> f64 {
-        100.0 * right as f64 / self.images.max(1) as f64
+    /// What was counted.
+    pub fn read(self) -> Accuracy {
+        let images = self.images;
+        let percent = |right| 100.0 * right as f64 / images.max(1) as f64;
+        let [top1, top5] = self.right.read().map(percent);
+        Accuracy { images, top1, top5 }
     }
 }
 
-/// Classes before this one: with higher scores, or equal ones and a lower number.
-fn rank(scores: &[f32], label: usize) -> usize {
-    let Some(&own) = scores.get(label).filter(|own| !own.is_nan()) else {
-        return scores.len();
-    };
-    let before = |&(class, &score): &(usize, &f32)| score > own || (score == own && class < label);
-    scores.iter().enumerate().filter(before).count()
+/// Shares of images in percent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Accuracy {
+    pub images: usize,
+    /// Whose class has the highest score.
+    pub top1: f64,
+    /// Whose class has one of the five highest scores.
+    pub top5: f64,
 }
 
-/// Images of a batch for which two networks predict different classes.
-pub fn differences(a: &[f32], b: &[f32], classes: usize) -> usize {
-    let pairs = a.chunks_exact(classes).zip(b.chunks_exact(classes));
-    pairs.filter(|(a, b)| best(a) != best(b)).count()
+/// Classes before an image's own: with higher scores, or equal ones and a lower number. All of them
+/// where its own score is NaN.
+fn rank(scores: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<2, Int> {
+    let [images, classes] = scores.dims();
+    let labels = labels.reshape([images, 1]);
+    let own = scores.clone().gather(1, labels.clone());
+    let lower = Tensor::<1, Int>::arange(0..classes as i64, &scores.device())
+        .reshape([1, classes])
+        .expand([images, classes])
+        .lower(labels.expand([images, classes]));
+    let unknown = own.clone().is_nan().expand([images, classes]);
+    let own = own.expand([images, classes]);
+    let tied = scores.clone().equal(own.clone()).bool_and(lower);
+    let before = scores.greater(own).bool_or(tied).bool_or(unknown);
+    before.int().sum_dim(1)
 }
 
-/// The class with the highest score; of equal ones the first.
-fn best(scores: &[f32]) -> usize {
-    let classes = 1..scores.len();
-    classes.fold(0, |best, class| {
-        if scores[class] > scores[best] {
-            class
-        } else {
-            best
-        }
-    })
-}
-
-/// Shows all images of a split to `see`, in batches, with the input on the device.
+/// Shows all images of a split to `see`, in batches, with their labels, on the device.
 pub fn visit<N: Network>(
     images: &Arc<dyn Images>,
     device: &Device,
     show: bool,
-    mut see: impl FnMut(&Batch, Tensor<4>) -> Result<(), Failure>,
+    mut see: impl FnMut(Tensor<4>, Tensor<1, Int>),
 ) -> Result<(), Failure> {
     let count = images.count();
     let starts = (0..count).step_by(N::EVAL_BATCH);
@@ -92,8 +104,8 @@ pub fn visit<N: Network>(
     });
     for batch in stream(images.clone(), requests) {
         let batch = batch?;
-        let (input, _) = batch.tensors(0..batch.labels.len(), device);
-        see(&batch, input)?;
+        let (input, labels) = batch.tensors(0..batch.labels.len(), device);
+        see(input, labels);
         if let Some(bar) = &bar {
             bar.inc(N::EVAL_BATCH as u64);
         }
@@ -104,25 +116,18 @@ pub fn visit<N: Network>(
     Ok(())
 }
 
-/// Scores of a batch, `[images * classes]`.
-pub fn scores<N: Network>(model: &N, input: Tensor<4>) -> Vec<f32> {
-    let data = model.forward(input).into_data();
-    data.try_into_vec().expect("scores are f32")
-}
-
 /// Evaluates one network on a split.
 pub fn evaluate<N: Network>(
     model: &N,
     images: &Arc<dyn Images>,
     device: &Device,
     show: bool,
-) -> Result<Tally, Failure> {
+) -> Result<Accuracy, Failure> {
     let mut tally = Tally::default();
-    visit::<N>(images, device, show, |batch, input| {
-        tally.add(&scores(model, input), &batch.labels);
-        Ok(())
+    visit::<N>(images, device, show, |input, labels| {
+        tally.add(model.forward(input), labels);
     })?;
-    Ok(tally)
+    Ok(tally.read())
 }
 
 #[cfg(test)]
@@ -131,17 +136,23 @@ mod tests {
 
     #[test]
     fn ranks_count_ties_for_the_first() {
+        let device = Device::default();
         let mut tally = Tally::default();
-        let scores = [0.0, 3.0, 3.0, 2.0, 1.0, 0.5, -1.0];
+        let scores = Tensor::from_floats([[0.0, 3.0, 3.0, 2.0, 1.0, 0.5, -1.0]], &device);
         for label in 0..7 {
-            tally.add(&scores, &[label]);
+            tally.add(scores.clone(), Tensor::from_ints([label], &device));
         }
-        assert_eq!((tally.images, tally.top1, tally.top5), (7, 1, 5));
-        tally.add(&[f32::NAN; 7], &[0]);
-        assert_eq!((tally.images, tally.top1, tally.top5), (8, 1, 5));
+        let nan = Tensor::full([1, 7], f32::NAN, &device);
+        tally.add(nan, Tensor::from_ints([0], &device));
+        let found = tally.read();
+        let (top1, top5) = (100.0 / 8.0, 500.0 / 8.0);
         assert_eq!(
-            differences(&[0.0, 1.0, 1.0, 0.0], &[0.0, 1.0, 0.0, 0.0], 2),
-            0
+            found,
+            Accuracy {
+                images: 8,
+                top1,
+                top5
+            }
         );
     }
 }

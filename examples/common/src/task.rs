@@ -171,7 +171,7 @@ impl<N: Network> Task for Classify<N> {
     fn evaluate(&self, model: &N) -> f64 {
         let device = self.device.clone().without_autodiff();
         match evaluate(model, &self.valid, &device, false) {
-            Ok(tally) => tally.top1(),
+            Ok(accuracy) => accuracy.top1,
             Err(error) => {
                 self.fail(error);
                 f64::NAN

@@ -76,7 +76,7 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub flags: TrainFlags,
     /// Threads that share a batch. Other numbers round differently. Multi-bit activations keep
-    /// their statistics in one thread [default: 2, with --act-bits 1]
+    /// their statistics in one thread [default: 2; with --act-bits, or on a GPU, 1]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub shards: Option<u8>,
 }
@@ -84,8 +84,8 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// Threads that share a batch.
     pub fn shards(&self) -> u8 {
-        self.shards
-            .unwrap_or(if self.flags.act_bits.is_some() { 1 } else { 2 })
+        let one = self.flags.act_bits.is_some() || !self.flags.device.is_synchronous();
+        self.shards.unwrap_or(if one { 1 } else { 2 })
     }
 }
 

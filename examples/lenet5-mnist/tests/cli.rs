@@ -10,7 +10,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use program::{kill_in_the_middle, refuses, run};
+use program::{kill_in_the_middle, program, refuses, run, succeeds};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lenet5-mnist");
 
@@ -319,5 +319,36 @@ fn bad_flags_and_models_are_refused_by_name() {
     refuses(&["inspect", "--model", &at("bad.bpk")], "bad.bpk");
     for name in ["high", "zero", "nan", "tiny", "none", "download"] {
         assert!(!Path::new(&at(name)).exists(), "{name} is left behind");
+    }
+}
+
+#[test]
+fn devices_that_are_not_there_are_refused_by_name() {
+    let eval = |device| ["eval", "--model", "no.bpk", "--device", device];
+    let expected = "--device tpu: no such device; there are: flex";
+    refuses(&eval("tpu"), expected);
+    #[cfg(not(feature = "cuda"))]
+    refuses(&eval("cuda"), "build it with --features cuda");
+    refuses(&eval("flex"), "no.bpk");
+    assert!(succeeds(&["eval", "--help"]).contains("of: flex"));
+
+    let said = |variables: &[(&str, &str)], args: &[&str]| {
+        let output = program(args)
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!error.contains("panicked"), "{error}");
+        error
+    };
+    let error = said(&[("BURN_DEVICE", "tpu")], &["eval", "--model", "no.bpk"]);
+    assert!(error.contains("BURN_DEVICE tpu: no such device"), "{error}");
+    // A machine without drivers of Vulkan and OpenGL.
+    if cfg!(feature = "wgpu") {
+        let variables =
+            ["VK_ICD_FILENAMES", "__EGL_VENDOR_LIBRARY_FILENAMES"].map(|name| (name, "/dev/null"));
+        let error = said(&variables, &eval("wgpu"));
+        assert!(error.contains("mesa-vulkan-drivers"), "{error}");
     }
 }

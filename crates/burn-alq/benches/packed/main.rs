@@ -5,12 +5,10 @@
 //! several times and reports medians.
 
 mod cases;
-mod fit;
-mod layers;
 mod limits;
-mod nets;
-mod random;
 mod report;
+#[path = "../shared/mod.rs"]
+mod shared;
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -18,8 +16,9 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use criterion::{Criterion, SamplingMode};
 
-use cases::Case;
 use report::{Measured, Samples, Start};
+use shared::case::Case;
+use shared::output;
 
 /// For both sides: the system's returns large tensors to the kernel and takes them again each time.
 #[global_allocator]
@@ -45,6 +44,9 @@ struct Args {
     /// Where the user is: cargo runs a benchmark in the folder of its package.
     #[arg(long, hide = true, default_value = ".")]
     from: std::path::PathBuf,
+    /// The other devices have a benchmark of their own.
+    #[arg(long, hide = true, value_parser = ["flex"], default_value = "flex")]
+    device: String,
     /// What cargo bench passes.
     #[arg(long, hide = true)]
     bench: bool,
@@ -84,10 +86,8 @@ fn all_starts(args: &Args) -> Result<(), String> {
         }
     }
     let json = args.json.as_ref().map(|file| args.from.join(file));
-    if let Some(folder) = json.as_deref().and_then(std::path::Path::parent)
-        && !folder.is_dir()
-    {
-        return Err(format!("--json: there is no folder {}", folder.display()));
+    if let Some(file) = &json {
+        output::check_folder(file)?;
     }
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut starts = Vec::new();
@@ -109,7 +109,7 @@ fn all_starts(args: &Args) -> Result<(), String> {
     let report = report::merge(&starts, args.threads);
     println!("{}", report.to_markdown());
     if let Some(path) = &json {
-        report.write(path)?;
+        output::write(&report, path)?;
     }
     Ok(())
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cases::{Case, Side};
+use crate::shared::case::{Case, Side};
+use crate::shared::output::{machine, median};
 
 /// Runs of both sides, without the first of each block; and ours that were first.
 #[derive(Default)]
@@ -153,32 +153,5 @@ impl Report {
             );
         }
         text
-    }
-
-    /// Writes the result as JSON, aside and then in its place.
-    pub fn write(&self, path: &Path) -> Result<(), String> {
-        let text = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
-        let aside = path.with_extension("tmp");
-        std::fs::write(&aside, text + "\n")
-            .and_then(|()| std::fs::rename(&aside, path))
-            .map_err(|error| format!("{}: {error}", path.display()))
-    }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// The processor's name.
-fn machine() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = text
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    match name {
-        Some(name) => name.trim_start_matches([' ', '\t', ':']).into(),
-        None => std::env::consts::ARCH.into(),
     }
 }

@@ -17,6 +17,7 @@ use burn_optim::{GradientsAccumulator, GradientsParams};
 use burn_pack::{Reader, Writer};
 use serde::{Deserialize, Serialize};
 
+use crate::multibit::read_f32;
 use crate::optim::{AlqOptimizer, average_bits, sizes};
 use crate::schedule::{Epoch, PhaseKind, Schedule};
 
@@ -124,7 +125,9 @@ impl std::error::Error for TrainError {
 pub struct Timing {
     /// Steps taken.
     pub steps: usize,
-    /// Seconds in forward and backward passes.
+    /// Seconds in forward and backward passes. A GPU works on after a call returns: there the sum of
+    /// all seconds is right, but this is only until the work was handed over, or to a read of the loss
+    /// ([`Run::read_loss_every`]).
     pub forward_backward: f64,
     /// Seconds in the optimizer.
     pub optimizer: f64,
@@ -148,7 +151,7 @@ pub struct Progress {
     pub batch: usize,
     /// What happens in this epoch.
     pub plan: Epoch,
-    /// Mean loss of the epoch so far.
+    /// Mean loss of the epoch, as far as it was read ([`Run::read_loss_every`]).
     pub loss: f64,
     /// After the last batch of an epoch: the task's figure of merit.
     pub metric: Option<f64>,
@@ -175,6 +178,9 @@ pub struct Run<M: Module> {
     schedule: Schedule,
     position: Position,
     bits: f64,
+    loss_every: usize,
+    /// Losses of the last batches that are still on the device.
+    unread: Vec<Tensor<1>>,
 }
 
 /// The sections of a checkpoint.
@@ -202,7 +208,20 @@ impl<M: Module> Run<M> {
                 ..Position::default()
             },
             bits,
+            loss_every: 1,
+            unread: Vec::new(),
         }
+    }
+
+    /// Reads the loss only at every `batches`-th batch of an epoch, at its last one and before a
+    /// checkpoint [default: every batch]. Reading waits for a GPU, which could have gone on meanwhile.
+    ///
+    /// # Panics
+    /// If `batches` is 0.
+    pub fn read_loss_every(mut self, batches: usize) -> Self {
+        assert!(batches > 0, "the loss must be read sometimes");
+        self.loss_every = batches;
+        self
     }
 
     /// The model as it is now.
@@ -241,7 +260,7 @@ impl<M: Module> Run<M> {
     /// While pruning, layers with a training flag (batch norm, dropout) behave as in evaluation.
     ///
     /// # Errors
-    /// If the loss is not finite. The parameters then are as before the batch.
+    /// If the loss is not finite. The parameters then are as before the batch in which it was read.
     pub fn advance<T: Task<Model = M>>(
         &mut self,
         task: &T,
@@ -252,17 +271,14 @@ impl<M: Module> Run<M> {
         };
         let batches = task.batches();
         let start = Instant::now();
-        let (value, grads) = match plan.kind {
+        let last = batch + 1 == batches;
+        let (loss, grads) = match plan.kind {
             PhaseKind::Prune => gradients(&evaluating(self.model.clone()), task, epoch, batch),
             _ => gradients(&self.model, task, epoch, batch),
         };
-        if !value.is_finite() {
-            return Err(TrainError::Loss {
-                loss: value,
-                phase: plan.kind,
-                epoch,
-                batch,
-            });
+        self.unread.push(loss);
+        if last || batch % self.loss_every == 0 {
+            self.read_losses(plan.kind, batch + 1)?;
         }
         let backward = Instant::now();
         self.optimizer.set_phase(plan.phase(batch, batches));
@@ -270,7 +286,6 @@ impl<M: Module> Run<M> {
         self.model = self.optimizer.step(plan.lr, model, grads);
         let stepped = Instant::now();
 
-        let last = batch + 1 == batches;
         if plan.kind == PhaseKind::Prune {
             self.bits = average_bits(&sizes(&self.model));
         }
@@ -282,12 +297,12 @@ impl<M: Module> Run<M> {
         timing.optimizer += (stepped - backward).as_secs_f64();
         timing.evaluation += stepped.elapsed().as_secs_f64();
 
-        self.position.loss_sum += f64::from(value);
+        let read = batch + 1 - self.unread.len();
         let progress = Progress {
             epoch,
             batch,
             plan,
-            loss: self.position.loss_sum / (batch + 1) as f64,
+            loss: self.position.loss_sum / read as f64,
             metric,
             bits: self.bits,
         };
@@ -301,12 +316,38 @@ impl<M: Module> Run<M> {
         Ok(Some(progress))
     }
 
+    /// Adds up the losses that are still on the device, of the last batches before `end`.
+    fn read_losses(&mut self, phase: PhaseKind, end: usize) -> Result<(), TrainError> {
+        let losses = core::mem::take(&mut self.unread);
+        if losses.is_empty() {
+            return Ok(());
+        }
+        let first = end - losses.len();
+        for (index, loss) in read_f32(Tensor::cat(losses, 0)).into_iter().enumerate() {
+            if !loss.is_finite() {
+                return Err(TrainError::Loss {
+                    loss,
+                    phase,
+                    epoch: self.position.epoch,
+                    batch: first + index,
+                });
+            }
+            self.position.loss_sum += f64::from(loss);
+        }
+        Ok(())
+    }
+
     /// Writes a checkpoint, whole or not at all.
     ///
     /// # Errors
-    /// If the file cannot be written; what was there before is kept.
-    pub fn save(&self, file: impl AsRef<Path>) -> Result<(), TrainError> {
+    /// If the file cannot be written, or a loss that was not read yet is not finite; what was there
+    /// before is kept.
+    pub fn save(&mut self, file: impl AsRef<Path>) -> Result<(), TrainError> {
         let file = file.as_ref();
+        let (epoch, batch) = self.position();
+        if let Some(plan) = self.schedule.epochs().get(epoch) {
+            self.read_losses(plan.kind, batch)?;
+        }
         let record = |source| TrainError::Record {
             file: file.to_path_buf(),
             source,
@@ -382,23 +423,23 @@ impl<M: Module> Run<M> {
     }
 }
 
-/// Loss and gradients of a batch, summed over its shards in their order.
+/// Loss, without its graph, and gradients of a batch, summed over its shards in their order.
 fn gradients<T: Task>(
     model: &T::Model,
     task: &T,
     epoch: usize,
     batch: usize,
-) -> (f32, GradientsParams) {
+) -> (Tensor<1>, GradientsParams) {
     let one = |model: &T::Model, shard| {
         let loss = task.loss(model, epoch, batch, shard);
-        let value: f32 = loss.clone().into_scalar();
+        let value = loss.clone().inner();
         (value, GradientsParams::from_grads(loss.backward(), model))
     };
     let shards = task.shards();
     if shards <= 1 {
         return one(model, 0);
     }
-    let parts: Vec<(f32, GradientsParams)> = std::thread::scope(|scope| {
+    let parts: Vec<(Tensor<1>, GradientsParams)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..shards)
             .map(|shard| {
                 let model = fork(model.clone());
@@ -411,12 +452,12 @@ fn gradients<T: Task>(
             .collect()
     });
     let mut sum = GradientsAccumulator::new();
-    let mut loss = 0.0;
+    let mut losses = Vec::with_capacity(shards);
     for (value, grads) in parts {
-        loss += value;
+        losses.push(value);
         sum.accumulate(model, grads);
     }
-    (loss, sum.grads())
+    (Tensor::cat(losses, 0).sum(), sum.grads())
 }
 
 /// A copy of the module with leaves of its own, sharing the values.

@@ -13,13 +13,13 @@ use burn_alq::{
     MultiBitLinear, MultiBitLinearConfig, PackedModel, Quantized,
 };
 
-use crate::cases::{Case, Side, same, timed, values};
-use crate::layers::activation;
-use crate::random::Random;
+use super::case::{Case, Side, Work, same, timed, values};
+use super::layers::activation;
+use super::random::Random;
 
 /// What a network is made of.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+pub enum Kind {
     /// Burn's layers and ReLU.
     Float,
     /// Multi-bit layers; activations with as many bits, 0 for ReLU.
@@ -115,7 +115,7 @@ impl Pool {
 }
 
 /// Makes layers of one kind.
-struct Maker {
+pub struct Maker {
     kind: Kind,
     device: Device,
 }
@@ -215,14 +215,14 @@ impl Maker {
 }
 
 /// A network of this benchmark.
-trait Net: Module + 'static {
+pub trait Net: Module + 'static {
     fn new(maker: &Maker) -> Self;
     fn forward(&self, x: Tensor<4>) -> Tensor<2>;
 }
 
 /// Caffe's LeNet5.
 #[derive(Module, Debug)]
-struct LeNet5 {
+pub struct LeNet5 {
     conv1: ConvNorm,
     conv2: ConvNorm,
     fc1: Full,
@@ -257,7 +257,7 @@ impl Net for LeNet5 {
 
 /// `2×128C3, MP2, 2×256C3, MP2, 2×512C3, MP2, 2×1024FC, 10`, with batch norm.
 #[derive(Module, Debug)]
-struct VggSmall {
+pub struct VggSmall {
     convs: Vec<ConvNorm>,
     full: Vec<Full>,
     act: Act,
@@ -362,15 +362,30 @@ impl Net for ResNet18 {
     }
 }
 
+/// Of inputs and weights, for one image.
+pub const LENET5_PRODUCTS: usize = 24 * 24 * 25 * 20 + 64 * 500 * 50 + 800 * 500 + 5000;
+
+/// The same.
+pub const VGG_SMALL_PRODUCTS: usize = 617_000_000;
+
+/// A network of Burn's own layers.
+pub fn float<N: Net>(device: &Device) -> N {
+    N::new(&Maker {
+        kind: Kind::Float,
+        device: device.clone(),
+    })
+}
+
 /// LeNet5 at 0.4 bit in exact arithmetic.
 pub fn lenet5(batch: usize) -> Case {
-    let products = batch * (24 * 24 * 25 * 20 + 64 * 500 * 50 + 800 * 500 + 5000);
-    case::<LeNet5>([batch, 1, 28, 28], 0.4, 0, products as f64, 1e-4)
+    let products = (batch * LENET5_PRODUCTS) as f64;
+    case::<LeNet5>([batch, 1, 28, 28], 0.4, 0, products, 1e-4)
 }
 
 /// VGG-small for images of 32×32, activations of 2 bits.
 pub fn vgg_small(bits: f64) -> Case {
-    case::<VggSmall>([1, 3, 32, 32], bits, 2, 617e6 * 2.0 * bits, 1e-4)
+    let products = VGG_SMALL_PRODUCTS as f64 * 2.0 * bits;
+    case::<VggSmall>([1, 3, 32, 32], bits, 2, products, 1e-4)
 }
 
 /// ResNet18, activations of 2 bits.
@@ -383,15 +398,18 @@ pub fn resnet18(bits: f64) -> Case {
 fn case<N: Net>(dims: [usize; 4], bits: f64, act_bits: usize, products: f64, room: f32) -> Case {
     let nets = Nets::<N>::new(dims, bits, act_bits);
     let packed = nets.model.apply(N::new(&nets.fresh)).expect("it fits");
-    let Nets { float, x, .. } = nets;
+    let Nets {
+        float, x, fresh, ..
+    } = nets;
     let check = same_as_dense(packed.clone(), x.clone(), room);
     let ours = x.clone();
     Case {
-        ours: timed(move || packed.forward(ours.clone())),
-        other: timed(move || float.forward(x.clone())),
-        side: Side::FlexF32,
+        ours: timed(&fresh.device, move || packed.forward(ours.clone())),
+        other: timed(&fresh.device, move || float.forward(x.clone())),
+        side: Side::BurnF32,
         products,
         limit: (act_bits > 0).then_some("xor_popcount"),
+        work: Work::default(),
         check: Box::new(check),
     }
 }
@@ -420,16 +438,17 @@ pub fn load_resnet18(bits: f64) -> Case {
     };
     let check = same_as_dense(ours().0, x.clone(), 1e-4);
     Case {
-        ours: timed(ours),
-        other: timed(move || {
+        ours: timed(&float_maker.device.clone(), ours),
+        other: timed(&float_maker.device.clone(), move || {
             // The files live as long as their folder.
             let _ = &folder;
             let net = ResNet18::new(&float_maker).load_file(&float);
             net.forward(x.clone())
         }),
-        side: Side::FlexF32,
+        side: Side::BurnF32,
         products: 0.0,
         limit: None,
+        work: Work::default(),
         check: Box::new(check),
     }
 }

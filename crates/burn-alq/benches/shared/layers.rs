@@ -12,8 +12,8 @@ use burn_alq::{
 use multibit::cpu::{Affine, Conv2dOptions, Levels, Mode, reference};
 use multibit::{Grouping, PackedWeight};
 
-use crate::cases::{Case, Side, same, timed, values};
-use crate::random::Random;
+use super::case::{Case, Side, Work, same, timed, values};
+use super::random::Random;
 
 /// What a layer takes.
 #[derive(Clone, Copy)]
@@ -29,6 +29,14 @@ impl Inputs {
             Self::Exact => Arithmetic::Exact,
             Self::Int8 => Arithmetic::Int8,
             Self::Bits(_) => Arithmetic::Bitwise,
+        }
+    }
+
+    /// What makes bits in front of a layer.
+    fn activation(self, device: &Device) -> Option<MultiBitActivation> {
+        match self {
+            Self::Bits(bits) => Some(activation(bits, device)),
+            _ => None,
         }
     }
 
@@ -60,26 +68,46 @@ fn one_weight(weight: &Arc<PackedWeight>) -> PackedModel {
     }
 }
 
-const WIDTH: usize = 4096;
+/// What a layer reads and writes: bytes of its weight in f32, and of inputs and outputs.
+fn work(weight: &PackedWeight, values: usize, products: usize) -> Work {
+    let dense = weight.shape().iter().product::<usize>();
+    let packed = weight.encoded_bytes().total();
+    Work {
+        bytes: [packed, 4 * dense].map(|bytes| (bytes + 4 * values) as f64),
+        operations: 2.0 * products as f64,
+    }
+}
 
-/// A linear layer 4096 → 4096.
-pub fn linear(batch: usize, bits: f64, subchannels: usize, inputs: Inputs) -> Case {
-    let device = Device::flex();
+/// How far a layer may be from the definition. Cards may round factors of f32 products to tf32.
+fn room(device: &Device) -> f32 {
+    if *device == Device::flex() {
+        1e-5
+    } else {
+        1e-3
+    }
+}
+
+/// A square linear layer.
+pub fn linear(
+    device: &Device,
+    width: usize,
+    batch: usize,
+    bits: f64,
+    subchannels: usize,
+    inputs: Inputs,
+) -> Case {
     let mut random = Random::new(1);
-    let shape = [WIDTH, WIDTH];
+    let shape = [width, width];
     let grouping = Grouping::subchannelwise(&shape, subchannels).expect("it divides");
     let weight = Arc::new(random.weight(&shape, grouping, bits));
-    let x = random.values(batch * WIDTH);
-    let input = Tensor::<2>::from_data(TensorData::new(x.clone(), [batch, WIDTH]), &device);
-    let layer = MultiBitLinearConfig::new(WIDTH, WIDTH)
+    let x = random.values(batch * width);
+    let input = Tensor::<2>::from_data(TensorData::new(x.clone(), [batch, width]), device);
+    let layer = MultiBitLinearConfig::new(width, width)
         .with_bias(false)
         .with_arithmetic(inputs.arithmetic())
-        .init_float(&device);
+        .init_float(device);
     let layer = one_weight(&weight).apply(layer).expect("it fits");
-    let activation = match inputs {
-        Inputs::Bits(bits) => Some(activation(bits, &device)),
-        _ => None,
-    };
+    let activation = inputs.activation(device);
     let forward = {
         let input = input.clone();
         move || match &activation {
@@ -87,11 +115,11 @@ pub fn linear(batch: usize, bits: f64, subchannels: usize, inputs: Inputs) -> Ca
             None => layer.forward(input.clone()),
         }
     };
-    let mut float = LinearConfig::new(WIDTH, WIDTH)
+    let mut float = LinearConfig::new(width, width)
         .with_bias(false)
-        .init(&device);
+        .init(device);
     let dense = TensorData::new(weight.unpack(), shape);
-    float.weight = Param::from_data(dense, &device);
+    float.weight = Param::from_data(dense, device);
     let (products, limit) = match inputs {
         Inputs::Exact if batch > 3 => (1.0, "f32_fma"),
         Inputs::Exact => (bits, "f32_lookup"),
@@ -99,77 +127,86 @@ pub fn linear(batch: usize, bits: f64, subchannels: usize, inputs: Inputs) -> Ca
         Inputs::Bits(planes) => (bits * planes as f64, "xor_popcount"),
     };
     let check = {
-        let forward = forward.clone();
+        let (forward, weight, room) = (forward.clone(), weight.clone(), room(device));
         move || {
             let found = values(forward().into_data());
             // The definition is slow: the first and the last row.
             for row in [0, batch - 1] {
-                let mut expected = vec![0.0; WIDTH];
-                let x = &x[row * WIDTH..][..WIDTH];
+                let mut expected = vec![0.0; width];
+                let x = &x[row * width..][..width];
                 let none = Affine::default();
                 reference::linear(x, 1, &weight, &inputs.mode(), &none, &mut expected);
-                same(&found[row * WIDTH..][..WIDTH], &expected, 1e-5)?;
+                same(&found[row * width..][..width], &expected, room)?;
             }
             Ok(())
         }
     };
     Case {
-        ours: timed(forward),
-        other: timed(move || float.forward(input.clone())),
-        side: Side::FlexF32,
-        products: products * (batch * WIDTH * WIDTH) as f64,
+        work: work(&weight, 2 * batch * width, batch * width * width),
+        ours: timed(device, forward),
+        other: timed(device, move || float.forward(input.clone())),
+        side: Side::BurnF32,
+        products: products * (batch * width * width) as f64,
         limit: Some(limit),
         check: Box::new(check),
     }
 }
 
-/// A convolution 3×3 of one image with padding, weights of 1 bit and activations of 2.
-pub fn conv(channels: usize, size: usize) -> Case {
-    let device = Device::flex();
+/// A convolution 3×3 of one image with padding, weights of 1 bit.
+pub fn conv(device: &Device, channels: usize, size: usize, inputs: Inputs) -> Case {
     let mut random = Random::new(2);
     let shape = [channels, channels, 3, 3];
     let grouping = Grouping::channelwise(&shape).expect("a convolution");
     let weight = Arc::new(random.weight(&shape, grouping, 1.0));
     let x = random.values(channels * size * size);
     let dims = [1, channels, size, size];
-    let input = Tensor::<4>::from_data(TensorData::new(x.clone(), dims), &device);
+    let input = Tensor::<4>::from_data(TensorData::new(x.clone(), dims), device);
     let padding = PaddingConfig2d::Explicit(1, 1, 1, 1);
     let layer = MultiBitConv2dConfig::new([channels; 2], [3, 3])
         .with_padding(padding.clone())
         .with_bias(false)
-        .with_arithmetic(Arithmetic::Bitwise)
-        .init_float(&device);
+        .with_arithmetic(inputs.arithmetic())
+        .init_float(device);
     let layer = one_weight(&weight).apply(layer).expect("it fits");
-    let activation = activation(2, &device);
+    let activation = inputs.activation(device);
     let forward = {
         let input = input.clone();
-        move || layer.forward(activation.forward(input.clone()))
+        move || match &activation {
+            Some(activation) => layer.forward(activation.forward(input.clone())),
+            None => layer.forward(input.clone()),
+        }
     };
     let mut float = Conv2dConfig::new([channels; 2], [3, 3])
         .with_padding(padding)
         .with_bias(false)
-        .init(&device);
-    float.weight = Param::from_data(TensorData::new(weight.unpack(), shape), &device);
+        .init(device);
+    float.weight = Param::from_data(TensorData::new(weight.unpack(), shape), device);
+    let products = 9 * channels * channels * size * size;
+    let planes = match inputs {
+        Inputs::Bits(planes) => planes,
+        _ => 1,
+    };
     let check = {
-        let forward = forward.clone();
+        let (forward, weight, room) = (forward.clone(), weight.clone(), room(device));
         move || {
             let found = values(forward().into_data());
             let options = Conv2dOptions {
                 padding: [(1, 1); 2],
                 ..Conv2dOptions::default()
             };
-            let mode = Mode::Bitwise(levels(2));
+            let mode = inputs.mode();
             let mut expected = vec![0.0; found.len()];
             let none = Affine::default();
             reference::conv2d(&x, dims, &weight, &mode, &none, &options, &mut expected);
-            same(&found, &expected, 1e-5)
+            same(&found, &expected, room)
         }
     };
     Case {
-        ours: timed(forward),
-        other: timed(move || float.forward(input.clone())),
-        side: Side::FlexF32,
-        products: (2 * 9 * channels * channels * size * size) as f64,
+        work: work(&weight, 2 * channels * size * size, products),
+        ours: timed(device, forward),
+        other: timed(device, move || float.forward(input.clone())),
+        side: Side::BurnF32,
+        products: (planes * products) as f64,
         limit: Some("xor_popcount"),
         check: Box::new(check),
     }
