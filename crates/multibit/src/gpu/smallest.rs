@@ -101,9 +101,9 @@ fn take_digit(found: &mut [u32], counts: &mut [u32], #[comptime] number: u32) {
         found[WANTED] = wanted;
         let shifted = taken << comptime!(32 - DIGIT - number * DIGIT % 32);
         if comptime!(number * DIGIT < 32) {
-            found[HIGH] = found[HIGH] | shifted;
+            found[HIGH] |= shifted;
         } else {
-            found[LOW] = found[LOW] | shifted;
+            found[LOW] |= shifted;
         }
     }
 }
