@@ -99,9 +99,3 @@ pub fn open(name: &str) -> Result<Device, String> {
         )
     })
 }
-
-/// Whether work on the device is done when a call returns, so that reading a result waits for
-/// nothing.
-pub fn is_synchronous(name: &str) -> bool {
-    matches!(name, "flex" | "ndarray")
-}

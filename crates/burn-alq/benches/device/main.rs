@@ -72,7 +72,7 @@ fn measure(args: &Args) -> Result<(), String> {
             eprintln!("  {name}");
             let mut case = make();
             case.verify().map_err(|error| format!("{name}: {error}"))?;
-            report.cases.push(time(name, &mut case, args.quick));
+            report.cases.push(time(&name, &mut case, args.quick));
         }
     }
     println!("{}", report.to_markdown());

@@ -39,13 +39,11 @@ fn case<N: Net>(device: &Device, dims: [usize; 4], bits: usize, counts: Counts) 
     let host = Device::flex().autodiff();
     host.clone().without_autodiff().seed(6);
     let float = nets::float::<N>(&host);
+    let weights = |pattern| PathPattern::regex(pattern).expect("a pattern");
     let quantizer = Quantizer::new(bits)
+        .rule(weights("conv.*weight$"), GroupingRule::Kernelwise)
         .rule(
-            PathPattern::glob("**conv**weight"),
-            GroupingRule::Kernelwise,
-        )
-        .rule(
-            PathPattern::glob("**weight"),
+            weights("(fc|full).*weight$"),
             GroupingRule::Subchannelwise(2),
         );
     let quantized = quantizer.apply(float.clone()).expect("groupings that fit");

@@ -120,21 +120,29 @@ fn case(
         let path = ParamGroup::from_path(format!("linears.{layer}"));
         quantizer = quantizer.rule(path, GroupingRule::Subchannelwise(2));
     }
-    let model = quantizer.apply(float.clone()).expect("groupings that fit");
-    let optimizer = AlqOptimizerConfig::new().init();
+    // On the device itself: devices keep codes in integers of different sizes.
+    let quantize = {
+        let float = float.clone();
+        move |device: &Device| {
+            let float = float.clone().fork(device);
+            quantizer.apply(float).expect("groupings that fit")
+        }
+    };
+    let mut optimizer = AlqOptimizerConfig::new().init();
+    let mut quantized = Some(quantize(&device));
     let check = {
-        let (model, device) = (model.clone(), device.clone());
+        let device = device.clone();
         move || {
             let step = |device: &Device| {
                 host.clone().without_autodiff().seed(5);
                 let mut optimizer = AlqOptimizerConfig::new().init();
-                let model = model.clone().fork(device);
+                let model = quantize(device);
                 optimizer.set_phase(phase(&model));
                 let gradients = model.gradients(device, &host);
                 let model = optimizer.step(1e-3, model, gradients);
                 values(model.linears[0].val().into_data())
             };
-            let before = values(model.linears[0].val().into_data());
+            let before = values(quantize(&host).linears[0].val().into_data());
             let found = step(&device);
             if found == before {
                 return Err("the step moved nothing".into());
@@ -144,8 +152,6 @@ fn case(
         }
     };
     let weights = float.count() as f64;
-    let mut optimizer = optimizer;
-    let mut quantized = Some(model.fork(&device));
     let mut adam = AdamConfig::new().with_amsgrad(true).init();
     let mut plain = Some(float.fork(&device));
     let adam_device = device.clone();
