@@ -9,6 +9,8 @@ mod convert;
 mod definition;
 #[path = "suite/devices.rs"]
 mod devices;
+#[path = "suite/exceptions.rs"]
+mod exceptions;
 #[path = "suite/family.rs"]
 mod family;
 #[path = "suite/file.rs"]

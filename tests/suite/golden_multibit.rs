@@ -1,6 +1,6 @@
 //! The slice kernels against the golden vectors: sketches, and whole trajectories.
 
-use burn_alq::step::prune::{Budget, Cost, Size, select};
+use burn_alq::step::prune::{Budget, Candidates, Cost, Size, select};
 use burn_alq_tests::golden::{Layout, cases, count, load, numbers};
 use burn_alq_tests::{Group, prune};
 use multibit::fit;
@@ -258,7 +258,8 @@ fn pruning_ranks_live_coordinates_by_their_own_importance() {
             at_most: (live - going) as f64,
             top_k: count(&case["num_top"]) as f64 / live as f64,
         };
-        let mut found: Vec<usize> = select(&[deltas], &[size], &budget)
+        let mut found: Vec<usize> = select(vec![Candidates::all(0, &deltas)], &[size], &budget)
+            .unwrap()
             .iter()
             .map(|id| id.place)
             .collect();

@@ -74,8 +74,9 @@ fn record(phase: Phase) -> Result<Vec<&'static str>, String> {
     let launches = Arc::new(Launches::default());
     let watching = LaunchObservation::new(launches.clone());
     let stepped = catch_unwind(AssertUnwindSafe(|| optimizer.step(1e-3, net, last)));
-    drop(watching);
+    // Kernel fusion launches here what it has put off, if its result is still wanted.
     let recorded = Dispatch::graph_stop_capture(backend);
+    drop(watching);
     stepped.map_err(|_| "the step panicked")?;
     recorded.map_err(|error| error.to_string())?;
     let launches = launches.0.lock().unwrap();

@@ -28,6 +28,7 @@ use burn_train::{
 };
 
 use crate::devices::device;
+use crate::exceptions::excepted;
 use crate::model::{Fit, Net, bytes, finish, quantizer, schedule, start};
 
 #[path = "../../crates/burn-alq/examples/learner.rs"]
@@ -167,6 +168,9 @@ fn packed(result: LearningResult<Alq<Net>>) -> Vec<u8> {
 
 #[test]
 fn the_learner_and_a_loop_reach_the_same_bytes() {
+    if excepted("learner::the_learner_and_a_loop_reach_the_same_bytes") {
+        return;
+    }
     let device = device().autodiff();
     let by_loop = finish(start(&device, Target::Bits(0.7)), &Fit::new(&device));
     let folder = tempfile::tempdir().unwrap();

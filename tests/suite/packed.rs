@@ -420,17 +420,25 @@ fn gradients_pass_through_packed_layers() {
     let shape = [70, 9];
     let grouping = Grouping::subchannelwise(&shape, 2).unwrap();
     let bits = weight(&mut random, &shape, grouping);
-    let layer = MultiBitLinearConfig::new(70, 9)
-        .with_subchannels(2)
-        .with_max_bits(1)
-        .init(&device);
-    let layer = with_weight(layer, &bits);
     let dense = Tensor::<2>::from_data(TensorData::new(bits.unpack(), shape), &device);
     let input = Input::new(&mut random, Arithmetic::Exact, [3, 70, 1, 1]);
-    for (layout, x) in input.layouts([3, 70], &device) {
-        let found = gradient(x.clone(), |x| layer.forward(x));
-        let expected = gradient(x, |x| x.matmul(dense.clone()));
-        assert_close(found, expected, &format!("linear, {layout}"));
+    // Rounded inputs pass their gradient straight through.
+    for arithmetic in [Arithmetic::Exact, Arithmetic::Int8] {
+        let layer = MultiBitLinearConfig::new(70, 9)
+            .with_subchannels(2)
+            .with_max_bits(1)
+            .with_arithmetic(arithmetic)
+            .init(&device);
+        let layer = with_weight(layer, &bits);
+        for (layout, x) in input.layouts([3, 70], &device) {
+            let found = gradient(x.clone(), |x| layer.forward(x));
+            let expected = gradient(x, |x| x.matmul(dense.clone()));
+            assert_close(
+                found,
+                expected,
+                &format!("linear, {arithmetic:?}, {layout}"),
+            );
+        }
     }
 
     let (config, [batch, height, width]) = convolutions().swap_remove(2);

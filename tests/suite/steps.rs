@@ -258,3 +258,41 @@ fn silent_and_dependent_groups_do_not_fail() {
     assert_eq!(found[1].alpha, silent.alpha, "a silent group does not move");
     assert_eq!(found[1].bases, silent.bases, "a silent group does not move");
 }
+
+/// What pruning reads back: the smallest increases, of equal ones the earlier, NaN last.
+#[test]
+fn the_smallest_increases_are_found() {
+    let device = device();
+    let mut random = Random::new(31);
+    // Few distinct values, so that most of them are equal to others.
+    let mut delta: Vec<f32> = (0..6000)
+        .map(|_| ((random.uniform() - 0.5) * 9.0).round() as f32 * 1e-3)
+        .collect();
+    delta[17] = f32::NAN;
+    delta[18] = -f32::NAN;
+    delta[4000] = f32::INFINITY;
+    delta[5000] = -1e-38;
+    let mut ranked: Vec<usize> = (0..delta.len()).collect();
+    ranked.sort_by(|&a, &b| {
+        let nan = delta[a].is_nan().cmp(&delta[b].is_nan());
+        let order = nan.then(delta[a].total_cmp(&delta[b]));
+        let order = if delta[a].is_nan() && delta[b].is_nan() {
+            nan
+        } else {
+            order
+        };
+        order.then(a.cmp(&b))
+    });
+    for count in [0, 1, 257, 5999, 6000] {
+        let tensor = Tensor::<1>::from_data(delta.as_slice(), &device).reshape([1500, 4]);
+        let mut found = step::smallest(tensor, count);
+        found.sort_by_key(|&(_, place)| place);
+        let mut expected = ranked[..count].to_vec();
+        expected.sort_unstable();
+        let places: Vec<usize> = found.iter().map(|&(_, place)| place).collect();
+        assert_eq!(places, expected, "{count} smallest");
+        for (value, place) in found {
+            assert!(value == delta[place] || value.is_nan() && delta[place].is_nan());
+        }
+    }
+}

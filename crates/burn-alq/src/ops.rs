@@ -146,6 +146,20 @@ pub trait AlqOps: Backend {
         dense::importance::<Self>(state, grad, &layout, &params)
     }
 
+    /// The `count` smallest of some values with their places, in any order: of equal values the
+    /// earlier ones, NaN last.
+    ///
+    /// # Shapes
+    /// - `values`: any, of at least `count` elements
+    /// - places, smallest: `[count]`
+    #[fusion(meta = shapes::smallest)]
+    fn alq_smallest(
+        values: FloatTensor<Self>,
+        count: usize,
+    ) -> (IntTensor<Self>, FloatTensor<Self>) {
+        dense::smallest::<Self>(values, count)
+    }
+
     /// Drops the coordinates marked by a non-zero in `drop`, `[groups, max_bits]`, with their bases
     /// and moments; the kept ones move to the front. Returns the new state and the new weight.
     #[fusion(meta = shapes::drop)]
@@ -191,6 +205,16 @@ pub trait AlqOps: Backend {
         mode: Mode,
     ) -> FloatTensor<Self> {
         packed::conv2d::<Self>(input, scale, offset, &weight, &options, &mode)
+    }
+
+    /// The dense weight, where and in the type that `like` is.
+    ///
+    /// # Shapes
+    /// - `like`: any
+    /// - result: the weight's own
+    #[fusion(dtype = like, shape = weight.shape().to_vec().into())]
+    fn alq_dense(like: FloatTensor<Self>, weight: Arc<PreparedWeight>) -> FloatTensor<Self> {
+        packed::dense::<Self>(&like, &weight)
     }
 
     /// Rows of a packed table `[rows, columns]`. Where indices are not read back, a row that is not

@@ -10,16 +10,16 @@ use burn_core as burn;
 use burn_core::config::Config;
 use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
 use burn_core::store::RecordError;
-use burn_core::tensor::{Bytes, Device, Tensor, TensorData};
+use burn_core::tensor::{Bytes, DType, Device, Tensor, TensorData};
 use burn_optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn_optim::module_optimizer::GradAdaptor;
 use burn_optim::{AdamConfig, GradientsParams, LearningRate, ModuleOptimizer};
 use burn_pack::{Reader, Scalar, Writer};
 use std::collections::HashMap;
 
-use crate::multibit::{Quantized, Replacement, quantized, read_f32, read_grouping, read_u8};
+use crate::multibit::{Quantized, Replacement, quantized, read_f32, read_grouping};
 use crate::ops::WeightLayout;
-use crate::step::prune::{Budget, Size, select, total};
+use crate::step::prune::{Budget, Candidates, CoordinateId, Size, offers, select, total};
 use crate::step::{self, Bases, Moments, StepParams, Stepped};
 
 /// What the optimizer does with multi-bit weights. Everything else trains in every phase.
@@ -277,15 +277,15 @@ impl AlqOptimizer {
             let params = self.params(lr, moments.t);
             let (bases, moments, delta) =
                 step::importance(Bases::new(&weight.state), moments, grad, &layout, params);
-            deltas.push(read_f32(delta));
+            deltas.push(delta);
             sizes.push(size(&weight, &layout));
             states.push((weight, layout, bases, moments));
         }
         let mut drops: Vec<Vec<bool>> = deltas
             .iter()
-            .map(|layer| alloc::vec![false; layer.len()])
+            .map(|delta| alloc::vec![false; delta.shape().num_elements()])
             .collect();
-        for id in select(&deltas, &sizes, budget) {
+        for id in choose(&deltas, &sizes, budget) {
             drops[id.layer][id.place] = true;
         }
         for ((weight, layout, bases, moments), drop) in states.into_iter().zip(drops) {
@@ -397,8 +397,40 @@ fn read_layout(weight: &Quantized) -> WeightLayout {
     WeightLayout::new(weight.shape.clone(), grouping)
 }
 
+/// Two numbers are read back: how many coordinates live, and the widest group's.
 fn size(weight: &Quantized, layout: &WeightLayout) -> Size {
-    Size::new(&layout.grouping, &read_u8(weight.state.widths.val()))
+    let [groups, len] = layout.dims();
+    let widths = weight
+        .state
+        .widths
+        .val()
+        .without_autodiff()
+        .cast(DType::I32);
+    let numbers = Tensor::cat(alloc::vec![widths.clone().sum(), widths.max()], 0);
+    let numbers: Vec<i64> = numbers
+        .into_data_as::<i64>()
+        .try_into_vec()
+        .expect("converted to i64");
+    Size {
+        groups,
+        len,
+        coordinates: numbers[0] as usize,
+        widest: numbers[1] as u8,
+    }
+}
+
+/// The coordinates to drop. What the layers offer first is read back; only if that is used up, all.
+fn choose(deltas: &[Tensor<2>], sizes: &[Size], budget: &Budget) -> Vec<CoordinateId> {
+    let layers = deltas.iter().cloned().zip(offers(sizes, budget));
+    let layers = layers.zip(sizes).enumerate();
+    let offered = layers.map(|(layer, ((delta, offer), size))| {
+        Candidates::new(layer, size.coordinates, step::smallest(delta, offer))
+    });
+    select(offered.collect(), sizes, budget).unwrap_or_else(|| {
+        let layers = deltas.iter().cloned().enumerate();
+        let all = layers.map(|(layer, delta)| Candidates::all(layer, &read_f32(delta)));
+        select(all.collect(), sizes, budget).expect("all are known")
+    })
 }
 
 /// The sizes of all multi-bit weights of a module, in the order of the module tree.

@@ -38,6 +38,7 @@
 //! - [`PackedWeight`]: the packed form, its sizes, its serialized sections
 //! - [`fit`]: sketching and the optimization steps, on the training form
 //! - [`cpu`]: layers that compute from the packed form
+//! - `gpu` (feature `cube`): the steps and the layers as CubeCL kernels, over the same bits
 
 #![no_std]
 

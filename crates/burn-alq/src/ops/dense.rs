@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::backend::{Backend, TensorMetadata};
-use burn_core::tensor::{IntDType, Shape};
+use burn_core::tensor::{DType, IntDType, Shape, TensorData, read_sync};
 use multibit::fit::StepParams;
 
 use super::expr::{F, I};
@@ -361,6 +361,35 @@ pub(crate) fn importance<B: Backend>(
     let live = F::cat(state.live.iter().cloned());
     let delta = delta.fill_where(live.lower_scalar(0.5), f64::INFINITY);
     (state.finish(), delta.0)
+}
+
+/// On the host, where the values of most devices without a kernel for it are anyway.
+pub(crate) fn smallest<B: Backend>(
+    values: FloatTensor<B>,
+    count: usize,
+) -> (IntTensor<B>, FloatTensor<B>) {
+    let device = values.device();
+    let data = read_sync(B::float_into_data(values)).expect("the device gives its data back");
+    let data = data.convert_dtype(DType::F32);
+    let values: &[f32] = data.as_slice().expect("converted to f32");
+    // NaN last, of whichever sign, and -0 before 0 as by their bits.
+    let key = |&place: &u32| match values[place as usize] {
+        x if x.is_nan() => (f32::NAN.copysign(1.0), place),
+        x => (x, place),
+    };
+    let mut places: Vec<u32> = (0..values.len() as u32).collect();
+    if count < places.len() {
+        places.select_nth_unstable_by(count, |a, b| {
+            let ((a, a_place), (b, b_place)) = (key(a), key(b));
+            a.total_cmp(&b).then(a_place.cmp(&b_place))
+        });
+        places.truncate(count);
+    }
+    let smallest: Vec<f32> = places.iter().map(|&place| values[place as usize]).collect();
+    (
+        B::int_from_data(TensorData::new(places, [count]), &device),
+        B::float_from_data(TensorData::new(smallest, [count]), &device),
+    )
 }
 
 pub(crate) fn drop_coordinates<B: Backend>(

@@ -14,13 +14,13 @@ use multibit::cpu::{Isa, Pool2dOptions, max_pool2d};
 
 use crate::prepared::PreparedWeight;
 
-fn unpack<B: Backend>(like: &FloatTensor<B>, weight: &PackedWeight) -> FloatTensor<B> {
+pub(super) fn dense<B: Backend>(like: &FloatTensor<B>, weight: &PackedWeight) -> FloatTensor<B> {
     let data = TensorData::new(weight.unpack(), weight.shape().to_vec());
     B::float_from_data(data.convert_dtype(like.dtype()), &like.device())
 }
 
 /// `scale·x + offset` along an axis.
-fn affine<B: Backend>(
+pub(crate) fn affine<B: Backend>(
     x: FloatTensor<B>,
     scale: FloatTensor<B>,
     offset: FloatTensor<B>,
@@ -59,7 +59,7 @@ pub(super) fn linear<B: Backend>(
     if *mode != Mode::Exact {
         return linear_on_host::<B>(input, scale, offset, weight, mode);
     }
-    let weight = unpack::<B>(&input, weight);
+    let weight = dense::<B>(&input, weight);
     affine::<B>(B::float_matmul(input, weight), scale, offset, 1)
 }
 
@@ -74,14 +74,18 @@ pub(super) fn conv2d<B: Backend>(
     if *mode != Mode::Exact {
         return conv2d_on_host::<B>(input, scale, offset, weight, options, mode);
     }
-    let weight = unpack::<B>(&input, weight);
-    let options = ConvOptions::new_with_padding(
+    let weight = dense::<B>(&input, weight);
+    let y = B::conv2d(input, weight, None, conv_options(options));
+    affine::<B>(y, scale, offset, 1)
+}
+
+pub(crate) fn conv_options(options: &Conv2dOptions) -> ConvOptions<2> {
+    ConvOptions::new_with_padding(
         options.stride,
         options.padding,
         options.dilation,
         options.groups,
-    );
-    affine::<B>(B::conv2d(input, weight, None, options), scale, offset, 1)
+    )
 }
 
 pub(super) fn lookup<B: Backend>(indices: IntTensor<B>, weight: &PreparedWeight) -> FloatTensor<B> {

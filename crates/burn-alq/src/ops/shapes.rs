@@ -10,7 +10,8 @@ use crate::prepared::PreparedWeight;
 
 /// A weight in its own layout, flat.
 fn weight(layout: &WeightLayout) -> TensorSpec {
-    TensorSpec::new([layout.shape.iter().product()].into(), DType::F32)
+    let len: usize = layout.shape.iter().product();
+    TensorSpec::new([len].into(), DType::F32)
 }
 
 pub(super) fn step(
@@ -39,6 +40,11 @@ pub(super) fn importance(
     _params: &StepParams,
 ) -> (WeightStateMetadata, TensorSpec) {
     (state.clone(), state.coordinates.clone())
+}
+
+pub(super) fn smallest(_values: &TensorSpec, count: &usize) -> (TensorSpec, TensorSpec) {
+    let spec = |dtype| TensorSpec::new([*count].into(), dtype);
+    (spec(DType::U32), spec(DType::F32))
 }
 
 pub(super) fn drop(

@@ -13,7 +13,7 @@ use burn_core::backend::Dispatch;
 use burn_core::tensor::{DType, Device, Int, Tensor, TensorData};
 pub use multibit::fit::StepParams;
 
-use crate::multibit::MultiBit;
+use crate::multibit::{MultiBit, read_f32};
 use crate::ops::{AlqOps, WeightLayout, WeightState};
 
 /// AMSGrad's moments of one weight in both domains, and the full-precision weight
@@ -242,6 +242,23 @@ pub fn importance(
         <Dispatch as AlqOps>::alq_importance(state, grad.into_dispatch(), layout.clone(), params)
     });
     (bases, moments, Tensor::from_dispatch(delta))
+}
+
+/// The `count` smallest of the increases of [`importance`], each with its place in the table, in any
+/// order: what pruning needs of them, so that no more is read back.
+///
+/// # Panics
+/// If there are not as many.
+pub fn smallest(delta: Tensor<2>, count: usize) -> Vec<(f32, usize)> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let (places, smallest) = <Dispatch as AlqOps>::alq_smallest(delta.into_dispatch(), count);
+    let places = Tensor::<1, Int>::from_dispatch(places).into_data_as::<u32>();
+    let places: Vec<u32> = places.try_into_vec().expect("converted to u32");
+    let smallest = read_f32(Tensor::<1>::from_dispatch(smallest));
+    let places = places.into_iter().map(|place| place as usize);
+    smallest.into_iter().zip(places).collect()
 }
 
 /// The second half of the pruning step: drops the coordinates marked in `drop`

@@ -90,8 +90,74 @@ pub fn total(sizes: &[Size], cost: Cost) -> usize {
     sizes.iter().map(|size| size.cost(cost)).sum()
 }
 
-/// Chooses the coordinates to drop. `deltas` holds `Δ` of every place of each layer, infinite where
-/// there is no coordinate.
+/// Live coordinates of a layer, of which those with the smallest `Δ` are known.
+#[derive(Debug, Clone)]
+pub struct Candidates {
+    live: usize,
+    /// The smallest last.
+    ranked: Vec<(f32, CoordinateId)>,
+}
+
+impl Candidates {
+    /// Known coordinates of a layer by `Δ` and place, of `live` that there are. A `Δ` that is
+    /// infinite is of no coordinate.
+    pub fn new(layer: usize, live: usize, known: impl IntoIterator<Item = (f32, usize)>) -> Self {
+        let mut ranked: Vec<(f32, CoordinateId)> = known
+            .into_iter()
+            .filter(|(delta, _)| *delta != f32::INFINITY)
+            .map(|(delta, place)| {
+                let delta = if delta.is_nan() { f32::MAX } else { delta };
+                (delta, CoordinateId { layer, place })
+            })
+            .collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+        Self { live, ranked }
+    }
+
+    /// All coordinates of a layer by the `Δ` of every place.
+    pub fn all(layer: usize, deltas: &[f32]) -> Self {
+        let places = deltas.iter().copied().zip(0..);
+        let mut all = Self::new(layer, 0, places);
+        all.live = all.ranked.len();
+        all
+    }
+
+    /// Takes an offer out, none if it is not known.
+    fn offer(&mut self, share: f64) -> Option<Vec<(f32, CoordinateId)>> {
+        let offer = offer(self.live, share);
+        let kept = self.ranked.len().checked_sub(offer)?;
+        self.live -= offer;
+        Some(self.ranked.split_off(kept))
+    }
+}
+
+/// The share of its live coordinates that a layer offers.
+fn share(sizes: &[Size], budget: &Budget) -> f64 {
+    let left = total(sizes, budget.cost);
+    let excess = 1.0 - budget.at_most.max(0.0) / (left as f64).max(1.0);
+    budget.top_k.max(2.0 * excess).min(1.0)
+}
+
+fn offer(live: usize, share: f64) -> usize {
+    (libm::ceil(live as f64 * share) as usize).max(1).min(live)
+}
+
+/// How many coordinates each layer offers first: what [`select`] needs to know, unless that is used
+/// up. None where the budget is met already.
+pub fn offers(sizes: &[Size], budget: &Budget) -> Vec<usize> {
+    let share = share(sizes, budget);
+    let met = total(sizes, budget.cost) as f64 <= budget.at_most;
+    let of = |size: &Size| {
+        if met {
+            0
+        } else {
+            offer(size.coordinates, share)
+        }
+    };
+    sizes.iter().map(of).collect()
+}
+
+/// Chooses the coordinates to drop; none at all if more would have to be known of a layer.
 ///
 /// Every layer offers the `top_k` share (at least one) of its live coordinates with the smallest
 /// `Δ`; what all layers offer is ranked together, and the smallest are dropped until the budget is
@@ -102,23 +168,19 @@ pub fn total(sizes: &[Size], cost: Cost) -> usize {
 /// is used up all the same, the layers offer again from what is left.
 ///
 /// Ties go to the earlier place. A NaN ranks last.
-pub fn select(deltas: &[Vec<f32>], sizes: &[Size], budget: &Budget) -> Vec<CoordinateId> {
+pub fn select(
+    mut layers: Vec<Candidates>,
+    sizes: &[Size],
+    budget: &Budget,
+) -> Option<Vec<CoordinateId>> {
     let mut sizes = sizes.to_vec();
-    let mut ranked: Vec<Vec<(f32, CoordinateId)>> = deltas
-        .iter()
-        .enumerate()
-        .map(|(layer, deltas)| rank(layer, deltas))
-        .collect();
+    let share = share(&sizes, budget);
     let mut left = total(&sizes, budget.cost);
-    let excess = 1.0 - budget.at_most.max(0.0) / (left as f64).max(1.0);
-    let top_k = budget.top_k.max(2.0 * excess).min(1.0);
     let mut dropped = Vec::new();
     while left as f64 > budget.at_most {
         let mut offered = Vec::new();
-        for live in &mut ranked {
-            let share = libm::ceil(live.len() as f64 * top_k) as usize;
-            let kept = live.len() - share.max(1).min(live.len());
-            offered.extend(live.drain(kept..));
+        for layer in &mut layers {
+            offered.extend(layer.offer(share)?);
         }
         if offered.is_empty() {
             break;
@@ -135,27 +197,21 @@ pub fn select(deltas: &[Vec<f32>], sizes: &[Size], budget: &Budget) -> Vec<Coord
             }
         }
     }
-    dropped
-}
-
-/// Live coordinates of a layer, the smallest `Δ` last.
-fn rank(layer: usize, deltas: &[f32]) -> Vec<(f32, CoordinateId)> {
-    let mut live: Vec<(f32, CoordinateId)> = deltas
-        .iter()
-        .enumerate()
-        .filter(|(_, delta)| **delta != f32::INFINITY)
-        .map(|(place, &delta)| {
-            let delta = if delta.is_nan() { f32::MAX } else { delta };
-            (delta, CoordinateId { layer, place })
-        })
-        .collect();
-    live.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
-    live
+    Some(dropped)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// [`super::select`] with all coordinates known.
+    fn select(deltas: &[Vec<f32>], sizes: &[Size], budget: &Budget) -> Vec<CoordinateId> {
+        let layers = deltas.iter().enumerate();
+        let all = layers
+            .map(|(layer, deltas)| Candidates::all(layer, deltas))
+            .collect();
+        super::select(all, sizes, budget).expect("all are known")
+    }
 
     fn layer(delta: &[f32], max_bits: usize, len: usize) -> (Vec<f32>, Size) {
         let groups = delta.len() / max_bits;
@@ -265,5 +321,45 @@ mod tests {
         };
         let ids = select(&[a], &[size], &budget);
         assert_eq!(places(&ids), [(0, 2), (0, 1)]);
+    }
+
+    #[test]
+    fn what_is_offered_first_is_enough_unless_it_is_used_up() {
+        let small: Vec<f32> = (1..=10).map(|i| i as f32).collect();
+        let large: Vec<f32> = (1..=10).map(|i| 3.5 + i as f32).collect();
+        let (a, size_a) = layer(&small, 1, 10);
+        let (b, size_b) = layer(&large, 1, 1000);
+        let sizes = [size_a, size_b];
+        let deltas = [a, b];
+        let known = |offers: &[usize]| {
+            let layers = deltas.iter().zip(offers).enumerate();
+            layers
+                .map(|(layer, (deltas, &offer))| {
+                    let smallest = deltas.iter().copied().zip(0..).take(offer);
+                    Candidates::new(layer, deltas.len(), smallest)
+                })
+                .collect::<Vec<_>>()
+        };
+        let budget = Budget {
+            cost: Cost::Coordinates,
+            at_most: 17.0,
+            top_k: 0.2,
+        };
+        let first = offers(&sizes, &budget);
+        // 15 % go, so 30 % and what rounding adds are offered.
+        assert_eq!(first, [4, 4]);
+        let ids = super::select(known(&first), &sizes, &budget).unwrap();
+        assert_eq!(ids, select(&deltas, &sizes, &budget));
+        let met = Budget {
+            at_most: 20.0,
+            ..budget
+        };
+        assert_eq!(offers(&sizes, &met), [0, 0]);
+        assert_eq!(
+            super::select(known(&[0, 0]), &sizes, &met),
+            Some(Vec::new())
+        );
+        // One coordinate less than offered: not to be answered from what is known.
+        assert_eq!(super::select(known(&[3, 4]), &sizes, &budget), None);
     }
 }

@@ -14,11 +14,17 @@ mod float;
 mod order;
 pub mod packed;
 mod reduce;
+mod smallest;
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
 pub use cubecl;
+
+pub use self::smallest::smallest;
+
+/// Units of a cube where they work alone.
+const UNITS: usize = 128;
 
 /// So many cubes, in as many dimensions as it takes.
 fn cubes(count: usize) -> CubeCount {
@@ -28,6 +34,12 @@ fn cubes(count: usize) -> CubeCount {
     let columns = count.div_ceil(rows);
     let number = |x: usize| u32::try_from(x).expect("fewer than 2³² cubes");
     CubeCount::Static(number(columns), number(rows), 1)
+}
+
+/// Cubes and units for so many that work alone.
+fn alone(units: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new_1d(UNITS as u32);
+    (cubes(units.div_ceil(UNITS)), dim)
 }
 
 /// Panics with the name if a buffer has another length.

@@ -28,11 +28,8 @@ use self::bitwise::Source;
 use self::input::Input;
 use self::levels::ActivationLevelsLaunch;
 use self::product::{Rounding, SIDE, Tile};
-use super::{again, buffer, check, cubes};
+use super::{UNITS, again, alone, buffer, check, cubes};
 use crate::cpu::{Conv2dOptions, Levels, Mode};
-
-/// Units of a cube where they work alone.
-const UNITS: usize = 128;
 
 /// Positions from which on tiles are worth unpacking.
 const MANY: usize = 8;
@@ -57,12 +54,6 @@ pub enum Activations {
     Values(BufferArg),
     /// Bits, as [`Planes`](crate::cpu::Planes).
     Planes(BufferArg),
-}
-
-/// Cubes and units for so many that work alone.
-fn alone(units: usize) -> (CubeCount, CubeDim) {
-    let dim = CubeDim::new_1d(UNITS as u32);
-    (cubes(units.div_ceil(UNITS)), dim)
 }
 
 /// A buffer for an argument that is not read.
@@ -205,6 +196,23 @@ pub fn lookup(
             f32::NAN,
             int,
         );
+    }
+}
+
+/// [`PackedWeight::unpack`](crate::PackedWeight::unpack), bit for bit.
+///
+/// # Shapes
+/// - `output`: the weight's own
+///
+/// # Panics
+/// If `output` has another length.
+pub fn unpack_weight(client: &Client, weight: &DeviceWeight, output: BufferArg) {
+    let units = weight.inputs() * weight.outputs();
+    check("output", &output, units);
+    let (cubes, dim) = alone(units);
+    // SAFETY: units beyond the output do nothing; places are a permutation of its elements.
+    unsafe {
+        lookup::unpack::launch_unchecked(client, cubes, dim, weight.bits(), output, weight.order());
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) fn sum_lanes(
                 #[unroll]
                 for i in 0..many {
                     let place = i * units + unit;
-                    scratch[place] = scratch[place] + scratch[place + half];
+                    scratch[place] += scratch[place + half];
                 }
             }
             sync_cube();

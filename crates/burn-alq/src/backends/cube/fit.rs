@@ -209,3 +209,16 @@ pub(super) fn drop_coordinates(
     state.widths = widths;
     results.finish(state)
 }
+
+pub(super) fn smallest(values: CubeTensor, count: usize) -> (CubeTensor, CubeTensor) {
+    let values = own(values, DType::F32);
+    let places = empty(&values, [count], DType::U32);
+    let smallest = empty(&values, [count], DType::F32);
+    multibit::gpu::smallest(
+        &values.client.clone(),
+        values.into_buffer_arg(),
+        places.clone().into_buffer_arg(),
+        smallest.clone().into_buffer_arg(),
+    );
+    (places, smallest)
+}

@@ -82,6 +82,13 @@ impl AlqOps for CubeBackend {
         fit::importance(state, grad, &layout, &params)
     }
 
+    fn alq_smallest(
+        values: FloatTensor<Self>,
+        count: usize,
+    ) -> (IntTensor<Self>, FloatTensor<Self>) {
+        fit::smallest(values, count)
+    }
+
     fn alq_drop(
         state: WeightState<Self>,
         drop: IntTensor<Self>,
@@ -112,6 +119,10 @@ impl AlqOps for CubeBackend {
         mode: Mode,
     ) -> FloatTensor<Self> {
         packed::conv2d(input, [scale, offset], &weight, &options, &mode)
+    }
+
+    fn alq_dense(like: FloatTensor<Self>, weight: Arc<PreparedWeight>) -> FloatTensor<Self> {
+        packed::dense(&like, &weight)
     }
 
     fn alq_lookup(indices: IntTensor<Self>, weight: Arc<PreparedWeight>) -> FloatTensor<Self> {

@@ -114,6 +114,13 @@ pub(super) fn lookup(indices: CubeTensor, weight: &PreparedWeight) -> CubeTensor
     output
 }
 
+pub(super) fn dense(like: &CubeTensor, weight: &PreparedWeight) -> CubeTensor {
+    let output = empty(like, weight.shape().to_vec(), DType::F32);
+    let weight = weight.on_cube(&like.client, &like.device);
+    packed::unpack_weight(&output.client, &weight, output.clone().into_buffer_arg());
+    output
+}
+
 pub(super) fn quantize(input: CubeTensor, levels: &Levels) -> CubeTensor {
     let input = own(input, DType::F32);
     let output = empty(&input, input.meta.shape().clone(), DType::F32);

@@ -75,7 +75,7 @@ impl Share {
     /// The share of this unit of `groups` groups of `len`.
     pub fn new(groups: u32, len: u32, #[comptime] plan: Plan) -> Share {
         let row = UNIT_POS_Y as usize;
-        let number = CUBE_POS as usize * comptime!(plan.rows) + row;
+        let number = CUBE_POS * comptime!(plan.rows) + row;
         let there = number < groups as usize;
         let group = select(there, number, 0usize);
         Share {
@@ -129,7 +129,7 @@ pub(super) fn bit(code: u32, #[comptime] basis: usize) -> u32 {
 pub(super) fn project(sums: &mut Array<f32>, code: u32, x: f32, #[comptime] slots: usize) {
     #[unroll]
     for i in 0..slots {
-        sums[i] = sums[i] + signed(x, bit(code, i));
+        sums[i] += signed(x, bit(code, i));
     }
 }
 
@@ -201,7 +201,7 @@ impl Levels {
             let at = self.first + (place + step - 1u32) as usize;
             let middle = 0.5f32 * self.sorted[at] + 0.5f32 * self.sorted[at + 1];
             place += select(target > middle, step, 0u32);
-            step = step >> 1u32;
+            step >>= 1u32;
         }
         self.codes[self.first + place as usize] & (count - 1u32)
     }

@@ -79,16 +79,16 @@ pub(super) fn refit<I: Int>(
         let pull = h * centre - p;
         #[unroll]
         for i in 0..slots {
-            sums[comptime!(rhs + i)] = sums[comptime!(rhs + i)] + signed(pull, bit(code, i));
+            sums[comptime!(rhs + i)] += signed(pull, bit(code, i));
             #[unroll]
             for k in 0..i {
                 let at = comptime!(right_side(i) + k);
-                sums[at] = sums[at] + signed(h, bit(code, i) ^ bit(code, k));
+                sums[at] += signed(h, bit(code, i) ^ bit(code, k));
             }
         }
-        sums[total] = sums[total] + h;
-        sums[comptime!(total + 1)] = sums[comptime!(total + 1)] + second;
-        sums[comptime!(total + 2)] = sums[comptime!(total + 2)] + largest;
+        sums[total] += h;
+        sums[comptime!(total + 1)] += second;
+        sums[comptime!(total + 2)] += largest;
         j += comptime!(plan.lanes);
     }
     let units = comptime!(plan.units());
@@ -109,7 +109,7 @@ pub(super) fn refit<I: Int>(
     for i in 0..slots {
         let x = solution[i];
         let negative = solved && x < 0.0f32;
-        flips = flips | select(negative, comptime!(1u32 << i), 0u32);
+        flips |= select(negative, comptime!(1u32 << i), 0u32);
         // A live coordinate stays positive, an absent one 0.
         let size = larger(x.abs(), f32::new(f32::MIN_POSITIVE));
         let present = select(solved, size, alpha[i]);

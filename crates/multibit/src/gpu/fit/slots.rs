@@ -52,7 +52,6 @@ fn advance<I: Int>(
 
 /// AMSGrad's update of one coordinate's moments, absent ones to 0. Returns `p` and `h`.
 #[cube]
-#[expect(clippy::too_many_arguments, reason = "one for each tensor")]
 fn advance_slot(
     slot: usize,
     g: f32,
@@ -113,7 +112,7 @@ pub(super) fn coordinate<I: Int>(
             // Only a moment that is not finite can do this; the coordinate stays valid.
             let moved = select(finite(moved), moved, old);
             let negative = live && moved < 0.0f32;
-            flips = flips | select(negative, comptime!(1u32 << i), 0u32);
+            flips |= select(negative, comptime!(1u32 << i), 0u32);
             m_alpha[slot] = select(negative, -m_alpha[slot], m_alpha[slot]);
             let size = larger(moved.abs(), f32::new(f32::MIN_POSITIVE));
             let new = select(live, size, 0.0f32);
@@ -211,7 +210,7 @@ pub(super) fn drop_coordinates<I: Int>(
     for i in 0..slots {
         let stays = comptime!(i as u32) < width && u32::cast_from(drop[share.slot + i]) == 0u32;
         places[i] = count;
-        kept = kept | select(stays, comptime!(1u32 << i), 0u32);
+        kept |= select(stays, comptime!(1u32 << i), 0u32);
         count += select(stays, 1u32, 0u32);
         alpha[i] = select(stays, alpha[i], 0.0f32);
     }
@@ -222,7 +221,7 @@ pub(super) fn drop_coordinates<I: Int>(
         let mut moved = 0u32;
         #[unroll]
         for i in 0..slots {
-            moved = moved | ((bit(code, i) & bit(kept, i)) << places[i]);
+            moved |= (bit(code, i) & bit(kept, i)) << places[i];
         }
         new_codes[q] = I::cast_from(moved);
         weight[order.place(q)] = level(&alpha, code, slots);

@@ -7,11 +7,11 @@
 
 use cubecl::prelude::*;
 
-use super::UNITS;
 use super::affine::Affine;
 use super::input::Window;
 use super::levels::ActivationLevels;
 use super::weight::Bits;
+use crate::gpu::UNITS;
 use crate::gpu::reduce::{scratch, sum_lanes};
 
 /// Outputs of a unit, which share the activations that it reads.
@@ -68,14 +68,14 @@ pub(super) fn gather(
                     for j in 0..bits {
                         let plane = comptime!(j as u32);
                         let signs = planes[window.word(&place, plane.runtime(), bits)];
-                        code = code | (((signs >> (place.channel % 32u32)) & 1u32) << plane);
+                        code |= ((signs >> (place.channel % 32u32)) & 1u32) << plane;
                     }
                 }
                 #[unroll]
                 for j in 0..bits {
-                    gathered[j] = gathered[j] | (((code >> comptime!(j as u32)) & 1u32) << i);
+                    gathered[j] |= ((code >> comptime!(j as u32)) & 1u32) << i;
                 }
-                gathered[bits] = gathered[bits] | (1u32 << i);
+                gathered[bits] |= 1u32 << i;
             }
         }
         let plane = (group * items + item) * comptime!(bits as u32 + 1);
@@ -143,7 +143,7 @@ pub(super) fn product(
                 for row in bits.row(number, weight_group)..bits.row(number, weight_group + 1u32) {
                     let signs = bits.word(row, item % words);
                     let sum = levels.sum(signs, &activations, mask, valid);
-                    sums[o] = sums[o] + bits.coordinate(row) * sum;
+                    sums[o] += bits.coordinate(row) * sum;
                 }
             }
         }

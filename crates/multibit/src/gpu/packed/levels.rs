@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::UNITS;
 use crate::cpu::Levels;
+use crate::gpu::UNITS;
 
 /// The levels of an activation.
 #[derive(CubeType, CubeLaunch)]
@@ -39,7 +39,7 @@ impl ActivationLevels {
         let mut code = self.lowest;
         #[unroll]
         for i in 0..self.thresholds.len() {
-            code = code ^ select(x > self.thresholds[i], self.changes[i], 0u32);
+            code ^= select(x > self.thresholds[i], self.changes[i], 0u32);
         }
         code
     }
@@ -111,7 +111,7 @@ pub(super) fn pack(
             let code = levels.code(input[at as usize]);
             #[unroll]
             for j in 0..bits {
-                packed[j] = packed[j] | (((code >> comptime!(j as u32)) & 1u32) << i);
+                packed[j] |= ((code >> comptime!(j as u32)) & 1u32) << i;
             }
         }
         #[unroll]
@@ -144,7 +144,7 @@ pub(super) fn unpack(
         for j in 0..bits {
             let plane = word * comptime!(bits as u32) + comptime!(j as u32);
             let signs = planes[(plane * pixels + pixel) as usize];
-            code = code | (((signs >> (channel % 32u32)) & 1u32) << comptime!(j as u32));
+            code |= ((signs >> (channel % 32u32)) & 1u32) << comptime!(j as u32);
         }
         output[unit as usize] = levels.value(code);
     }

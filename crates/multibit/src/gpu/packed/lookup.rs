@@ -1,9 +1,10 @@
-//! Rows of a packed table.
+//! Weights that are unpacked: rows of a table, or all of them.
 
 use cubecl::prelude::*;
 
-use super::UNITS;
 use super::weight::Bits;
+use crate::gpu::UNITS;
+use crate::gpu::order::Order;
 
 /// The weights of some outputs, in the grouping's order; of an output that is not there, not a
 /// number.
@@ -28,5 +29,17 @@ pub(super) fn lookup<I: Int>(
             value = bits.weight(index, k / bits.len, k % bits.len);
         }
         output[unit as usize] = value;
+    }
+}
+
+/// All weights, each at its place in the dense tensor.
+#[cube(launch_unchecked)]
+pub(super) fn unpack(bits: &Bits, output: &mut [f32], order: &Order) {
+    let unit = CUBE_POS as u32 * comptime!(UNITS as u32) + UNIT_POS_X;
+    let columns = bits.groups * bits.len;
+    if unit < bits.outputs * columns {
+        let k = unit % columns;
+        output[order.place(unit as usize)] =
+            bits.weight(unit / columns, k / bits.len, k % bits.len);
     }
 }

@@ -129,7 +129,7 @@ pub(super) fn product(
                     for i in 0..comptime!(tile.outputs) {
                         let at = j * weight_row + (unit_y + comptime!((i * SIDE) as u32)) as usize;
                         let sum = comptime!(i * tile.positions + p);
-                        sums[sum] = sums[sum] + weights[at] * x;
+                        sums[sum] += weights[at] * x;
                     }
                 }
             }

@@ -16,7 +16,6 @@ pub(super) const OUTPUTS: usize = 4;
 /// `y = x Ŵ` for each row of inputs, read in vectors of `N`; with `int8`, the signed sums of four
 /// inputs are rounded to multiples of the row's scale.
 #[cube(launch_unchecked)]
-#[expect(clippy::too_many_arguments, reason = "what a layer consists of")]
 pub(super) fn rows<N: Size>(
     input: &[Vector<f32, N>],
     bits: &Bits,
@@ -85,7 +84,7 @@ pub(super) fn rows<N: Size>(
                         }
                         sum += part;
                     }
-                    sums[o] = sums[o] + bits.coordinate(row) * sum;
+                    sums[o] += bits.coordinate(row) * sum;
                 }
             }
         }
@@ -159,7 +158,7 @@ pub(super) fn int8_scales(
         if lane < half {
             shared[lane] = crate::gpu::float::larger(shared[lane], shared[lane + half]);
             let other = comptime!(LANES) + lane;
-            shared[other] = shared[other] + shared[other + half];
+            shared[other] += shared[other + half];
         }
         sync_cube();
     }

@@ -7,9 +7,11 @@ use alloc::vec::Vec;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
+use crate::Grouping;
 use crate::PackedWeight;
 use crate::cpu::reference::patch;
 use crate::gpu::buffer;
+use crate::gpu::order::{OrderLaunch, order};
 
 /// A packed weight in a device's memory: the same words and coordinates as in [`PackedWeight`], and
 /// the row that each group starts at.
@@ -19,6 +21,7 @@ pub struct DeviceWeight {
     first_rows: Handle,
     patch: Handle,
     shape: Vec<usize>,
+    grouping: Grouping,
     rows: usize,
     outputs: usize,
     groups: usize,
@@ -47,6 +50,7 @@ impl DeviceWeight {
             first_rows: upload(&first_rows),
             patch: upload(&places(weight)),
             shape: shape.to_vec(),
+            grouping: weight.grouping().clone(),
             rows: weight.coordinates().len(),
             outputs: shape[weight.grouping().axes()[0]],
             groups: weight.grouping().groups_per_output(shape),
@@ -88,6 +92,11 @@ impl DeviceWeight {
             self.len as u32,
             self.outputs as u32,
         )
+    }
+
+    /// Where the weights lie in the dense tensor.
+    pub(super) fn order(&self) -> OrderLaunch {
+        order(&self.grouping, &self.shape)
     }
 
     fn row_words(&self) -> usize {
