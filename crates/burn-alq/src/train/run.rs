@@ -156,6 +156,29 @@ pub struct Progress {
     pub bits: f64,
 }
 
+/// A point of a run's curves; an epoch has up to [`PER_EPOCH`](Self::PER_EPOCH) of them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Steps taken so far.
+    pub step: usize,
+    /// The outer round, from 0; none before and after the rounds.
+    pub round: Option<usize>,
+    /// The phase of the steps since the point before.
+    pub phase: PhaseKind,
+    /// Their mean loss.
+    pub loss: f64,
+    /// At the end of an epoch: the task's figure of merit.
+    pub metric: Option<f64>,
+    /// Average bitwidth of the multi-bit weights; 0 without any.
+    pub bits: f64,
+}
+
+impl Point {
+    /// Points in an epoch: enough to see how pruning falls, few enough for the checkpoints of a
+    /// long run.
+    pub const PER_EPOCH: usize = 8;
+}
+
 /// Where a run is. Plain data, so that it can be recorded.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Position {
@@ -163,6 +186,12 @@ struct Position {
     batch: usize,
     loss_sum: f64,
     timings: BTreeMap<String, Timing>,
+    /// Steps and the sum of their losses since the last point of the history.
+    #[serde(default)]
+    since_point: (usize, f64),
+    /// Checkpoints from before there was a history have none.
+    #[serde(default)]
+    history: Vec<Point>,
     /// What must be the same for a run to be resumed.
     fingerprint: String,
 }
@@ -236,6 +265,12 @@ impl<M: Module> Run<M> {
         timings.map(|(phase, timing)| (phase.as_str(), timing))
     }
 
+    /// The curves so far, including the run that this one resumed. The same run gives the same
+    /// points, whether it was interrupted or not.
+    pub fn history(&self) -> &[Point] {
+        &self.position.history
+    }
+
     /// Trains one batch; after the last one of an epoch, also evaluates. `None` at the end.
     ///
     /// While pruning, layers with a training flag (batch norm, dropout) behave as in evaluation.
@@ -291,6 +326,7 @@ impl<M: Module> Run<M> {
             metric,
             bits: self.bits,
         };
+        self.remember(&progress, f64::from(value), batches);
         if last {
             self.position.epoch += 1;
             self.position.batch = 0;
@@ -299,6 +335,26 @@ impl<M: Module> Run<M> {
             self.position.batch += 1;
         }
         Ok(Some(progress))
+    }
+
+    /// Adds a batch to the history.
+    fn remember(&mut self, progress: &Progress, loss: f64, batches: usize) {
+        let (steps, sum) = &mut self.position.since_point;
+        *steps += 1;
+        *sum += loss;
+        let done = progress.batch + 1;
+        let every = batches.div_ceil(Point::PER_EPOCH);
+        if done == batches || done.is_multiple_of(every) {
+            self.position.history.push(Point {
+                step: progress.epoch * batches + done,
+                round: progress.plan.round,
+                phase: progress.plan.kind,
+                loss: *sum / *steps as f64,
+                metric: progress.metric,
+                bits: progress.bits,
+            });
+            self.position.since_point = (0, 0.0);
+        }
     }
 
     /// Writes a checkpoint, whole or not at all.
