@@ -5,6 +5,7 @@ use core::fmt;
 
 use burn_core as burn;
 use burn_core::config::Config;
+use serde::{Deserialize, Serialize};
 
 use crate::optim::Phase;
 use crate::step::prune::{Budget, Cost, Size, total};
@@ -281,9 +282,11 @@ impl PrunePlan {
 }
 
 /// The phase of an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PhaseKind {
     /// Multi-bit weights, if there are any, stay fixed.
+    #[serde(rename = "float")]
     Fixed,
     /// Bases move.
     Basis,

@@ -163,6 +163,17 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
+/// Flags of a report that is made again.
+#[derive(Args, Debug, Clone)]
+pub struct ReportArgs {
+    /// The run's folder, with its report.json.
+    #[arg(long, value_name = "DIR")]
+    pub run: PathBuf,
+    /// Also write each figure to this folder, as PNG.
+    #[arg(long, value_name = "DIR")]
+    pub png: Option<PathBuf>,
+}
+
 /// A schedule of few epochs, with decays to match: rounds, then epochs of the basis and the
 /// coordinate phase of each, then STE and last coordinate epochs.
 pub fn short(

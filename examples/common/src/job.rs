@@ -16,7 +16,7 @@ use crate::cli::{Plan, TrainFlags};
 use crate::network::{ACT_BITS, Config};
 use crate::packed::{MODEL, load, print_skipped, unpack};
 use crate::progress::Display;
-use crate::report::{Accuracies, Report, add_timings};
+use crate::report::{Accuracies, Report, add_run};
 use crate::score::{Counts, Tally, visit};
 use crate::task::Classify;
 use crate::{Dataset, Failure, Network};
@@ -196,7 +196,7 @@ impl<N: Network> Runner<'_, N> {
         println!("float training: {} epochs", plan.float_epochs);
         let out = &self.job.flags.out;
         let run = self.run(run, &out.join(FLOAT_CHECKPOINT), &device)?;
-        add_timings(report, &run);
+        add_run(report, &run);
         let model = run.into_model();
         model.clone().save_file(out.join(FLOAT))?;
         Ok(model)
@@ -217,7 +217,7 @@ impl<N: Network> Runner<'_, N> {
         let optimizer = AlqOptimizerConfig::new().init();
         let run = Run::new(model, optimizer, schedule, self.fingerprint());
         let run = self.run(run, &self.job.flags.out.join(CHECKPOINT), &device)?;
-        add_timings(report, &run);
+        add_run(report, &run);
         Ok(run.into_model())
     }
 

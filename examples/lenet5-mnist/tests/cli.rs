@@ -1,5 +1,6 @@
 //! The program as a user meets it: on good input, on bad input, stopped and resumed.
 
+mod page;
 #[path = "../../common/tests/program/mod.rs"]
 mod program;
 
@@ -115,7 +116,8 @@ fn activations_of_two_bits_travel_in_the_file() {
 #[test]
 fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
+    // A name that a page must escape.
+    let data = folder.path().join("<squares> & \"noise\"");
     fs::create_dir(&data).unwrap();
     data_folder(&data);
     let data = data.to_str().unwrap();
@@ -155,6 +157,8 @@ fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
             .unwrap()
             .contains("conv1.weight")
     );
+    page::check(&whole);
+    a_page_is_made_again(&whole);
 
     let eval = run(&["eval", "--model", &model, "--data-dir", data]);
     assert!(String::from_utf8_lossy(&eval.stdout).contains("on 60 test images"));
@@ -184,6 +188,14 @@ fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
         fs::read(format!("{killed}/model.bpk")).unwrap() == expected,
         "killed and resumed"
     );
+    page::check(&killed);
+    let [once, twice] = [&whole, &killed].map(|folder| page::json(folder)["history"].take());
+    assert_eq!(once, twice, "the curves of a killed and resumed run");
+    let [once, twice] = [&whole, &killed].map(|folder| page::html(folder));
+    assert!(
+        page::curves(&once) == page::curves(&twice),
+        "their pictures"
+    );
 
     refuses(&train(data, &whole, &[]), "exists already");
     refuses(
@@ -199,6 +211,53 @@ fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
             data,
         ],
         "not a packed model",
+    );
+}
+
+/// `report` draws the same page from the JSON alone; it refuses what it cannot read.
+fn a_page_is_made_again(folder: &str) {
+    let (page, report) = (page::html(folder), page::json(folder));
+    fs::remove_file(format!("{folder}/report.html")).unwrap();
+    assert!(run(&["report", "--run", folder]).status.success());
+    assert!(page::html(folder) == page, "made again");
+
+    let pngs = format!("{folder}/png");
+    let arguments = ["report", "--run", folder, "--png", &pngs];
+    if cfg!(feature = "png") {
+        assert!(run(&arguments).status.success());
+        for figure in ["loss", "map-conv2", "bytes"] {
+            let png = fs::read(format!("{pngs}/{figure}.png")).unwrap();
+            assert!(png.starts_with(b"\x89PNG"), "{figure}");
+        }
+    } else {
+        refuses(&arguments, "--features png");
+    }
+
+    let other = format!("{folder}/other");
+    fs::create_dir(&other).unwrap();
+    let arguments = ["report", "--run", &other];
+    refuses(&arguments, "report.json");
+    let mut newer = report.clone();
+    newer["version"] = 2.into();
+    let mut older = report;
+    older.as_object_mut().unwrap().remove("version");
+    for (json, expected) in [
+        (
+            newer.to_string(),
+            "another version: this program reads version 1, found 2",
+        ),
+        (
+            older.to_string(),
+            "another version: this program reads version 1, found none",
+        ),
+        (page, "not a report"),
+    ] {
+        fs::write(format!("{other}/report.json"), json).unwrap();
+        refuses(&arguments, expected);
+    }
+    assert!(
+        !Path::new(&other).join("report.html").exists(),
+        "nothing is drawn"
     );
 }
 

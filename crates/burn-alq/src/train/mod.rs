@@ -5,4 +5,4 @@
 pub mod learner;
 mod run;
 
-pub use run::{Progress, Run, Task, Timing, TrainError};
+pub use run::{Point, Progress, Run, Task, Timing, TrainError};

@@ -159,6 +159,29 @@ pub struct Progress {
     pub bits: f64,
 }
 
+/// A point of a run's curves; an epoch has up to [`PER_EPOCH`](Self::PER_EPOCH) of them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Steps taken so far.
+    pub step: usize,
+    /// The outer round, from 0; none before and after the rounds.
+    pub round: Option<usize>,
+    /// The phase of the steps since the point before.
+    pub phase: PhaseKind,
+    /// Their mean loss.
+    pub loss: f64,
+    /// At the end of an epoch: the task's figure of merit.
+    pub metric: Option<f64>,
+    /// Average bitwidth of the multi-bit weights; 0 without any.
+    pub bits: f64,
+}
+
+impl Point {
+    /// Points in an epoch: enough to see how pruning falls, few enough for the checkpoints of a
+    /// long run.
+    pub const PER_EPOCH: usize = 8;
+}
+
 /// Where a run is. Plain data, so that it can be recorded.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Position {
@@ -166,6 +189,12 @@ struct Position {
     batch: usize,
     loss_sum: f64,
     timings: BTreeMap<String, Timing>,
+    /// Steps and the sum of their losses since the last point of the history.
+    #[serde(default)]
+    since_point: (usize, f64),
+    /// Checkpoints from before there was a history have none.
+    #[serde(default)]
+    history: Vec<Point>,
     /// What must be the same for a run to be resumed.
     fingerprint: String,
 }
@@ -255,6 +284,12 @@ impl<M: Module> Run<M> {
         timings.map(|(phase, timing)| (phase.as_str(), timing))
     }
 
+    /// The curves so far, including the run that this one resumed. The same run gives the same
+    /// points, whether it was interrupted or not.
+    pub fn history(&self) -> &[Point] {
+        &self.position.history
+    }
+
     /// Trains one batch; after the last one of an epoch, also evaluates. `None` at the end.
     ///
     /// While pruning, layers with a training flag (batch norm, dropout) behave as in evaluation.
@@ -277,7 +312,9 @@ impl<M: Module> Run<M> {
             _ => gradients(&self.model, task, epoch, batch),
         };
         self.unread.push(loss);
-        if last || batch % self.loss_every == 0 {
+        let every = batches.div_ceil(Point::PER_EPOCH);
+        let is_point = last || (batch + 1).is_multiple_of(every);
+        if is_point || batch % self.loss_every == 0 {
             self.read_losses(plan.kind, batch + 1)?;
         }
         let backward = Instant::now();
@@ -306,6 +343,9 @@ impl<M: Module> Run<M> {
             metric,
             bits: self.bits,
         };
+        if is_point {
+            self.remember(&progress, epoch * batches + batch + 1);
+        }
         if last {
             self.position.epoch += 1;
             self.position.batch = 0;
@@ -333,8 +373,24 @@ impl<M: Module> Run<M> {
                 });
             }
             self.position.loss_sum += f64::from(loss);
+            let (batches, sum) = &mut self.position.since_point;
+            *batches += 1;
+            *sum += f64::from(loss);
         }
         Ok(())
+    }
+
+    /// Adds a point to the history, of the batches since the last one, all of which are read.
+    fn remember(&mut self, progress: &Progress, step: usize) {
+        let (batches, sum) = core::mem::take(&mut self.position.since_point);
+        self.position.history.push(Point {
+            step,
+            round: progress.plan.round,
+            phase: progress.plan.kind,
+            loss: sum / batches as f64,
+            metric: progress.metric,
+            bits: progress.bits,
+        });
     }
 
     /// Writes a checkpoint, whole or not at all.
