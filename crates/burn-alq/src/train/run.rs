@@ -242,8 +242,9 @@ impl<M: Module> Run<M> {
         }
     }
 
-    /// Reads the loss only at every `batches`-th batch of an epoch, at its last one and before a
-    /// checkpoint [default: every batch]. Reading waits for a GPU, which could have gone on meanwhile.
+    /// Reads the loss only at every `batches`-th batch of an epoch, at the points of the curves and
+    /// before a checkpoint [default: every batch]. Reading waits for a GPU, which could have gone on
+    /// meanwhile.
     ///
     /// # Panics
     /// If `batches` is 0.
