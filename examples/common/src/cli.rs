@@ -7,6 +7,7 @@ use burn_alq::{ScheduleConfig, Target};
 use clap::Args;
 
 use crate::Failure;
+use crate::levers::LeverFlags;
 
 /// The most bits of an activation.
 pub const MAX_ACTIVATION_BITS: u8 = 4;
@@ -47,6 +48,9 @@ pub struct TrainFlags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub device: DeviceFlag,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub levers: LeverFlags,
 }
 
 impl TrainFlags {
@@ -64,6 +68,7 @@ impl TrainFlags {
             checkpoint_seconds: 60,
             json: None,
             device: DeviceFlag { device: None },
+            levers: LeverFlags::default(),
         }
     }
 

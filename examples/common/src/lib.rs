@@ -7,6 +7,7 @@ pub mod data;
 pub mod fake;
 pub mod idx;
 pub mod job;
+pub mod levers;
 pub mod network;
 pub mod packed;
 mod progress;

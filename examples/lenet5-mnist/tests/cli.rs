@@ -10,7 +10,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use program::{kill_in_the_middle, refuses, run};
+use program::{kill_in_the_middle, refuses, result, run, succeeds};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lenet5-mnist");
 
@@ -199,6 +199,49 @@ fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
             data,
         ],
         "not a packed model",
+    );
+}
+
+/// Every lever at once: what a run must remember of them, it remembers.
+#[test]
+fn levers_resume_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    data_folder(&data);
+    let data = data.to_str().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let levers = ["--distill", "0.5", "--distill-temperature", "2"];
+
+    let [plain, whole, killed] = ["plain", "whole", "killed"].map(at);
+    succeeds(&train(data, &plain, &[]));
+    let text = succeeds(&train(data, &whole, &levers));
+    // Ten kinds of squares are easily told apart; a tenth is chance.
+    assert!(result(&text, "packed_acc=") > 50.0, "{text}");
+    let model = |out: &str| fs::read(format!("{out}/model.bpk")).unwrap();
+    assert!(model(&whole) != model(&plain), "the levers do something");
+
+    let mut killed_args = levers.to_vec();
+    killed_args.extend(["--checkpoint-seconds", "0"]);
+    kill_in_the_middle(&train(data, &killed, &killed_args), &killed);
+    killed_args.push("--resume");
+    succeeds(&train(data, &killed, &killed_args));
+    assert!(model(&killed) == model(&whole), "killed and resumed");
+
+    let others = ["--resume", "--distill", "0.4"];
+    refuses(&train(data, &whole, &others), "belongs to another run");
+    for (flags, expected) in [
+        (
+            &["--distill", "1.5"][..],
+            "weight of a distillation must not be 1.5",
+        ),
+        (&["--distill-temperature", "2"], "--distill <WEIGHT>"),
+    ] {
+        refuses(&train(data, &at("refused"), flags), expected);
+    }
+    assert!(
+        !Path::new(&at("refused")).exists(),
+        "nothing is left behind"
     );
 }
 

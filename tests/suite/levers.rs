@@ -1,0 +1,90 @@
+//! What makes a model smaller or better at its size: each lever by its definition, and whole runs.
+
+use burn::tensor::{Tensor, TensorData};
+use burn_alq::train::{DistillError, DistillationConfig};
+
+use crate::devices::device;
+
+fn softmax(scores: &[f64], temperature: f64) -> Vec<f64> {
+    let powers: Vec<f64> = scores.iter().map(|x| (x / temperature).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.iter().map(|power| power / sum).collect()
+}
+
+const STUDENT: [[f64; 3]; 2] = [[1.0, 2.0, -1.0], [0.0, 0.5, 0.25]];
+const TEACHER: [[f64; 3]; 2] = [[3.0, -2.0, 0.0], [0.0, 0.0, 4.0]];
+
+#[test]
+fn distillation_is_its_formula_and_moves_the_student_only() {
+    let device = device().autodiff();
+    let scores = |rows: [[f64; 3]; 2]| {
+        Tensor::<2>::from_data(TensorData::from(rows), &device).require_grad()
+    };
+    for (weight, temperature) in [(0.0, 4.0), (0.3, 1.0), (0.5, 4.0), (1.0, 2.5)] {
+        let config = DistillationConfig::new(weight).with_temperature(temperature);
+        let divergence: f64 = STUDENT
+            .iter()
+            .zip(TEACHER)
+            .map(|(student, teacher)| {
+                let q = softmax(student, temperature);
+                let p = softmax(&teacher, temperature);
+                p.iter().zip(q).map(|(p, q)| p * (p / q).ln()).sum::<f64>()
+            })
+            .sum::<f64>()
+            / 2.0;
+        let expected = (1.0 - weight) * 0.7 + weight * temperature * temperature * divergence;
+
+        let (student, teacher) = (scores(STUDENT), scores(TEACHER));
+        let task = Tensor::from_floats([0.7], &device);
+        let distillation = config.init().unwrap();
+        // With autodiff or without it, the teacher is a constant.
+        let plain = teacher.clone().without_autodiff();
+        let loss = |teacher| distillation.loss(task.clone(), student.clone(), teacher);
+        let [loss, same] = [teacher.clone(), plain].map(|teacher| loss(teacher).unwrap());
+        let [found, same] = [loss.clone(), same].map(|loss| loss.into_scalar::<f32>());
+        assert!(
+            (f64::from(found) - expected).abs() < 1e-5,
+            "{found} is not {expected}"
+        );
+        assert_eq!(found, same);
+        let grads = loss.backward();
+        assert!(teacher.grad(&grads).is_none());
+        let pull = student
+            .grad(&grads)
+            .unwrap()
+            .abs()
+            .sum()
+            .into_scalar::<f32>();
+        assert_eq!(pull > 0.0, weight > 0.0);
+    }
+}
+
+#[test]
+fn impossible_distillations_are_refused() {
+    let device = device();
+    let distillation = DistillationConfig::new(0.5).init().unwrap();
+    let scores = |classes| Tensor::<2>::ones([2, classes], &device);
+    let task = Tensor::from_floats([0.7], &device);
+    let error = distillation
+        .loss(task, scores(10), scores(1000))
+        .unwrap_err();
+    let outputs = DistillError::Outputs {
+        teacher: vec![2, 1000],
+        student: vec![2, 10],
+    };
+    assert_eq!(error, outputs);
+    let text = "the teacher's outputs have shape [2, 1000], the network's [2, 10]";
+    assert!(error.to_string().starts_with(text), "{error}");
+    for (field, weight, temperature) in [
+        ("weight", -0.1, 4.0),
+        ("weight", 1.1, 4.0),
+        ("weight", f64::NAN, 4.0),
+        ("temperature", 0.5, 0.0),
+        ("temperature", 0.5, f64::INFINITY),
+    ] {
+        let config = DistillationConfig::new(weight).with_temperature(temperature);
+        let error = config.init().unwrap_err();
+        let refused = matches!(error, DistillError::Value { field: found, .. } if found == field);
+        assert!(refused, "{error}");
+    }
+}
