@@ -1,9 +1,13 @@
 //! What makes a model smaller or better at its size: each lever by its definition, and whole runs.
 
 use burn::tensor::{Tensor, TensorData};
+use burn_alq::optim::{average_bits, sizes};
+use burn_alq::schedule::Recovery;
 use burn_alq::train::{DistillError, DistillationConfig};
+use burn_alq::{ScheduleConfig, Target};
 
 use crate::devices::device;
+use crate::model::{Fit, Net, bytes, finish, short, start_with};
 
 fn softmax(scores: &[f64], temperature: f64) -> Vec<f64> {
     let powers: Vec<f64> = scores.iter().map(|x| (x / temperature).exp()).collect();
@@ -86,5 +90,78 @@ fn impossible_distillations_are_refused() {
         let error = config.init().unwrap_err();
         let refused = matches!(error, DistillError::Value { field: found, .. } if found == field);
         assert!(refused, "{error}");
+    }
+}
+
+/// Runs to the end, and again from checkpoints all along the way to the same bytes.
+fn run_and_resume(config: &ScheduleConfig) -> Net {
+    let folder = tempfile::tempdir().unwrap();
+    let device = device().autodiff();
+    let task = Fit::new(&device);
+    let file = |step: usize| folder.path().join(format!("{step}.bpk"));
+    let mut run = start_with(&device, config);
+    let mut steps = 0;
+    loop {
+        run.save(file(steps)).unwrap();
+        if run.advance(&task).unwrap().is_none() {
+            break;
+        }
+        steps += 1;
+    }
+    let net = run.into_model();
+    let expected = bytes(&net);
+    for step in (0..steps).step_by(4) {
+        let run = start_with(&device, config);
+        let run = run.resume(file(step), &device).unwrap();
+        assert!(
+            bytes(&finish(run, &task)) == expected,
+            "stopped after {step} steps"
+        );
+    }
+    net
+}
+
+/// Average bits that are the target, up to the last coordinate.
+fn assert_on_target(net: &Net, bits: f64) {
+    let after = sizes(net);
+    // One coordinate costs at most the 32 weights of its group.
+    let step = 32.0 / after.iter().map(|size| size.weights()).sum::<usize>() as f64;
+    let found = average_bits(&after);
+    assert!(found <= bits && found > bits - step, "{found} bits");
+}
+
+#[test]
+fn recovery_steps_train_between_prunings() {
+    for recovery in [Recovery::Coordinate, Recovery::Basis] {
+        let config = short(Target::Bits(0.7))
+            .with_prune_epochs(2)
+            .with_recovery_steps(1)
+            .with_recovery(recovery);
+        assert_on_target(&run_and_resume(&config), 0.7);
+
+        let device = device().autodiff();
+        let task = Fit::new(&device);
+        let mut run = start_with(&device, &config);
+        let statistics = |net: &Net| net.norm.running_mean.value_sync().into_data();
+        let mut bits = f64::INFINITY;
+        let mut kinds = [0; 2];
+        loop {
+            let before = statistics(run.model());
+            let (_, batch) = run.position();
+            let Some(progress) = run.advance(&task).unwrap() else {
+                break;
+            };
+            // Of five batches, the first and the third prune.
+            let pruning_epoch = progress.plan.kind == burn_alq::schedule::PhaseKind::Prune;
+            let pruned = pruning_epoch && (batch == 0 || batch == 2);
+            let changed = statistics(run.model()) != before;
+            assert_eq!(changed, !pruned, "batch norm learns in recovery");
+            assert_eq!(progress.bits < bits, pruned || bits.is_infinite());
+            bits = progress.bits;
+            kinds[usize::from(pruned)] += 1;
+        }
+        let steps: usize = run.timings().map(|(_, timing)| timing.steps).sum();
+        let pruned = run.timings().find(|(phase, _)| *phase == "prune").unwrap();
+        assert_eq!((pruned.1.steps, steps), (8, kinds[0] + kinds[1]));
     }
 }

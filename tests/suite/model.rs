@@ -147,7 +147,7 @@ impl Task for Fit {
     }
 }
 
-pub fn schedule(net: &Net, target: Target) -> Schedule {
+pub fn short(target: Target) -> ScheduleConfig {
     ScheduleConfig::new(target)
         .with_rounds(2)
         .with_basis_epochs(2)
@@ -155,13 +155,19 @@ pub fn schedule(net: &Net, target: Target) -> Schedule {
         .with_ste_epochs(2)
         .with_final_epochs(1)
         .with_lr(5e-3)
-        .init(&sizes(net))
-        .unwrap()
+}
+
+pub fn schedule(net: &Net, target: Target) -> Schedule {
+    short(target).init(&sizes(net)).unwrap()
 }
 
 pub fn start(device: &Device, target: Target) -> Run<Net> {
+    start_with(device, &short(target))
+}
+
+pub fn start_with(device: &Device, config: &ScheduleConfig) -> Run<Net> {
     let net = quantizer().apply(Net::new(device)).unwrap();
-    let schedule = schedule(&net, target);
+    let schedule = config.init(&sizes(&net)).unwrap();
     Run::new(net, AlqOptimizerConfig::new().init(), schedule, "test")
 }
 

@@ -19,6 +19,7 @@ use std::collections::HashMap;
 
 use crate::multibit::{Quantized, Replacement, quantized, read_f32, read_grouping, read_u8};
 use crate::ops::WeightLayout;
+use crate::schedule::PhaseKind;
 use crate::step::prune::{Budget, Size, select, total};
 use crate::step::{self, Bases, Moments, StepParams, Stepped};
 
@@ -36,6 +37,19 @@ pub enum Phase {
     Prune(Budget),
     /// A full-precision copy moves and bases and coordinates follow ([`step::ste`]).
     Ste,
+}
+
+impl Phase {
+    /// What happens in it, without numbers.
+    pub fn kind(&self) -> PhaseKind {
+        match self {
+            Self::Fixed => PhaseKind::Fixed,
+            Self::Basis => PhaseKind::Basis,
+            Self::Coordinate => PhaseKind::Coordinate,
+            Self::Prune(_) => PhaseKind::Prune,
+            Self::Ste => PhaseKind::Ste,
+        }
+    }
 }
 
 /// Configuration of an [`AlqOptimizer`].

@@ -5,6 +5,7 @@ use core::fmt;
 
 use burn_core as burn;
 use burn_core::config::Config;
+use serde::{Deserialize, Serialize};
 
 use crate::optim::Phase;
 use crate::step::prune::{Budget, Cost, Size, total};
@@ -18,6 +19,15 @@ pub enum Target {
     Bits(f64),
     /// Bytes of all packed weights (bases, coordinates, widths) after the last round.
     Bytes(usize),
+}
+
+/// What a step between two prunings moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Recovery {
+    /// Coordinates.
+    Coordinate,
+    /// Bases, then coordinates.
+    Basis,
 }
 
 /// Configuration of a [`Schedule`]. The defaults are the paper's for LeNet5, without a target.
@@ -46,6 +56,13 @@ pub struct ScheduleConfig {
     /// Factor on the learning rate before every coordinate epoch.
     #[config(default = 0.8)]
     pub coordinate_decay: f64,
+    /// Steps of recovery after each pruning step, of the same epoch: with more of them, it prunes
+    /// in fewer steps, at least one.
+    #[config(default = 0)]
+    pub recovery_steps: usize,
+    /// What moves in them.
+    #[config(default = "Recovery::Coordinate")]
+    pub recovery: Recovery,
     /// Share of a layer's coordinates that it offers for pruning at a time.
     #[config(default = 0.005)]
     pub top_k: f64,
@@ -175,6 +192,8 @@ impl ScheduleConfig {
                         at(part + 1)
                     },
                     top_k: self.top_k,
+                    recovery_steps: self.recovery_steps,
+                    recovery: self.recovery,
                 });
                 epochs.push(epoch);
             }
@@ -313,6 +332,35 @@ struct PruneEpoch {
     from: f64,
     to: f64,
     top_k: f64,
+    recovery_steps: usize,
+    recovery: Recovery,
+}
+
+impl PruneEpoch {
+    /// A pruning step, then its steps of recovery, and again; what remains of the epoch recovers.
+    ///
+    /// The budget falls linearly over the epoch and ends exactly where the round must.
+    fn phase(&self, iteration: usize, iterations: usize) -> Phase {
+        let cycle = self.recovery_steps.saturating_add(1);
+        let steps = (iterations / cycle).max(1);
+        let step = iteration / cycle;
+        if !iteration.is_multiple_of(cycle) || step >= steps {
+            return match self.recovery {
+                Recovery::Coordinate => Phase::Coordinate,
+                Recovery::Basis => Phase::Basis,
+            };
+        }
+        let share = (step + 1) as f64 / steps as f64;
+        Phase::Prune(Budget {
+            cost: self.cost,
+            at_most: if step + 1 == steps {
+                self.to
+            } else {
+                self.from + (self.to - self.from) * share
+            },
+            top_k: self.top_k,
+        })
+    }
 }
 
 /// One epoch of a schedule.
@@ -338,23 +386,9 @@ impl Epoch {
     }
 
     /// The optimizer's phase in iteration `iteration` of `iterations`.
-    ///
-    /// A pruning budget falls linearly over the epoch and ends exactly where the round must.
     pub fn phase(&self, iteration: usize, iterations: usize) -> Phase {
         match (self.kind, self.prune) {
-            (PhaseKind::Prune, Some(prune)) => {
-                let share = (iteration + 1) as f64 / iterations as f64;
-                let at_most = if iteration + 1 == iterations {
-                    prune.to
-                } else {
-                    prune.from + (prune.to - prune.from) * share
-                };
-                Phase::Prune(Budget {
-                    cost: prune.cost,
-                    at_most,
-                    top_k: prune.top_k,
-                })
-            }
+            (PhaseKind::Prune, Some(prune)) => prune.phase(iteration, iterations),
             (PhaseKind::Basis, _) => Phase::Basis,
             (PhaseKind::Coordinate, _) => Phase::Coordinate,
             (PhaseKind::Ste, _) => Phase::Ste,
@@ -388,6 +422,8 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::{String, ToString};
+
     use super::*;
 
     fn start() -> Vec<Size> {
@@ -442,6 +478,47 @@ mod tests {
             assert_eq!(budgets.len(), 40);
             assert!(budgets.is_sorted_by(|a, b| a > b), "budgets fall");
             assert_eq!(budgets.last(), Some(&last));
+        }
+    }
+
+    #[test]
+    fn recovery_follows_every_pruning_step_and_fills_the_epoch() {
+        for (steps, iterations, expected) in [
+            (0, 3, "PPP"),
+            (2, 10, "PccPccPccc"),
+            (2, 6, "PccPcc"),
+            (9, 4, "Pccc"),
+            (usize::MAX, 2, "Pc"),
+        ] {
+            let config = ScheduleConfig::new(Target::Bits(0.4)).with_recovery_steps(steps);
+            for (recovery, letter) in [(Recovery::Coordinate, 'c'), (Recovery::Basis, 'b')] {
+                let schedule = config
+                    .clone()
+                    .with_recovery(recovery)
+                    .init(&start())
+                    .unwrap();
+                let mut epochs = schedule.epochs().iter();
+                let epoch = epochs.rfind(|e| e.kind == PhaseKind::Prune).unwrap();
+                let phases = (0..iterations).map(|i| epoch.phase(i, iterations));
+                let mut last = 0.0;
+                let found: String = phases
+                    .map(|phase| match phase {
+                        Phase::Prune(budget) => {
+                            last = budget.at_most;
+                            'P'
+                        }
+                        Phase::Coordinate => 'c',
+                        Phase::Basis => 'b',
+                        other => panic!("{other:?}"),
+                    })
+                    .collect();
+                assert_eq!(found, expected.replace('c', &letter.to_string()));
+                assert_eq!(
+                    last,
+                    0.4 * 430_500.0,
+                    "the target is met whatever is between"
+                );
+            }
         }
     }
 

@@ -204,6 +204,7 @@ impl Plan {
         if let Some(batches) = flags.epoch_batches {
             self.epoch_batches = Some(batches as usize);
         }
+        flags.levers.apply(&mut self.schedule);
         self
     }
 }

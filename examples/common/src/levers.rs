@@ -1,8 +1,11 @@
 //! Flags of what makes a model smaller or better at its size. `COMPRESSION.md` of burn-alq says
 //! what each does.
 
+use burn_alq::ScheduleConfig;
+use burn_alq::schedule::Recovery;
 use burn_alq::train::{DistillError, Distillation, DistillationConfig};
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 /// Levers of a training, each off by default.
 #[derive(Args, Debug, Clone, Default)]
@@ -14,9 +17,51 @@ pub struct LeverFlags {
     /// Temperature of these outputs [default: 4]
     #[arg(long, value_name = "T", requires = "distill")]
     pub distill_temperature: Option<f64>,
+    /// Epochs of a pruning phase [default: by preset]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub prune_epochs: Option<u16>,
+    /// Steps of recovery after each pruning step [default: 0]
+    #[arg(long, value_name = "N")]
+    pub recovery_steps: Option<u16>,
+    /// What moves in them [default: coordinate]
+    #[arg(long, value_name = "WHAT", requires = "recovery_steps", value_parser = choice(&RECOVERIES))]
+    pub recovery: Option<Recovery>,
+}
+
+const RECOVERIES: [(&str, Recovery); 2] = [
+    ("coordinate", Recovery::Coordinate),
+    ("basis", Recovery::Basis),
+];
+
+/// One of some named values.
+fn choice<T>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let names = PossibleValuesParser::new(choices.iter().map(|(name, _)| *name));
+    names.map(|found| {
+        let (_, value) = choices
+            .iter()
+            .find(|(name, _)| *name == found)
+            .expect("a name");
+        *value
+    })
 }
 
 impl LeverFlags {
+    /// Puts what the flags say into a schedule.
+    pub(crate) fn apply(&self, schedule: &mut ScheduleConfig) {
+        if let Some(epochs) = self.prune_epochs {
+            schedule.prune_epochs = epochs.into();
+        }
+        if let Some(steps) = self.recovery_steps {
+            schedule.recovery_steps = steps.into();
+        }
+        if let Some(recovery) = self.recovery {
+            schedule.recovery = recovery;
+        }
+    }
+
     /// The teacher's part of the loss.
     ///
     /// # Errors

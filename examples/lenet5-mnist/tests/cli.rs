@@ -211,7 +211,9 @@ fn levers_resume_to_the_same_bytes() {
     data_folder(&data);
     let data = data.to_str().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
-    let levers = ["--distill", "0.5", "--distill-temperature", "2"];
+    let mut levers = vec!["--distill", "0.5", "--distill-temperature", "2"];
+    levers.extend(["--prune-epochs", "2", "--recovery-steps", "1"]);
+    levers.extend(["--recovery", "basis"]);
 
     let [plain, whole, killed] = ["plain", "whole", "killed"].map(at);
     succeeds(&train(data, &plain, &[]));
@@ -221,7 +223,7 @@ fn levers_resume_to_the_same_bytes() {
     let model = |out: &str| fs::read(format!("{out}/model.bpk")).unwrap();
     assert!(model(&whole) != model(&plain), "the levers do something");
 
-    let mut killed_args = levers.to_vec();
+    let mut killed_args = levers.clone();
     killed_args.extend(["--checkpoint-seconds", "0"]);
     kill_in_the_middle(&train(data, &killed, &killed_args), &killed);
     killed_args.push("--resume");
@@ -236,6 +238,11 @@ fn levers_resume_to_the_same_bytes() {
             "weight of a distillation must not be 1.5",
         ),
         (&["--distill-temperature", "2"], "--distill <WEIGHT>"),
+        (&["--recovery", "basis"], "--recovery-steps <N>"),
+        (
+            &["--recovery-steps", "1", "--recovery", "no"],
+            "coordinate, basis",
+        ),
     ] {
         refuses(&train(data, &at("refused"), flags), expected);
     }

@@ -251,32 +251,35 @@ impl<M: Module> Run<M> {
             return Ok(None);
         };
         let batches = task.batches();
+        let phase = plan.phase(batch, batches);
+        // Of this step: what lies between prunings is not pruning.
+        let kind = phase.kind();
         let start = Instant::now();
-        let (value, grads) = match plan.kind {
+        let (value, grads) = match kind {
             PhaseKind::Prune => gradients(&evaluating(self.model.clone()), task, epoch, batch),
             _ => gradients(&self.model, task, epoch, batch),
         };
         if !value.is_finite() {
             return Err(TrainError::Loss {
                 loss: value,
-                phase: plan.kind,
+                phase: kind,
                 epoch,
                 batch,
             });
         }
         let backward = Instant::now();
-        self.optimizer.set_phase(plan.phase(batch, batches));
+        self.optimizer.set_phase(phase);
         let model = self.model.clone();
         self.model = self.optimizer.step(plan.lr, model, grads);
         let stepped = Instant::now();
 
         let last = batch + 1 == batches;
-        if plan.kind == PhaseKind::Prune {
+        if kind == PhaseKind::Prune {
             self.bits = average_bits(&sizes(&self.model));
         }
         let metric = last.then(|| task.evaluate(&self.model.valid()));
         let timings = &mut self.position.timings;
-        let timing = timings.entry(plan.kind.to_string()).or_default();
+        let timing = timings.entry(kind.to_string()).or_default();
         timing.steps += 1;
         timing.forward_backward += (backward - start).as_secs_f64();
         timing.optimizer += (stepped - backward).as_secs_f64();
@@ -441,5 +444,8 @@ pub(crate) fn evaluating<M: Module>(module: M) -> M {
         }
     }
 
+    // Running statistics keep their last update aside until validation mode takes it in. They must
+    // be the same whether a checkpoint was written before this step or not.
+    let _ = module.valid();
     module.map(&mut FlagsOff)
 }
