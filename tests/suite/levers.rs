@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use burn_alq::optim::{average_bits, sizes};
-use burn_alq::schedule::Recovery;
+use burn_alq::schedule::{Pace, Recovery};
 use burn_alq::train::{DistillError, DistillationConfig};
 use burn_alq::{ScheduleConfig, Target};
 
@@ -164,4 +164,15 @@ fn recovery_steps_train_between_prunings() {
         let pruned = run.timings().find(|(phase, _)| *phase == "prune").unwrap();
         assert_eq!((pruned.1.steps, steps), (8, kinds[0] + kinds[1]));
     }
+}
+
+#[test]
+fn every_pace_ends_on_the_target() {
+    let paced = |pace| run_and_resume(&short(Target::Bits(0.7)).with_pace(pace));
+    let nets = [Pace::Constant, Pace::Cubic, Pace::Loss].map(paced);
+    for net in &nets {
+        assert_on_target(net, 0.7);
+    }
+    let [constant, cubic, loss] = nets.map(|net| bytes(&net));
+    assert!(constant != cubic && constant != loss && cubic != loss);
 }

@@ -1,14 +1,18 @@
 //! Rounds, epochs, decays and targets: which phase at which learning rate.
 
+mod pruning;
+
 use alloc::vec::Vec;
 use core::fmt;
 
 use burn_core as burn;
 use burn_core::config::Config;
-use serde::{Deserialize, Serialize};
 
 use crate::optim::Phase;
-use crate::step::prune::{Budget, Cost, Size, total};
+use crate::step::prune::Size;
+use pruning::{PruneEpoch, PrunePlan};
+
+pub use pruning::{Pace, Recovery};
 
 /// Where pruning stops.
 #[derive(Config, Debug, PartialEq)]
@@ -19,15 +23,6 @@ pub enum Target {
     Bits(f64),
     /// Bytes of all packed weights (bases, coordinates, widths) after the last round.
     Bytes(usize),
-}
-
-/// What a step between two prunings moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Recovery {
-    /// Coordinates.
-    Coordinate,
-    /// Bases, then coordinates.
-    Basis,
 }
 
 /// Configuration of a [`Schedule`]. The defaults are the paper's for LeNet5, without a target.
@@ -56,6 +51,9 @@ pub struct ScheduleConfig {
     /// Factor on the learning rate before every coordinate epoch.
     #[config(default = 0.8)]
     pub coordinate_decay: f64,
+    /// How pruning spreads over its steps.
+    #[config(default = "Pace::Constant")]
+    pub pace: Pace,
     /// Steps of recovery after each pruning step, of the same epoch: with more of them, it prunes
     /// in fewer steps, at least one.
     #[config(default = 0)]
@@ -180,17 +178,12 @@ impl ScheduleConfig {
                 epochs.push(Epoch::new(Some(round), PhaseKind::Coordinate, lr));
             }
             for part in 0..self.prune_epochs {
-                let (from, to) = (plan.after(round), plan.after(round + 1));
-                let at = |part: usize| from + (to - from) * part as f64 / self.prune_epochs as f64;
                 let mut epoch = Epoch::new(Some(round), PhaseKind::Prune, lr);
                 epoch.prune = Some(PruneEpoch {
-                    cost: plan.cost,
-                    from: at(part),
-                    to: if part + 1 == self.prune_epochs {
-                        to
-                    } else {
-                        at(part + 1)
-                    },
+                    plan,
+                    round,
+                    part,
+                    parts: self.prune_epochs,
                     top_k: self.top_k,
                     recovery_steps: self.recovery_steps,
                     recovery: self.recovery,
@@ -208,94 +201,6 @@ impl ScheduleConfig {
             epochs.push(Epoch::new(None, PhaseKind::Coordinate, lr));
         }
         Ok(Schedule { epochs })
-    }
-}
-
-/// What is left after each round: a geometric path from the start to the target.
-struct PrunePlan {
-    cost: Cost,
-    start: f64,
-    target: f64,
-    rounds: usize,
-}
-
-impl PrunePlan {
-    fn new(config: &ScheduleConfig, sizes: &[Size]) -> Result<Self, ScheduleError> {
-        if sizes.is_empty() {
-            return Err(ScheduleError::NoWeights);
-        }
-        if config.rounds == 0 || config.prune_epochs == 0 {
-            return Err(ScheduleError::NoPruning);
-        }
-        let weights: usize = sizes.iter().map(Size::weights).sum();
-        // (unit's cost, target in it, factor from the unit to what the user reads, name)
-        let (cost, target, scale, unit) = match config.target {
-            Target::Ratio(ratio) => {
-                if !(ratio > 0.0 && ratio < 1.0) {
-                    let (field, value) = ("target ratio", ratio);
-                    return Err(ScheduleError::Value { field, value });
-                }
-                let start = total(sizes, Cost::Coordinates) as f64;
-                let kept = libm::pow(1.0 - ratio, config.rounds as f64);
-                let target = libm::round(start * kept);
-                (Cost::Coordinates, target, 1.0, "coordinates")
-            }
-            Target::Bits(bits) => {
-                if !bits.is_finite() {
-                    let (field, value) = ("target_bits", bits);
-                    return Err(ScheduleError::Value { field, value });
-                }
-                let scale = weights as f64;
-                (Cost::BaseBits, bits * scale, scale, "bits per weight")
-            }
-            Target::Bytes(bytes) => (Cost::Bytes, bytes as f64, 1.0, "bytes"),
-        };
-        let start = total(sizes, cost) as f64;
-        if target >= start {
-            return Err(ScheduleError::NothingToPrune {
-                target: target / scale,
-                start: start / scale,
-                unit,
-            });
-        }
-        let least = sizes
-            .iter()
-            .map(|size| {
-                let one = Size {
-                    coordinates: 1,
-                    widest: 1,
-                    ..*size
-                };
-                one.cost(cost)
-            })
-            .min()
-            .unwrap_or(0) as f64;
-        if target < least {
-            return Err(ScheduleError::Unreachable {
-                target: target / scale,
-                least: least / scale,
-                unit,
-            });
-        }
-        Ok(Self {
-            cost,
-            start,
-            target,
-            rounds: config.rounds,
-        })
-    }
-
-    /// What may be left after `round` rounds.
-    fn after(&self, round: usize) -> f64 {
-        if round == self.rounds {
-            return self.target;
-        }
-        let share = round as f64 / self.rounds as f64;
-        let left = self.start * libm::pow(self.target / self.start, share);
-        match self.cost {
-            Cost::Coordinates => libm::round(left),
-            Cost::BaseBits | Cost::Bytes => left,
-        }
     }
 }
 
@@ -322,43 +227,6 @@ impl fmt::Display for PhaseKind {
             Self::Coordinate => "coordinate",
             Self::Prune => "prune",
             Self::Ste => "ste",
-        })
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct PruneEpoch {
-    cost: Cost,
-    from: f64,
-    to: f64,
-    top_k: f64,
-    recovery_steps: usize,
-    recovery: Recovery,
-}
-
-impl PruneEpoch {
-    /// A pruning step, then its steps of recovery, and again; what remains of the epoch recovers.
-    ///
-    /// The budget falls linearly over the epoch and ends exactly where the round must.
-    fn phase(&self, iteration: usize, iterations: usize) -> Phase {
-        let cycle = self.recovery_steps.saturating_add(1);
-        let steps = (iterations / cycle).max(1);
-        let step = iteration / cycle;
-        if !iteration.is_multiple_of(cycle) || step >= steps {
-            return match self.recovery {
-                Recovery::Coordinate => Phase::Coordinate,
-                Recovery::Basis => Phase::Basis,
-            };
-        }
-        let share = (step + 1) as f64 / steps as f64;
-        Phase::Prune(Budget {
-            cost: self.cost,
-            at_most: if step + 1 == steps {
-                self.to
-            } else {
-                self.from + (self.to - self.from) * share
-            },
-            top_k: self.top_k,
         })
     }
 }
@@ -422,11 +290,9 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
-    use alloc::string::{String, ToString};
-
     use super::*;
 
-    fn start() -> Vec<Size> {
+    pub(super) fn start() -> Vec<Size> {
         let size = |groups, len| Size {
             groups,
             len,
@@ -478,47 +344,6 @@ mod tests {
             assert_eq!(budgets.len(), 40);
             assert!(budgets.is_sorted_by(|a, b| a > b), "budgets fall");
             assert_eq!(budgets.last(), Some(&last));
-        }
-    }
-
-    #[test]
-    fn recovery_follows_every_pruning_step_and_fills_the_epoch() {
-        for (steps, iterations, expected) in [
-            (0, 3, "PPP"),
-            (2, 10, "PccPccPccc"),
-            (2, 6, "PccPcc"),
-            (9, 4, "Pccc"),
-            (usize::MAX, 2, "Pc"),
-        ] {
-            let config = ScheduleConfig::new(Target::Bits(0.4)).with_recovery_steps(steps);
-            for (recovery, letter) in [(Recovery::Coordinate, 'c'), (Recovery::Basis, 'b')] {
-                let schedule = config
-                    .clone()
-                    .with_recovery(recovery)
-                    .init(&start())
-                    .unwrap();
-                let mut epochs = schedule.epochs().iter();
-                let epoch = epochs.rfind(|e| e.kind == PhaseKind::Prune).unwrap();
-                let phases = (0..iterations).map(|i| epoch.phase(i, iterations));
-                let mut last = 0.0;
-                let found: String = phases
-                    .map(|phase| match phase {
-                        Phase::Prune(budget) => {
-                            last = budget.at_most;
-                            'P'
-                        }
-                        Phase::Coordinate => 'c',
-                        Phase::Basis => 'b',
-                        other => panic!("{other:?}"),
-                    })
-                    .collect();
-                assert_eq!(found, expected.replace('c', &letter.to_string()));
-                assert_eq!(
-                    last,
-                    0.4 * 430_500.0,
-                    "the target is met whatever is between"
-                );
-            }
         }
     }
 

@@ -2,7 +2,7 @@
 //! what each does.
 
 use burn_alq::ScheduleConfig;
-use burn_alq::schedule::Recovery;
+use burn_alq::schedule::{Pace, Recovery};
 use burn_alq::train::{DistillError, Distillation, DistillationConfig};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -17,6 +17,10 @@ pub struct LeverFlags {
     /// Temperature of these outputs [default: 4]
     #[arg(long, value_name = "T", requires = "distill")]
     pub distill_temperature: Option<f64>,
+    /// How pruning spreads over its steps: as much in each, by a cubic schedule, or as much modelled
+    /// loss in each [default: constant]
+    #[arg(long, value_name = "PACE", value_parser = choice(&PACES))]
+    pub prune_pace: Option<Pace>,
     /// Epochs of a pruning phase [default: by preset]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub prune_epochs: Option<u16>,
@@ -27,6 +31,12 @@ pub struct LeverFlags {
     #[arg(long, value_name = "WHAT", requires = "recovery_steps", value_parser = choice(&RECOVERIES))]
     pub recovery: Option<Recovery>,
 }
+
+const PACES: [(&str, Pace); 3] = [
+    ("constant", Pace::Constant),
+    ("cubic", Pace::Cubic),
+    ("loss", Pace::Loss),
+];
 
 const RECOVERIES: [(&str, Recovery); 2] = [
     ("coordinate", Recovery::Coordinate),
@@ -51,6 +61,9 @@ where
 impl LeverFlags {
     /// Puts what the flags say into a schedule.
     pub(crate) fn apply(&self, schedule: &mut ScheduleConfig) {
+        if let Some(pace) = self.prune_pace {
+            schedule.pace = pace;
+        }
         if let Some(epochs) = self.prune_epochs {
             schedule.prune_epochs = epochs.into();
         }

@@ -213,7 +213,7 @@ fn levers_resume_to_the_same_bytes() {
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
     let mut levers = vec!["--distill", "0.5", "--distill-temperature", "2"];
     levers.extend(["--prune-epochs", "2", "--recovery-steps", "1"]);
-    levers.extend(["--recovery", "basis"]);
+    levers.extend(["--recovery", "basis", "--prune-pace", "loss"]);
 
     let [plain, whole, killed] = ["plain", "whole", "killed"].map(at);
     succeeds(&train(data, &plain, &[]));

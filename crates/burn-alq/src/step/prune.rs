@@ -33,6 +33,9 @@ pub struct Budget {
     pub at_most: f64,
     /// Share of a layer's live coordinates that it offers at a time.
     pub top_k: f64,
+    /// Share of the modelled loss of all that has to go that may go in this step, though at least
+    /// one coordinate does; 1 for all.
+    pub loss_share: f64,
 }
 
 /// Size of a weight with the given widths, by [`Cost`].
@@ -101,7 +104,8 @@ pub fn total(sizes: &[Size], cost: Cost) -> usize {
 /// `top_k` is too small for that, the share is twice the share of the size that goes. When an offer
 /// is used up all the same, the layers offer again from what is left.
 ///
-/// Ties go to the earlier place. A NaN ranks last.
+/// Ties go to the earlier place. A NaN ranks last. With a [`loss_share`](Budget::loss_share) below
+/// 1, only the first of those go.
 pub fn select(deltas: &[Vec<f32>], sizes: &[Size], budget: &Budget) -> Vec<CoordinateId> {
     let mut sizes = sizes.to_vec();
     let mut ranked: Vec<Vec<(f32, CoordinateId)>> = deltas
@@ -124,18 +128,34 @@ pub fn select(deltas: &[Vec<f32>], sizes: &[Size], budget: &Budget) -> Vec<Coord
             break;
         }
         offered.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        for (_, id) in offered {
+        for (delta, id) in offered {
             let size = &mut sizes[id.layer];
             let before = size.cost(budget.cost);
             size.coordinates -= 1;
             left -= before - size.cost(budget.cost);
-            dropped.push(id);
+            dropped.push((delta, id));
             if left as f64 <= budget.at_most {
                 break;
             }
         }
     }
-    dropped
+    if budget.loss_share < 1.0 {
+        dropped.truncate(affordable(&dropped, budget.loss_share));
+    }
+    dropped.into_iter().map(|(_, id)| id).collect()
+}
+
+/// How many coordinates, of those that are to be dropped in this order, take a share of the loss of
+/// all. What lowers the loss costs nothing.
+fn affordable(dropped: &[(f32, CoordinateId)], share: f64) -> usize {
+    let loss = |&(delta, _): &(f32, CoordinateId)| f64::from(delta.max(0.0));
+    let most = share * dropped.iter().map(loss).sum::<f64>();
+    let mut sum = 0.0;
+    let count = dropped.iter().take_while(|drop| {
+        sum += loss(drop);
+        sum <= most
+    });
+    count.count().max(1)
 }
 
 /// Live coordinates of a layer, the smallest `Δ` last.
@@ -181,6 +201,7 @@ mod tests {
             cost: Cost::Coordinates,
             at_most: 2.0,
             top_k: 1.0,
+            loss_share: 1.0,
         };
         let ids = select(&[a, b], &[size_a, size_b], &budget);
         assert_eq!(places(&ids), [(0, 1), (1, 1), (1, 0)]);
@@ -197,6 +218,7 @@ mod tests {
             cost: Cost::Coordinates,
             at_most: 17.0,
             top_k: 0.2,
+            loss_share: 1.0,
         };
         // What goes is 15 %, so the offer is widened to 30 %.
         let ids = select(&[a.clone(), b.clone()], &[size_a, size_b], &budget);
@@ -217,6 +239,7 @@ mod tests {
                 cost: Cost::Coordinates,
                 at_most: f64::from(at_most),
                 top_k: 0.01,
+                loss_share: 1.0,
             };
             let ids = select(core::slice::from_ref(&a), &[size], &budget);
             assert_eq!(ids.len(), 7 - at_most as usize);
@@ -231,6 +254,7 @@ mod tests {
             cost: Cost::BaseBits,
             at_most: 108.0,
             top_k: 1.0,
+            loss_share: 1.0,
         };
         let ids = select(&[a.clone(), b.clone()], &[size_a, size_b], &bits);
         assert_eq!(places(&ids), [(0, 0), (1, 0)]);
@@ -239,6 +263,7 @@ mod tests {
             cost: Cost::Bytes,
             at_most: 30.0,
             top_k: 1.0,
+            loss_share: 1.0,
         };
         let ids = select(&[a, b], &[size_a, size_b], &bytes);
         assert_eq!(places(&ids), [(0, 0)]);
@@ -251,8 +276,34 @@ mod tests {
             cost: Cost::Coordinates,
             at_most: -1.0,
             top_k: 0.5,
+            loss_share: 1.0,
         };
         assert!(select(&[a], &[size], &budget).is_empty());
+    }
+
+    #[test]
+    fn a_share_of_the_loss_goes_at_a_time() {
+        let (a, size) = layer(&[-5.0, 1.0, 2.0, 3.0, 4.0, 90.0], 1, 10);
+        for (loss_share, expected) in [(0.3, 3), (0.29, 2), (0.999, 4), (1.0, 5), (0.0, 1)] {
+            let budget = Budget {
+                cost: Cost::Coordinates,
+                at_most: 1.0,
+                top_k: 1.0,
+                loss_share,
+            };
+            // The last one stays in any case, and its loss does not count.
+            let ids = select(core::slice::from_ref(&a), &[size], &budget);
+            assert_eq!(ids.len(), expected, "{loss_share} of the loss");
+            assert!(ids.iter().enumerate().all(|(place, id)| id.place == place));
+        }
+        let (free, size) = layer(&[-1.0, -2.0, 0.0], 1, 10);
+        let budget = Budget {
+            cost: Cost::Coordinates,
+            at_most: 0.0,
+            top_k: 1.0,
+            loss_share: 0.1,
+        };
+        assert_eq!(select(&[free], &[size], &budget).len(), 3);
     }
 
     #[test]
@@ -262,6 +313,7 @@ mod tests {
             cost: Cost::Coordinates,
             at_most: 1.0,
             top_k: 1.0,
+            loss_share: 1.0,
         };
         let ids = select(&[a], &[size], &budget);
         assert_eq!(places(&ids), [(0, 2), (0, 1)]);
