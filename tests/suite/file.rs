@@ -5,12 +5,29 @@ use std::path::Path;
 use burn::module::Param;
 use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor};
-use burn_alq::PackedModel;
 use burn_alq::file::FileError;
 use burn_alq::pack::PackModelError;
+use burn_alq::{CoordinateType, PackedModel};
 use burn_pack::{Bytes, Reader, Scalar, Writer};
 
+use multibit::{PackError, PackedWeight};
+
 use crate::model::{Net, quantizer};
+
+/// A model with coordinates in f16, which is a file of version 2.
+fn halved() -> PackedModel {
+    let mut halved = packed();
+    for (_, weight) in &mut halved.weights {
+        let (codes, mut coordinates, widths) = weight.to_training_form(3);
+        for coordinate in &mut coordinates {
+            *coordinate = CoordinateType::F16.round(*coordinate);
+        }
+        let (shape, grouping) = (weight.shape().to_vec(), weight.grouping().clone());
+        let rounded = PackedWeight::pack(&shape, grouping, 3, &codes, &coordinates, &widths);
+        *weight = rounded.unwrap().into();
+    }
+    halved.with_coordinate_type(CoordinateType::F16).unwrap()
+}
 
 fn packed() -> PackedModel {
     let device = Device::flex();
@@ -45,9 +62,47 @@ fn a_file_holds_the_model_bit_for_bit() {
     assert!(a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()));
 }
 
+/// Coordinates in two bytes: the same values from the file, and fewer bytes in it.
+#[test]
+fn halves_come_back_bit_for_bit() {
+    let halved = halved();
+    let bytes = halved.to_bytes().unwrap();
+    let loaded = load(&bytes).unwrap();
+    assert_eq!(loaded, halved);
+    assert_eq!(loaded.to_bytes().unwrap(), bytes);
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains(r#""version":2"#) && text.contains(r#""coordinate_type":"f16""#));
+    for ((_, half), (_, full)) in halved.weights.iter().zip(&packed().weights) {
+        let (half, full) = (half.encoded_bytes(), full.encoded_bytes());
+        assert_eq!(2 * half.coordinates, full.coordinates);
+        assert_eq!((half.bases, half.widths), (full.bases, full.widths));
+    }
+    // Without rounding in training, nothing is rounded in silence.
+    let error = packed()
+        .with_coordinate_type(CoordinateType::F16)
+        .unwrap_err();
+    let inexact = |source: &PackError| matches!(source, PackError::Inexact { .. });
+    assert!(
+        matches!(&error, PackModelError::Weight { path, source } if path == "conv.weight" && inexact(source)),
+        "{error}"
+    );
+}
+
+/// Files of every version that was ever written load, to the same bytes. Never write them anew.
+#[test]
+fn frozen_files_load_forever() {
+    for (name, model) in [("packed_v1", packed()), ("packed_v2_f16", halved())] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+        let file = folder.join(name).with_extension("bpk");
+        let bytes = std::fs::read(&file).unwrap();
+        assert_eq!(load(&bytes).unwrap(), model);
+        assert!(model.to_bytes().unwrap() == bytes, "written as it was");
+    }
+}
+
 #[test]
 fn a_file_cut_anywhere_is_refused() {
-    let bytes = packed().to_bytes().unwrap();
+    let bytes = halved().to_bytes().unwrap();
     for len in 0..bytes.len() {
         let error = load(&bytes[..len]).expect_err("a file that is too short");
         assert!(error.to_string().contains("model.bpk"), "{error}");
@@ -57,7 +112,7 @@ fn a_file_cut_anywhere_is_refused() {
 /// A flipped bit is noticed, or lies in padding that stands for nothing.
 #[test]
 fn a_damaged_file_is_refused_or_means_the_same() {
-    let model = packed();
+    let model = halved();
     let bytes = model.to_bytes().unwrap();
     let mut refused = 0;
     for place in 0..bytes.len() {
@@ -114,11 +169,17 @@ fn a_directory_that_lies_is_refused() {
             text.replacen(from, to, 1)
         })
     };
-    let error = load(&replace(r#""version":1"#, r#""version":2"#)).unwrap_err();
+    let error = load(&replace(r#""version":1"#, r#""version":3"#)).unwrap_err();
     assert!(
-        matches!(error, FileError::Version { found: 2, .. }),
+        matches!(error, FileError::Version { found: 3, .. }),
         "{error}"
     );
+    let error = load(&replace(r#""version":1"#, r#""version":0"#)).unwrap_err();
+    assert!(matches!(error, FileError::Version { .. }), "{error}");
+    let early = replace(r#""crc32":"#, r#""coordinate_type":"f16","crc32":"#);
+    let error = load(&early).unwrap_err();
+    let text = "conv.weight has what version 1 does not";
+    assert!(error.to_string().contains(text), "{error}");
     let error = load(&replace(r#""format":"burn-alq""#, r#""format":"other""#)).unwrap_err();
     assert!(matches!(error, FileError::NotPacked { .. }), "{error}");
     let error = load(&replace(r#""weights":"#, r#""weight":"#)).unwrap_err();

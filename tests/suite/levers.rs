@@ -1,13 +1,15 @@
 //! What makes a model smaller or better at its size: each lever by its definition, and whole runs.
 
+use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use burn_alq::optim::{average_bits, sizes};
 use burn_alq::schedule::{Pace, Recovery};
+use burn_alq::step::prune::{Cost, total};
 use burn_alq::train::{DistillError, DistillationConfig};
-use burn_alq::{ScheduleConfig, Target};
+use burn_alq::{AlqOptimizerConfig, CoordinateType, PackedModel, Phase, ScheduleConfig, Target};
 
 use crate::devices::device;
-use crate::model::{Fit, Net, bytes, finish, short, start_with};
+use crate::model::{Fit, Net, assert_consistent, bytes, finish, quantizer, short, start_with};
 
 fn softmax(scores: &[f64], temperature: f64) -> Vec<f64> {
     let powers: Vec<f64> = scores.iter().map(|x| (x / temperature).exp()).collect();
@@ -175,4 +177,58 @@ fn every_pace_ends_on_the_target() {
     }
     let [constant, cubic, loss] = nets.map(|net| bytes(&net));
     assert!(constant != cubic && constant != loss && cubic != loss);
+}
+
+/// What trained is what the file holds, and it holds it in two bytes.
+#[test]
+fn coordinates_are_tuned_as_they_are_stored() {
+    for coordinate_type in [CoordinateType::F16, CoordinateType::Bf16] {
+        let config = short(Target::Bytes(120)).with_coordinate_type(coordinate_type);
+        let net = run_and_resume(&config);
+        assert_consistent(&net);
+        let found = total(&sizes(&net), Cost::Bytes(coordinate_type));
+        // A coordinate, its row, and a bit of every width.
+        assert!(found <= 120 && found > 120 - 14, "{found} bytes");
+        let packed = PackedModel::pack(&net).unwrap();
+        let packed = packed.with_coordinate_type(coordinate_type).unwrap();
+        let stored = packed.weights.iter();
+        let stored = stored.map(|(_, weight)| weight.encoded_bytes().total());
+        assert_eq!(stored.sum::<usize>(), found, "sizes foresee the file");
+    }
+}
+
+/// Steps far smaller than what bf16 can tell apart add up.
+#[test]
+fn rounded_coordinates_go_on_from_their_masters() {
+    let device = device().autodiff();
+    let mut net = quantizer().apply(Net::new(&device)).unwrap();
+    let mut optimizer = AlqOptimizerConfig::new().init();
+    optimizer.set_coordinate_type(CoordinateType::Bf16);
+    let coordinates = |net: &Net| {
+        let packed = PackedModel::pack(net).unwrap();
+        packed.weights[1].1.coordinates().to_vec()
+    };
+    let mut step = |net: &mut Net, lr| {
+        optimizer.set_phase(Phase::Coordinate);
+        let input = Tensor::<2>::ones([2, 128], &device);
+        let grads = net.fc.forward(input).mean().backward();
+        let grads = GradientsParams::from_grads(grads, net);
+        *net = optimizer.step(lr, net.clone(), grads);
+    };
+    step(&mut net, 1e-6);
+    let start = coordinates(&net);
+    let mut moved = Vec::new();
+    for _ in 0..40 {
+        let before = coordinates(&net);
+        step(&mut net, 1e-5);
+        let after = coordinates(&net);
+        assert!(after.iter().all(|&a| CoordinateType::Bf16.holds(a)));
+        moved.push(before != after);
+    }
+    assert!(moved.contains(&false) && moved.contains(&true), "{moved:?}");
+    // 40 steps of at most the learning rate.
+    for (start, end) in start.iter().zip(coordinates(&net)) {
+        let ulp = start / 128.0;
+        assert!((start - end).abs() <= 40.0 * 1e-5 + ulp, "{start} to {end}");
+    }
 }

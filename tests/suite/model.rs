@@ -11,8 +11,8 @@ use burn_alq::sketch::QuantizeError;
 use burn_alq::step::prune::{Budget, Cost, total};
 use burn_alq::train::{Run, Task, TrainError};
 use burn_alq::{
-    AlqOptimizerConfig, GroupingRule, MultiBitConv2d, MultiBitConv2dConfig, PackedModel, Phase,
-    Quantizer, Schedule, ScheduleConfig, Target,
+    AlqOptimizerConfig, CoordinateType, GroupingRule, MultiBitConv2d, MultiBitConv2dConfig,
+    PackedModel, Phase, Quantizer, Schedule, ScheduleConfig, Target,
 };
 
 use crate::devices::device;
@@ -182,7 +182,7 @@ pub fn bytes(net: &Net) -> Vec<u8> {
 
 /// Every multi-bit weight's value is its reconstruction: what the network trains on is what is
 /// packed.
-fn assert_consistent(net: &Net) {
+pub fn assert_consistent(net: &Net) {
     let packed = PackedModel::pack(net).unwrap();
     let conv: Vec<f32> = net.conv.weight.val().into_data().try_into_vec().unwrap();
     let fc: Vec<f32> = net.fc.weight.val().into_data().try_into_vec().unwrap();
@@ -297,7 +297,7 @@ fn the_target_is_met_exactly() {
                 assert!(found <= bits && found > bits - step, "{found} bits");
             }
             Target::Bytes(bytes) => {
-                let found = total(&after, Cost::Bytes);
+                let found = total(&after, Cost::Bytes(CoordinateType::F32));
                 // A coordinate, its row, and a bit of every width.
                 assert!(found <= bytes && found > bytes - 16, "{found} bytes");
                 let packed = PackedModel::pack(&net).unwrap();

@@ -9,13 +9,14 @@ use std::vec::Vec;
 
 use burn_core::tensor::{Bytes, DType, TensorData};
 use burn_pack::{Reader, Scalar, Tensor, Writer};
-use multibit::{DecodeError, Grouping, GroupingError, PackedWeight};
+use multibit::{CoordinateType, DecodeError, Grouping, GroupingError, PackedWeight};
 use serde::{Deserialize, Serialize};
 
 use crate::pack::PackedModel;
 
-/// The version of the layout that this crate writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest version of the layout that this crate writes and reads. It reads all before it too,
+/// and writes the oldest that holds the model.
+pub const FORMAT_VERSION: u32 = 2;
 
 const MAGIC: &str = "burn-alq";
 const DIRECTORY: &str = "burn-alq.directory";
@@ -48,7 +49,24 @@ struct WeightEntry {
     len: usize,
     coordinates: usize,
     width_bits: u8,
+    /// From version 2 on.
+    #[serde(default, skip_serializing_if = "is_default")]
+    coordinate_type: CoordinateType,
     crc32: u32,
+}
+
+impl WeightEntry {
+    /// The oldest version that has everything in it.
+    fn version(&self) -> u32 {
+        match is_default(&self.coordinate_type) {
+            true => 1,
+            false => 2,
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -182,8 +200,7 @@ impl std::error::Error for FileError {
 
 /// One weight's sections in the order of the file: coordinates, bases, widths.
 fn encode(weight: &PackedWeight) -> Vec<u8> {
-    let coordinates = weight.coordinates().iter().flat_map(|a| a.to_le_bytes());
-    let mut bytes: Vec<u8> = coordinates.collect();
+    let mut bytes = weight.encode_coordinates();
     bytes.extend(weight.encode_bases());
     bytes.extend(weight.encode_widths());
     bytes
@@ -216,7 +233,7 @@ impl PackedModel {
     fn writer(&self) -> Writer {
         let mut directory = Directory {
             format: MAGIC.to_string(),
-            version: FORMAT_VERSION,
+            version: 1,
             weights: Vec::new(),
             tensors: Vec::new(),
             config: self.config.clone(),
@@ -224,15 +241,18 @@ impl PackedModel {
         let mut tensors = Vec::new();
         for (path, weight) in &self.weights {
             let bytes = encode(weight);
-            directory.weights.push(WeightEntry {
+            let entry = WeightEntry {
                 path: path.clone(),
                 shape: weight.shape().to_vec(),
                 axes: weight.grouping().axes().to_vec(),
                 len: weight.grouping().len(),
                 coordinates: weight.coordinates().len(),
                 width_bits: weight.width_bits(),
+                coordinate_type: weight.coordinate_type(),
                 crc32: crc32fast::hash(&bytes),
-            });
+            };
+            directory.version = directory.version.max(entry.version());
+            directory.weights.push(entry);
             tensors.push(Tensor::new(
                 path.clone(),
                 DType::U8,
@@ -371,13 +391,21 @@ impl Source<'_> {
         if header.format != MAGIC {
             return Err(not_packed());
         }
-        if header.version != FORMAT_VERSION {
+        if !(1..=FORMAT_VERSION).contains(&header.version) {
             return Err(FileError::Version {
                 file: self.file.to_path_buf(),
                 found: header.version,
             });
         }
-        serde_json::from_str(text).map_err(|e| self.directory(e))
+        let directory: Directory = serde_json::from_str(text).map_err(|e| self.directory(e))?;
+        let newer = |entry: &&WeightEntry| entry.version() > header.version;
+        match directory.weights.iter().find(newer) {
+            Some(entry) => Err(self.directory(format!(
+                "{} has what version {} does not",
+                entry.path, header.version
+            ))),
+            None => Ok(directory),
+        }
     }
 
     fn read_weight(&self, entry: &WeightEntry, bytes: &[u8]) -> Result<PackedWeight, FileError> {
@@ -391,7 +419,7 @@ impl Source<'_> {
         let groups = grouping.groups(&entry.shape);
         // Lengths first: none of these products may overflow or exceed what is there.
         let section = |count: usize, bits: usize| count.checked_mul(bits).map(|n| n.div_ceil(8));
-        let lengths = section(entry.coordinates, 32)
+        let lengths = section(entry.coordinates, 8 * entry.coordinate_type.bytes())
             .zip(section(entry.coordinates, entry.len))
             .zip(section(groups, usize::from(entry.width_bits)));
         let expected = lengths.and_then(|((coordinates, bases), widths)| {
@@ -412,11 +440,8 @@ impl Source<'_> {
         };
         let (coordinates, rest) = bytes.split_at(coordinate_bytes);
         let (bases, widths) = rest.split_at(base_bytes);
-        let coordinates: Vec<f32> = coordinates
-            .chunks_exact(4)
-            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-            .collect();
-        PackedWeight::decode(
+        let coordinates = entry.coordinate_type.decode(coordinates);
+        let weight = PackedWeight::decode(
             &entry.shape,
             grouping,
             entry.width_bits,
@@ -428,6 +453,9 @@ impl Source<'_> {
             file: self.file.to_path_buf(),
             path: entry.path.clone(),
             source,
-        })
+        })?;
+        weight
+            .with_coordinate_type(entry.coordinate_type)
+            .map_err(|e| self.tensor(&entry.path, e))
     }
 }

@@ -9,6 +9,8 @@ use burn_core as burn;
 use burn_core::config::Config;
 
 use crate::optim::Phase;
+use multibit::CoordinateType;
+
 use crate::step::prune::Size;
 use pruning::{PruneEpoch, PrunePlan};
 
@@ -70,6 +72,10 @@ pub struct ScheduleConfig {
     /// Factor on the learning rate before every STE epoch.
     #[config(default = 0.95)]
     pub ste_decay: f64,
+    /// Type that coordinates are stored with. After the rounds they are fine-tuned as stored:
+    /// rounded after every step, from f32 values that the optimizer keeps.
+    #[config(default = "CoordinateType::F32")]
+    pub coordinate_type: CoordinateType,
     /// Coordinate epochs after the STE phase.
     #[config(default = 20)]
     pub final_epochs: usize,
@@ -104,6 +110,12 @@ pub enum ScheduleError {
     },
     /// There is a target, but no epoch to prune in.
     NoPruning,
+    /// Coordinates are to be stored in another type than f32, but there are no epochs after the
+    /// rounds to tune them in.
+    NoLastPhase {
+        /// The type.
+        coordinate_type: CoordinateType,
+    },
     /// A number is outside its range.
     Value {
         /// The field.
@@ -139,6 +151,11 @@ impl fmt::Display for ScheduleError {
                 f,
                 "a target needs at least one round with at least one pruning epoch"
             ),
+            Self::NoLastPhase { coordinate_type } => write!(
+                f,
+                "coordinates in {coordinate_type} need at least one STE or coordinate epoch after \
+                 the last round"
+            ),
             Self::Value { field, value } => write!(f, "{field} must not be {value}"),
         }
     }
@@ -164,6 +181,10 @@ impl ScheduleConfig {
             if !(value.is_finite() && value > 0.0) {
                 return Err(ScheduleError::Value { field, value });
             }
+        }
+        let coordinate_type = self.coordinate_type;
+        if coordinate_type != CoordinateType::F32 && self.ste_epochs + self.final_epochs == 0 {
+            return Err(ScheduleError::NoLastPhase { coordinate_type });
         }
         let plan = PrunePlan::new(self, start)?;
         let mut epochs = Vec::new();
@@ -191,6 +212,7 @@ impl ScheduleConfig {
                 epochs.push(epoch);
             }
         }
+        let last = epochs.len();
         let mut lr = self.lr;
         for _ in 0..self.ste_epochs {
             lr *= self.ste_decay;
@@ -199,6 +221,9 @@ impl ScheduleConfig {
         for _ in 0..self.final_epochs {
             lr *= self.final_decay;
             epochs.push(Epoch::new(None, PhaseKind::Coordinate, lr));
+        }
+        for epoch in &mut epochs[last..] {
+            epoch.coordinate_type = coordinate_type;
         }
         Ok(Schedule { epochs })
     }
@@ -240,6 +265,8 @@ pub struct Epoch {
     pub kind: PhaseKind,
     /// The learning rate of every step in it.
     pub lr: f64,
+    /// What its steps round coordinates to.
+    pub coordinate_type: CoordinateType,
     prune: Option<PruneEpoch>,
 }
 
@@ -249,6 +276,7 @@ impl Epoch {
             round,
             kind,
             lr,
+            coordinate_type: CoordinateType::F32,
             prune: None,
         }
     }
@@ -285,6 +313,12 @@ impl Schedule {
     /// The epochs.
     pub fn epochs(&self) -> &[Epoch] {
         &self.epochs
+    }
+
+    /// What coordinates are at the end.
+    pub fn coordinate_type(&self) -> CoordinateType {
+        let last = self.epochs.last();
+        last.map_or(CoordinateType::F32, |epoch| epoch.coordinate_type)
     }
 }
 
@@ -385,6 +419,13 @@ mod tests {
         assert_eq!(no_rounds.init(&start()), Err(ScheduleError::NoPruning));
         let no_weights = ScheduleConfig::new(Target::Bits(0.4)).init(&[]);
         assert_eq!(no_weights, Err(ScheduleError::NoWeights));
+        let no_last = ScheduleConfig::new(Target::Bits(0.4))
+            .with_coordinate_type(CoordinateType::F16)
+            .with_ste_epochs(0)
+            .with_final_epochs(0);
+        let coordinate_type = CoordinateType::F16;
+        let error = ScheduleError::NoLastPhase { coordinate_type };
+        assert_eq!(no_last.init(&start()), Err(error));
         let lr = ScheduleConfig::new(Target::Bits(0.4)).with_lr(f64::NAN);
         assert!(matches!(
             lr.init(&start()),

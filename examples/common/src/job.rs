@@ -92,7 +92,8 @@ pub fn train<N: Network>(mut job: Job<'_, N>) -> Result<(), Failure> {
     let kept = float.valid();
     let trained = runner.quantize(&float, &kept, &mut report)?;
 
-    let mut packed = PackedModel::pack(&trained)?;
+    let coordinate_type = job.plan.schedule.coordinate_type;
+    let mut packed = PackedModel::pack(&trained)?.with_coordinate_type(coordinate_type)?;
     packed.config.extend(job.config.clone());
     packed.config.insert(MODEL.into(), N::NAME.into());
     packed.config.insert("data".into(), job.data.name.clone());

@@ -1,9 +1,9 @@
 //! Flags of what makes a model smaller or better at its size. `COMPRESSION.md` of burn-alq says
 //! what each does.
 
-use burn_alq::ScheduleConfig;
 use burn_alq::schedule::{Pace, Recovery};
 use burn_alq::train::{DistillError, Distillation, DistillationConfig};
+use burn_alq::{CoordinateType, ScheduleConfig};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
@@ -30,7 +30,16 @@ pub struct LeverFlags {
     /// What moves in them [default: coordinate]
     #[arg(long, value_name = "WHAT", requires = "recovery_steps", value_parser = choice(&RECOVERIES))]
     pub recovery: Option<Recovery>,
+    /// How coordinates are stored; the last phase trains them so [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = choice(&COORDINATES))]
+    pub coordinates: Option<CoordinateType>,
 }
+
+const COORDINATES: [(&str, CoordinateType); 3] = [
+    ("f32", CoordinateType::F32),
+    ("f16", CoordinateType::F16),
+    ("bf16", CoordinateType::Bf16),
+];
 
 const PACES: [(&str, Pace); 3] = [
     ("constant", Pace::Constant),
@@ -72,6 +81,9 @@ impl LeverFlags {
         }
         if let Some(recovery) = self.recovery {
             schedule.recovery = recovery;
+        }
+        if let Some(coordinate_type) = self.coordinates {
+            schedule.coordinate_type = coordinate_type;
         }
     }
 

@@ -214,6 +214,7 @@ fn levers_resume_to_the_same_bytes() {
     let mut levers = vec!["--distill", "0.5", "--distill-temperature", "2"];
     levers.extend(["--prune-epochs", "2", "--recovery-steps", "1"]);
     levers.extend(["--recovery", "basis", "--prune-pace", "loss"]);
+    levers.extend(["--coordinates", "f16"]);
 
     let [plain, whole, killed] = ["plain", "whole", "killed"].map(at);
     succeeds(&train(data, &plain, &[]));
@@ -243,6 +244,8 @@ fn levers_resume_to_the_same_bytes() {
             &["--recovery-steps", "1", "--recovery", "no"],
             "coordinate, basis",
         ),
+        (&["--prune-pace", "slow"], "constant, cubic, loss"),
+        (&["--coordinates", "f8"], "f32, f16, bf16"),
     ] {
         refuses(&train(data, &at("refused"), flags), expected);
     }

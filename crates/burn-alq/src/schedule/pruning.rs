@@ -67,7 +67,10 @@ impl PrunePlan {
                 let scale = weights as f64;
                 (Cost::BaseBits, bits * scale, scale, "bits per weight")
             }
-            Target::Bytes(bytes) => (Cost::Bytes, bytes as f64, 1.0, "bytes"),
+            Target::Bytes(bytes) => {
+                let cost = Cost::Bytes(config.coordinate_type);
+                (cost, bytes as f64, 1.0, "bytes")
+            }
         };
         let start = total(sizes, cost) as f64;
         if target >= start {
@@ -129,7 +132,7 @@ impl PrunePlan {
         let left = self.start * libm::pow(self.target / self.start, share);
         match self.cost {
             Cost::Coordinates => libm::round(left),
-            Cost::BaseBits | Cost::Bytes => left,
+            Cost::BaseBits | Cost::Bytes(_) => left,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use multibit::Grouping;
+use multibit::{CoordinateType, Grouping};
 
 /// A place in a layer's full `[groups, max_bits]` table of coordinates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,8 +20,8 @@ pub enum Cost {
     Coordinates,
     /// Bits of bases, `Σ n·I`.
     BaseBits,
-    /// Bytes of the packed weights: bases, coordinates, widths.
-    Bytes,
+    /// Bytes of the packed weights: bases, coordinates of this type, widths.
+    Bytes(CoordinateType),
 }
 
 /// How much may remain after a pruning step.
@@ -72,10 +72,12 @@ impl Size {
         self.coordinates * self.len
     }
 
-    /// Bytes when packed.
-    pub fn bytes(&self) -> usize {
+    /// Bytes when packed with coordinates of a type.
+    pub fn bytes(&self, coordinates: CoordinateType) -> usize {
         let width_bits = (u8::BITS - self.widest.leading_zeros()).max(1) as usize;
-        self.base_bits().div_ceil(8) + 4 * self.coordinates + (self.groups * width_bits).div_ceil(8)
+        self.base_bits().div_ceil(8)
+            + coordinates.bytes() * self.coordinates
+            + (self.groups * width_bits).div_ceil(8)
     }
 
     /// The size in a unit.
@@ -83,7 +85,7 @@ impl Size {
         match cost {
             Cost::Coordinates => self.coordinates,
             Cost::BaseBits => self.base_bits(),
-            Cost::Bytes => self.bytes(),
+            Cost::Bytes(coordinates) => self.bytes(coordinates),
         }
     }
 }
@@ -260,7 +262,7 @@ mod tests {
         assert_eq!(places(&ids), [(0, 0), (1, 0)]);
         // (200 + 7) / 8 + 8 + 1 and 2 + 8 + 1 bytes before; 13 + 4 + 1 for layer 0 after one.
         let bytes = Budget {
-            cost: Cost::Bytes,
+            cost: Cost::Bytes(CoordinateType::F32),
             at_most: 30.0,
             top_k: 1.0,
             loss_share: 1.0,

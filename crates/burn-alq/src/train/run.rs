@@ -269,6 +269,7 @@ impl<M: Module> Run<M> {
         }
         let backward = Instant::now();
         self.optimizer.set_phase(phase);
+        self.optimizer.set_coordinate_type(plan.coordinate_type);
         let model = self.model.clone();
         self.model = self.optimizer.step(plan.lr, model, grads);
         let stepped = Instant::now();
