@@ -1,5 +1,7 @@
 //! Packed ↔ burnpack file, versioned and checked. `FORMAT.md` describes the file byte by byte.
 
+mod sections;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,9 @@ use multibit::{CoordinateType, DecodeError, Grouping, GroupingError, PackedWeigh
 use serde::{Deserialize, Serialize};
 
 use crate::pack::PackedModel;
+use sections::Lengths;
+
+pub use sections::Coding;
 
 /// The newest version of the layout that this crate writes and reads. It reads all before it too,
 /// and writes the oldest that holds the model.
@@ -52,13 +57,16 @@ struct WeightEntry {
     /// From version 2 on.
     #[serde(default, skip_serializing_if = "is_default")]
     coordinate_type: CoordinateType,
+    /// From version 2 on, where a section is deflated.
+    #[serde(default, skip_serializing_if = "is_default")]
+    stored: Option<Lengths>,
     crc32: u32,
 }
 
 impl WeightEntry {
     /// The oldest version that has everything in it.
     fn version(&self) -> u32 {
-        match is_default(&self.coordinate_type) {
+        match is_default(&self.coordinate_type) && is_default(&self.stored) {
             true => 1,
             false => 2,
         }
@@ -198,21 +206,21 @@ impl std::error::Error for FileError {
     }
 }
 
-/// One weight's sections in the order of the file: coordinates, bases, widths.
-fn encode(weight: &PackedWeight) -> Vec<u8> {
-    let mut bytes = weight.encode_coordinates();
-    bytes.extend(weight.encode_bases());
-    bytes.extend(weight.encode_widths());
-    bytes
-}
-
 impl PackedModel {
     /// The file's bytes.
     ///
     /// # Errors
     /// If the container cannot hold the model.
     pub fn to_bytes(&self) -> Result<Vec<u8>, burn_pack::Error> {
-        Ok(self.writer().into_bytes()?.to_vec())
+        self.to_bytes_with(Coding::Plain)
+    }
+
+    /// The bytes of a file with this coding.
+    ///
+    /// # Errors
+    /// If the container cannot hold the model.
+    pub fn to_bytes_with(&self, coding: Coding) -> Result<Vec<u8>, burn_pack::Error> {
+        Ok(self.writer(coding).into_bytes()?.to_vec())
     }
 
     /// Writes the model to a file, whole or not at all: to a scratch file beside it, then renamed.
@@ -220,8 +228,16 @@ impl PackedModel {
     /// # Errors
     /// If the file cannot be written; what was there before is kept.
     pub fn save(&self, file: impl AsRef<Path>) -> Result<(), FileError> {
+        self.save_with(file, Coding::Plain)
+    }
+
+    /// Like [`save`](Self::save), with a coding.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_with(&self, file: impl AsRef<Path>, coding: Coding) -> Result<(), FileError> {
         let file = file.as_ref();
-        self.writer()
+        self.writer(coding)
             .auto_extension(false)
             .write_to_file(file)
             .map_err(|source| FileError::Container {
@@ -230,7 +246,7 @@ impl PackedModel {
             })
     }
 
-    fn writer(&self) -> Writer {
+    fn writer(&self, coding: Coding) -> Writer {
         let mut directory = Directory {
             format: MAGIC.to_string(),
             version: 1,
@@ -240,7 +256,7 @@ impl PackedModel {
         };
         let mut tensors = Vec::new();
         for (path, weight) in &self.weights {
-            let bytes = encode(weight);
+            let (bytes, stored) = sections::encode(weight, coding);
             let entry = WeightEntry {
                 path: path.clone(),
                 shape: weight.shape().to_vec(),
@@ -249,6 +265,7 @@ impl PackedModel {
                 coordinates: weight.coordinates().len(),
                 width_bits: weight.width_bits(),
                 coordinate_type: weight.coordinate_type(),
+                stored,
                 crc32: crc32fast::hash(&bytes),
             };
             directory.version = directory.version.max(entry.version());
@@ -422,32 +439,20 @@ impl Source<'_> {
         let lengths = section(entry.coordinates, 8 * entry.coordinate_type.bytes())
             .zip(section(entry.coordinates, entry.len))
             .zip(section(groups, usize::from(entry.width_bits)));
-        let expected = lengths.and_then(|((coordinates, bases), widths)| {
-            coordinates.checked_add(bases)?.checked_add(widths)
-        });
-        let Some(((coordinate_bytes, base_bytes), _)) =
-            lengths.filter(|_| expected == Some(bytes.len()))
-        else {
-            return Err(self.tensor(
-                &entry.path,
-                format!(
-                    "{} bytes do not hold {} coordinates and bases of {} in {groups} groups",
-                    bytes.len(),
-                    entry.coordinates,
-                    entry.len
-                ),
-            ));
+        let Some(((coordinates, bases), widths)) = lengths else {
+            return Err(self.tensor(&entry.path, "its sections do not fit the address space"));
         };
-        let (coordinates, rest) = bytes.split_at(coordinate_bytes);
-        let (bases, widths) = rest.split_at(base_bytes);
-        let coordinates = entry.coordinate_type.decode(coordinates);
+        let sections = sections::decode(bytes, [coordinates, bases, widths], entry.stored);
+        let [coordinates, bases, widths] =
+            sections.map_err(|reason| self.tensor(&entry.path, reason))?;
+        let coordinates = entry.coordinate_type.decode(&coordinates);
         let weight = PackedWeight::decode(
             &entry.shape,
             grouping,
             entry.width_bits,
-            widths,
+            &widths,
             &coordinates,
-            bases,
+            &bases,
         )
         .map_err(|source| FileError::Weight {
             file: self.file.to_path_buf(),

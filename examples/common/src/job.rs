@@ -98,7 +98,7 @@ pub fn train<N: Network>(mut job: Job<'_, N>) -> Result<(), Failure> {
     packed.config.insert(MODEL.into(), N::NAME.into());
     packed.config.insert("data".into(), job.data.name.clone());
     let file = out.join("model.bpk");
-    packed.save(&file)?;
+    packed.save_with(&file, job.flags.levers.coding())?;
     runner.evaluate(&kept, &trained, &packed, &file, &mut report)?;
     for images in [&job.data.train, &job.data.valid, &job.data.test] {
         print_skipped(images);

@@ -1,6 +1,7 @@
 //! Flags of what makes a model smaller or better at its size. `COMPRESSION.md` of burn-alq says
 //! what each does.
 
+use burn_alq::file::Coding;
 use burn_alq::schedule::{Pace, Recovery};
 use burn_alq::train::{DistillError, Distillation, DistillationConfig};
 use burn_alq::{CoordinateType, ScheduleConfig};
@@ -33,6 +34,9 @@ pub struct LeverFlags {
     /// How coordinates are stored; the last phase trains them so [default: f32]
     #[arg(long, value_name = "TYPE", value_parser = choice(&COORDINATES))]
     pub coordinates: Option<CoordinateType>,
+    /// Write the packed file with deflated sections: the same model in fewer bytes
+    #[arg(long)]
+    pub deflate: bool,
 }
 
 const COORDINATES: [(&str, CoordinateType); 3] = [
@@ -84,6 +88,14 @@ impl LeverFlags {
         }
         if let Some(coordinate_type) = self.coordinates {
             schedule.coordinate_type = coordinate_type;
+        }
+    }
+
+    /// How the packed file is written.
+    pub(crate) fn coding(&self) -> Coding {
+        match self.deflate {
+            true => Coding::Deflate,
+            false => Coding::Plain,
         }
     }
 

@@ -214,7 +214,7 @@ fn levers_resume_to_the_same_bytes() {
     let mut levers = vec!["--distill", "0.5", "--distill-temperature", "2"];
     levers.extend(["--prune-epochs", "2", "--recovery-steps", "1"]);
     levers.extend(["--recovery", "basis", "--prune-pace", "loss"]);
-    levers.extend(["--coordinates", "f16"]);
+    levers.extend(["--coordinates", "f16", "--deflate"]);
 
     let [plain, whole, killed] = ["plain", "whole", "killed"].map(at);
     succeeds(&train(data, &plain, &[]));
