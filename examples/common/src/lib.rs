@@ -9,6 +9,7 @@ pub mod fake;
 mod html;
 pub mod idx;
 pub mod job;
+pub mod levers;
 pub mod network;
 mod origin;
 pub mod packed;

@@ -11,7 +11,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use program::{kill_in_the_middle, program, refuses, run, succeeds};
+use program::{kill_in_the_middle, program, refuses, result, run, succeeds};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lenet5-mnist");
 
@@ -258,6 +258,59 @@ fn a_page_is_made_again(folder: &str) {
     assert!(
         !Path::new(&other).join("report.html").exists(),
         "nothing is drawn"
+    );
+}
+
+/// Every lever at once: what a run must remember of them, it remembers.
+#[test]
+fn levers_resume_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    data_folder(&data);
+    let data = data.to_str().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let mut levers = vec!["--distill", "0.5", "--distill-temperature", "2"];
+    levers.extend(["--prune-epochs", "2", "--recovery-steps", "1"]);
+    levers.extend(["--recovery", "basis", "--prune-pace", "loss"]);
+    levers.extend(["--coordinates", "f16", "--deflate"]);
+
+    let [plain, whole, killed] = ["plain", "whole", "killed"].map(at);
+    succeeds(&train(data, &plain, &[]));
+    let text = succeeds(&train(data, &whole, &levers));
+    // Ten kinds of squares are easily told apart; a tenth is chance.
+    assert!(result(&text, "packed_acc=") > 50.0, "{text}");
+    let model = |out: &str| fs::read(format!("{out}/model.bpk")).unwrap();
+    assert!(model(&whole) != model(&plain), "the levers do something");
+
+    let mut killed_args = levers.clone();
+    killed_args.extend(["--checkpoint-seconds", "0"]);
+    kill_in_the_middle(&train(data, &killed, &killed_args), &killed);
+    killed_args.push("--resume");
+    succeeds(&train(data, &killed, &killed_args));
+    assert!(model(&killed) == model(&whole), "killed and resumed");
+
+    let others = ["--resume", "--distill", "0.4"];
+    refuses(&train(data, &whole, &others), "belongs to another run");
+    for (flags, expected) in [
+        (
+            &["--distill", "1.5"][..],
+            "weight of a distillation must not be 1.5",
+        ),
+        (&["--distill-temperature", "2"], "--distill <WEIGHT>"),
+        (&["--recovery", "basis"], "--recovery-steps <N>"),
+        (
+            &["--recovery-steps", "1", "--recovery", "no"],
+            "coordinate, basis",
+        ),
+        (&["--prune-pace", "slow"], "constant, cubic, loss"),
+        (&["--coordinates", "f8"], "f32, f16, bf16"),
+    ] {
+        refuses(&train(data, &at("refused"), flags), expected);
+    }
+    assert!(
+        !Path::new(&at("refused")).exists(),
+        "nothing is left behind"
     );
 }
 

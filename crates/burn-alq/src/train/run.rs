@@ -306,9 +306,12 @@ impl<M: Module> Run<M> {
             return Ok(None);
         };
         let batches = task.batches();
+        let phase = plan.phase(batch, batches);
+        // Of this step: what lies between prunings is not pruning.
+        let kind = phase.kind();
         let start = Instant::now();
         let last = batch + 1 == batches;
-        let (loss, grads) = match plan.kind {
+        let (loss, grads) = match kind {
             PhaseKind::Prune => gradients(&evaluating(self.model.clone()), task, epoch, batch),
             _ => gradients(&self.model, task, epoch, batch),
         };
@@ -316,20 +319,21 @@ impl<M: Module> Run<M> {
         let every = batches.div_ceil(Point::PER_EPOCH);
         let is_point = last || (batch + 1).is_multiple_of(every);
         if is_point || batch % self.loss_every == 0 {
-            self.read_losses(plan.kind, batch + 1)?;
+            self.read_losses(kind, batch + 1)?;
         }
         let backward = Instant::now();
-        self.optimizer.set_phase(plan.phase(batch, batches));
+        self.optimizer.set_phase(phase);
+        self.optimizer.set_coordinate_type(plan.coordinate_type);
         let model = self.model.clone();
         self.model = self.optimizer.step(plan.lr, model, grads);
         let stepped = Instant::now();
 
-        if plan.kind == PhaseKind::Prune {
+        if kind == PhaseKind::Prune {
             self.bits = average_bits(&sizes(&self.model));
         }
         let metric = last.then(|| task.evaluate(&self.model.valid()));
         let timings = &mut self.position.timings;
-        let timing = timings.entry(plan.kind.to_string()).or_default();
+        let timing = timings.entry(kind.to_string()).or_default();
         timing.steps += 1;
         timing.forward_backward += (backward - start).as_secs_f64();
         timing.optimizer += (stepped - backward).as_secs_f64();
@@ -539,5 +543,8 @@ pub(crate) fn evaluating<M: Module>(module: M) -> M {
         }
     }
 
+    // Running statistics keep their last update aside until validation mode takes it in. They must
+    // be the same whether a checkpoint was written before this step or not.
+    let _ = module.valid();
     module.map(&mut FlagsOff)
 }
