@@ -31,7 +31,7 @@ pub fn check(folder: &str) {
         ..ParsingOptions::default()
     };
     let document = Document::parse_with_options(&page, options).expect("well-formed");
-    let figure = |name| Figure::new(&document, name);
+    let figure = |name: &str| Figure::new(&document, name);
 
     let history = report["history"].as_array().unwrap();
     for (name, key) in [("loss", "loss"), ("accuracy", "metric"), ("bits", "bits")] {
