@@ -3,11 +3,14 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, ConvTranspose2dConfig};
 use burn::nn::{EmbeddingConfig, LinearConfig, LinearLayout, PaddingConfig1d};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use burn_alq::optim::{average_bits, sizes};
 use burn_alq::{
-    Arithmetic, ConvGrouping, MultiBitActivation, MultiBitConv1d, MultiBitConv1dConfig,
-    MultiBitConv2d, MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig, MultiBitEmbedding,
-    MultiBitEmbeddingConfig, MultiBitLinear, MultiBitLinearConfig, PackedModel,
+    AlqOptimizerConfig, Arithmetic, ConvGrouping, MultiBitActivation, MultiBitConv1d,
+    MultiBitConv1dConfig, MultiBitConv2d, MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig,
+    MultiBitEmbedding, MultiBitEmbeddingConfig, MultiBitLinear, MultiBitLinearConfig, PackedModel,
+    Phase,
 };
 
 use multibit::cpu::Levels;
@@ -97,6 +100,31 @@ fn packed_conv1d_in_all_arithmetics() {
         let what = format!("{arithmetic:?} {grouping:?}");
         assert_close(packed(layer).forward(input).into_data(), expected, &what);
     }
+}
+
+/// A model that was quantized on a CPU, where codes are bytes, trains on where it is moved to.
+#[test]
+fn a_model_in_training_moves_to_the_device() {
+    let config = MultiBitLinearConfig::new(9, 5).with_bias(false);
+    let step = |layer: MultiBitLinear| {
+        let device = layer.weight.val().device();
+        let x = Tensor::<2>::from_floats(
+            core::array::from_fn::<_, 9, _>(|i| [i as f32 * 0.25 - 1.0]),
+            &device,
+        );
+        let y = layer.forward(x);
+        let gradients = (y.clone() * y).sum().backward();
+        let gradients = GradientsParams::from_grads(gradients, &layer);
+        let mut optimizer = AlqOptimizerConfig::new().init();
+        optimizer.set_phase(Phase::Basis);
+        let layer = optimizer.step(1e-3, layer, gradients);
+        assert!(average_bits(&sizes(&layer)) > 0.0);
+        layer.weight.val().into_data()
+    };
+    let layer = config.init(&Device::flex().autodiff());
+    let expected = step(layer.clone());
+    let moved = layer.to_device(&device().autodiff());
+    assert_close(step(moved), expected, "moved");
 }
 
 #[test]

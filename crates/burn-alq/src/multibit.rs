@@ -274,14 +274,28 @@ impl ModuleVisitor for Collector {
                 id,
                 shape,
                 state: MultiBit {
-                    codes,
+                    codes: computable(codes),
                     coordinates,
-                    widths,
+                    widths: computable(widths),
                     layout,
                 },
             });
         }
     }
+}
+
+/// Integers of a type that their device computes with: what moves from a CPU, or is loaded from its
+/// record, comes as bytes. The next step of training leaves them in the other type.
+fn computable<const D: usize>(param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+    let tensor = param.val();
+    let device = tensor.device();
+    if device.supports_dtype(tensor.dtype()) {
+        return param;
+    }
+    param.map(|tensor| {
+        let values = tensor.into_data().convert::<i32>();
+        Tensor::from_data(values, (&device, small_int(&device)))
+    })
 }
 
 /// A parameter at the rank that its place in the tree promises.
