@@ -146,6 +146,6 @@ mod tests {
         }
         assert_eq!(CoordinateType::F16.round(70000.0), 65504.0);
         // 1 + 2⁻⁸ lies between two neighbours of bf16; the even one is 1.
-        assert_eq!(CoordinateType::Bf16.round(1.00390625), 1.0);
+        assert_eq!(CoordinateType::Bf16.round(1.0 + 1.0 / 256.0), 1.0);
     }
 }
