@@ -319,7 +319,7 @@ mod tests {
         let narrow = Scale::Log.ticks(0.31, 0.425);
         assert!(narrow.len() > 2 && narrow.iter().all(|tick| (0.31..0.425).contains(tick)));
         for error in Scale::Percent
-            .ticks(95.5, 99.3)
+            .ticks(94.5, 99.3)
             .iter()
             .map(|tick| 100.0 - tick)
         {
