@@ -112,7 +112,7 @@ fn a_model_in_training_moves_to_the_device() {
             core::array::from_fn::<_, 9, _>(|i| [i as f32 * 0.25 - 1.0]),
             &device,
         );
-        let y = layer.forward(x);
+        let y = layer.forward(x.transpose());
         let gradients = (y.clone() * y).sum().backward();
         let gradients = GradientsParams::from_grads(gradients, &layer);
         let mut optimizer = AlqOptimizerConfig::new().init();
@@ -123,7 +123,7 @@ fn a_model_in_training_moves_to_the_device() {
     };
     let layer = config.init(&Device::flex().autodiff());
     let expected = step(layer.clone());
-    let moved = layer.to_device(&device().autodiff());
+    let moved = layer.fork(&device().autodiff());
     assert_close(step(moved), expected, "moved");
 }
 
