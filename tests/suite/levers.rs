@@ -1,14 +1,13 @@
 //! What makes a model smaller or better at its size: each lever by its definition, and whole runs.
 
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use burn_alq::optim::{average_bits, sizes};
 use burn_alq::schedule::{Pace, Recovery};
 use burn_alq::step::prune::{Cost, total};
 use burn_alq::train::{DistillError, DistillationConfig};
 use burn_alq::{AlqOptimizerConfig, CoordinateType, PackedModel, Phase, ScheduleConfig, Target};
 
-use crate::devices::device;
 use crate::model::{Fit, Net, assert_consistent, bytes, finish, quantizer, short, start_with};
 
 fn softmax(scores: &[f64], temperature: f64) -> Vec<f64> {
@@ -22,7 +21,7 @@ const TEACHER: [[f64; 3]; 2] = [[3.0, -2.0, 0.0], [0.0, 0.0, 4.0]];
 
 #[test]
 fn distillation_is_its_formula_and_moves_the_student_only() {
-    let device = device().autodiff();
+    let device = Device::flex().autodiff();
     let scores = |rows: [[f64; 3]; 2]| {
         Tensor::<2>::from_data(TensorData::from(rows), &device).require_grad()
     };
@@ -67,7 +66,7 @@ fn distillation_is_its_formula_and_moves_the_student_only() {
 
 #[test]
 fn impossible_distillations_are_refused() {
-    let device = device();
+    let device = Device::flex();
     let distillation = DistillationConfig::new(0.5).init().unwrap();
     let scores = |classes| Tensor::<2>::ones([2, classes], &device);
     let task = Tensor::from_floats([0.7], &device);
@@ -98,7 +97,7 @@ fn impossible_distillations_are_refused() {
 /// Runs to the end, and again from checkpoints all along the way to the same bytes.
 fn run_and_resume(config: &ScheduleConfig) -> Net {
     let folder = tempfile::tempdir().unwrap();
-    let device = device().autodiff();
+    let device = Device::flex().autodiff();
     let task = Fit::new(&device);
     let file = |step: usize| folder.path().join(format!("{step}.bpk"));
     let mut run = start_with(&device, config);
@@ -141,7 +140,7 @@ fn recovery_steps_train_between_prunings() {
             .with_recovery(recovery);
         assert_on_target(&run_and_resume(&config), 0.7);
 
-        let device = device().autodiff();
+        let device = Device::flex().autodiff();
         let task = Fit::new(&device);
         let mut run = start_with(&device, &config);
         let statistics = |net: &Net| net.norm.running_mean.value_sync().into_data();
@@ -200,7 +199,7 @@ fn coordinates_are_tuned_as_they_are_stored() {
 /// Steps far smaller than what bf16 can tell apart add up.
 #[test]
 fn rounded_coordinates_go_on_from_their_masters() {
-    let device = device().autodiff();
+    let device = Device::flex().autodiff();
     let mut net = quantizer().apply(Net::new(&device)).unwrap();
     let mut optimizer = AlqOptimizerConfig::new().init();
     optimizer.set_coordinate_type(CoordinateType::Bf16);
