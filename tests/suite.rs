@@ -26,6 +26,8 @@ mod launches;
 mod layers;
 #[path = "suite/learner.rs"]
 mod learner;
+#[path = "suite/levers.rs"]
+mod levers;
 #[path = "suite/model.rs"]
 mod model;
 #[path = "suite/packed.rs"]

@@ -1,8 +1,8 @@
 //! The device that the suite runs on.
 //!
-//! On Flex whatever the device: `file` (bytes in files), `learner` but for its first test, and
-//! `learner_seed` (Burn's Learner, its checkpoints, its threads and what it draws). Without a device:
-//! the golden vectors.
+//! On Flex whatever the device: `file` (bytes in files), `levers` (options of the loop), `learner`
+//! but for its first test, and `learner_seed` (Burn's Learner, its checkpoints, its threads and what
+//! it draws). Without a device: the golden vectors.
 
 use burn::tensor::{Device, Tensor};
 

@@ -5,12 +5,29 @@ use std::path::Path;
 use burn::module::Param;
 use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor};
-use burn_alq::PackedModel;
-use burn_alq::file::FileError;
+use burn_alq::file::{Coding, FileError};
 use burn_alq::pack::PackModelError;
+use burn_alq::{CoordinateType, PackedModel};
 use burn_pack::{Bytes, Reader, Scalar, Writer};
 
+use multibit::{Grouping, PackError, PackedWeight};
+
 use crate::model::{Net, quantizer};
+
+/// A model with coordinates in f16, which is a file of version 2.
+fn halved() -> PackedModel {
+    let mut halved = packed();
+    for (_, weight) in &mut halved.weights {
+        let (codes, mut coordinates, widths) = weight.to_training_form(3);
+        for coordinate in &mut coordinates {
+            *coordinate = CoordinateType::F16.round(*coordinate);
+        }
+        let (shape, grouping) = (weight.shape().to_vec(), weight.grouping().clone());
+        let rounded = PackedWeight::pack(&shape, grouping, 3, &codes, &coordinates, &widths);
+        *weight = rounded.unwrap().into();
+    }
+    halved.with_coordinate_type(CoordinateType::F16).unwrap()
+}
 
 fn packed() -> PackedModel {
     let device = Device::flex();
@@ -45,9 +62,116 @@ fn a_file_holds_the_model_bit_for_bit() {
     assert!(a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()));
 }
 
+/// Coordinates in two bytes: the same values from the file, and fewer bytes in it.
+#[test]
+fn halves_come_back_bit_for_bit() {
+    let halved = halved();
+    let bytes = halved.to_bytes().unwrap();
+    let loaded = load(&bytes).unwrap();
+    assert_eq!(loaded, halved);
+    assert_eq!(loaded.to_bytes().unwrap(), bytes);
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains(r#""version":2"#) && text.contains(r#""coordinate_type":"f16""#));
+    for ((_, half), (_, full)) in halved.weights.iter().zip(&packed().weights) {
+        let (half, full) = (half.encoded_bytes(), full.encoded_bytes());
+        assert_eq!(2 * half.coordinates, full.coordinates);
+        assert_eq!((half.bases, half.widths), (full.bases, full.widths));
+    }
+    // Without rounding in training, nothing is rounded in silence.
+    let error = packed()
+        .with_coordinate_type(CoordinateType::F16)
+        .unwrap_err();
+    let inexact = |source: &PackError| matches!(source, PackError::Inexact { .. });
+    assert!(
+        matches!(&error, PackModelError::Weight { path, source } if path == "conv.weight" && inexact(source)),
+        "{error}"
+    );
+}
+
+/// With a weight whose groups are mostly empty, as after much pruning.
+fn sparse() -> PackedModel {
+    let (groups, len) = (400, 10);
+    let widths: Vec<u8> = (0..groups).map(|group| u8::from(group % 7 == 0)).collect();
+    let coordinates: Vec<f32> = widths.iter().map(|&width| 0.5 * f32::from(width)).collect();
+    let codes = vec![0; groups * len];
+    let grouping = Grouping::new(vec![1, 0], len).unwrap();
+    let weight = PackedWeight::pack(&[1000, 4], grouping, 1, &codes, &coordinates, &widths);
+    let mut sparse = halved();
+    sparse
+        .weights
+        .push(("sparse.weight".into(), weight.unwrap().into()));
+    sparse
+}
+
+#[test]
+fn a_deflated_file_is_the_same_model_in_fewer_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.bpk");
+    for model in [packed(), sparse()] {
+        let plain = model.to_bytes().unwrap();
+        model.save_with(&file, Coding::Deflate).unwrap();
+        let deflated = std::fs::read(&file).unwrap();
+        let loaded = PackedModel::load(&file).unwrap();
+        assert_eq!(loaded, model);
+        assert_eq!(loaded.to_bytes().unwrap(), plain);
+        assert!(loaded.to_bytes_with(Coding::Deflate).unwrap() == deflated);
+        // Containers pad: only what is much shorter is shorter in the file.
+        assert!(deflated.len() <= plain.len());
+    }
+    assert!(std::fs::read(&file).unwrap().len() < sparse().to_bytes().unwrap().len());
+}
+
+#[test]
+fn a_deflated_file_that_lies_is_refused() {
+    let bytes = sparse().to_bytes_with(Coding::Deflate).unwrap();
+    let directory = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+    let changed = |field: &str, value: serde_json::Value| {
+        with_directory_of(&bytes, |text| {
+            let mut directory = directory(text);
+            let entry = &mut directory["weights"][2];
+            assert_eq!(entry["path"], "sparse.weight");
+            assert!(entry["stored"].is_array(), "{entry}");
+            entry[field] = value.clone();
+            directory.to_string()
+        })
+    };
+    assert!(load(&changed("path", "sparse.weight".into())).is_ok());
+    // A layer of 4·10¹² weights without any width: 50 GB from a few bytes.
+    let bomb = load(&changed(
+        "shape",
+        serde_json::json!([1_000_000_000_000_u64, 4]),
+    ));
+    let error = bomb.unwrap_err();
+    assert!(error.to_string().contains("do not hold"), "{error}");
+    for stored in [[0, 0, 0], [1, 2, 3], [u64::MAX, 1, 1]] {
+        let error = load(&changed("stored", serde_json::json!(stored))).unwrap_err();
+        assert!(matches!(error, FileError::Tensor { .. }), "{error}");
+    }
+    let early = with_directory_of(&bytes, |text| {
+        text.replacen(r#""version":2"#, r#""version":1"#, 1)
+    });
+    let error = load(&early).unwrap_err();
+    assert!(matches!(error, FileError::Directory { .. }), "{error}");
+}
+
+/// Files of every version that was ever written load, to the same bytes. Never write them anew.
+#[test]
+fn frozen_files_load_forever() {
+    for (name, model) in [("packed_v1", packed()), ("packed_v2_f16", halved())] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+        let file = folder.join(name).with_extension("bpk");
+        let bytes = std::fs::read(&file).unwrap();
+        assert_eq!(load(&bytes).unwrap(), model);
+        assert!(model.to_bytes().unwrap() == bytes, "written as it was");
+    }
+    // Another encoder may be shorter one day; what it wrote stays readable.
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/packed_v2_deflate.bpk");
+    assert_eq!(PackedModel::load(file).unwrap(), sparse());
+}
+
 #[test]
 fn a_file_cut_anywhere_is_refused() {
-    let bytes = packed().to_bytes().unwrap();
+    let bytes = sparse().to_bytes_with(Coding::Deflate).unwrap();
     for len in 0..bytes.len() {
         let error = load(&bytes[..len]).expect_err("a file that is too short");
         assert!(error.to_string().contains("model.bpk"), "{error}");
@@ -57,8 +181,8 @@ fn a_file_cut_anywhere_is_refused() {
 /// A flipped bit is noticed, or lies in padding that stands for nothing.
 #[test]
 fn a_damaged_file_is_refused_or_means_the_same() {
-    let model = packed();
-    let bytes = model.to_bytes().unwrap();
+    let model = sparse();
+    let bytes = model.to_bytes_with(Coding::Deflate).unwrap();
     let mut refused = 0;
     for place in 0..bytes.len() {
         let mut damaged = bytes.clone();
@@ -79,8 +203,12 @@ fn a_damaged_file_is_refused_or_means_the_same() {
 
 /// The file again, with its directory changed and its checksum made right.
 fn with_directory(change: impl Fn(&str) -> String) -> Vec<u8> {
-    let bytes = packed().to_bytes().unwrap();
-    let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).unwrap();
+    with_directory_of(&packed().to_bytes().unwrap(), change)
+}
+
+fn with_directory_of(bytes: &[u8], change: impl Fn(&str) -> String) -> Vec<u8> {
+    let bytes = Bytes::from_bytes_vec(bytes.to_vec());
+    let reader = Reader::from_bytes(bytes).unwrap();
     let directory = change(&reader.metadata()["burn-alq.directory"]);
     let checksum = Scalar::from(crc32(directory.as_bytes()));
     let writer = Writer::new(reader.into_tensors().unwrap());
@@ -114,11 +242,17 @@ fn a_directory_that_lies_is_refused() {
             text.replacen(from, to, 1)
         })
     };
-    let error = load(&replace(r#""version":1"#, r#""version":2"#)).unwrap_err();
+    let error = load(&replace(r#""version":1"#, r#""version":3"#)).unwrap_err();
     assert!(
-        matches!(error, FileError::Version { found: 2, .. }),
+        matches!(error, FileError::Version { found: 3, .. }),
         "{error}"
     );
+    let error = load(&replace(r#""version":1"#, r#""version":0"#)).unwrap_err();
+    assert!(matches!(error, FileError::Version { .. }), "{error}");
+    let early = replace(r#""crc32":"#, r#""coordinate_type":"f16","crc32":"#);
+    let error = load(&early).unwrap_err();
+    let text = "conv.weight has what version 1 does not";
+    assert!(error.to_string().contains(text), "{error}");
     let error = load(&replace(r#""format":"burn-alq""#, r#""format":"other""#)).unwrap_err();
     assert!(matches!(error, FileError::NotPacked { .. }), "{error}");
     let error = load(&replace(r#""weights":"#, r#""weight":"#)).unwrap_err();

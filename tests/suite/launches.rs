@@ -107,6 +107,7 @@ fn pruning_reads_back() {
         cost: Cost::Coordinates,
         at_most: 1e9,
         top_k: 0.1,
+        loss_share: 1.0,
     };
     let error = record(Phase::Prune(budget)).expect_err("pruning ranks on the host");
     assert!(!error.is_empty());

@@ -360,7 +360,10 @@ fn an_epoch_is_a_line_with_bits_bytes_and_phase() {
     }
     let after = sizes(&net);
     let bits = format!("average bits {:.4} bit", average_bits(&after));
-    let bytes = format!("packed bytes {} B", total(&after, Cost::Bytes));
+    let bytes = format!(
+        "packed bytes {} B",
+        total(&after, Cost::Bytes(burn_alq::CoordinateType::F32))
+    );
     // The line of the last pruning epoch shows what is left after its last step.
     for line in &lines[7..] {
         assert!(

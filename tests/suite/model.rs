@@ -11,8 +11,8 @@ use burn_alq::sketch::QuantizeError;
 use burn_alq::step::prune::{Budget, Cost, total};
 use burn_alq::train::{Run, Task, TrainError};
 use burn_alq::{
-    AlqOptimizerConfig, GroupingRule, MultiBitConv2d, MultiBitConv2dConfig, PackedModel, Phase,
-    Quantizer, Schedule, ScheduleConfig, Target,
+    AlqOptimizerConfig, CoordinateType, GroupingRule, MultiBitConv2d, MultiBitConv2dConfig,
+    PackedModel, Phase, Quantizer, Schedule, ScheduleConfig, Target,
 };
 
 use crate::devices::device;
@@ -147,7 +147,7 @@ impl Task for Fit {
     }
 }
 
-pub fn schedule(net: &Net, target: Target) -> Schedule {
+pub fn short(target: Target) -> ScheduleConfig {
     ScheduleConfig::new(target)
         .with_rounds(2)
         .with_basis_epochs(2)
@@ -155,13 +155,19 @@ pub fn schedule(net: &Net, target: Target) -> Schedule {
         .with_ste_epochs(2)
         .with_final_epochs(1)
         .with_lr(5e-3)
-        .init(&sizes(net))
-        .unwrap()
+}
+
+pub fn schedule(net: &Net, target: Target) -> Schedule {
+    short(target).init(&sizes(net)).unwrap()
 }
 
 pub fn start(device: &Device, target: Target) -> Run<Net> {
+    start_with(device, &short(target))
+}
+
+pub fn start_with(device: &Device, config: &ScheduleConfig) -> Run<Net> {
     let net = quantizer().apply(Net::new(device)).unwrap();
-    let schedule = schedule(&net, target);
+    let schedule = config.init(&sizes(&net)).unwrap();
     Run::new(net, AlqOptimizerConfig::new().init(), schedule, "test")
 }
 
@@ -176,7 +182,7 @@ pub fn bytes(net: &Net) -> Vec<u8> {
 
 /// Every multi-bit weight's value is its reconstruction: what the network trains on is what is
 /// packed.
-fn assert_consistent(net: &Net) {
+pub fn assert_consistent(net: &Net) {
     let packed = PackedModel::pack(net).unwrap();
     let conv: Vec<f32> = net.conv.weight.val().into_data().try_into_vec().unwrap();
     let fc: Vec<f32> = net.fc.weight.val().into_data().try_into_vec().unwrap();
@@ -210,6 +216,7 @@ fn a_hand_written_loop_trains_prunes_and_packs() {
                     cost: Cost::Coordinates,
                     at_most: left as f64,
                     top_k: 0.1,
+                    loss_share: 1.0,
                 })
             }
             40..50 => Phase::Ste,
@@ -261,6 +268,7 @@ fn a_weight_without_a_gradient_takes_its_part_of_the_budget() {
         cost: Cost::Coordinates,
         at_most: (start - 5) as f64,
         top_k: 0.5,
+        loss_share: 1.0,
     };
     optimizer.set_phase(Phase::Prune(budget));
     let input = Tensor::<2>::ones([2, 128], &device);
@@ -289,7 +297,7 @@ fn the_target_is_met_exactly() {
                 assert!(found <= bits && found > bits - step, "{found} bits");
             }
             Target::Bytes(bytes) => {
-                let found = total(&after, Cost::Bytes);
+                let found = total(&after, Cost::Bytes(CoordinateType::F32));
                 // A coordinate, its row, and a bit of every width.
                 assert!(found <= bytes && found > bytes - 16, "{found} bytes");
                 let packed = PackedModel::pack(&net).unwrap();

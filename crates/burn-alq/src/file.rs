@@ -1,5 +1,7 @@
 //! Packed ↔ burnpack file, versioned and checked. `FORMAT.md` describes the file byte by byte.
 
+mod sections;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,13 +11,17 @@ use std::vec::Vec;
 
 use burn_core::tensor::{Bytes, DType, TensorData};
 use burn_pack::{Reader, Scalar, Tensor, Writer};
-use multibit::{DecodeError, Grouping, GroupingError, PackedWeight};
+use multibit::{CoordinateType, DecodeError, Grouping, GroupingError, PackedWeight};
 use serde::{Deserialize, Serialize};
 
 use crate::pack::PackedModel;
+use sections::Lengths;
 
-/// The version of the layout that this crate writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub use sections::Coding;
+
+/// The newest version of the layout that this crate writes and reads. It reads all before it too,
+/// and writes the oldest that holds the model.
+pub const FORMAT_VERSION: u32 = 2;
 
 const MAGIC: &str = "burn-alq";
 const DIRECTORY: &str = "burn-alq.directory";
@@ -48,7 +54,27 @@ struct WeightEntry {
     len: usize,
     coordinates: usize,
     width_bits: u8,
+    /// From version 2 on.
+    #[serde(default, skip_serializing_if = "is_default")]
+    coordinate_type: CoordinateType,
+    /// From version 2 on, where a section is deflated.
+    #[serde(default, skip_serializing_if = "is_default")]
+    stored: Option<Lengths>,
     crc32: u32,
+}
+
+impl WeightEntry {
+    /// The oldest version that has everything in it.
+    fn version(&self) -> u32 {
+        match is_default(&self.coordinate_type) && is_default(&self.stored) {
+            true => 1,
+            false => 2,
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -180,22 +206,21 @@ impl std::error::Error for FileError {
     }
 }
 
-/// One weight's sections in the order of the file: coordinates, bases, widths.
-fn encode(weight: &PackedWeight) -> Vec<u8> {
-    let coordinates = weight.coordinates().iter().flat_map(|a| a.to_le_bytes());
-    let mut bytes: Vec<u8> = coordinates.collect();
-    bytes.extend(weight.encode_bases());
-    bytes.extend(weight.encode_widths());
-    bytes
-}
-
 impl PackedModel {
     /// The file's bytes.
     ///
     /// # Errors
     /// If the container cannot hold the model.
     pub fn to_bytes(&self) -> Result<Vec<u8>, burn_pack::Error> {
-        Ok(self.writer().into_bytes()?.to_vec())
+        self.to_bytes_with(Coding::Plain)
+    }
+
+    /// The bytes of a file with this coding.
+    ///
+    /// # Errors
+    /// If the container cannot hold the model.
+    pub fn to_bytes_with(&self, coding: Coding) -> Result<Vec<u8>, burn_pack::Error> {
+        Ok(self.writer(coding).into_bytes()?.to_vec())
     }
 
     /// Writes the model to a file, whole or not at all: to a scratch file beside it, then renamed.
@@ -203,8 +228,16 @@ impl PackedModel {
     /// # Errors
     /// If the file cannot be written; what was there before is kept.
     pub fn save(&self, file: impl AsRef<Path>) -> Result<(), FileError> {
+        self.save_with(file, Coding::Plain)
+    }
+
+    /// Like [`save`](Self::save), with a coding.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_with(&self, file: impl AsRef<Path>, coding: Coding) -> Result<(), FileError> {
         let file = file.as_ref();
-        self.writer()
+        self.writer(coding)
             .auto_extension(false)
             .write_to_file(file)
             .map_err(|source| FileError::Container {
@@ -213,26 +246,30 @@ impl PackedModel {
             })
     }
 
-    fn writer(&self) -> Writer {
+    fn writer(&self, coding: Coding) -> Writer {
         let mut directory = Directory {
             format: MAGIC.to_string(),
-            version: FORMAT_VERSION,
+            version: 1,
             weights: Vec::new(),
             tensors: Vec::new(),
             config: self.config.clone(),
         };
         let mut tensors = Vec::new();
         for (path, weight) in &self.weights {
-            let bytes = encode(weight);
-            directory.weights.push(WeightEntry {
+            let (bytes, stored) = sections::encode(weight, coding);
+            let entry = WeightEntry {
                 path: path.clone(),
                 shape: weight.shape().to_vec(),
                 axes: weight.grouping().axes().to_vec(),
                 len: weight.grouping().len(),
                 coordinates: weight.coordinates().len(),
                 width_bits: weight.width_bits(),
+                coordinate_type: weight.coordinate_type(),
+                stored,
                 crc32: crc32fast::hash(&bytes),
-            });
+            };
+            directory.version = directory.version.max(entry.version());
+            directory.weights.push(entry);
             tensors.push(Tensor::new(
                 path.clone(),
                 DType::U8,
@@ -371,13 +408,21 @@ impl Source<'_> {
         if header.format != MAGIC {
             return Err(not_packed());
         }
-        if header.version != FORMAT_VERSION {
+        if !(1..=FORMAT_VERSION).contains(&header.version) {
             return Err(FileError::Version {
                 file: self.file.to_path_buf(),
                 found: header.version,
             });
         }
-        serde_json::from_str(text).map_err(|e| self.directory(e))
+        let directory: Directory = serde_json::from_str(text).map_err(|e| self.directory(e))?;
+        let newer = |entry: &&WeightEntry| entry.version() > header.version;
+        match directory.weights.iter().find(newer) {
+            Some(entry) => Err(self.directory(format!(
+                "{} has what version {} does not",
+                entry.path, header.version
+            ))),
+            None => Ok(directory),
+        }
     }
 
     fn read_weight(&self, entry: &WeightEntry, bytes: &[u8]) -> Result<PackedWeight, FileError> {
@@ -391,43 +436,31 @@ impl Source<'_> {
         let groups = grouping.groups(&entry.shape);
         // Lengths first: none of these products may overflow or exceed what is there.
         let section = |count: usize, bits: usize| count.checked_mul(bits).map(|n| n.div_ceil(8));
-        let lengths = section(entry.coordinates, 32)
+        let lengths = section(entry.coordinates, 8 * entry.coordinate_type.bytes())
             .zip(section(entry.coordinates, entry.len))
             .zip(section(groups, usize::from(entry.width_bits)));
-        let expected = lengths.and_then(|((coordinates, bases), widths)| {
-            coordinates.checked_add(bases)?.checked_add(widths)
-        });
-        let Some(((coordinate_bytes, base_bytes), _)) =
-            lengths.filter(|_| expected == Some(bytes.len()))
-        else {
-            return Err(self.tensor(
-                &entry.path,
-                format!(
-                    "{} bytes do not hold {} coordinates and bases of {} in {groups} groups",
-                    bytes.len(),
-                    entry.coordinates,
-                    entry.len
-                ),
-            ));
+        let Some(((coordinates, bases), widths)) = lengths else {
+            return Err(self.tensor(&entry.path, "its sections do not fit the address space"));
         };
-        let (coordinates, rest) = bytes.split_at(coordinate_bytes);
-        let (bases, widths) = rest.split_at(base_bytes);
-        let coordinates: Vec<f32> = coordinates
-            .chunks_exact(4)
-            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-            .collect();
-        PackedWeight::decode(
+        let sections = sections::decode(bytes, [coordinates, bases, widths], entry.stored);
+        let [coordinates, bases, widths] =
+            sections.map_err(|reason| self.tensor(&entry.path, reason))?;
+        let coordinates = entry.coordinate_type.decode(&coordinates);
+        let weight = PackedWeight::decode(
             &entry.shape,
             grouping,
             entry.width_bits,
-            widths,
+            &widths,
             &coordinates,
-            bases,
+            &bases,
         )
         .map_err(|source| FileError::Weight {
             file: self.file.to_path_buf(),
             path: entry.path.clone(),
             source,
-        })
+        })?;
+        weight
+            .with_coordinate_type(entry.coordinate_type)
+            .map_err(|e| self.tensor(&entry.path, e))
     }
 }

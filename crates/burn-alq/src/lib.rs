@@ -19,6 +19,8 @@ pub mod step;
 #[cfg(feature = "train")]
 pub mod train;
 
+pub use ::multibit::CoordinateType;
+
 pub use self::activation::{MultiBitActivation, MultiBitActivationConfig, Quantized};
 pub use self::multibit::{MultiBit, MultiBitData};
 pub use self::nn::{

@@ -15,10 +15,12 @@ use burn_optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn_optim::module_optimizer::GradAdaptor;
 use burn_optim::{AdamConfig, GradientsParams, LearningRate, ModuleOptimizer};
 use burn_pack::{Reader, Scalar, Writer};
+use multibit::CoordinateType;
 use std::collections::HashMap;
 
 use crate::multibit::{Quantized, Replacement, quantized, read_f32, read_grouping};
 use crate::ops::WeightLayout;
+use crate::schedule::PhaseKind;
 use crate::step::prune::{Budget, Candidates, CoordinateId, Size, offers, select, total};
 use crate::step::{self, Bases, Moments, StepParams, Stepped};
 
@@ -36,6 +38,19 @@ pub enum Phase {
     Prune(Budget),
     /// A full-precision copy moves and bases and coordinates follow ([`step::ste`]).
     Ste,
+}
+
+impl Phase {
+    /// What happens in it, without numbers.
+    pub fn kind(&self) -> PhaseKind {
+        match self {
+            Self::Fixed => PhaseKind::Fixed,
+            Self::Basis => PhaseKind::Basis,
+            Self::Coordinate => PhaseKind::Coordinate,
+            Self::Prune(_) => PhaseKind::Prune,
+            Self::Ste => PhaseKind::Ste,
+        }
+    }
 }
 
 /// Configuration of an [`AlqOptimizer`].
@@ -70,6 +85,7 @@ impl AlqOptimizerConfig {
         AlqOptimizer {
             config: self.clone(),
             phase: Phase::Fixed,
+            coordinate_type: CoordinateType::F32,
             moments: HashMap::new(),
             layouts: HashMap::new(),
             rest,
@@ -86,6 +102,7 @@ impl AlqOptimizerConfig {
 pub struct AlqOptimizer {
     config: AlqOptimizerConfig,
     phase: Phase,
+    coordinate_type: CoordinateType,
     /// By the path of the weight.
     moments: HashMap<String, Moments>,
     /// Groupings as read from the module once, by path.
@@ -118,6 +135,18 @@ impl AlqOptimizer {
             }
         }
         self.phase = phase;
+    }
+
+    /// Chooses what the next steps round coordinates to, whenever they move. Steps go on from the
+    /// values before rounding, which are kept until the type is f32 again, or coordinates are
+    /// dropped.
+    pub fn set_coordinate_type(&mut self, coordinate_type: CoordinateType) {
+        if coordinate_type == CoordinateType::F32 {
+            for moments in self.moments.values_mut() {
+                moments.master = None;
+            }
+        }
+        self.coordinate_type = coordinate_type;
     }
 
     /// Updates the module with the given gradients.
@@ -234,9 +263,17 @@ impl AlqOptimizer {
         replacement: &mut Replacement,
     ) {
         for Moving { weight, grad, lr } in weights {
-            let (layout, moments) = self.take(&weight);
+            let (layout, mut moments) = self.take(&weight);
             let params = self.params(lr, moments.t);
-            let stepped = step(Bases::new(&weight.state), moments, grad, &layout, params);
+            let mut bases = Bases::new(&weight.state);
+            if let Some(master) = moments.master.take() {
+                bases.coordinates = master;
+            }
+            let mut stepped = step(bases, moments, grad, &layout, params);
+            if self.coordinate_type != CoordinateType::F32 {
+                let (bases, moments, _) = stepped;
+                stepped = step::round_coordinates(bases, moments, self.coordinate_type, &layout);
+            }
             self.put(weight, stepped, replacement);
         }
     }
@@ -290,6 +327,10 @@ impl AlqOptimizer {
         }
         for ((weight, layout, bases, moments), drop) in states.into_iter().zip(drops) {
             if drop.contains(&true) {
+                let moments = Moments {
+                    master: None,
+                    ..moments
+                };
                 let stepped = step::drop_coordinates(bases, moments, &drop, &layout);
                 self.put(weight, stepped, replacement);
             } else {

@@ -11,7 +11,7 @@ use burn_core::module::{
 };
 use burn_core::tensor::{Bool, Device, Int, Shape, Tensor, TensorData};
 use multibit::cpu::KernelError;
-use multibit::{GroupingError, PackError, PackedWeight};
+use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
 use std::collections::HashMap;
 
 use crate::multibit::{MultiBit, MultiBitData, quantized};
@@ -151,6 +151,25 @@ impl PackedModel {
             tensors,
             config: Default::default(),
         })
+    }
+
+    /// The same model with coordinates of another type in its file. Nothing is rounded here:
+    /// [`ScheduleConfig::coordinate_type`](crate::ScheduleConfig::coordinate_type) trains them so.
+    ///
+    /// # Errors
+    /// If the type does not hold a coordinate as it is.
+    pub fn with_coordinate_type(
+        mut self,
+        coordinate_type: CoordinateType,
+    ) -> Result<Self, PackModelError> {
+        for (path, weight) in &mut self.weights {
+            let stored = Arc::unwrap_or_clone(weight.clone()).with_coordinate_type(coordinate_type);
+            *weight = Arc::new(stored.map_err(|source| PackModelError::Weight {
+                path: path.clone(),
+                source,
+            })?);
+        }
+        Ok(self)
     }
 
     /// Puts the packed weights and the other tensors into a module of the same structure, on a

@@ -4,12 +4,18 @@ use std::fmt::Write as _;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::pack::PackedModel;
 
+mod kernel_map;
+#[cfg(feature = "plot")]
+pub mod plot;
+
+pub use self::kernel_map::KernelMap;
+
 /// One packed weight.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerReport {
     /// Path of the weight.
     pub path: String,
@@ -23,14 +29,24 @@ pub struct LayerReport {
     pub average_bits: f64,
     /// Share of groups without any basis.
     pub empty_groups: f64,
+    /// Number of groups of each bitwidth, from 0 to the widest.
+    pub group_bits: Vec<usize>,
     /// Bytes of bases, coordinates and widths as stored.
     pub bytes: usize,
+    /// Bytes of bases.
+    pub base_bytes: usize,
+    /// Bytes of coordinates.
+    pub coordinate_bytes: usize,
+    /// Bytes of widths.
+    pub width_bytes: usize,
+    /// Bytes of the bias beside the weight, which is not quantized; 0 without one.
+    pub bias_bytes: usize,
     /// `‖w − ŵ‖ / ‖w‖` against the float weight, if that is known.
     pub relative_error: Option<f64>,
 }
 
 /// A packed model, layer by layer and in total.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelReport {
     /// Multi-bit weights in the order of the module tree.
     pub layers: Vec<LayerReport>,
@@ -64,15 +80,20 @@ impl ModelReport {
             let count: usize = weight.shape().iter().product();
             let bytes = weight.encoded_bytes();
             let layer_widths = weight.widths();
-            let empty = layer_widths.iter().filter(|&&width| width == 0).count();
+            let group_bits = group_bits(layer_widths);
             layers.push(LayerReport {
                 path: path.clone(),
                 shape: weight.shape().to_vec(),
                 grouping: weight.grouping().describe(weight.shape()),
                 groups: layer_widths.len(),
                 average_bits: weight.average_bits(),
-                empty_groups: empty as f64 / layer_widths.len() as f64,
-                bytes: bytes.bases + bytes.coordinates + bytes.widths,
+                empty_groups: group_bits[0] as f64 / layer_widths.len() as f64,
+                group_bits,
+                bytes: bytes.total(),
+                base_bytes: bytes.bases,
+                coordinate_bytes: bytes.coordinates,
+                width_bytes: bytes.widths,
+                bias_bytes: bias_bytes(model, path),
                 relative_error: float(path).map(|float| relative_error(&float, &weight.unpack())),
             });
             weights += count;
@@ -137,6 +158,24 @@ impl ModelReport {
         }
         table(&rows)
     }
+}
+
+/// Number of groups of each bitwidth, from 0 to the widest.
+fn group_bits(widths: &[u8]) -> Vec<usize> {
+    let widest = widths.iter().copied().max().unwrap_or(0);
+    let mut counts = std::vec![0; usize::from(widest) + 1];
+    for &width in widths {
+        counts[usize::from(width)] += 1;
+    }
+    counts
+}
+
+/// Bytes of the tensor `bias` in the module that holds the weight at `path`.
+fn bias_bytes(model: &PackedModel, path: &str) -> usize {
+    let module = path.strip_suffix("weight").unwrap_or(path);
+    let mut tensors = model.tensors.iter();
+    let bias = tensors.find(|(other, _)| other.strip_prefix(module) == Some("bias"));
+    bias.map_or(0, |(_, data)| data.as_bytes().len())
 }
 
 /// A Markdown table with aligned columns; the first row is the head, numbers stand right.

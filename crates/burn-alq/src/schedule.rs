@@ -1,13 +1,21 @@
 //! Rounds, epochs, decays and targets: which phase at which learning rate.
 
+mod pruning;
+
 use alloc::vec::Vec;
 use core::fmt;
 
 use burn_core as burn;
 use burn_core::config::Config;
+use serde::{Deserialize, Serialize};
 
 use crate::optim::Phase;
-use crate::step::prune::{Budget, Cost, Size, total};
+use multibit::CoordinateType;
+
+use crate::step::prune::Size;
+use pruning::{PruneEpoch, PrunePlan};
+
+pub use pruning::{Pace, Recovery};
 
 /// Where pruning stops.
 #[derive(Config, Debug, PartialEq)]
@@ -46,6 +54,16 @@ pub struct ScheduleConfig {
     /// Factor on the learning rate before every coordinate epoch.
     #[config(default = 0.8)]
     pub coordinate_decay: f64,
+    /// How pruning spreads over its steps.
+    #[config(default = "Pace::Constant")]
+    pub pace: Pace,
+    /// Steps of recovery after each pruning step, of the same epoch: with more of them, it prunes
+    /// in fewer steps, at least one.
+    #[config(default = 0)]
+    pub recovery_steps: usize,
+    /// What moves in them.
+    #[config(default = "Recovery::Coordinate")]
+    pub recovery: Recovery,
     /// Share of a layer's coordinates that it offers for pruning at a time.
     #[config(default = 0.005)]
     pub top_k: f64,
@@ -55,6 +73,10 @@ pub struct ScheduleConfig {
     /// Factor on the learning rate before every STE epoch.
     #[config(default = 0.95)]
     pub ste_decay: f64,
+    /// Type that coordinates are stored with. After the rounds they are fine-tuned as stored:
+    /// rounded after every step, from f32 values that the optimizer keeps.
+    #[config(default = "CoordinateType::F32")]
+    pub coordinate_type: CoordinateType,
     /// Coordinate epochs after the STE phase.
     #[config(default = 20)]
     pub final_epochs: usize,
@@ -89,6 +111,12 @@ pub enum ScheduleError {
     },
     /// There is a target, but no epoch to prune in.
     NoPruning,
+    /// Coordinates are to be stored in another type than f32, but there are no epochs after the
+    /// rounds to tune them in.
+    NoLastPhase {
+        /// The type.
+        coordinate_type: CoordinateType,
+    },
     /// A number is outside its range.
     Value {
         /// The field.
@@ -124,6 +152,11 @@ impl fmt::Display for ScheduleError {
                 f,
                 "a target needs at least one round with at least one pruning epoch"
             ),
+            Self::NoLastPhase { coordinate_type } => write!(
+                f,
+                "coordinates in {coordinate_type} need at least one STE or coordinate epoch after \
+                 the last round"
+            ),
             Self::Value { field, value } => write!(f, "{field} must not be {value}"),
         }
     }
@@ -150,6 +183,10 @@ impl ScheduleConfig {
                 return Err(ScheduleError::Value { field, value });
             }
         }
+        let coordinate_type = self.coordinate_type;
+        if coordinate_type != CoordinateType::F32 && self.ste_epochs + self.final_epochs == 0 {
+            return Err(ScheduleError::NoLastPhase { coordinate_type });
+        }
         let plan = PrunePlan::new(self, start)?;
         let mut epochs = Vec::new();
         for round in 0..self.rounds {
@@ -163,22 +200,20 @@ impl ScheduleConfig {
                 epochs.push(Epoch::new(Some(round), PhaseKind::Coordinate, lr));
             }
             for part in 0..self.prune_epochs {
-                let (from, to) = (plan.after(round), plan.after(round + 1));
-                let at = |part: usize| from + (to - from) * part as f64 / self.prune_epochs as f64;
                 let mut epoch = Epoch::new(Some(round), PhaseKind::Prune, lr);
                 epoch.prune = Some(PruneEpoch {
-                    cost: plan.cost,
-                    from: at(part),
-                    to: if part + 1 == self.prune_epochs {
-                        to
-                    } else {
-                        at(part + 1)
-                    },
+                    plan,
+                    round,
+                    part,
+                    parts: self.prune_epochs,
                     top_k: self.top_k,
+                    recovery_steps: self.recovery_steps,
+                    recovery: self.recovery,
                 });
                 epochs.push(epoch);
             }
         }
+        let last = epochs.len();
         let mut lr = self.lr;
         for _ in 0..self.ste_epochs {
             lr *= self.ste_decay;
@@ -188,102 +223,19 @@ impl ScheduleConfig {
             lr *= self.final_decay;
             epochs.push(Epoch::new(None, PhaseKind::Coordinate, lr));
         }
+        for epoch in &mut epochs[last..] {
+            epoch.coordinate_type = coordinate_type;
+        }
         Ok(Schedule { epochs })
     }
 }
 
-/// What is left after each round: a geometric path from the start to the target.
-struct PrunePlan {
-    cost: Cost,
-    start: f64,
-    target: f64,
-    rounds: usize,
-}
-
-impl PrunePlan {
-    fn new(config: &ScheduleConfig, sizes: &[Size]) -> Result<Self, ScheduleError> {
-        if sizes.is_empty() {
-            return Err(ScheduleError::NoWeights);
-        }
-        if config.rounds == 0 || config.prune_epochs == 0 {
-            return Err(ScheduleError::NoPruning);
-        }
-        let weights: usize = sizes.iter().map(Size::weights).sum();
-        // (unit's cost, target in it, factor from the unit to what the user reads, name)
-        let (cost, target, scale, unit) = match config.target {
-            Target::Ratio(ratio) => {
-                if !(ratio > 0.0 && ratio < 1.0) {
-                    let (field, value) = ("target ratio", ratio);
-                    return Err(ScheduleError::Value { field, value });
-                }
-                let start = total(sizes, Cost::Coordinates) as f64;
-                let kept = libm::pow(1.0 - ratio, config.rounds as f64);
-                let target = libm::round(start * kept);
-                (Cost::Coordinates, target, 1.0, "coordinates")
-            }
-            Target::Bits(bits) => {
-                if !bits.is_finite() {
-                    let (field, value) = ("target_bits", bits);
-                    return Err(ScheduleError::Value { field, value });
-                }
-                let scale = weights as f64;
-                (Cost::BaseBits, bits * scale, scale, "bits per weight")
-            }
-            Target::Bytes(bytes) => (Cost::Bytes, bytes as f64, 1.0, "bytes"),
-        };
-        let start = total(sizes, cost) as f64;
-        if target >= start {
-            return Err(ScheduleError::NothingToPrune {
-                target: target / scale,
-                start: start / scale,
-                unit,
-            });
-        }
-        let least = sizes
-            .iter()
-            .map(|size| {
-                let one = Size {
-                    coordinates: 1,
-                    widest: 1,
-                    ..*size
-                };
-                one.cost(cost)
-            })
-            .min()
-            .unwrap_or(0) as f64;
-        if target < least {
-            return Err(ScheduleError::Unreachable {
-                target: target / scale,
-                least: least / scale,
-                unit,
-            });
-        }
-        Ok(Self {
-            cost,
-            start,
-            target,
-            rounds: config.rounds,
-        })
-    }
-
-    /// What may be left after `round` rounds.
-    fn after(&self, round: usize) -> f64 {
-        if round == self.rounds {
-            return self.target;
-        }
-        let share = round as f64 / self.rounds as f64;
-        let left = self.start * libm::pow(self.target / self.start, share);
-        match self.cost {
-            Cost::Coordinates => libm::round(left),
-            Cost::BaseBits | Cost::Bytes => left,
-        }
-    }
-}
-
 /// The phase of an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PhaseKind {
     /// Multi-bit weights, if there are any, stay fixed.
+    #[serde(rename = "float")]
     Fixed,
     /// Bases move.
     Basis,
@@ -307,14 +259,6 @@ impl fmt::Display for PhaseKind {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct PruneEpoch {
-    cost: Cost,
-    from: f64,
-    to: f64,
-    top_k: f64,
-}
-
 /// One epoch of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Epoch {
@@ -324,6 +268,8 @@ pub struct Epoch {
     pub kind: PhaseKind,
     /// The learning rate of every step in it.
     pub lr: f64,
+    /// What its steps round coordinates to.
+    pub coordinate_type: CoordinateType,
     prune: Option<PruneEpoch>,
 }
 
@@ -333,28 +279,15 @@ impl Epoch {
             round,
             kind,
             lr,
+            coordinate_type: CoordinateType::F32,
             prune: None,
         }
     }
 
     /// The optimizer's phase in iteration `iteration` of `iterations`.
-    ///
-    /// A pruning budget falls linearly over the epoch and ends exactly where the round must.
     pub fn phase(&self, iteration: usize, iterations: usize) -> Phase {
         match (self.kind, self.prune) {
-            (PhaseKind::Prune, Some(prune)) => {
-                let share = (iteration + 1) as f64 / iterations as f64;
-                let at_most = if iteration + 1 == iterations {
-                    prune.to
-                } else {
-                    prune.from + (prune.to - prune.from) * share
-                };
-                Phase::Prune(Budget {
-                    cost: prune.cost,
-                    at_most,
-                    top_k: prune.top_k,
-                })
-            }
+            (PhaseKind::Prune, Some(prune)) => prune.phase(iteration, iterations),
             (PhaseKind::Basis, _) => Phase::Basis,
             (PhaseKind::Coordinate, _) => Phase::Coordinate,
             (PhaseKind::Ste, _) => Phase::Ste,
@@ -384,13 +317,19 @@ impl Schedule {
     pub fn epochs(&self) -> &[Epoch] {
         &self.epochs
     }
+
+    /// What coordinates are at the end.
+    pub fn coordinate_type(&self) -> CoordinateType {
+        let last = self.epochs.last();
+        last.map_or(CoordinateType::F32, |epoch| epoch.coordinate_type)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn start() -> Vec<Size> {
+    pub(super) fn start() -> Vec<Size> {
         let size = |groups, len| Size {
             groups,
             len,
@@ -483,6 +422,13 @@ mod tests {
         assert_eq!(no_rounds.init(&start()), Err(ScheduleError::NoPruning));
         let no_weights = ScheduleConfig::new(Target::Bits(0.4)).init(&[]);
         assert_eq!(no_weights, Err(ScheduleError::NoWeights));
+        let no_last = ScheduleConfig::new(Target::Bits(0.4))
+            .with_coordinate_type(CoordinateType::F16)
+            .with_ste_epochs(0)
+            .with_final_epochs(0);
+        let coordinate_type = CoordinateType::F16;
+        let error = ScheduleError::NoLastPhase { coordinate_type };
+        assert_eq!(no_last.init(&start()), Err(error));
         let lr = ScheduleConfig::new(Target::Bits(0.4)).with_lr(f64::NAN);
         assert!(matches!(
             lr.init(&start()),

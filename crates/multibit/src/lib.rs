@@ -56,7 +56,7 @@ mod math;
 mod packed;
 
 pub use grouping::{Grouping, GroupingError};
-pub use packed::{DecodeError, EncodedBytes, PackError, PackedWeight};
+pub use packed::{CoordinateType, DecodeError, EncodedBytes, PackError, PackedWeight};
 
 /// The largest bitwidth of a group: a weight's signs on all bases of its group fit in one byte.
 pub const MAX_BITS: usize = 8;

@@ -1,5 +1,6 @@
 //! The packed form of a weight: words of sign bits, coordinates, and the width of each group.
 
+mod coordinates;
 mod error;
 mod sections;
 
@@ -11,6 +12,7 @@ use crate::bits::{bit, row_words};
 use crate::fit::LevelTable;
 use crate::{Grouping, GroupingError, MAX_BITS};
 
+pub use coordinates::CoordinateType;
 pub use error::{DecodeError, PackError};
 pub use sections::EncodedBytes;
 
@@ -21,13 +23,14 @@ pub use sections::EncodedBytes;
 /// Bit 0 is +1, bit 1 is −1. A group of width 0 is zero and has neither row nor coordinate.
 ///
 /// Invariants: the grouping fits the shape; widths are at most [`MAX_BITS`]; coordinates are
-/// positive and finite; padding bits are 0.
+/// positive, finite and values of the type that they are stored with; padding bits are 0.
 #[derive(Clone, PartialEq)]
 pub struct PackedWeight {
     shape: Vec<usize>,
     grouping: Grouping,
     widths: Vec<u8>,
     coordinates: Vec<f32>,
+    coordinate_type: CoordinateType,
     words: Vec<u32>,
 }
 
@@ -90,6 +93,7 @@ impl PackedWeight {
             grouping,
             widths: widths.to_vec(),
             coordinates: Vec::with_capacity(rows),
+            coordinate_type: CoordinateType::F32,
             words: Vec::with_capacity(rows * row_words(len)),
         };
         let slots = coordinates.chunks_exact(max_bits);
@@ -132,6 +136,30 @@ impl PackedWeight {
     /// The coordinates, `[Σ widths]`, group after group.
     pub fn coordinates(&self) -> &[f32] {
         &self.coordinates
+    }
+
+    /// How the coordinates are stored: as f32, if nothing else was asked for.
+    pub fn coordinate_type(&self) -> CoordinateType {
+        self.coordinate_type
+    }
+
+    /// The same weight with coordinates of another type when stored.
+    ///
+    /// # Errors
+    /// If that type does not hold one of them as it is.
+    pub fn with_coordinate_type(self, coordinate_type: CoordinateType) -> Result<Self, PackError> {
+        let inexact = |&value: &f32| !coordinate_type.holds(value);
+        if let Some(coordinate) = self.coordinates.iter().position(inexact) {
+            return Err(PackError::Inexact {
+                coordinate,
+                value: self.coordinates[coordinate],
+                coordinate_type,
+            });
+        }
+        Ok(Self {
+            coordinate_type,
+            ..self
+        })
     }
 
     /// The rows of sign bits, `[Σ widths, row_words]`.

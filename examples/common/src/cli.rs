@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use burn_alq::{ScheduleConfig, Target};
 use clap::Args;
 
+use crate::levers::LeverFlags;
 use crate::{Failure, device};
 
 /// The most bits of an activation.
@@ -47,6 +48,9 @@ pub struct TrainFlags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub device: DeviceFlag,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub levers: LeverFlags,
 }
 
 impl TrainFlags {
@@ -64,6 +68,7 @@ impl TrainFlags {
             checkpoint_seconds: 60,
             json: None,
             device: DeviceFlag { device: None },
+            levers: LeverFlags::default(),
         }
     }
 
@@ -163,6 +168,17 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
+/// Flags of a report that is made again.
+#[derive(Args, Debug, Clone)]
+pub struct ReportArgs {
+    /// The run's folder, with its report.json.
+    #[arg(long, value_name = "DIR")]
+    pub run: PathBuf,
+    /// Also write each figure to this folder, as PNG.
+    #[arg(long, value_name = "DIR")]
+    pub png: Option<PathBuf>,
+}
+
 /// A schedule of few epochs, with decays to match: rounds, then epochs of the basis and the
 /// coordinate phase of each, then STE and last coordinate epochs.
 pub fn short(
@@ -214,6 +230,7 @@ impl Plan {
         if let Some(batches) = flags.epoch_batches {
             self.epoch_batches = Some(batches as usize);
         }
+        flags.levers.apply(&mut self.schedule);
         self
     }
 }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use burn::optim::AdamConfig;
 use burn::tensor::Device;
 use burn_alq::optim::sizes;
-use burn_alq::train::{Run, Task};
+use burn_alq::train::{Distillation, Run, Task};
 use burn_alq::{AlqOptimizerConfig, PackedModel, Quantizer, Schedule};
 
 use crate::cli::{Plan, TrainFlags};
 use crate::network::{ACT_BITS, Config};
 use crate::packed::{MODEL, load, print_skipped, unpack};
 use crate::progress::Display;
-use crate::report::{Accuracies, Report, add_timings};
+use crate::report::{Accuracies, Report, add_run};
 use crate::score::{Counts, Tally, visit};
 use crate::task::Classify;
 use crate::{Dataset, Failure, Network};
@@ -90,14 +90,15 @@ pub fn train<N: Network>(mut job: Job<'_, N>) -> Result<(), Failure> {
     // Clones of a module share batch norm's running statistics; validation mode has its own, which
     // the training of the quantized network does not move.
     let kept = float.valid();
-    let trained = runner.quantize(&float, &mut report)?;
+    let trained = runner.quantize(&float, &kept, &mut report)?;
 
-    let mut packed = PackedModel::pack(&trained)?;
+    let coordinate_type = job.plan.schedule.coordinate_type;
+    let mut packed = PackedModel::pack(&trained)?.with_coordinate_type(coordinate_type)?;
     packed.config.extend(job.config.clone());
     packed.config.insert(MODEL.into(), N::NAME.into());
     packed.config.insert("data".into(), job.data.name.clone());
     let file = out.join("model.bpk");
-    packed.save(&file)?;
+    packed.save_with(&file, job.flags.levers.coding())?;
     runner.evaluate(&kept, &trained, &packed, &file, &mut report)?;
     for images in [&job.data.train, &job.data.valid, &job.data.test] {
         print_skipped(images);
@@ -152,13 +153,14 @@ impl<N: Network> Runner<'_, N> {
             flags, plan, data, ..
         } = self.job;
         format!(
-            "data {:016x}, seed {}, batch size {}, {} shards, {} activation bits, {:?}, {:?}{}",
+            "data {:016x}, seed {}, batch size {}, {} shards, {} activation bits, {:?}, {:?}, {:?}{}",
             data.fingerprint,
             flags.seed,
             plan.batch_size,
             self.job.shards,
             flags.activation_bits(),
             plan,
+            flags.levers,
             self.job.config,
             match self.job.pretrained {
                 Some(_) => ", pretrained",
@@ -179,6 +181,7 @@ impl<N: Network> Runner<'_, N> {
     /// Refuses a target that cannot be met before anything is trained: what a weight takes after
     /// sketching hardly depends on its values.
     fn check(&self) -> Result<(), Failure> {
+        self.job.flags.levers.distillation()?;
         let model = self.job.quantizer.apply(self.network(&self.device)?)?;
         self.job.plan.schedule.init(&sizes(&model))?;
         Ok(())
@@ -195,15 +198,16 @@ impl<N: Network> Runner<'_, N> {
         let run = Run::new(model, optimizer, schedule, self.fingerprint());
         println!("float training: {} epochs", plan.float_epochs);
         let out = &self.job.flags.out;
-        let run = self.run(run, &out.join(FLOAT_CHECKPOINT), &device)?;
-        add_timings(report, &run);
+        let run = self.run(run, &out.join(FLOAT_CHECKPOINT), None, &device)?;
+        add_run(report, &run);
         let model = run.into_model();
         model.clone().save_file(out.join(FLOAT))?;
         Ok(model)
     }
 
     /// The float network as a multi-bit network, trained to its target.
-    fn quantize(&self, float: &N, report: &mut Report) -> Result<N, Failure> {
+    /// `kept` is the float network in validation mode, a teacher where there is to be one.
+    fn quantize(&self, float: &N, kept: &N, report: &mut Report) -> Result<N, Failure> {
         let device = self.device.clone().autodiff();
         let (model, conversion) = self.job.quantizer.convert(float.clone())?;
         println!("\n{}", conversion.to_markdown());
@@ -216,13 +220,22 @@ impl<N: Network> Runner<'_, N> {
         );
         let optimizer = AlqOptimizerConfig::new().init();
         let run = Run::new(model, optimizer, schedule, self.fingerprint());
-        let run = self.run(run, &self.job.flags.out.join(CHECKPOINT), &device)?;
-        add_timings(report, &run);
+        let distillation = self.job.flags.levers.distillation()?;
+        let teacher = distillation.map(|distillation| (kept.clone(), distillation));
+        let checkpoint = self.job.flags.out.join(CHECKPOINT);
+        let run = self.run(run, &checkpoint, teacher, &device)?;
+        add_run(report, &run);
         Ok(run.into_model())
     }
 
     /// Runs to the end, with checkpoints.
-    fn run(&self, run: Run<N>, checkpoint: &Path, device: &Device) -> Result<Run<N>, Failure> {
+    fn run(
+        &self,
+        run: Run<N>,
+        checkpoint: &Path,
+        teacher: Option<(N, Distillation)>,
+        device: &Device,
+    ) -> Result<Run<N>, Failure> {
         let Job { flags, plan, .. } = self.job;
         let task = Classify::new(
             &self.job.data,
@@ -231,7 +244,8 @@ impl<N: Network> Runner<'_, N> {
             self.job.shards,
             flags.seed,
             device.clone(),
-        );
+        )
+        .with_teacher(teacher);
         let run = match flags.resume && checkpoint.exists() {
             true => run.resume(checkpoint, device)?,
             false => run,

@@ -6,10 +6,15 @@ pub mod cli;
 pub mod data;
 pub mod device;
 pub mod fake;
+mod html;
 pub mod idx;
 pub mod job;
+pub mod levers;
 pub mod network;
+mod origin;
 pub mod packed;
+#[cfg(feature = "png")]
+mod png;
 mod progress;
 mod report;
 mod score;
@@ -19,6 +24,7 @@ use std::process::ExitCode;
 
 pub use self::data::{Batch, Dataset, Images};
 pub use self::network::{Config, Network};
+pub use self::report::remake_report;
 
 /// What ends the program: a message for the user, its source included.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

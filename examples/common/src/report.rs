@@ -1,22 +1,24 @@
-//! The report of a run: on screen, `report.md` and `report.json`.
+//! The report of a run: on screen, `report.md`, `report.json` and, drawn from that, `report.html`.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::path::Path;
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn_alq::PackedModel;
-use burn_alq::report::{ModelReport, table};
-use burn_alq::train::{Run, Timing};
-use serde::Serialize;
+use burn_alq::report::{KernelMap, ModelReport, table};
+use burn_alq::train::{Point, Run, Timing};
+use serde::{Deserialize, Serialize};
 
+use crate::cli::ReportArgs;
 use crate::job::Job;
-use crate::{Failure, Network};
+use crate::origin::{command, machine, peak_memory, versions};
+use crate::{Failure, Network, html};
 
 /// Accuracies on the test images, in percent.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Accuracies {
     pub float: f64,
     pub trained: f64,
@@ -29,10 +31,23 @@ pub struct Accuracies {
     pub images: usize,
 }
 
+/// Of [`Report`]; another one where a reader of the old one would go wrong.
+const VERSION: u32 = 1;
+
+/// The version alone, which all reports have in common.
+#[derive(Deserialize)]
+struct Head {
+    version: Option<u32>,
+}
+
 /// Everything that a run reports.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
-    pub network: &'static str,
+    pub version: u32,
+    pub network: String,
+    pub command: String,
+    /// Of the packages that compute.
+    pub versions: BTreeMap<String, String>,
     pub preset: String,
     pub seed: u64,
     pub batch_size: usize,
@@ -47,22 +62,57 @@ pub struct Report {
     /// Bytes of the float network's parameters.
     pub float_bytes: usize,
     pub timings: BTreeMap<String, Timing>,
+    /// Curves of the float training, then of the quantization, steps counted through.
+    pub history: Vec<Point>,
+    /// Bitwidths of the convolutions' groups.
+    pub maps: Vec<KernelMap>,
     /// Of this process, evaluation included.
     pub seconds: f64,
     pub peak_memory_bytes: Option<u64>,
 }
 
-/// Adds a run's times to the report.
-pub fn add_timings<N: Network>(report: &mut Report, run: &Run<N>) {
+/// Adds a run's times and curves to the report.
+pub fn add_run<N: Network>(report: &mut Report, run: &Run<N>) {
     for (phase, timing) in run.timings() {
         report.timings.insert(phase.to_string(), *timing);
     }
+    let before = report.history.last().map_or(0, |point| point.step);
+    report
+        .history
+        .extend(run.history().iter().map(|point| Point {
+            step: before + point.step,
+            ..*point
+        }));
 }
+
+/// Makes `report.html` again from a run's `report.json`, and PNGs if asked for.
+///
+/// # Errors
+/// If the folder holds no report or one of another version, a file cannot be written, or PNGs are
+/// asked for from a program without them.
+pub fn remake_report(args: &ReportArgs) -> Result<(), Failure> {
+    let report = Report::read(&args.run)?;
+    let page = args.run.join(HTML);
+    write_aside(&page, html::page(&report).as_bytes())?;
+    println!("{}", page.display());
+    if let Some(folder) = &args.png {
+        for file in write_pngs(&report, folder)? {
+            println!("{}", file.display());
+        }
+    }
+    Ok(())
+}
+
+const JSON: &str = "report.json";
+const HTML: &str = "report.html";
 
 impl Report {
     pub fn new<N: Network>(job: &Job<'_, N>) -> Self {
         Self {
-            network: N::TITLE,
+            version: VERSION,
+            network: N::TITLE.to_string(),
+            command: command(),
+            versions: versions(),
             preset: job.preset.clone(),
             seed: job.flags.seed,
             batch_size: job.plan.batch_size,
@@ -75,6 +125,8 @@ impl Report {
             file_bytes: 0,
             float_bytes: 0,
             timings: BTreeMap::new(),
+            history: Vec::new(),
+            maps: Vec::new(),
             seconds: 0.0,
             peak_memory_bytes: None,
         }
@@ -92,6 +144,7 @@ impl Report {
         let model = ModelReport::new(packed, |path| weights.get(path).cloned());
         self.float_bytes = 4 * model.weights + model.other_bytes;
         self.model = Some(model);
+        self.maps = KernelMap::of_convolutions(packed);
         self.file_bytes = std::fs::metadata(file)
             .map_err(|error| format!("{}: {error}", file.display()))?
             .len();
@@ -100,19 +153,37 @@ impl Report {
         Ok(())
     }
 
-    /// Writes `report.md` and `report.json` to the folder, and JSON to another file if asked for.
+    /// Writes `report.md`, `report.json` and `report.html` to the folder, and JSON to another file
+    /// if asked for.
     pub fn write(&self, out: &Path, json: Option<&Path>) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(self)?;
-        let markdown = out.join("report.md");
-        let files = [
-            (out.join("report.json"), &text),
-            (markdown, &self.to_markdown()),
-        ];
-        let also = json.map(|file| (file.to_path_buf(), &text));
-        for (file, text) in files.into_iter().chain(also) {
-            write_aside(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        let text = serde_json::to_string(self)?;
+        write_aside(&out.join(JSON), text.as_bytes())?;
+        write_aside(&out.join("report.md"), self.to_markdown().as_bytes())?;
+        write_aside(&out.join(HTML), html::page(self).as_bytes())?;
+        match json {
+            Some(file) => write_aside(file, text.as_bytes()),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Reads the report of a run's folder.
+    fn read(folder: &Path) -> Result<Self, Failure> {
+        let file = folder.join(JSON);
+        let named =
+            |error: &dyn fmt::Display| -> Failure { format!("{}: {error}", file.display()).into() };
+        let text = std::fs::read_to_string(&file).map_err(|error| named(&error))?;
+        let damaged = |error| named(&format!("not a report, or a damaged one: {error}"));
+        let head: Head = serde_json::from_str(&text).map_err(damaged)?;
+        if head.version != Some(VERSION) {
+            let found = head
+                .version
+                .map_or("none".into(), |version| version.to_string());
+            return Err(named(&format!(
+                "a report folder of another version: this program reads version {VERSION}, \
+                 found {found}; use the program that made it, or train again"
+            )));
+        }
+        serde_json::from_str(&text).map_err(damaged)
     }
 
     pub fn to_markdown(&self) -> String {
@@ -224,40 +295,37 @@ impl Report {
     }
 }
 
+/// The figures of a report as PNG.
+#[cfg(feature = "png")]
+fn write_pngs(report: &Report, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let figures = html::sections(report)
+        .into_iter()
+        .flat_map(|(_, figures)| figures);
+    let files = figures.map(|figure| {
+        let file = folder.join(format!("{}.png", figure.name));
+        write_aside(&file, &crate::png::render(&figure.svg)?)?;
+        Ok(file)
+    });
+    files.collect()
+}
+
+#[cfg(not(feature = "png"))]
+fn write_pngs(_: &Report, _: &Path) -> Result<Vec<PathBuf>, Failure> {
+    Err("--png: this program was built without it; build it with --features png".into())
+}
+
 /// Writes a file whole or not at all.
-fn write_aside(file: &Path, text: &str) -> std::io::Result<()> {
+fn write_aside(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let mut name = file.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     let aside = file.with_file_name(name);
-    let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, file));
-    if written.is_err() {
+    let written = std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, file));
+    written.map_err(|error| {
         // Nothing half-written stays; the first error is the one to report.
         let _ = std::fs::remove_file(&aside);
-    }
-    written
-}
-
-/// The processor and the threads that a run can use.
-fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    let model = model.map_or(std::env::consts::ARCH, |name| {
-        name.trim_start_matches([' ', '\t', ':'])
-    });
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{model}, {threads} threads")
-}
-
-/// The most memory that the process has had, where the system tells.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib * 1024)
+        format!("{}: {error}", file.display()).into()
+    })
 }
 
 /// The float values of the packed weights, by path.

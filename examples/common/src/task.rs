@@ -1,12 +1,11 @@
 //! Classification of training images, validated on the validation images.
 
-use std::marker::PhantomData;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::{Device, Int, Tensor};
-use burn_alq::train::Task;
+use burn_alq::train::{Distillation, Task};
 
 use crate::data::{Images, Request, epoch_order, stream};
 use crate::score::evaluate;
@@ -61,7 +60,8 @@ pub struct Classify<N> {
     device: Device,
     source: Mutex<Option<Source>>,
     failure: Mutex<Option<Failure>>,
-    network: PhantomData<fn() -> N>,
+    /// In validation mode, without autodiff; and its part of the loss.
+    teacher: Option<(N, Distillation)>,
 }
 
 impl<N: Network> Classify<N> {
@@ -92,8 +92,14 @@ impl<N: Network> Classify<N> {
             device,
             source: Mutex::new(None),
             failure: Mutex::new(None),
-            network: PhantomData,
+            teacher: None,
         }
+    }
+
+    /// Draws the network's scores to those of a teacher, on a plain device and in validation mode.
+    pub fn with_teacher(mut self, teacher: Option<(N, Distillation)>) -> Self {
+        self.teacher = teacher;
+        self
     }
 
     /// Why data could not be read, if so. [`Task`] has no way to say it, so the loss then is NaN, and
@@ -127,6 +133,35 @@ impl<N: Network> Classify<N> {
         Ok(batch)
     }
 
+    /// The mean loss of some images.
+    fn mean_loss(
+        &self,
+        model: &N,
+        images: Tensor<4>,
+        labels: Tensor<1, Int>,
+    ) -> Result<Tensor<1>, Failure> {
+        let scores = model.forward(images.clone());
+        let cross_entropy = CrossEntropyLossConfig::new().init(&self.device);
+        let task = cross_entropy.forward(scores.clone(), labels);
+        let Some((teacher, distillation)) = &self.teacher else {
+            return Ok(task);
+        };
+        let target = teacher.forward(images.without_autodiff());
+        Ok(distillation.loss(task, scores, target)?)
+    }
+
+    fn part_of_loss(&self, model: &N, number: usize, shard: usize) -> Result<Tensor<1>, Failure> {
+        let batch = self.batch(number)?;
+        let count = batch.labels.len();
+        let bounds = |shard: usize| shard * count / self.shards;
+        let part = bounds(shard)..bounds(shard + 1);
+        let share = part.len() as f64 / count as f64;
+        // A last batch may have fewer images than shards.
+        let part = if part.is_empty() { 0..1 } else { part };
+        let (images, labels) = batch.tensors(part, &self.device);
+        Ok(self.mean_loss(model, images, labels)? * share)
+    }
+
     fn fail(&self, error: Failure) {
         lock(&self.failure).get_or_insert(error);
     }
@@ -148,24 +183,11 @@ impl<N: Network> Task for Classify<N> {
     }
 
     fn loss(&self, model: &N, epoch: usize, number: usize, shard: usize) -> Tensor<1> {
-        let batch = match self.batch(epoch * self.order.epoch + number) {
-            Ok(batch) => batch,
-            Err(error) => {
-                self.fail(error);
-                return Tensor::full([1], f32::NAN, &self.device).require_grad();
-            }
-        };
-        let count = batch.labels.len();
-        let bounds = |shard: usize| shard * count / self.shards;
-        let part = bounds(shard)..bounds(shard + 1);
-        let share = part.len() as f64 / count as f64;
-        if part.is_empty() {
-            // A last batch with fewer images than shards.
-            let (images, labels) = batch.tensors(0..1, &self.device);
-            return loss(model, images, labels, &self.device) * 0.0;
-        }
-        let (images, labels) = batch.tensors(part, &self.device);
-        loss(model, images, labels, &self.device) * share
+        let part = self.part_of_loss(model, epoch * self.order.epoch + number, shard);
+        part.unwrap_or_else(|error| {
+            self.fail(error);
+            Tensor::full([1], f32::NAN, &self.device).require_grad()
+        })
     }
 
     fn evaluate(&self, model: &N) -> f64 {
@@ -178,16 +200,4 @@ impl<N: Network> Task for Classify<N> {
             }
         }
     }
-}
-
-fn loss<N: Network>(
-    model: &N,
-    images: Tensor<4>,
-    labels: Tensor<1, Int>,
-    device: &Device,
-) -> Tensor<1> {
-    let scores = model.forward(images);
-    CrossEntropyLossConfig::new()
-        .init(device)
-        .forward(scores, labels)
 }

@@ -1,5 +1,6 @@
 //! The program as a user meets it: on good input, on bad input, stopped and resumed.
 
+mod page;
 #[path = "../../common/tests/program/mod.rs"]
 mod program;
 
@@ -10,7 +11,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use program::{kill_in_the_middle, program, refuses, run, succeeds};
+use program::{kill_in_the_middle, program, refuses, result, run, succeeds};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lenet5-mnist");
 
@@ -115,7 +116,8 @@ fn activations_of_two_bits_travel_in_the_file() {
 #[test]
 fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
+    // A name that a page must escape.
+    let data = folder.path().join("<squares> & \"noise\"");
     fs::create_dir(&data).unwrap();
     data_folder(&data);
     let data = data.to_str().unwrap();
@@ -155,6 +157,8 @@ fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
             .unwrap()
             .contains("conv1.weight")
     );
+    page::check(&whole);
+    a_page_is_made_again(&whole);
 
     let eval = run(&["eval", "--model", &model, "--data-dir", data]);
     assert!(String::from_utf8_lossy(&eval.stdout).contains("on 60 test images"));
@@ -184,6 +188,14 @@ fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
         fs::read(format!("{killed}/model.bpk")).unwrap() == expected,
         "killed and resumed"
     );
+    page::check(&killed);
+    let [once, twice] = [&whole, &killed].map(|folder| page::json(folder)["history"].take());
+    assert_eq!(once, twice, "the curves of a killed and resumed run");
+    let [once, twice] = [&whole, &killed].map(|folder| page::html(folder));
+    assert!(
+        page::curves(&once) == page::curves(&twice),
+        "their pictures"
+    );
 
     refuses(&train(data, &whole, &[]), "exists already");
     refuses(
@@ -199,6 +211,106 @@ fn a_run_trains_packs_reports_and_resumes_to_the_same_bytes() {
             data,
         ],
         "not a packed model",
+    );
+}
+
+/// `report` draws the same page from the JSON alone; it refuses what it cannot read.
+fn a_page_is_made_again(folder: &str) {
+    let (page, report) = (page::html(folder), page::json(folder));
+    fs::remove_file(format!("{folder}/report.html")).unwrap();
+    assert!(run(&["report", "--run", folder]).status.success());
+    assert!(page::html(folder) == page, "made again");
+
+    let pngs = format!("{folder}/png");
+    let arguments = ["report", "--run", folder, "--png", &pngs];
+    if cfg!(feature = "png") {
+        assert!(run(&arguments).status.success());
+        for figure in ["loss", "map-conv2", "bytes"] {
+            let png = fs::read(format!("{pngs}/{figure}.png")).unwrap();
+            assert!(png.starts_with(b"\x89PNG"), "{figure}");
+        }
+    } else {
+        refuses(&arguments, "--features png");
+    }
+
+    let other = format!("{folder}/other");
+    fs::create_dir(&other).unwrap();
+    let arguments = ["report", "--run", &other];
+    refuses(&arguments, "report.json");
+    let mut newer = report.clone();
+    newer["version"] = 2.into();
+    let mut older = report;
+    older.as_object_mut().unwrap().remove("version");
+    for (json, expected) in [
+        (
+            newer.to_string(),
+            "another version: this program reads version 1, found 2",
+        ),
+        (
+            older.to_string(),
+            "another version: this program reads version 1, found none",
+        ),
+        (page, "not a report"),
+    ] {
+        fs::write(format!("{other}/report.json"), json).unwrap();
+        refuses(&arguments, expected);
+    }
+    assert!(
+        !Path::new(&other).join("report.html").exists(),
+        "nothing is drawn"
+    );
+}
+
+/// Every lever at once: what a run must remember of them, it remembers.
+#[test]
+fn levers_resume_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    data_folder(&data);
+    let data = data.to_str().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let mut levers = vec!["--distill", "0.5", "--distill-temperature", "2"];
+    levers.extend(["--prune-epochs", "2", "--recovery-steps", "1"]);
+    levers.extend(["--recovery", "basis", "--prune-pace", "loss"]);
+    levers.extend(["--coordinates", "f16", "--deflate"]);
+
+    let [plain, whole, killed] = ["plain", "whole", "killed"].map(at);
+    succeeds(&train(data, &plain, &[]));
+    let text = succeeds(&train(data, &whole, &levers));
+    // Ten kinds of squares are easily told apart; a tenth is chance.
+    assert!(result(&text, "packed_acc=") > 50.0, "{text}");
+    let model = |out: &str| fs::read(format!("{out}/model.bpk")).unwrap();
+    assert!(model(&whole) != model(&plain), "the levers do something");
+
+    let mut killed_args = levers.clone();
+    killed_args.extend(["--checkpoint-seconds", "0"]);
+    kill_in_the_middle(&train(data, &killed, &killed_args), &killed);
+    killed_args.push("--resume");
+    succeeds(&train(data, &killed, &killed_args));
+    assert!(model(&killed) == model(&whole), "killed and resumed");
+
+    let others = ["--resume", "--distill", "0.4"];
+    refuses(&train(data, &whole, &others), "belongs to another run");
+    for (flags, expected) in [
+        (
+            &["--distill", "1.5"][..],
+            "weight of a distillation must not be 1.5",
+        ),
+        (&["--distill-temperature", "2"], "--distill <WEIGHT>"),
+        (&["--recovery", "basis"], "--recovery-steps <N>"),
+        (
+            &["--recovery-steps", "1", "--recovery", "no"],
+            "coordinate, basis",
+        ),
+        (&["--prune-pace", "slow"], "constant, cubic, loss"),
+        (&["--coordinates", "f8"], "f32, f16, bf16"),
+    ] {
+        refuses(&train(data, &at("refused"), flags), expected);
+    }
+    assert!(
+        !Path::new(&at("refused")).exists(),
+        "nothing is left behind"
     );
 }
 

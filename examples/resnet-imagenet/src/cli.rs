@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn_alq::{ScheduleConfig, Target};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use example_common::bytes::{Augment, dataset};
-use example_common::cli::{self, InspectArgs, Plan, TrainFlags};
+use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TrainFlags};
 use example_common::network::parse_width;
 use example_common::{Dataset, Failure, Images, fake};
 use resnet_imagenet::folder::{self, Options};
@@ -28,6 +28,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Show what a packed model holds.
     Inspect(InspectArgs),
+    /// Make a run's report.html again, from its report.json.
+    Report(ReportArgs),
 }
 
 /// Pixels in a row and rows of a made-up image.

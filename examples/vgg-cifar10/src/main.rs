@@ -8,7 +8,7 @@ mod training;
 use std::process::ExitCode;
 
 use clap::Parser;
-use example_common::{exit, packed};
+use example_common::{exit, packed, remake_report};
 
 // Training allocates and frees the same large tensors at every step; the system allocator hands
 // them back to the kernel each time.
@@ -20,5 +20,6 @@ fn main() -> ExitCode {
         cli::Command::Train(args) => training::train(&args),
         cli::Command::Eval(args) => training::eval(&args),
         cli::Command::Inspect(args) => packed::inspect(&args),
+        cli::Command::Report(args) => remake_report(&args),
     })
 }

@@ -65,6 +65,7 @@ pub fn prune(weights: &Weights) -> Phase {
         cost: Cost::Coordinates,
         at_most: 0.995 * total(&sizes(weights), Cost::Coordinates) as f64,
         top_k: 0.5,
+        loss_share: 1.0,
     })
 }
 

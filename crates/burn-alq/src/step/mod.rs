@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 
 use burn_core::backend::Dispatch;
 use burn_core::tensor::{DType, Device, Int, Tensor, TensorData};
+use multibit::CoordinateType;
 pub use multibit::fit::StepParams;
 
 use crate::multibit::{MultiBit, read_f32};
@@ -28,6 +29,9 @@ pub struct Moments {
     pub alpha: [Tensor<2>; 3],
     /// The kept weight `w` of the STE phase, `[groups, len]`.
     pub latent: Option<Tensor<2>>,
+    /// The coordinates before they were rounded to what is stored, `[groups, max_bits]`, while they
+    /// are.
+    pub master: Option<Tensor<2>>,
 }
 
 /// The fields of [`Moments`] in records, in order.
@@ -48,6 +52,7 @@ impl Moments {
             weight: zeros(len),
             alpha: zeros(max_bits),
             latent: None,
+            master: None,
         }
     }
 
@@ -62,6 +67,7 @@ impl Moments {
             weight: self.weight.map(|tensor| tensor.to_device(&device)),
             alpha: self.alpha.map(|tensor| tensor.to_device(&device)),
             latent: self.latent.map(|tensor| tensor.to_device(&device)),
+            master: self.master.map(|tensor| tensor.to_device(&device)),
         }
     }
 
@@ -72,16 +78,21 @@ impl Moments {
         let coordinates = state.coordinates.val().dims();
         let weights = self.weight.iter().chain(&self.latent);
         weights.into_iter().all(|tensor| tensor.dims() == codes)
-            && self.alpha.iter().all(|tensor| tensor.dims() == coordinates)
+            && self
+                .alpha
+                .iter()
+                .chain(&self.master)
+                .all(|tensor| tensor.dims() == coordinates)
     }
 
     /// Name and data of every tensor, for records.
     pub(crate) fn to_record(&self) -> Vec<(String, TensorData)> {
-        let tensors = self.weight.iter().chain(&self.alpha).chain(&self.latent);
-        FIELDS
-            .iter()
-            .chain(&["latent"])
-            .zip(tensors)
+        let named = FIELDS.iter().zip(self.weight.iter().chain(&self.alpha));
+        let latent = self.latent.iter().map(|tensor| (&"latent", tensor));
+        let master = self.master.iter().map(|tensor| (&"master", tensor));
+        named
+            .chain(latent)
+            .chain(master)
             .map(|(name, tensor)| (name.to_string(), tensor.to_data()))
             .collect()
     }
@@ -97,13 +108,18 @@ impl Moments {
             let data = take(name).filter(|data| data.rank() == 2).ok_or(name)?;
             tensors.push(Tensor::from_data(data, device));
         }
-        let latent = take("latent").filter(|data| data.rank() == 2);
+        let mut optional = |name| {
+            let data = take(name).filter(|data| data.rank() == 2);
+            data.map(|data| Tensor::from_data(data, device))
+        };
+        let (latent, master) = (optional("latent"), optional("master"));
         let alpha = tensors.split_off(3);
         Ok(Self {
             t,
             weight: tensors.try_into().expect("three tensors"),
             alpha: alpha.try_into().expect("three tensors"),
-            latent: latent.map(|data| Tensor::from_data(data, device)),
+            latent,
+            master,
         })
     }
 }
@@ -130,8 +146,8 @@ impl Bases {
     }
 }
 
-/// Runs an operation of the backend extension on a weight's state. The latent weight is not part of
-/// it.
+/// Runs an operation of the backend extension on a weight's state. The latent weight and the master
+/// coordinates are not part of it.
 fn run<T>(
     bases: Bases,
     moments: Moments,
@@ -161,6 +177,7 @@ fn run<T>(
         weight: [state.m, state.v, state.v_max].map(Tensor::from_dispatch),
         alpha: [state.m_alpha, state.v_alpha, state.v_max_alpha].map(Tensor::from_dispatch),
         latent: moments.latent,
+        master: moments.master,
     };
     (bases, moments, result)
 }
@@ -278,6 +295,33 @@ pub fn drop_coordinates(
         <Dispatch as AlqOps>::alq_drop(state, marks.into_dispatch(), layout.clone())
     });
     (bases, moments, Tensor::from_dispatch(weight))
+}
+
+/// Rounds a step's coordinates to the type that they are stored with, and keeps those before as the
+/// master.
+///
+/// On the host: they are few, and not every device has these types.
+pub fn round_coordinates(
+    bases: Bases,
+    mut moments: Moments,
+    coordinate_type: CoordinateType,
+    layout: &WeightLayout,
+) -> Stepped {
+    let dims = bases.coordinates.dims();
+    let coordinates = bases.coordinates;
+    let mut rounded = read_f32(coordinates.clone());
+    for coordinate in &mut rounded {
+        *coordinate = coordinate_type.round(*coordinate);
+    }
+    let drop = alloc::vec![false; rounded.len()];
+    let rounded = Tensor::from_data(TensorData::new(rounded, dims), &coordinates.device());
+    moments.master = Some(coordinates);
+    let bases = Bases {
+        coordinates: rounded,
+        ..bases
+    };
+    // Dropping nothing: what is left is to compute the weight from its bases.
+    drop_coordinates(bases, moments, &drop, layout)
 }
 
 /// `ŵ = B α`, `[groups, len]`.

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use multibit::Grouping;
+use multibit::{CoordinateType, Grouping};
 
 /// A place in a layer's full `[groups, max_bits]` table of coordinates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,8 +20,8 @@ pub enum Cost {
     Coordinates,
     /// Bits of bases, `Σ n·I`.
     BaseBits,
-    /// Bytes of the packed weights: bases, coordinates, widths.
-    Bytes,
+    /// Bytes of the packed weights: bases, coordinates of this type, widths.
+    Bytes(CoordinateType),
 }
 
 /// How much may remain after a pruning step.
@@ -33,6 +33,9 @@ pub struct Budget {
     pub at_most: f64,
     /// Share of a layer's live coordinates that it offers at a time.
     pub top_k: f64,
+    /// Share of the modelled loss of all that has to go that may go in this step, though at least
+    /// one coordinate does; 1 for all.
+    pub loss_share: f64,
 }
 
 /// Size of a weight with the given widths, by [`Cost`].
@@ -69,10 +72,12 @@ impl Size {
         self.coordinates * self.len
     }
 
-    /// Bytes when packed.
-    pub fn bytes(&self) -> usize {
+    /// Bytes when packed with coordinates of a type.
+    pub fn bytes(&self, coordinates: CoordinateType) -> usize {
         let width_bits = (u8::BITS - self.widest.leading_zeros()).max(1) as usize;
-        self.base_bits().div_ceil(8) + 4 * self.coordinates + (self.groups * width_bits).div_ceil(8)
+        self.base_bits().div_ceil(8)
+            + coordinates.bytes() * self.coordinates
+            + (self.groups * width_bits).div_ceil(8)
     }
 
     /// The size in a unit.
@@ -80,7 +85,7 @@ impl Size {
         match cost {
             Cost::Coordinates => self.coordinates,
             Cost::BaseBits => self.base_bits(),
-            Cost::Bytes => self.bytes(),
+            Cost::Bytes(coordinates) => self.bytes(coordinates),
         }
     }
 }
@@ -167,7 +172,8 @@ pub fn offers(sizes: &[Size], budget: &Budget) -> Vec<usize> {
 /// `top_k` is too small for that, the share is twice the share of the size that goes. When an offer
 /// is used up all the same, the layers offer again from what is left.
 ///
-/// Ties go to the earlier place. A NaN ranks last.
+/// Ties go to the earlier place. A NaN ranks last. With a [`loss_share`](Budget::loss_share) below
+/// 1, only the first of those go.
 pub fn select(
     mut layers: Vec<Candidates>,
     sizes: &[Size],
@@ -186,18 +192,34 @@ pub fn select(
             break;
         }
         offered.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        for (_, id) in offered {
+        for (delta, id) in offered {
             let size = &mut sizes[id.layer];
             let before = size.cost(budget.cost);
             size.coordinates -= 1;
             left -= before - size.cost(budget.cost);
-            dropped.push(id);
+            dropped.push((delta, id));
             if left as f64 <= budget.at_most {
                 break;
             }
         }
     }
-    Some(dropped)
+    if budget.loss_share < 1.0 {
+        dropped.truncate(affordable(&dropped, budget.loss_share));
+    }
+    Some(dropped.into_iter().map(|(_, id)| id).collect())
+}
+
+/// How many coordinates, of those that are to be dropped in this order, take a share of the loss of
+/// all. What lowers the loss costs nothing.
+fn affordable(dropped: &[(f32, CoordinateId)], share: f64) -> usize {
+    let loss = |&(delta, _): &(f32, CoordinateId)| f64::from(delta.max(0.0));
+    let most = share * dropped.iter().map(loss).sum::<f64>();
+    let mut sum = 0.0;
+    let count = dropped.iter().take_while(|drop| {
+        sum += loss(drop);
+        sum <= most
+    });
+    count.count().max(1)
 }
 
 #[cfg(test)]
@@ -237,6 +259,7 @@ mod tests {
             cost: Cost::Coordinates,
             at_most: 2.0,
             top_k: 1.0,
+            loss_share: 1.0,
         };
         let ids = select(&[a, b], &[size_a, size_b], &budget);
         assert_eq!(places(&ids), [(0, 1), (1, 1), (1, 0)]);
@@ -253,6 +276,7 @@ mod tests {
             cost: Cost::Coordinates,
             at_most: 17.0,
             top_k: 0.2,
+            loss_share: 1.0,
         };
         // What goes is 15 %, so the offer is widened to 30 %.
         let ids = select(&[a.clone(), b.clone()], &[size_a, size_b], &budget);
@@ -273,6 +297,7 @@ mod tests {
                 cost: Cost::Coordinates,
                 at_most: f64::from(at_most),
                 top_k: 0.01,
+                loss_share: 1.0,
             };
             let ids = select(core::slice::from_ref(&a), &[size], &budget);
             assert_eq!(ids.len(), 7 - at_most as usize);
@@ -287,14 +312,16 @@ mod tests {
             cost: Cost::BaseBits,
             at_most: 108.0,
             top_k: 1.0,
+            loss_share: 1.0,
         };
         let ids = select(&[a.clone(), b.clone()], &[size_a, size_b], &bits);
         assert_eq!(places(&ids), [(0, 0), (1, 0)]);
         // (200 + 7) / 8 + 8 + 1 and 2 + 8 + 1 bytes before; 13 + 4 + 1 for layer 0 after one.
         let bytes = Budget {
-            cost: Cost::Bytes,
+            cost: Cost::Bytes(CoordinateType::F32),
             at_most: 30.0,
             top_k: 1.0,
+            loss_share: 1.0,
         };
         let ids = select(&[a, b], &[size_a, size_b], &bytes);
         assert_eq!(places(&ids), [(0, 0)]);
@@ -307,8 +334,34 @@ mod tests {
             cost: Cost::Coordinates,
             at_most: -1.0,
             top_k: 0.5,
+            loss_share: 1.0,
         };
         assert!(select(&[a], &[size], &budget).is_empty());
+    }
+
+    #[test]
+    fn a_share_of_the_loss_goes_at_a_time() {
+        let (a, size) = layer(&[-5.0, 1.0, 2.0, 3.0, 4.0, 90.0], 1, 10);
+        for (loss_share, expected) in [(0.3, 3), (0.29, 2), (0.999, 4), (1.0, 5), (0.0, 1)] {
+            let budget = Budget {
+                cost: Cost::Coordinates,
+                at_most: 1.0,
+                top_k: 1.0,
+                loss_share,
+            };
+            // The last one stays in any case, and its loss does not count.
+            let ids = select(core::slice::from_ref(&a), &[size], &budget);
+            assert_eq!(ids.len(), expected, "{loss_share} of the loss");
+            assert!(ids.iter().enumerate().all(|(place, id)| id.place == place));
+        }
+        let (free, size) = layer(&[-1.0, -2.0, 0.0], 1, 10);
+        let budget = Budget {
+            cost: Cost::Coordinates,
+            at_most: 0.0,
+            top_k: 1.0,
+            loss_share: 0.1,
+        };
+        assert_eq!(select(&[free], &[size], &budget).len(), 3);
     }
 
     #[test]
@@ -318,6 +371,7 @@ mod tests {
             cost: Cost::Coordinates,
             at_most: 1.0,
             top_k: 1.0,
+            loss_share: 1.0,
         };
         let ids = select(&[a], &[size], &budget);
         assert_eq!(places(&ids), [(0, 2), (0, 1)]);
@@ -344,6 +398,7 @@ mod tests {
             cost: Cost::Coordinates,
             at_most: 17.0,
             top_k: 0.2,
+            loss_share: 1.0,
         };
         let first = offers(&sizes, &budget);
         // 15 % go, so 30 % and what rounding adds are offered.

@@ -1,8 +1,10 @@
 //! Training along a schedule: in a loop of the caller's with checkpoints ([`Run`]), or in Burn's
-//! own Learner (`learner`, with the feature of that name).
+//! own Learner (`learner`, with the feature of that name). [`Distillation`] adds a teacher to the loss.
 
+mod distill;
 #[cfg(feature = "learner")]
 pub mod learner;
 mod run;
 
-pub use run::{Progress, Run, Task, Timing, TrainError};
+pub use distill::{DistillError, Distillation, DistillationConfig};
+pub use run::{Point, Progress, Run, Task, Timing, TrainError};

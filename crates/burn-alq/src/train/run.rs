@@ -159,6 +159,29 @@ pub struct Progress {
     pub bits: f64,
 }
 
+/// A point of a run's curves; an epoch has up to [`PER_EPOCH`](Self::PER_EPOCH) of them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Steps taken so far.
+    pub step: usize,
+    /// The outer round, from 0; none before and after the rounds.
+    pub round: Option<usize>,
+    /// The phase of the steps since the point before.
+    pub phase: PhaseKind,
+    /// Their mean loss.
+    pub loss: f64,
+    /// At the end of an epoch: the task's figure of merit.
+    pub metric: Option<f64>,
+    /// Average bitwidth of the multi-bit weights; 0 without any.
+    pub bits: f64,
+}
+
+impl Point {
+    /// Points in an epoch: enough to see how pruning falls, few enough for the checkpoints of a
+    /// long run.
+    pub const PER_EPOCH: usize = 8;
+}
+
 /// Where a run is. Plain data, so that it can be recorded.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Position {
@@ -166,6 +189,12 @@ struct Position {
     batch: usize,
     loss_sum: f64,
     timings: BTreeMap<String, Timing>,
+    /// Steps and the sum of their losses since the last point of the history.
+    #[serde(default)]
+    since_point: (usize, f64),
+    /// Checkpoints from before there was a history have none.
+    #[serde(default)]
+    history: Vec<Point>,
     /// What must be the same for a run to be resumed.
     fingerprint: String,
 }
@@ -213,8 +242,9 @@ impl<M: Module> Run<M> {
         }
     }
 
-    /// Reads the loss only at every `batches`-th batch of an epoch, at its last one and before a
-    /// checkpoint [default: every batch]. Reading waits for a GPU, which could have gone on meanwhile.
+    /// Reads the loss only at every `batches`-th batch of an epoch, at the points of the curves and
+    /// before a checkpoint [default: every batch]. Reading waits for a GPU, which could have gone on
+    /// meanwhile.
     ///
     /// # Panics
     /// If `batches` is 0.
@@ -255,6 +285,12 @@ impl<M: Module> Run<M> {
         timings.map(|(phase, timing)| (phase.as_str(), timing))
     }
 
+    /// The curves so far, including the run that this one resumed. The same run gives the same
+    /// points, whether it was interrupted or not.
+    pub fn history(&self) -> &[Point] {
+        &self.position.history
+    }
+
     /// Trains one batch; after the last one of an epoch, also evaluates. `None` at the end.
     ///
     /// While pruning, layers with a training flag (batch norm, dropout) behave as in evaluation.
@@ -270,28 +306,34 @@ impl<M: Module> Run<M> {
             return Ok(None);
         };
         let batches = task.batches();
+        let phase = plan.phase(batch, batches);
+        // Of this step: what lies between prunings is not pruning.
+        let kind = phase.kind();
         let start = Instant::now();
         let last = batch + 1 == batches;
-        let (loss, grads) = match plan.kind {
+        let (loss, grads) = match kind {
             PhaseKind::Prune => gradients(&evaluating(self.model.clone()), task, epoch, batch),
             _ => gradients(&self.model, task, epoch, batch),
         };
         self.unread.push(loss);
-        if last || batch % self.loss_every == 0 {
-            self.read_losses(plan.kind, batch + 1)?;
+        let every = batches.div_ceil(Point::PER_EPOCH);
+        let is_point = last || (batch + 1).is_multiple_of(every);
+        if is_point || batch % self.loss_every == 0 {
+            self.read_losses(kind, batch + 1)?;
         }
         let backward = Instant::now();
-        self.optimizer.set_phase(plan.phase(batch, batches));
+        self.optimizer.set_phase(phase);
+        self.optimizer.set_coordinate_type(plan.coordinate_type);
         let model = self.model.clone();
         self.model = self.optimizer.step(plan.lr, model, grads);
         let stepped = Instant::now();
 
-        if plan.kind == PhaseKind::Prune {
+        if kind == PhaseKind::Prune {
             self.bits = average_bits(&sizes(&self.model));
         }
         let metric = last.then(|| task.evaluate(&self.model.valid()));
         let timings = &mut self.position.timings;
-        let timing = timings.entry(plan.kind.to_string()).or_default();
+        let timing = timings.entry(kind.to_string()).or_default();
         timing.steps += 1;
         timing.forward_backward += (backward - start).as_secs_f64();
         timing.optimizer += (stepped - backward).as_secs_f64();
@@ -306,6 +348,9 @@ impl<M: Module> Run<M> {
             metric,
             bits: self.bits,
         };
+        if is_point {
+            self.remember(&progress, epoch * batches + batch + 1);
+        }
         if last {
             self.position.epoch += 1;
             self.position.batch = 0;
@@ -333,8 +378,24 @@ impl<M: Module> Run<M> {
                 });
             }
             self.position.loss_sum += f64::from(loss);
+            let (batches, sum) = &mut self.position.since_point;
+            *batches += 1;
+            *sum += f64::from(loss);
         }
         Ok(())
+    }
+
+    /// Adds a point to the history, of the batches since the last one, all of which are read.
+    fn remember(&mut self, progress: &Progress, step: usize) {
+        let (batches, sum) = core::mem::take(&mut self.position.since_point);
+        self.position.history.push(Point {
+            step,
+            round: progress.plan.round,
+            phase: progress.plan.kind,
+            loss: sum / batches as f64,
+            metric: progress.metric,
+            bits: progress.bits,
+        });
     }
 
     /// Writes a checkpoint, whole or not at all.
@@ -482,5 +543,8 @@ pub(crate) fn evaluating<M: Module>(module: M) -> M {
         }
     }
 
+    // Running statistics keep their last update aside until validation mode takes it in. They must
+    // be the same whether a checkpoint was written before this step or not.
+    let _ = module.valid();
     module.map(&mut FlagsOff)
 }

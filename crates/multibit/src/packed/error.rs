@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::CoordinateType;
 use crate::{GroupingError, MAX_BITS};
 
 /// Why a weight in training form could not be packed.
@@ -74,6 +75,15 @@ pub enum PackError {
         /// The coordinate.
         value: f32,
     },
+    /// A coordinate is not a value of the type that it is to be stored with.
+    Inexact {
+        /// Its number, group after group.
+        coordinate: usize,
+        /// The coordinate.
+        value: f32,
+        /// The type.
+        coordinate_type: CoordinateType,
+    },
     /// A slot from the group's width on is not 0.
     NotAbsent {
         /// The group.
@@ -121,6 +131,15 @@ impl fmt::Display for PackError {
             Self::NotPositive { group, slot, value } => write!(
                 f,
                 "group {group}: coordinate {slot} is {value}, not positive"
+            ),
+            Self::Inexact {
+                coordinate,
+                value,
+                coordinate_type,
+            } => write!(
+                f,
+                "coordinate {coordinate} is {value}, which {coordinate_type} does not hold; train \
+                 the last phase with this type"
             ),
             Self::NotAbsent { group, slot, value } => write!(
                 f,

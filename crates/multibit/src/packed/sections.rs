@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{DecodeError, PackedWeight};
+use super::{CoordinateType, DecodeError, PackedWeight};
 use crate::bits::{BitReader, BitWriter, row_words};
 use crate::{Grouping, MAX_BITS};
 
@@ -11,7 +11,7 @@ use crate::{Grouping, MAX_BITS};
 pub struct EncodedBytes {
     /// Sign bits.
     pub bases: usize,
-    /// Coordinates, 4 bytes each.
+    /// Coordinates, of the bytes that their type has.
     pub coordinates: usize,
     /// Widths of the groups.
     pub widths: usize,
@@ -42,7 +42,7 @@ impl PackedWeight {
         let width_bits = self.widths.len() * usize::from(self.width_bits());
         EncodedBytes {
             bases: base_bits.div_ceil(8),
-            coordinates: size_of_val(self.coordinates.as_slice()),
+            coordinates: self.coordinates.len() * self.coordinate_type.bytes(),
             widths: width_bits.div_ceil(8),
         }
     }
@@ -58,6 +58,11 @@ impl PackedWeight {
     /// the section vouches for the number of groups.
     pub fn width_bits(&self) -> u8 {
         width_bits_of(self.widths.iter().max().copied().unwrap_or(0))
+    }
+
+    /// The coordinates as their type stores them, little-endian.
+    pub fn encode_coordinates(&self) -> Vec<u8> {
+        self.coordinate_type.encode(&self.coordinates)
     }
 
     /// The rows, bit after bit without padding between them; the last byte is padded with 0.
@@ -83,7 +88,8 @@ impl PackedWeight {
     }
 
     /// A weight from its sections, as [`encode_bases`](Self::encode_bases),
-    /// [`encode_widths`](Self::encode_widths) and [`coordinates`](Self::coordinates) give them.
+    /// [`encode_widths`](Self::encode_widths) and [`coordinates`](Self::coordinates) give them. Its
+    /// coordinates are stored as f32 ([`with_coordinate_type`](Self::with_coordinate_type)).
     ///
     /// Takes input that is wrong in any way: every length is checked before it is used, and memory
     /// is taken in proportion to the sections' lengths, whatever the shape claims.
@@ -143,6 +149,7 @@ impl PackedWeight {
             grouping,
             widths,
             coordinates: coordinates.to_vec(),
+            coordinate_type: CoordinateType::F32,
             words,
         })
     }

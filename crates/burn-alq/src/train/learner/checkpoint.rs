@@ -213,7 +213,7 @@ impl<M: Module> Alq<M> {
 
     /// The status starts anew: with another model, or other weights.
     pub(super) fn restart_monitor(&mut self) {
-        self.monitor.weigh(&self.model);
+        self.monitor.weigh(&self.model, &self.plan);
     }
 
     /// The last epoch that Burn's default checkpointers saved whole in the folder of a training, to

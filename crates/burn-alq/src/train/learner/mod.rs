@@ -78,7 +78,7 @@ pub use self::line::LineRenderer;
 pub use self::monitor::{AfterPruning, Monitor, PhaseMetric, Status, WeightMetric};
 use super::run::evaluating;
 use crate::optim::{AlqOptimizer, AlqOptimizerConfig, Phase};
-use crate::schedule::{PhaseKind, Schedule};
+use crate::schedule::{Epoch, PhaseKind, Schedule};
 
 /// What does not change in a training.
 #[derive(Debug)]
@@ -209,9 +209,15 @@ impl<M: Module> Alq<M> {
         }
     }
 
+    /// None after the schedule.
+    fn epoch(&self) -> Option<&Epoch> {
+        let epoch = self.step / self.plan.steps_per_epoch;
+        self.plan.schedule.epochs().get(epoch)
+    }
+
     fn phase(&self) -> Phase {
         let steps = self.plan.steps_per_epoch;
-        let epoch = self.plan.schedule.epochs().get(self.step / steps);
+        let epoch = self.epoch();
         epoch.map_or(Phase::Fixed, |epoch| epoch.phase(self.step % steps, steps))
     }
 
@@ -228,11 +234,14 @@ impl<M: Module> Alq<M> {
         };
         let phase = self.phase();
         optimizer.set_phase(phase);
+        if let Some(epoch) = self.epoch() {
+            optimizer.set_coordinate_type(epoch.coordinate_type);
+        }
         self.model = optimizer.step_with(rest, lr, self.model, grads);
         self.step += 1;
         self.memory = Arc::new(Mutex::new(Some(optimizer)));
         if matches!(phase, Phase::Prune(_)) {
-            self.monitor.weigh(&self.model);
+            self.monitor.weigh(&self.model, &self.plan);
         }
         self.monitor.stepped();
         self

@@ -77,11 +77,11 @@ impl Monitor {
     }
 
     /// Reads the size of the weights.
-    pub(super) fn weigh<M: Module>(&self, model: &M) {
+    pub(super) fn weigh<M: Module>(&self, model: &M, plan: &Plan) {
         let sizes = sizes(model);
         let mut state = self.lock();
         state.bits = average_bits(&sizes);
-        state.bytes = total(&sizes, Cost::Bytes);
+        state.bytes = total(&sizes, Cost::Bytes(plan.schedule.coordinate_type()));
         // The batch that has just been optimized ends with them.
         let (bits, bytes) = (state.bits, state.bytes);
         if let Some(last) = state.items.checked_sub(1)

@@ -1,0 +1,116 @@
+//! Flags of what makes a model smaller or better at its size. `COMPRESSION.md` of burn-alq says
+//! what each does.
+
+use burn_alq::file::Coding;
+use burn_alq::schedule::{Pace, Recovery};
+use burn_alq::train::{DistillError, Distillation, DistillationConfig};
+use burn_alq::{CoordinateType, ScheduleConfig};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+/// Levers of a training, each off by default.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Levers")]
+pub struct LeverFlags {
+    /// Share of the float network's outputs in the loss of the quantization, 0 to 1 [default: 0]
+    #[arg(long, value_name = "WEIGHT")]
+    pub distill: Option<f64>,
+    /// Temperature of these outputs [default: 4]
+    #[arg(long, value_name = "T", requires = "distill")]
+    pub distill_temperature: Option<f64>,
+    /// How pruning spreads over its steps: as much in each, by a cubic schedule, or as much modelled
+    /// loss in each [default: constant]
+    #[arg(long, value_name = "PACE", value_parser = choice(&PACES))]
+    pub prune_pace: Option<Pace>,
+    /// Epochs of a pruning phase [default: by preset]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub prune_epochs: Option<u16>,
+    /// Steps of recovery after each pruning step [default: 0]
+    #[arg(long, value_name = "N")]
+    pub recovery_steps: Option<u16>,
+    /// What moves in them [default: coordinate]
+    #[arg(long, value_name = "WHAT", requires = "recovery_steps", value_parser = choice(&RECOVERIES))]
+    pub recovery: Option<Recovery>,
+    /// How coordinates are stored; the last phase trains them so [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = choice(&COORDINATES))]
+    pub coordinates: Option<CoordinateType>,
+    /// Write the packed file with deflated sections: the same model in fewer bytes
+    #[arg(long)]
+    pub deflate: bool,
+}
+
+const COORDINATES: [(&str, CoordinateType); 3] = [
+    ("f32", CoordinateType::F32),
+    ("f16", CoordinateType::F16),
+    ("bf16", CoordinateType::Bf16),
+];
+
+const PACES: [(&str, Pace); 3] = [
+    ("constant", Pace::Constant),
+    ("cubic", Pace::Cubic),
+    ("loss", Pace::Loss),
+];
+
+const RECOVERIES: [(&str, Recovery); 2] = [
+    ("coordinate", Recovery::Coordinate),
+    ("basis", Recovery::Basis),
+];
+
+/// One of some named values.
+fn choice<T>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let names = PossibleValuesParser::new(choices.iter().map(|(name, _)| *name));
+    names.map(|found| {
+        let (_, value) = choices
+            .iter()
+            .find(|(name, _)| *name == found)
+            .expect("a name");
+        *value
+    })
+}
+
+impl LeverFlags {
+    /// Puts what the flags say into a schedule.
+    pub(crate) fn apply(&self, schedule: &mut ScheduleConfig) {
+        if let Some(pace) = self.prune_pace {
+            schedule.pace = pace;
+        }
+        if let Some(epochs) = self.prune_epochs {
+            schedule.prune_epochs = epochs.into();
+        }
+        if let Some(steps) = self.recovery_steps {
+            schedule.recovery_steps = steps.into();
+        }
+        if let Some(recovery) = self.recovery {
+            schedule.recovery = recovery;
+        }
+        if let Some(coordinate_type) = self.coordinates {
+            schedule.coordinate_type = coordinate_type;
+        }
+    }
+
+    /// How the packed file is written.
+    pub(crate) fn coding(&self) -> Coding {
+        match self.deflate {
+            true => Coding::Deflate,
+            false => Coding::Plain,
+        }
+    }
+
+    /// The teacher's part of the loss.
+    ///
+    /// # Errors
+    /// If one of its numbers is out of range.
+    pub fn distillation(&self) -> Result<Option<Distillation>, DistillError> {
+        let Some(weight) = self.distill else {
+            return Ok(None);
+        };
+        let mut config = DistillationConfig::new(weight);
+        if let Some(temperature) = self.distill_temperature {
+            config.temperature = temperature;
+        }
+        config.init().map(Some)
+    }
+}
