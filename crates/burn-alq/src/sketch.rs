@@ -7,6 +7,8 @@ mod error;
 mod rules;
 
 pub use conversion_report::{ConversionReport, Converted, Outcome};
+#[cfg(feature = "train")]
+pub(crate) use convert::survey;
 pub use convert::{Quantizer, load_float};
 pub use error::{QuantizeError, RuleError};
 pub use rules::{Action, ActivationRule, PathPattern, Rules, Selector, WeightRule};

@@ -24,6 +24,9 @@ pub struct TrainFlags {
     /// Continue the run in --out that was stopped or killed; give the same other flags.
     #[arg(long)]
     pub resume: bool,
+    /// Start from this float network, the float.bpk of another run, instead of training one.
+    #[arg(long, value_name = "FILE")]
+    pub float: Option<PathBuf>,
     /// Stop pruning at this average bitwidth of the weights [default: by preset]
     #[arg(long, conflicts_with = "target_bytes")]
     pub target_bits: Option<f64>,
@@ -60,6 +63,7 @@ impl TrainFlags {
             seed: 1,
             out,
             resume: false,
+            float: None,
             target_bits: None,
             target_bytes: None,
             batch_size: None,
@@ -229,6 +233,9 @@ impl Plan {
         }
         if let Some(batches) = flags.epoch_batches {
             self.epoch_batches = Some(batches as usize);
+        }
+        if flags.float.is_some() {
+            self.float_epochs = 0;
         }
         flags.levers.apply(&mut self.schedule);
         self

@@ -9,32 +9,47 @@ use crate::report::Report;
 
 const STYLE: &str = include_str!("report.css");
 
-/// The page.
+/// The page of a run.
 pub fn page(report: &Report) -> String {
-    let title = escape(&format!("{}, preset {}", report.network, report.preset));
-    let mut text = format!(
+    let about = format!(
+        "Adaptive loss-aware quantization on {}, seed {}",
+        report.data, report.seed
+    );
+    let mut body = String::new();
+    if let Some(model) = &report.model {
+        body += &facts(report, model);
+    }
+    for (name, figures) in sections(report) {
+        body += &section(name, &figures);
+    }
+    if let Some(model) = &report.model {
+        let _ = write!(body, "<h2>Layers</h2>\n{}", table(&layers(model)));
+    }
+    body += &origin(report);
+    let title = format!("{}, preset {}", report.network, report.preset);
+    document(&title, &about, &body)
+}
+
+/// A page with its style.
+pub fn document(title: &str, about: &str, body: &str) -> String {
+    let title = escape(title);
+    format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
          <title>{title}</title>\n<style>\n{STYLE}{}</style>\n</head>\n<body>\n<h1>{title}</h1>\n\
-         <p class=\"about\">Adaptive loss-aware quantization on {}, seed {}</p>\n",
+         <p class=\"about\">{}</p>\n{body}</body>\n</html>\n",
         plot::style(),
-        escape(&report.data),
-        report.seed,
-    );
-    if let Some(model) = &report.model {
-        text += &facts(report, model);
+        escape(about),
+    )
+}
+
+/// Figures under a head.
+pub fn section(name: &str, figures: &[Figure]) -> String {
+    let mut text = format!("<h2>{name}</h2>\n<div class=\"figures\">\n");
+    for figure in figures {
+        text += &figure_html(figure);
     }
-    for (name, figures) in sections(report) {
-        let _ = write!(text, "<h2>{name}</h2>\n<div class=\"figures\">\n");
-        for figure in &figures {
-            text += &figure_html(figure);
-        }
-        text += "</div>\n";
-    }
-    if let Some(model) = &report.model {
-        let _ = write!(text, "<h2>Layers</h2>\n{}", table(&layers(model)));
-    }
-    text + &origin(report) + "</body>\n</html>\n"
+    text + "</div>\n"
 }
 
 /// The figures of a report, under the heads of the page.
@@ -124,7 +139,7 @@ fn figure_html(figure: &Figure) -> String {
 }
 
 /// A table that scrolls by itself; the first row is the head.
-fn table(rows: &[Vec<String>]) -> String {
+pub fn table(rows: &[Vec<String>]) -> String {
     let mut text = String::from("<div class=\"scroll\"><table>\n");
     for (index, row) in rows.iter().enumerate() {
         let cell = if index == 0 { "th" } else { "td" };
@@ -190,6 +205,11 @@ fn origin(report: &Report) -> String {
             memory.map_or("unknown".into(), |bytes| format!("{} MiB", bytes >> 20)),
         ),
     ];
+    origin_list(&rows)
+}
+
+/// How to make a page again; values are HTML.
+pub fn origin_list(rows: &[(&str, String)]) -> String {
     let mut text = String::from("<h2>Origin</h2>\n<dl class=\"origin\">\n");
     for (name, value) in rows {
         let _ = writeln!(text, "<dt>{name}</dt><dd>{value}</dd>");
@@ -197,7 +217,8 @@ fn origin(report: &Report) -> String {
     text + "</dl>\n"
 }
 
-fn escape(text: &str) -> String {
+/// Text as HTML.
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use burn::optim::AdamConfig;
 use burn::tensor::Device;
 use burn_alq::optim::sizes;
-use burn_alq::train::{Distillation, Run, Task};
+use burn_alq::train::{Distillation, GroupingChoice, LocalModel, Run, Task};
 use burn_alq::{AlqOptimizerConfig, PackedModel, Quantizer, Schedule};
 
 use crate::cli::{Plan, TrainFlags};
-use crate::network::{ACT_BITS, Config};
+use crate::data::fingerprint;
+use crate::network::{ACT_BITS, Config, load_float};
 use crate::packed::{MODEL, load, print_skipped, unpack};
 use crate::progress::Display;
 use crate::report::{Accuracies, Report, add_run};
@@ -78,6 +79,12 @@ pub fn train<N: Network>(mut job: Job<'_, N>) -> Result<(), Failure> {
     let runner = Runner {
         stop: stop_on_signal()?,
         device: job.flags.device.device()?,
+        float: job
+            .flags
+            .float
+            .as_deref()
+            .map(FloatFile::open)
+            .transpose()?,
         job: &job,
     };
     runner.check()?;
@@ -135,14 +142,33 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
     Ok(stop)
 }
 
+/// Batches over which the loss around the float network is measured.
+const MEASURED: usize = 64;
+
 const FLOAT: &str = "float.bpk";
 const FLOAT_CHECKPOINT: &str = "float-checkpoint.bpk";
 const CHECKPOINT: &str = "checkpoint.bpk";
+
+/// A trained float network.
+struct FloatFile<'a> {
+    path: &'a Path,
+    fingerprint: u64,
+}
+
+impl<'a> FloatFile<'a> {
+    fn open(path: &'a Path) -> Result<Self, Failure> {
+        let bytes = std::fs::read(path);
+        let bytes = bytes.map_err(|error| format!("--float {}: {error}", path.display()))?;
+        let fingerprint = fingerprint(bytes.iter());
+        Ok(Self { path, fingerprint })
+    }
+}
 
 struct Runner<'a, N> {
     stop: Arc<AtomicBool>,
     /// Without autodiff.
     device: Device,
+    float: Option<FloatFile<'a>>,
     job: &'a Job<'a, N>,
 }
 
@@ -162,9 +188,10 @@ impl<N: Network> Runner<'_, N> {
             plan,
             flags.levers,
             self.job.config,
-            match self.job.pretrained {
-                Some(_) => ", pretrained",
-                None => "",
+            match (&self.float, &self.job.pretrained) {
+                (Some(file), _) => format!(", float {:016x}", file.fingerprint),
+                (None, Some(_)) => ", pretrained".into(),
+                (None, None) => String::new(),
             }
         )
     }
@@ -172,9 +199,10 @@ impl<N: Network> Runner<'_, N> {
     /// A float network, random or pretrained.
     fn network(&self, device: &Device) -> Result<N, Failure> {
         let network = N::from_config(&self.job.config, device)?;
-        match &self.job.pretrained {
-            Some(load) => load(network),
-            None => Ok(network),
+        match (&self.float, &self.job.pretrained) {
+            (Some(file), _) => load_float(network, file.path),
+            (None, Some(load)) => load(network),
+            (None, None) => Ok(network),
         }
     }
 
@@ -196,7 +224,10 @@ impl<N: Network> Runner<'_, N> {
         let schedule = Schedule::float(plan.float_epochs, plan.float_lr, plan.float_decay);
         let optimizer = AlqOptimizerConfig::new().init_with(AdamConfig::new().init());
         let run = Run::new(model, optimizer, schedule, self.fingerprint());
-        println!("float training: {} epochs", plan.float_epochs);
+        match &self.float {
+            Some(file) => println!("float network: {}", file.path.display()),
+            None => println!("float training: {} epochs", plan.float_epochs),
+        }
         let out = &self.job.flags.out;
         let run = self.run(run, &out.join(FLOAT_CHECKPOINT), None, &device)?;
         add_run(report, &run);
@@ -209,7 +240,7 @@ impl<N: Network> Runner<'_, N> {
     /// `kept` is the float network in validation mode, a teacher where there is to be one.
     fn quantize(&self, float: &N, kept: &N, report: &mut Report) -> Result<N, Failure> {
         let device = self.device.clone().autodiff();
-        let (model, conversion) = self.job.quantizer.convert(float.clone())?;
+        let (model, conversion) = self.quantizer(float)?.convert(float.clone())?;
         println!("\n{}", conversion.to_markdown());
         let start = sizes(&model);
         let schedule = self.job.plan.schedule.init(&start)?;
@@ -228,6 +259,42 @@ impl<N: Network> Runner<'_, N> {
         Ok(run.into_model())
     }
 
+    /// The example's rules, or groupings chosen by the loss around the float network.
+    fn quantizer(&self, float: &N) -> Result<Quantizer, Failure> {
+        let Job {
+            flags,
+            plan,
+            quantizer,
+            ..
+        } = self.job;
+        let quantizer = quantizer.clone();
+        if !flags.levers.auto_grouping {
+            return Ok(quantizer);
+        }
+        let task = self.task(None, &self.device.clone().autodiff());
+        let local = LocalModel::measure(float, &task, MEASURED, plan.schedule.lr);
+        // Not the loss that could not be computed, but why.
+        if let Some(failure) = task.failure() {
+            return Err(failure);
+        }
+        let (quantizer, choices) = quantizer.regroup(float, &local?, &plan.schedule)?;
+        println!("\n{}", GroupingChoice::to_markdown(&choices));
+        Ok(quantizer)
+    }
+
+    fn task(&self, teacher: Option<(N, Distillation)>, device: &Device) -> Classify<N> {
+        let Job { flags, plan, .. } = self.job;
+        Classify::new(
+            &self.job.data,
+            plan.batch_size,
+            plan.epoch_batches,
+            self.job.shards,
+            flags.seed,
+            device.clone(),
+        )
+        .with_teacher(teacher)
+    }
+
     /// Runs to the end, with checkpoints.
     fn run(
         &self,
@@ -236,16 +303,8 @@ impl<N: Network> Runner<'_, N> {
         teacher: Option<(N, Distillation)>,
         device: &Device,
     ) -> Result<Run<N>, Failure> {
-        let Job { flags, plan, .. } = self.job;
-        let task = Classify::new(
-            &self.job.data,
-            plan.batch_size,
-            plan.epoch_batches,
-            self.job.shards,
-            flags.seed,
-            device.clone(),
-        )
-        .with_teacher(teacher);
+        let flags = self.job.flags;
+        let task = self.task(teacher, device);
         let run = match flags.resume && checkpoint.exists() {
             true => run.resume(checkpoint, device)?,
             false => run,

@@ -31,6 +31,9 @@ pub struct LeverFlags {
     /// What moves in them [default: coordinate]
     #[arg(long, value_name = "WHAT", requires = "recovery_steps", value_parser = choice(&RECOVERIES))]
     pub recovery: Option<Recovery>,
+    /// Choose the grouping of every layer by modelled loss per byte, not by the example's rules
+    #[arg(long)]
+    pub auto_grouping: bool,
     /// How coordinates are stored; the last phase trains them so [default: f32]
     #[arg(long, value_name = "TYPE", value_parser = choice(&COORDINATES))]
     pub coordinates: Option<CoordinateType>,

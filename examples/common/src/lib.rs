@@ -18,6 +18,7 @@ mod png;
 mod progress;
 mod report;
 mod score;
+pub mod sensitivity;
 mod task;
 
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! What an example's network must be able to do.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::str::FromStr;
 
 use burn::module::Module;
@@ -39,6 +40,22 @@ pub trait Network: Module + Sync {
 
     /// Scores of the classes, `[batch, classes]`, of images `[batch, channels, height, width]`.
     fn forward(&self, images: Tensor<4>) -> Tensor<2>;
+}
+
+/// Puts the weights of a trained float network, the float.bpk of a run, into one.
+///
+/// # Errors
+/// If the file cannot be read or holds another network.
+pub fn load_float<N: Network>(network: N, file: &Path) -> Result<N, Failure> {
+    let loaded = network.try_load_file(file);
+    let file = file.display();
+    loaded.map_err(|error| {
+        format!(
+            "--float {file}: not a float {} of these flags: {error}",
+            N::TITLE
+        )
+        .into()
+    })
 }
 
 /// A number in the configuration.

@@ -316,7 +316,7 @@ fn write_pngs(_: &Report, _: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// Writes a file whole or not at all.
-fn write_aside(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn write_aside(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let mut name = file.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     let aside = file.with_file_name(name);

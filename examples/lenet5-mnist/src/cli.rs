@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use burn_alq::{ScheduleConfig, Target};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TrainFlags};
+use example_common::sensitivity::SensitivityFlags;
 use example_common::{Dataset, Failure};
 
 use crate::data;
@@ -24,6 +25,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Train, quantize, pack and evaluate.
     Train(TrainArgs),
+    /// Measure what one bit less in each layer of a float network costs.
+    Sensitivity(SensitivityArgs),
     /// Evaluate a packed model on the test images.
     Eval(EvalArgs),
     /// Show what a packed model holds.
@@ -89,6 +92,14 @@ impl TrainArgs {
         let one = self.flags.act_bits.is_some() || !self.flags.device.is_synchronous();
         self.shards.unwrap_or(if one { 1 } else { 2 })
     }
+}
+
+#[derive(Args)]
+pub struct SensitivityArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub flags: SensitivityFlags,
 }
 
 /// What an evaluation reads.

@@ -7,9 +7,9 @@ use burn::module::ParamGroup;
 use burn_alq::{GroupingRule, Quantizer};
 use example_common::cli::TrainFlags;
 use example_common::job::{self, Job};
-use example_common::{Config, Failure, packed};
+use example_common::{Config, Failure, packed, sensitivity};
 
-use crate::cli::{DataArgs, DemoArgs, EvalArgs, Preset, TrainArgs};
+use crate::cli::{DataArgs, DemoArgs, EvalArgs, Preset, SensitivityArgs, TrainArgs};
 use crate::model::LeNet5;
 
 /// Trains on the subset inside the program.
@@ -56,6 +56,13 @@ pub fn train(args: &TrainArgs) -> Result<(), Failure> {
         pretrained: None,
         top5: false,
     })
+}
+
+/// Measures what bits of each layer are worth.
+pub fn sensitivity(args: &SensitivityArgs) -> Result<(), Failure> {
+    let data = args.data.load()?;
+    let quantizer = quantizer(args.flags.max_bits.into());
+    sensitivity::sensitivity::<LeNet5>(&args.flags, &Config::new(), &quantizer, &data)
 }
 
 /// The groupings of the paper.

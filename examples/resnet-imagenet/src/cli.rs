@@ -113,7 +113,7 @@ pub struct TrainArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub classes: Option<u32>,
     /// Start from torchvision's weights in this file, .pth or .safetensors, without float training.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "float")]
     pub pretrained: Option<PathBuf>,
     #[command(flatten)]
     pub flags: TrainFlags,

@@ -137,6 +137,32 @@ impl Quantizer {
         Ok((module.map(&mut SwitchOn::new(bits)), report))
     }
 
+    /// The weights that would be quantized, in the order of the module tree.
+    #[cfg(feature = "train")]
+    pub(crate) fn planned<M: Module>(
+        &self,
+        module: &M,
+    ) -> Result<Vec<PlannedWeight>, QuantizeError> {
+        let found = survey(module);
+        let mut plans = self.plan_weights(&found.weights, &mut ConversionReport::default())?;
+        let planned = found.weights.into_iter().filter_map(|weight| {
+            let Plan { grouping, max_bits } = plans.remove(&weight.path)?;
+            let mut rules = self.rules.iter();
+            let rule = rules.rfind(|(selector, _)| selector.matches(&weight.id, &weight.path));
+            let layout = match rule {
+                Some((_, Action::Quantize { layout, .. })) => *layout,
+                _ => None,
+            };
+            Some(PlannedWeight {
+                layout: layout.unwrap_or(weight.layout),
+                path: weight.path,
+                grouping,
+                max_bits,
+            })
+        });
+        Ok(planned.collect())
+    }
+
     fn plan_weights(
         &self,
         weights: &[FoundWeight],
@@ -235,6 +261,15 @@ impl Quantizer {
         }
         Ok(planned)
     }
+}
+
+/// A weight that rules quantize, and how.
+#[cfg(feature = "train")]
+pub(crate) struct PlannedWeight {
+    pub path: String,
+    pub layout: Layout,
+    pub grouping: multibit::Grouping,
+    pub max_bits: usize,
 }
 
 impl Plan {
@@ -363,23 +398,23 @@ impl Reparameterizer for &mut Convert<'_> {
 }
 
 /// A float parameter of a module.
-struct FoundWeight {
-    path: String,
-    id: ParamId,
-    shape: Vec<usize>,
-    layout: Layout,
+pub(crate) struct FoundWeight {
+    pub path: String,
+    pub id: ParamId,
+    pub shape: Vec<usize>,
+    pub layout: Layout,
     /// Name of the reparameterization on it.
     carries: Option<String>,
 }
 
 /// Everything in a module that rules may be for.
 #[derive(Default)]
-struct Survey {
+pub(crate) struct Survey {
     path: Vec<String>,
     containers: Vec<String>,
     /// How many reparameterizations the walk is inside of.
     inside: usize,
-    weights: Vec<FoundWeight>,
+    pub weights: Vec<FoundWeight>,
     /// Path and bits, 0 for one that is off.
     activations: Vec<(String, usize)>,
 }
@@ -387,7 +422,7 @@ struct Survey {
 const REPARAMETERIZATION: &str = "Reparameterization";
 const PACKED: &str = <crate::pack::Packed as Reparameterization>::NAME;
 
-fn survey<M: Module>(module: &M) -> Survey {
+pub(crate) fn survey<M: Module>(module: &M) -> Survey {
     let mut survey = Survey::default();
     module.visit(&mut survey);
     survey

@@ -485,7 +485,7 @@ impl<M: Module> Run<M> {
 }
 
 /// Loss, without its graph, and gradients of a batch, summed over its shards in their order.
-fn gradients<T: Task>(
+pub(super) fn gradients<T: Task>(
     model: &T::Model,
     task: &T,
     epoch: usize,

@@ -6,6 +6,8 @@ mod bars;
 mod canvas;
 mod cells;
 #[cfg(feature = "train")]
+mod heat;
+#[cfg(feature = "train")]
 mod lines;
 mod palette;
 
@@ -19,6 +21,8 @@ use super::ModelReport;
 use crate::train::Timing;
 
 pub use self::cells::kernel_map;
+#[cfg(feature = "train")]
+pub use self::heat::sensitivity;
 #[cfg(feature = "train")]
 pub use self::lines::{accuracy, bits, loss};
 pub use self::palette::style;

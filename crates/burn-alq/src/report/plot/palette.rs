@@ -27,6 +27,7 @@ const fn color(light: u32, dark: u32) -> Color {
 }
 
 pub(super) const INK: Color = color(0x1B1F24, 0xE6E8EB);
+pub(super) const PAPER: Color = color(0xFFFFFF, 0x14171B);
 pub(super) const MUTED: Color = color(0x5A6472, 0x9AA4B2);
 pub(super) const GRID: Color = color(0xDDE1E6, 0x343A43);
 pub(super) const GRAY: Color = color(0x8A939E, 0x7D8793);
@@ -38,12 +39,12 @@ pub(super) const YELLOW: Color = color(0xE0A100, 0xF0C04A);
 /// Groups without a basis: no blue at all.
 pub(super) const PRUNED: Color = color(0xEADFCF, 0x4A4034);
 
-const NAMED: [Color; 10] = [
-    INK, MUTED, GRID, GRAY, BLUE, GREEN, ORANGE, PINK, YELLOW, PRUNED,
+const NAMED: [Color; 11] = [
+    INK, PAPER, MUTED, GRID, GRAY, BLUE, GREEN, ORANGE, PINK, YELLOW, PRUNED,
 ];
 
 /// Steps of the ramp. A page holds a rule for each, so they are few.
-const STEPS: usize = 12;
+pub(super) const STEPS: usize = 12;
 const RAMP_ENDS: [Color; 2] = [color(0xA9CFE8, 0x2C5A7A), color(0x08306B, 0xD8ECFF)];
 
 /// The colour of a bitwidth where the widest is `widest`.
@@ -55,7 +56,7 @@ pub(super) fn bitwidth(bits: f64, widest: usize) -> Color {
     ramp(step.clamp(1, STEPS) - 1)
 }
 
-fn ramp(step: usize) -> Color {
+pub(super) fn ramp(step: usize) -> Color {
     let share = step as f64 / (STEPS - 1) as f64;
     let [from, to] = RAMP_ENDS;
     let mix = |a: [u8; 3], b: [u8; 3]| {

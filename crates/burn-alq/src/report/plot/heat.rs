@@ -1,0 +1,157 @@
+//! What bits of each weight are worth, as cells.
+
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use plotters::style::text_anchor::HPos;
+
+use super::canvas::{LINE, WIDTH, rectangle, svg, text, text_width};
+use super::palette::{INK, MUTED, PAPER, PRUNED, STEPS, ramp};
+use super::{Figure, layer_name, short};
+use crate::train::{Sensitivity, WeightLoss};
+
+/// The measured and the predicted increase of the loss for each weight at each bitwidth.
+pub fn sensitivity(sensitivity: &Sensitivity) -> [Figure; 2] {
+    let scale = Scale::new(sensitivity);
+    let correlation = sensitivity.rank_correlation();
+    [
+        Heat {
+            name: "measured",
+            title: "Measured increase of the loss",
+            caption: std::format!(
+                "One weight at so many bits, everything else in float; mean of {} batches, the float \
+                 loss is {}. Logarithmic colours.",
+                sensitivity.batches,
+                short(sensitivity.loss)
+            ),
+            of: |weight| weight.measured,
+        },
+        Heat {
+            name: "predicted",
+            title: "Predicted increase of the loss",
+            caption: std::format!(
+                "By the local model. Rank correlation with what was measured: {correlation:.2}."
+            ),
+            of: |weight| weight.predicted,
+        },
+    ]
+    .map(|heat| heat.draw(sensitivity, &scale))
+}
+
+/// Logarithmic, the same for both figures; what lowers the loss, or raises it by less than a
+/// thousandth of the most, has the weakest colour.
+struct Scale {
+    most: f64,
+}
+
+impl Scale {
+    const DECADES: f64 = 3.0;
+
+    fn new(sensitivity: &Sensitivity) -> Self {
+        let weights = sensitivity.weights.iter();
+        let values = weights.flat_map(|weight| [weight.measured, weight.predicted]);
+        Self {
+            most: values.fold(f64::MIN_POSITIVE, f64::max),
+        }
+    }
+
+    fn step(&self, value: f64) -> usize {
+        let decades = (value.max(f64::MIN_POSITIVE) / self.most).log10();
+        let share = (1.0 + decades / Self::DECADES).clamp(0.0, 1.0);
+        (share * (STEPS - 1) as f64).round() as usize
+    }
+}
+
+struct Heat {
+    name: &'static str,
+    title: &'static str,
+    caption: String,
+    of: fn(&WeightLoss) -> f64,
+}
+
+impl Heat {
+    fn draw(self, sensitivity: &Sensitivity, scale: &Scale) -> Figure {
+        let mut layers: Vec<(&str, Vec<&WeightLoss>)> = Vec::new();
+        for weight in &sensitivity.weights {
+            match layers.last_mut() {
+                Some((path, weights)) if *path == weight.path => weights.push(weight),
+                _ => layers.push((&weight.path, Vec::from([weight]))),
+            }
+        }
+        let bits = sensitivity.weights.iter().map(|weight| weight.bits);
+        let most = bits.max().unwrap_or(0);
+        let head = (0..=most).rev().map(|bits| bits.to_string());
+        let mut numbers: Vec<Vec<String>> =
+            Vec::from([std::iter::once("weight".to_string()).chain(head).collect()]);
+        for (path, weights) in &layers {
+            let value = |bits: usize| {
+                let weight = weights.iter().find(|weight| weight.bits == bits);
+                weight.map_or(String::new(), |weight| short((self.of)(weight)))
+            };
+            let values = (0..=most).rev().map(value);
+            numbers.push(
+                std::iter::once(layer_name(path).to_string())
+                    .chain(values)
+                    .collect(),
+            );
+        }
+        Figure {
+            name: self.name.into(),
+            title: self.title.into(),
+            svg: self.svg(&layers, most, scale),
+            caption: self.caption,
+            numbers,
+        }
+    }
+
+    fn svg(&self, layers: &[(&str, Vec<&WeightLoss>)], most: usize, scale: &Scale) -> String {
+        let names = layers.iter().map(|(path, _)| text_width(layer_name(path)));
+        let left = names.max().unwrap_or(0) + 16;
+        let width = (WIDTH - left) / (most as i32 + 1);
+        let height = LINE + 8;
+        let top = 2 * LINE;
+        svg(top + height * layers.len() as i32 + 4, |area| {
+            text(
+                area,
+                "bits of a weight →",
+                (left, LINE / 2),
+                HPos::Left,
+                MUTED,
+            );
+            for bits in 0..=most {
+                let x = left + width * (most - bits) as i32 + width / 2;
+                let at = (x, top - LINE / 2);
+                text(area, &bits.to_string(), at, HPos::Center, MUTED);
+            }
+            for (row, (path, weights)) in layers.iter().enumerate() {
+                let y = top + height * row as i32;
+                let at = (left - 14, y + height / 2);
+                text(area, layer_name(path), at, HPos::Right, INK);
+                for weight in weights {
+                    let x = left + width * (most - weight.bits) as i32;
+                    let value = (self.of)(weight);
+                    let step = scale.step(value);
+                    let (cell, ink) = match (value > 0.0, step > STEPS / 2) {
+                        (false, _) => (PRUNED, INK),
+                        (true, false) => (ramp(step), INK),
+                        (true, true) => (ramp(step), PAPER),
+                    };
+                    rectangle(area, (x, y), (x + width - 3, y + height - 3), cell);
+                    let at = (x + width / 2 - 1, y + height / 2 - 1);
+                    text(area, &tiny(value), at, HPos::Center, ink);
+                }
+            }
+        })
+    }
+}
+
+/// A number in few characters.
+fn tiny(value: f64) -> String {
+    match value.abs() {
+        small if small < 0.0005 => "0".into(),
+        small if small < 0.1 => std::format!("{value:.3}"),
+        some if some < 10.0 => std::format!("{value:.2}"),
+        many if many < 10_000.0 => std::format!("{value:.0}"),
+        _ => std::format!("{value:.0e}"),
+    }
+}

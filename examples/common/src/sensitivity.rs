@@ -1,0 +1,184 @@
+//! What one bit less in each layer costs: measured, predicted, ranked, drawn.
+
+use std::path::PathBuf;
+
+use burn_alq::report::{plot, table};
+use burn_alq::train::Sensitivity;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::DeviceFlag;
+use crate::network::Config;
+use crate::origin::{command, machine, versions};
+use crate::report::write_aside;
+use crate::task::Classify;
+use crate::{Dataset, Failure, Network, html};
+use burn_alq::Quantizer;
+
+/// Flags of the measurement.
+#[derive(Args, Debug, Clone)]
+pub struct SensitivityFlags {
+    /// The trained float network, the float.bpk of a run.
+    #[arg(long, value_name = "FILE")]
+    pub float: PathBuf,
+    /// Folder for sensitivity.html, .md and .json; must not exist yet.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Batches of training images that a loss is the mean of.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batches: u32,
+    /// Images in a batch.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch_size: u32,
+    /// Most bits of a weight.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub max_bits: u8,
+    /// Learning rate of the local model, which is that of the steps.
+    #[arg(long, default_value_t = 1e-3)]
+    pub lr: f64,
+    /// Seed of the order of the images.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub device: DeviceFlag,
+}
+
+/// Measures, prints the ranking and writes it with its pictures.
+///
+/// # Errors
+/// If a file cannot be read or written, or a loss is not finite.
+pub fn sensitivity<N: Network>(
+    flags: &SensitivityFlags,
+    config: &Config,
+    quantizer: &Quantizer,
+    data: &Dataset,
+) -> Result<(), Failure> {
+    let out = &flags.out;
+    if !(flags.lr.is_finite() && flags.lr > 0.0) {
+        return Err(format!("--lr: {} is not above 0", flags.lr).into());
+    }
+    if out.exists() {
+        return Err(format!(
+            "--out {}: exists already; choose another folder",
+            out.display()
+        )
+        .into());
+    }
+    let device = flags.device.device()?.autodiff();
+    let network = N::from_config(config, &device)?;
+    let network = crate::network::load_float(network, &flags.float)?;
+    println!("data: {}", data.name);
+    let size = flags.batch_size as usize;
+    let task = Classify::<N>::new(data, size, None, 1, flags.seed, device);
+    let display = Display::new();
+    let measured = Sensitivity::measure(
+        &network,
+        &task,
+        quantizer,
+        flags.batches as usize,
+        flags.lr,
+        |done, all| display.show(done, all),
+    );
+    display.bar.finish_and_clear();
+    // Not the loss that could not be computed, but why.
+    if let Some(failure) = task.failure() {
+        return Err(failure);
+    }
+    let measured = measured?;
+    let ranked = rows(&measured);
+    let text = format!(
+        "# What a bit less costs: {}\n\ndata: {}; {} batches of {size}, seed {}; float loss {:.4}\n\n\
+         One weight at a time at fewer bits, everything else in float; the cheapest bits first.\n\
+         Rank correlation of prediction and measurement: {:.2}.\n\n{}",
+        N::TITLE,
+        data.name,
+        flags.batches,
+        flags.seed,
+        measured.loss,
+        measured.rank_correlation(),
+        table(&ranked)
+    );
+    std::fs::create_dir_all(out).map_err(|error| format!("--out {}: {error}", out.display()))?;
+    write_aside(
+        &out.join("sensitivity.json"),
+        &serde_json::to_vec(&measured)?,
+    )?;
+    write_aside(&out.join("sensitivity.md"), text.as_bytes())?;
+    let page = out.join("sensitivity.html");
+    write_aside(&page, html_page::<N>(&measured, data, flags).as_bytes())?;
+    println!("{text}\n{}", page.display());
+    Ok(())
+}
+
+fn html_page<N: Network>(
+    measured: &Sensitivity,
+    data: &Dataset,
+    flags: &SensitivityFlags,
+) -> String {
+    let rows: Vec<Vec<String>> = rows(measured).iter().map(|row| row.to_vec()).collect();
+    let versions = versions().into_iter();
+    let versions: Vec<String> = versions.map(|(name, v)| format!("{name} {v}")).collect();
+    let body = html::section("Bits of each weight", &plot::sensitivity(measured))
+        + "<h2>The cheapest bits first</h2>\n"
+        + &html::table(&rows)
+        + &html::origin_list(&[
+            (
+                "command",
+                format!("<code>{}</code>", html::escape(&command())),
+            ),
+            ("seed", flags.seed.to_string()),
+            ("versions", html::escape(&versions.join(", "))),
+            ("machine", html::escape(&machine())),
+            ("data", html::escape(&data.name)),
+        ]);
+    let title = format!("What a bit less costs: {}", N::TITLE);
+    let about = format!("{} batches of {} images", flags.batches, flags.batch_size);
+    html::document(&title, &about, &body)
+}
+
+/// Each bit less, under a head.
+fn rows(measured: &Sensitivity) -> Vec<[String; 6]> {
+    let head = [
+        "weight",
+        "bits",
+        "bytes saved",
+        "predicted loss",
+        "measured loss",
+        "measured loss per KiB",
+    ];
+    let mut rows = vec![head.map(String::from)];
+    rows.extend(measured.ranked().iter().map(|less| {
+        [
+            less.path.clone(),
+            format!("{} → {}", less.from, less.from - 1),
+            less.bytes.to_string(),
+            format!("{:+.5}", less.predicted),
+            format!("{:+.5}", less.measured),
+            format!("{:+.6}", less.loss_per_kib()),
+        ]
+    }));
+    rows
+}
+
+/// A bar on a terminal, nothing without one: lines of losses follow.
+struct Display {
+    bar: ProgressBar,
+}
+
+impl Display {
+    fn new() -> Self {
+        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} losses ETA {eta}");
+        let bar = ProgressBar::new(0);
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { bar }
+    }
+
+    fn show(&self, done: usize, all: usize) {
+        self.bar.set_length(all as u64);
+        self.bar.set_position(done as u64);
+        if self.bar.is_hidden() && (done.is_multiple_of(10) || done == all) {
+            println!("{done} of {all} losses measured");
+        }
+    }
+}
