@@ -28,6 +28,8 @@ mod layers;
 mod learner;
 #[path = "suite/levers.rs"]
 mod levers;
+#[path = "suite/local.rs"]
+mod local;
 #[path = "suite/model.rs"]
 mod model;
 #[path = "suite/packed.rs"]
