@@ -131,7 +131,7 @@ impl Heat {
                     let x = left + width * (most - weight.bits) as i32;
                     let value = (self.of)(weight);
                     let step = scale.step(value);
-                    let (cell, ink) = match (value > 0.0, step > STEPS / 2) {
+                    let (cell, ink) = match (value > 0.0, step > STEPS / 3) {
                         (false, _) => (PRUNED, INK),
                         (true, false) => (ramp(step), INK),
                         (true, true) => (ramp(step), PAPER),
@@ -148,10 +148,64 @@ impl Heat {
 /// A number in few characters.
 fn tiny(value: f64) -> String {
     match value.abs() {
-        small if small < 0.0005 => "0".into(),
+        nothing if nothing < 1e-6 => "0".into(),
+        small if small < 0.0005 => std::format!("{value:.0e}"),
         small if small < 0.1 => std::format!("{value:.3}"),
         some if some < 10.0 => std::format!("{value:.2}"),
         many if many < 10_000.0 => std::format!("{value:.0}"),
         _ => std::format!("{value:.0e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(bits: usize, measured: f64, predicted: f64) -> WeightLoss {
+        WeightLoss {
+            path: "fc.weight".into(),
+            grouping: "channelwise".into(),
+            bits,
+            bytes: 10 * bits,
+            predicted,
+            measured,
+        }
+    }
+
+    #[test]
+    fn cells_hold_their_numbers() {
+        let sensitivity = Sensitivity {
+            loss: 0.5,
+            batches: 3,
+            weights: Vec::from([at(2, -1e-5, 0.01), at(1, 0.02, 0.2), at(0, 2.25, 8.0)]),
+        };
+        let [measured, predicted] = super::sensitivity(&sensitivity);
+        assert_eq!(measured.numbers[0], ["weight", "2", "1", "0"]);
+        assert_eq!(measured.numbers[1], ["fc", "-0.00001", "0.02", "2.25"]);
+        assert_eq!(predicted.numbers[1], ["fc", "0.01", "0.2", "8"]);
+        for (figure, shown) in [
+            (&measured, ["-1e-5", "0.020", "2.25"]),
+            (&predicted, ["0.010", "0.20", "8.00"]),
+        ] {
+            // Plotters puts text on lines of its own.
+            let lines: Vec<&str> = figure.svg.lines().map(str::trim).collect();
+            assert!(
+                shown.iter().all(|text| lines.contains(text)),
+                "{}",
+                figure.svg
+            );
+        }
+        assert!(predicted.caption.contains("1.00"), "{}", predicted.caption);
+    }
+
+    #[test]
+    fn colours_are_logarithmic_and_end() {
+        let scale = Scale { most: 10.0 };
+        assert_eq!([10.0, 20.0].map(|value| scale.step(value)), [STEPS - 1; 2]);
+        assert_eq!(
+            [0.01, 1e-9, 0.0, -1.0].map(|value| scale.step(value)),
+            [0; 4]
+        );
+        assert!(scale.step(0.1) < scale.step(1.0) && scale.step(1.0) < STEPS - 1);
     }
 }
