@@ -112,6 +112,9 @@ pub enum Preset {
     Quick,
     /// 12 float epochs, 4 rounds of 3+2+1 epochs, 4 STE and 2 coordinate epochs, 0.365 bit.
     Short,
+    /// For the fewest bits: 12 float epochs, 4 rounds of 3+2+1 epochs, 20 STE and 6 coordinate epochs
+    /// that end at small learning rates, 0.2 bit.
+    Long,
     /// The paper's schedule: 4 rounds of 20+10+1 epochs, 50 STE and 20 coordinate epochs, weights
     /// of 22,700 bytes.
     Paper,
@@ -123,6 +126,7 @@ impl Preset {
         let target = match self {
             Self::Quick => Target::Bits(0.5),
             Self::Short => Target::Bits(0.365),
+            Self::Long => Target::Bits(0.2),
             Self::Paper => Target::Bytes(22_700),
         };
         let paper = ScheduleConfig::new(target);
@@ -135,14 +139,14 @@ impl Preset {
             .with_ste_epochs(4)
             .with_final_epochs(2);
         let float_epochs = match self {
-            Self::Quick | Self::Short => 12,
+            Self::Quick | Self::Short | Self::Long => 12,
             Self::Paper => 20,
         };
         Plan {
             float_epochs,
             float_lr: 2e-3,
             float_decay: match self {
-                Self::Quick | Self::Short => 0.75,
+                Self::Quick | Self::Short | Self::Long => 0.75,
                 Self::Paper => 0.8,
             },
             max_bits: 6,
@@ -151,6 +155,11 @@ impl Preset {
             schedule: match self {
                 Self::Quick => short.with_rounds(3).with_ste_epochs(6).with_final_epochs(3),
                 Self::Short => short,
+                Self::Long => short
+                    .with_ste_epochs(20)
+                    .with_ste_decay(0.85)
+                    .with_final_epochs(6)
+                    .with_final_decay(0.6),
                 Self::Paper => paper,
             },
         }

@@ -249,7 +249,7 @@ impl Curve {
                 .margin_top(top)
                 .margin_right(36)
                 .x_label_area_size(2 * LINE)
-                .y_label_area_size(112)
+                .y_label_area_size(130)
                 .build_cartesian_2d(Axis::new(0.0, last, steps), Axis::new(low, high, places))
                 .expect(IN_MEMORY);
             for ((_, kind), from, to) in &phases {
