@@ -41,11 +41,12 @@ pub fn all() -> Vec<(&'static str, &'static str, Make)> {
         let make = move || layers::conv(&device, channels, size, Bits(2));
         cases.push((name, "conv", Box::new(make)));
     }
-    for (name, batch) in [
-        ("net-lenet5-b1-w0.4-exact", 1),
-        ("net-lenet5-b128-w0.4-exact", 128),
+    for (name, batch, bits) in [
+        ("net-lenet5-b1-w0.4-exact", 1, 0.4),
+        ("net-lenet5-b1-w0.2-exact", 1, 0.2),
+        ("net-lenet5-b128-w0.4-exact", 128, 0.4),
     ] {
-        cases.push((name, "net", Box::new(move || nets::lenet5(batch))));
+        cases.push((name, "net", Box::new(move || nets::lenet5(batch, bits))));
     }
     cases.push((
         "net-vgg-small-b1-w0.66a2",

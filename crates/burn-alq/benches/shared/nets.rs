@@ -376,10 +376,10 @@ pub fn float<N: Net>(device: &Device) -> N {
     })
 }
 
-/// LeNet5 at 0.4 bit in exact arithmetic.
-pub fn lenet5(batch: usize) -> Case {
+/// LeNet5 in exact arithmetic.
+pub fn lenet5(batch: usize, bits: f64) -> Case {
     let products = (batch * LENET5_PRODUCTS) as f64;
-    case::<LeNet5>([batch, 1, 28, 28], 0.4, 0, products, 1e-4)
+    case::<LeNet5>([batch, 1, 28, 28], bits, 0, products, 1e-4)
 }
 
 /// VGG-small for images of 32×32, activations of 2 bits.
