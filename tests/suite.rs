@@ -3,6 +3,8 @@
 
 #[path = "suite/activations.rs"]
 mod activations;
+#[path = "suite/compact.rs"]
+mod compact;
 #[path = "suite/convert.rs"]
 mod convert;
 #[path = "suite/definition.rs"]

@@ -1,5 +1,6 @@
 //! Packed ↔ burnpack file, versioned and checked. `FORMAT.md` describes the file byte by byte.
 
+mod compact;
 mod sections;
 
 use std::collections::BTreeMap;
@@ -20,8 +21,11 @@ use sections::Lengths;
 pub use sections::Coding;
 
 /// The newest version of the layout that this crate writes and reads. It reads all before it too,
-/// and writes the oldest that holds the model.
-pub const FORMAT_VERSION: u32 = 2;
+/// and writes the oldest that holds the model with the [`Coding`] asked for.
+pub const FORMAT_VERSION: u32 = 3;
+
+/// The newest version with a tensor of the container for each of the model.
+const LAST_ALIGNED: u32 = 2;
 
 const MAGIC: &str = "burn-alq";
 const DIRECTORY: &str = "burn-alq.directory";
@@ -60,10 +64,26 @@ struct WeightEntry {
     /// From version 2 on, where a section is deflated.
     #[serde(default, skip_serializing_if = "is_default")]
     stored: Option<Lengths>,
-    crc32: u32,
+    /// In version 3 one checksum is for everything.
+    #[serde(default, skip_serializing_if = "is_default")]
+    crc32: Option<u32>,
 }
 
 impl WeightEntry {
+    fn new(path: &str, weight: &PackedWeight, stored: Option<Lengths>, crc32: Option<u32>) -> Self {
+        Self {
+            path: path.to_string(),
+            shape: weight.shape().to_vec(),
+            axes: weight.grouping().axes().to_vec(),
+            len: weight.grouping().len(),
+            coordinates: weight.coordinates().len(),
+            width_bits: weight.width_bits(),
+            coordinate_type: weight.coordinate_type(),
+            stored,
+            crc32,
+        }
+    }
+
     /// The oldest version that has everything in it.
     fn version(&self) -> u32 {
         match is_default(&self.coordinate_type) && is_default(&self.stored) {
@@ -220,7 +240,7 @@ impl PackedModel {
     /// # Errors
     /// If the container cannot hold the model.
     pub fn to_bytes_with(&self, coding: Coding) -> Result<Vec<u8>, burn_pack::Error> {
-        Ok(self.writer(coding).into_bytes()?.to_vec())
+        Ok(self.writer(coding)?.into_bytes()?.to_vec())
     }
 
     /// Writes the model to a file, whole or not at all: to a scratch file beside it, then renamed.
@@ -237,16 +257,22 @@ impl PackedModel {
     /// As [`save`](Self::save).
     pub fn save_with(&self, file: impl AsRef<Path>, coding: Coding) -> Result<(), FileError> {
         let file = file.as_ref();
-        self.writer(coding)
-            .auto_extension(false)
-            .write_to_file(file)
-            .map_err(|source| FileError::Container {
-                file: file.to_path_buf(),
-                source,
-            })
+        let writer = self.writer(coding);
+        let written = writer.and_then(|writer| writer.auto_extension(false).write_to_file(file));
+        written.map_err(|source| FileError::Container {
+            file: file.to_path_buf(),
+            source,
+        })
     }
 
-    fn writer(&self, coding: Coding) -> Writer {
+    fn writer(&self, coding: Coding) -> Result<Writer, burn_pack::Error> {
+        match coding {
+            Coding::Plain => Ok(self.aligned_writer()),
+            Coding::Deflate => compact::writer(self),
+        }
+    }
+
+    fn aligned_writer(&self) -> Writer {
         let mut directory = Directory {
             format: MAGIC.to_string(),
             version: 1,
@@ -256,18 +282,9 @@ impl PackedModel {
         };
         let mut tensors = Vec::new();
         for (path, weight) in &self.weights {
-            let (bytes, stored) = sections::encode(weight, coding);
-            let entry = WeightEntry {
-                path: path.clone(),
-                shape: weight.shape().to_vec(),
-                axes: weight.grouping().axes().to_vec(),
-                len: weight.grouping().len(),
-                coordinates: weight.coordinates().len(),
-                width_bits: weight.width_bits(),
-                coordinate_type: weight.coordinate_type(),
-                stored,
-                crc32: crc32fast::hash(&bytes),
-            };
+            let (bytes, stored) = sections::encode(weight, Coding::Plain);
+            let checksum = Some(crc32fast::hash(&bytes));
+            let entry = WeightEntry::new(path, weight, stored, checksum);
             directory.version = directory.version.max(entry.version());
             directory.weights.push(entry);
             tensors.push(Tensor::new(
@@ -341,6 +358,13 @@ impl Source<'_> {
         }
     }
 
+    fn version(&self, found: u32) -> FileError {
+        FileError::Version {
+            file: self.file.to_path_buf(),
+            found,
+        }
+    }
+
     fn tensor(&self, path: &str, reason: impl ToString) -> FileError {
         FileError::Tensor {
             file: self.file.to_path_buf(),
@@ -352,17 +376,21 @@ impl Source<'_> {
     fn read(&self, bytes: Vec<u8>) -> Result<PackedModel, FileError> {
         let reader =
             Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| self.container(e))?;
+        if !reader.metadata().contains_key(DIRECTORY) && reader.tensor_names() == [compact::BODY] {
+            let body = reader.tensor_data(compact::BODY);
+            return self.read_compact(&body.map_err(|e| self.container(e))?);
+        }
         let directory = self.read_directory(&reader)?;
         let mut tensors = BTreeMap::new();
         for tensor in reader.into_tensors().map_err(|e| self.container(e))? {
             tensors.insert(tensor.name.clone(), tensor);
         }
-        let mut take = |path: &str, crc32: u32| {
+        let mut take = |path: &str, crc32: Option<u32>| {
             let tensor = tensors
                 .remove(path)
                 .ok_or_else(|| self.tensor(path, "missing"))?;
             let parts = tensor.into_parts().map_err(|e| self.container(e))?;
-            if crc32fast::hash(&parts.4) != crc32 {
+            if Some(crc32fast::hash(&parts.4)) != crc32 {
                 return Err(FileError::Checksum {
                     file: self.file.to_path_buf(),
                     path: path.to_string(),
@@ -381,7 +409,7 @@ impl Source<'_> {
         }
         let mut rest = Vec::with_capacity(directory.tensors.len());
         for entry in directory.tensors {
-            let (_, dtype, shape, _, bytes) = take(&entry.path, entry.crc32)?;
+            let (_, dtype, shape, _, bytes) = take(&entry.path, Some(entry.crc32))?;
             rest.push((entry.path, TensorData::from_bytes(bytes, shape, dtype)));
         }
         if let Some(path) = tensors.into_keys().next() {
@@ -408,11 +436,12 @@ impl Source<'_> {
         if header.format != MAGIC {
             return Err(not_packed());
         }
-        if !(1..=FORMAT_VERSION).contains(&header.version) {
-            return Err(FileError::Version {
-                file: self.file.to_path_buf(),
-                found: header.version,
-            });
+        match header.version {
+            1..=LAST_ALIGNED => {}
+            version @ 3..=FORMAT_VERSION => {
+                return Err(self.directory(format!("version {version} is laid out otherwise")));
+            }
+            version => return Err(self.version(version)),
         }
         let directory: Directory = serde_json::from_str(text).map_err(|e| self.directory(e))?;
         let newer = |entry: &&WeightEntry| entry.version() > header.version;
@@ -425,16 +454,19 @@ impl Source<'_> {
         }
     }
 
-    fn read_weight(&self, entry: &WeightEntry, bytes: &[u8]) -> Result<PackedWeight, FileError> {
-        let grouping_error = |source| FileError::Grouping {
+    fn grouping(&self, entry: &WeightEntry) -> Result<Grouping, FileError> {
+        let grouping = Grouping::new(entry.axes.clone(), entry.len);
+        let fits = grouping.and_then(|grouping| grouping.check(&entry.shape).map(|()| grouping));
+        fits.map_err(|source| FileError::Grouping {
             file: self.file.to_path_buf(),
             path: entry.path.clone(),
             source,
-        };
-        let grouping = Grouping::new(entry.axes.clone(), entry.len).map_err(grouping_error)?;
-        grouping.check(&entry.shape).map_err(grouping_error)?;
-        let groups = grouping.groups(&entry.shape);
-        // Lengths first: none of these products may overflow or exceed what is there.
+        })
+    }
+
+    /// Of a weight's sections before they are deflated. None of these products may overflow.
+    fn lengths(&self, entry: &WeightEntry) -> Result<Lengths, FileError> {
+        let groups = self.grouping(entry)?.groups(&entry.shape);
         let section = |count: usize, bits: usize| count.checked_mul(bits).map(|n| n.div_ceil(8));
         let lengths = section(entry.coordinates, 8 * entry.coordinate_type.bytes())
             .zip(section(entry.coordinates, entry.len))
@@ -442,7 +474,13 @@ impl Source<'_> {
         let Some(((coordinates, bases), widths)) = lengths else {
             return Err(self.tensor(&entry.path, "its sections do not fit the address space"));
         };
-        let sections = sections::decode(bytes, [coordinates, bases, widths], entry.stored);
+        Ok([coordinates, bases, widths])
+    }
+
+    fn read_weight(&self, entry: &WeightEntry, bytes: &[u8]) -> Result<PackedWeight, FileError> {
+        let grouping = self.grouping(entry)?;
+        // Lengths first: none may exceed what is there.
+        let sections = sections::decode(bytes, self.lengths(entry)?, entry.stored);
         let [coordinates, bases, widths] =
             sections.map_err(|reason| self.tensor(&entry.path, reason))?;
         let coordinates = entry.coordinate_type.decode(&coordinates);

@@ -9,11 +9,12 @@ use burn_core as burn;
 use burn_core::module::{
     Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer,
 };
-use burn_core::tensor::{Bool, Device, Int, Shape, Tensor, TensorData};
+use burn_core::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
 use multibit::cpu::KernelError;
 use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
 use std::collections::HashMap;
 
+use crate::activation::MultiBitActivation;
 use crate::multibit::{MultiBit, MultiBitData, quantized};
 use crate::prepared::PreparedWeight;
 
@@ -44,6 +45,15 @@ pub enum PackModelError {
         /// Why not.
         source: KernelError,
     },
+    /// A number of a tensor is beyond the range of the type that it is to be rounded to.
+    Range {
+        /// Path of the tensor.
+        path: String,
+        /// The number.
+        value: f32,
+        /// The type.
+        float_type: CoordinateType,
+    },
     /// A tensor has another shape in the module than in the packed model.
     Shape {
         /// Path of the tensor.
@@ -72,6 +82,14 @@ impl fmt::Display for PackModelError {
             Self::Grouping { path, source } => write!(f, "{path}: {source}"),
             Self::Weight { path, source } => write!(f, "{path}: {source}"),
             Self::Kernel { path, source } => write!(f, "{path}: {source}"),
+            Self::Range {
+                path,
+                value,
+                float_type,
+            } => write!(
+                f,
+                "{path} holds {value}, which is beyond the range of {float_type}"
+            ),
             Self::Shape {
                 path,
                 packed,
@@ -168,6 +186,36 @@ impl PackedModel {
                 path: path.clone(),
                 source,
             })?);
+        }
+        Ok(self)
+    }
+
+    /// The same model with its other f32 tensors (biases, norms and their statistics) rounded to the
+    /// nearest numbers of a type, so that a file with [`Coding::Deflate`](crate::file::Coding) holds
+    /// them in two bytes. They stay f32. The levels of multi-bit activations are left as they are.
+    ///
+    /// Nothing was trained for this rounding: compare the accuracy.
+    ///
+    /// # Errors
+    /// If a finite number is beyond the type's range.
+    pub fn with_float_type(mut self, float_type: CoordinateType) -> Result<Self, PackModelError> {
+        for (path, tensor) in &mut self.tensors {
+            let name = path.rsplit('.').next();
+            if tensor.dtype() != DType::F32 || name == Some(MultiBitActivation::STATE) {
+                continue;
+            }
+            let round = |value: f32| match float_type.nearest(value) {
+                rounded if rounded.is_infinite() && value.is_finite() => {
+                    Err(PackModelError::Range {
+                        path: path.clone(),
+                        value,
+                        float_type,
+                    })
+                }
+                rounded => Ok(rounded),
+            };
+            let rounded: Result<Vec<f32>, _> = tensor.iter::<f32>().map(round).collect();
+            *tensor = TensorData::new(rounded?, tensor.shape());
         }
         Ok(self)
     }

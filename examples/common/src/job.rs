@@ -100,7 +100,11 @@ pub fn train<N: Network>(mut job: Job<'_, N>) -> Result<(), Failure> {
     let trained = runner.quantize(&float, &kept, &mut report)?;
 
     let coordinate_type = job.plan.schedule.coordinate_type;
-    let mut packed = PackedModel::pack(&trained)?.with_coordinate_type(coordinate_type)?;
+    let packed = PackedModel::pack(&trained)?.with_coordinate_type(coordinate_type)?;
+    let mut packed = match job.flags.levers.biases {
+        Some(float_type) => packed.with_float_type(float_type)?,
+        None => packed,
+    };
     packed.config.extend(job.config.clone());
     packed.config.insert(MODEL.into(), N::NAME.into());
     packed.config.insert("data".into(), job.data.name.clone());

@@ -37,7 +37,11 @@ pub struct LeverFlags {
     /// How coordinates are stored; the last phase trains them so [default: f32]
     #[arg(long, value_name = "TYPE", value_parser = choice(&COORDINATES))]
     pub coordinates: Option<CoordinateType>,
-    /// Write the packed file with deflated sections: the same model in fewer bytes
+    /// Round biases, norms and their statistics to this type when packing; --deflate then stores
+    /// them so [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = choice(&COORDINATES))]
+    pub biases: Option<CoordinateType>,
+    /// Write the packed file in the fewest bytes: the same model, deflated, without alignment
     #[arg(long)]
     pub deflate: bool,
 }

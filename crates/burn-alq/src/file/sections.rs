@@ -11,13 +11,14 @@ use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUT
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use multibit::PackedWeight;
 
-/// How a file holds the bits of its weights. Both are the same model once read.
+/// How a file holds a model. Both are the same model once read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Coding {
-    /// As they are.
+    /// As it is, each tensor on a boundary of 256 bytes (versions 1 and 2).
     #[default]
     Plain,
-    /// Each section by DEFLATE (RFC 1951) where that is shorter.
+    /// In the fewest bytes (version 3): nothing aligned, everything by DEFLATE (RFC 1951) where that
+    /// is shorter, f32 tensors that lose nothing by it in two bytes a number.
     Deflate,
 }
 
@@ -40,16 +41,19 @@ pub(super) fn encode(weight: &PackedWeight, coding: Coding) -> (Vec<u8>, Option<
     let plain = sections.each_ref().map(Vec::len);
     let sections = match coding {
         Coding::Plain => sections,
-        Coding::Deflate => sections.map(|section| {
-            let deflated = compress_to_vec(&section, LEVEL);
-            match deflated.len() < section.len() {
-                true => deflated,
-                false => section,
-            }
-        }),
+        Coding::Deflate => sections.map(deflated),
     };
     let stored = sections.each_ref().map(Vec::len);
     (sections.concat(), (stored != plain).then_some(stored))
+}
+
+/// A section by DEFLATE, if that is shorter.
+pub(super) fn deflated(section: Vec<u8>) -> Vec<u8> {
+    let deflated = compress_to_vec(&section, LEVEL);
+    match deflated.len() < section.len() {
+        true => deflated,
+        false => section,
+    }
 }
 
 /// The plain sections. One that is stored in fewer bytes than it has is deflated.
@@ -78,12 +82,20 @@ pub(super) fn decode(
     for (plain, stored) in plain.into_iter().zip(stored) {
         let (section, after) = rest.split_at(stored);
         rest = after;
-        sections.push(match stored == plain {
-            true => Cow::Borrowed(section),
-            false => Cow::Owned(inflate(section, plain)?),
-        });
+        sections.push(inflated(section, plain)?);
     }
     Ok(sections.try_into().expect("as many as lengths"))
+}
+
+/// A section of `length` bytes when plain; deflated, if it has fewer here.
+///
+/// # Errors
+/// If it does not have them.
+pub(super) fn inflated(section: &[u8], length: usize) -> Result<Cow<'_, [u8]>, String> {
+    match section.len() == length {
+        true => Ok(Cow::Borrowed(section)),
+        false => inflate(section, length).map(Cow::Owned),
+    }
 }
 
 /// Exactly `length` bytes from a section that is one whole stream.

@@ -42,8 +42,8 @@ impl CoordinateType {
         }
     }
 
-    /// The nearest value that this type holds, ties to even.
-    fn nearest(self, value: f32) -> f32 {
+    /// The nearest value that this type holds, ties to even; infinite beyond its range.
+    pub fn nearest(self, value: f32) -> f32 {
         match self {
             Self::F32 => value,
             Self::F16 => f16::from_f32(value).to_f32(),
@@ -71,8 +71,8 @@ impl CoordinateType {
         self.nearest(coordinate) == coordinate
     }
 
-    /// Coordinates as stored, little-endian.
-    pub(super) fn encode(self, coordinates: &[f32]) -> Vec<u8> {
+    /// Coordinates, or other numbers, as stored, little-endian.
+    pub fn encode(self, coordinates: &[f32]) -> Vec<u8> {
         let each = coordinates.iter();
         match self {
             Self::F32 => each.flat_map(|a| a.to_le_bytes()).collect(),
