@@ -12,7 +12,7 @@ use crate::{Failure, device};
 /// The most bits of an activation.
 pub const MAX_ACTIVATION_BITS: u8 = 4;
 
-/// Flags of a training.
+/// Flags of a training, to one target or to several.
 #[derive(Args, Debug, Clone)]
 pub struct TrainFlags {
     /// Seed of weights and batches.
@@ -27,12 +27,6 @@ pub struct TrainFlags {
     /// Start from this float network, the float.bpk of another run, instead of training one.
     #[arg(long, value_name = "FILE")]
     pub float: Option<PathBuf>,
-    /// Stop pruning at this average bitwidth of the weights [default: by preset]
-    #[arg(long, conflicts_with = "target_bytes")]
-    pub target_bits: Option<f64>,
-    /// Stop pruning at this size of all packed weights, in bytes [default: by preset]
-    #[arg(long)]
-    pub target_bytes: Option<usize>,
     /// Images in a batch [default: 128, or by preset]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch_size: Option<u32>,
@@ -64,8 +58,6 @@ impl TrainFlags {
             out,
             resume: false,
             float: None,
-            target_bits: None,
-            target_bytes: None,
             batch_size: None,
             epoch_batches: None,
             act_bits: None,
@@ -76,15 +68,28 @@ impl TrainFlags {
         }
     }
 
+    /// Bits of an activation; 0 for ReLU.
+    pub fn activation_bits(&self) -> usize {
+        self.act_bits.map_or(0, usize::from)
+    }
+}
+
+/// Where a training stops to prune.
+#[derive(Args, Debug, Clone, Default)]
+pub struct TargetFlags {
+    /// Stop pruning at this average bitwidth of the weights [default: by preset]
+    #[arg(long, conflicts_with = "target_bytes")]
+    pub target_bits: Option<f64>,
+    /// Stop pruning at this size of all packed weights, in bytes [default: by preset]
+    #[arg(long)]
+    pub target_bytes: Option<usize>,
+}
+
+impl TargetFlags {
     /// The target that the flags ask for.
     pub fn target(&self) -> Option<Target> {
         let bits = self.target_bits.map(Target::Bits);
         bits.or(self.target_bytes.map(Target::Bytes))
-    }
-
-    /// Bits of an activation; 0 for ReLU.
-    pub fn activation_bits(&self) -> usize {
-        self.act_bits.map_or(0, usize::from)
     }
 }
 
@@ -175,7 +180,7 @@ pub struct InspectArgs {
 /// Flags of a report that is made again.
 #[derive(Args, Debug, Clone)]
 pub struct ReportArgs {
-    /// The run's folder, with its report.json.
+    /// The folder of a run, with its report.json, or of a sweep, with its sweep.json.
     #[arg(long, value_name = "DIR")]
     pub run: PathBuf,
     /// Also write each figure to this folder, as PNG.
@@ -224,8 +229,8 @@ pub struct Plan {
 
 impl Plan {
     /// The plan with what the flags set in it.
-    pub fn with(mut self, flags: &TrainFlags) -> Self {
-        if let Some(target) = flags.target() {
+    pub fn with(mut self, flags: &TrainFlags, target: Option<Target>) -> Self {
+        if let Some(target) = target {
             self.schedule.target = target;
         }
         if let Some(size) = flags.batch_size {

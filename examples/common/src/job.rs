@@ -10,7 +10,7 @@ use burn::optim::AdamConfig;
 use burn::tensor::Device;
 use burn_alq::optim::sizes;
 use burn_alq::train::{Distillation, GroupingChoice, LocalModel, Run, Task};
-use burn_alq::{AlqOptimizerConfig, PackedModel, Quantizer, Schedule};
+use burn_alq::{AlqOptimizerConfig, PackedModel, Quantizer, Schedule, ScheduleConfig};
 
 use crate::cli::{Plan, TrainFlags};
 use crate::data::fingerprint;
@@ -67,29 +67,31 @@ pub struct Job<'a, N> {
     pub top5: bool,
 }
 
+impl<N: Network> Job<'_, N> {
+    /// The job with the activations' bits in the network's configuration.
+    pub(crate) fn configured(mut self) -> Self {
+        if let Some(bits) = self.flags.act_bits {
+            self.config.insert(ACT_BITS.into(), bits.to_string());
+        }
+        self
+    }
+}
+
 /// Trains, quantizes, packs, evaluates.
 ///
 /// # Errors
 /// If a flag asks for the impossible, data or a checkpoint cannot be read, a file not be written, or
 /// the user stops the run.
-pub fn train<N: Network>(mut job: Job<'_, N>) -> Result<(), Failure> {
-    if let Some(bits) = job.flags.act_bits {
-        job.config.insert(ACT_BITS.into(), bits.to_string());
-    }
-    let runner = Runner {
-        stop: stop_on_signal()?,
-        device: job.flags.device.device()?,
-        float: job
-            .flags
-            .float
-            .as_deref()
-            .map(FloatFile::open)
-            .transpose()?,
-        job: &job,
+pub fn train<N: Network>(job: Job<'_, N>) -> Result<(), Failure> {
+    let job = job.configured();
+    let runner = Runner::new(&job)?;
+    let goal = Goal {
+        out: job.flags.out.clone(),
+        schedule: job.plan.schedule.clone(),
+        after: String::new(),
     };
-    runner.check()?;
-    let out = &job.flags.out;
-    prepare_folder(out, job.flags.resume)?;
+    runner.check([&goal.schedule])?;
+    prepare_folder(&goal.out, job.flags.resume)?;
     println!("data: {}", job.data.name);
     let mut report = Report::new(&job);
 
@@ -97,32 +99,19 @@ pub fn train<N: Network>(mut job: Job<'_, N>) -> Result<(), Failure> {
     // Clones of a module share batch norm's running statistics; validation mode has its own, which
     // the training of the quantized network does not move.
     let kept = float.valid();
-    let trained = runner.quantize(&float, &kept, &mut report)?;
-
-    let coordinate_type = job.plan.schedule.coordinate_type;
-    let packed = PackedModel::pack(&trained)?.with_coordinate_type(coordinate_type)?;
-    let mut packed = match job.flags.levers.biases {
-        Some(float_type) => packed.with_float_type(float_type)?,
-        None => packed,
-    };
-    packed.config.extend(job.config.clone());
-    packed.config.insert(MODEL.into(), N::NAME.into());
-    packed.config.insert("data".into(), job.data.name.clone());
-    let file = out.join("model.bpk");
-    packed.save_with(&file, job.flags.levers.coding())?;
-    runner.evaluate(&kept, &trained, &packed, &file, &mut report)?;
-    for images in [&job.data.train, &job.data.valid, &job.data.test] {
-        print_skipped(images);
+    let model = runner.sketch(&float, &goal.schedule)?;
+    let trained = runner.quantize(model, &kept, &goal, &mut report)?;
+    runner.finish(&trained, &kept, &goal, job.start, &mut report)?;
+    if let Some(file) = &job.flags.json {
+        report.write_json(file)?;
     }
-    report.finish(&packed, &kept, &file, job.start.elapsed())?;
-    report.write(out, job.flags.json.as_deref())?;
     println!("{}", report.to_markdown());
     println!("{}", report.result_line());
     Ok(())
 }
 
 /// Makes the output folder, or checks that there is a run to resume in it.
-fn prepare_folder(out: &Path, resume: bool) -> Result<(), Failure> {
+pub(crate) fn prepare_folder(out: &Path, resume: bool) -> Result<(), Failure> {
     let error = |reason: String| -> Failure { format!("--out {}: {reason}", out.display()).into() };
     let begun = [FLOAT_CHECKPOINT, FLOAT, CHECKPOINT]
         .iter()
@@ -168,7 +157,18 @@ impl<'a> FloatFile<'a> {
     }
 }
 
-struct Runner<'a, N> {
+/// One target of a run.
+pub(crate) struct Goal {
+    /// Folder of its model, report and checkpoint.
+    pub out: PathBuf,
+    /// To the target.
+    pub schedule: ScheduleConfig,
+    /// What it starts from, if not from the float network; a part of its fingerprint.
+    pub after: String,
+}
+
+/// What the targets of a job share.
+pub(crate) struct Runner<'a, N> {
     stop: Arc<AtomicBool>,
     /// Without autodiff.
     device: Device,
@@ -176,27 +176,55 @@ struct Runner<'a, N> {
     job: &'a Job<'a, N>,
 }
 
-impl<N: Network> Runner<'_, N> {
-    /// What a resumed run must share with the one that it continues.
-    fn fingerprint(&self) -> String {
+impl<'a, N: Network> Runner<'a, N> {
+    pub(crate) fn new(job: &'a Job<'a, N>) -> Result<Self, Failure> {
+        Ok(Self {
+            stop: stop_on_signal()?,
+            device: job.flags.device.device()?,
+            float: job
+                .flags
+                .float
+                .as_deref()
+                .map(FloatFile::open)
+                .transpose()?,
+            job,
+        })
+    }
+
+    /// What a resumed float training must share with the one that it continues.
+    fn float_fingerprint(&self) -> String {
         let Job {
             flags, plan, data, ..
         } = self.job;
         format!(
-            "data {:016x}, seed {}, batch size {}, {} shards, {} activation bits, {:?}, {:?}, {:?}{}",
+            "data {:016x}, seed {}, batches {:?} of {}, {} shards, {} float epochs at {:?} × {:?}, \
+             {:?}{}",
             data.fingerprint,
             flags.seed,
+            plan.epoch_batches,
             plan.batch_size,
             self.job.shards,
-            flags.activation_bits(),
-            plan,
-            flags.levers,
+            plan.float_epochs,
+            plan.float_lr,
+            plan.float_decay,
             self.job.config,
             match (&self.float, &self.job.pretrained) {
                 (Some(file), _) => format!(", float {:016x}", file.fingerprint),
                 (None, Some(_)) => ", pretrained".into(),
                 (None, None) => String::new(),
             }
+        )
+    }
+
+    /// The same for a quantization.
+    pub(crate) fn fingerprint(&self, goal: &Goal) -> String {
+        format!(
+            "{}, {} bits, {:?}, {:?}{}",
+            self.float_fingerprint(),
+            self.job.plan.max_bits,
+            goal.schedule,
+            self.job.flags.levers,
+            goal.after
         )
     }
 
@@ -212,22 +240,27 @@ impl<N: Network> Runner<'_, N> {
 
     /// Refuses a target that cannot be met before anything is trained: what a weight takes after
     /// sketching hardly depends on its values.
-    fn check(&self) -> Result<(), Failure> {
+    pub(crate) fn check<'s>(
+        &self,
+        schedules: impl IntoIterator<Item = &'s ScheduleConfig>,
+    ) -> Result<(), Failure> {
         self.job.flags.levers.distillation()?;
         let model = self.job.quantizer.apply(self.network(&self.device)?)?;
-        self.job.plan.schedule.init(&sizes(&model))?;
+        for schedule in schedules {
+            schedule.init(&sizes(&model))?;
+        }
         Ok(())
     }
 
     /// The float network: trained, or read from the folder if that is done already.
-    fn float(&self, report: &mut Report) -> Result<N, Failure> {
+    pub(crate) fn float(&self, report: &mut Report) -> Result<N, Failure> {
         let device = self.device.clone().autodiff();
         self.device.seed(self.job.flags.seed);
         let model = self.network(&device)?;
         let plan = &self.job.plan;
         let schedule = Schedule::float(plan.float_epochs, plan.float_lr, plan.float_decay);
         let optimizer = AlqOptimizerConfig::new().init_with(AdamConfig::new().init());
-        let run = Run::new(model, optimizer, schedule, self.fingerprint());
+        let run = Run::new(model, optimizer, schedule, self.float_fingerprint());
         match &self.float {
             Some(file) => println!("float network: {}", file.path.display()),
             None => println!("float training: {} epochs", plan.float_epochs),
@@ -240,48 +273,85 @@ impl<N: Network> Runner<'_, N> {
         Ok(model)
     }
 
-    /// The float network as a multi-bit network, trained to its target.
-    /// `kept` is the float network in validation mode, a teacher where there is to be one.
-    fn quantize(&self, float: &N, kept: &N, report: &mut Report) -> Result<N, Failure> {
-        let device = self.device.clone().autodiff();
-        let (model, conversion) = self.quantizer(float)?.convert(float.clone())?;
+    /// The float network as a multi-bit network, before it is trained.
+    pub(crate) fn sketch(&self, float: &N, schedule: &ScheduleConfig) -> Result<N, Failure> {
+        let quantizer = self.quantizer(float, schedule)?;
+        let (model, conversion) = quantizer.convert(float.clone())?;
         println!("\n{}", conversion.to_markdown());
+        Ok(model)
+    }
+
+    /// A multi-bit network, trained to a target. `kept` is the float network in validation mode, a
+    /// teacher where there is to be one.
+    pub(crate) fn quantize(
+        &self,
+        model: N,
+        kept: &N,
+        goal: &Goal,
+        report: &mut Report,
+    ) -> Result<N, Failure> {
+        let device = self.device.clone().autodiff();
         let start = sizes(&model);
-        let schedule = self.job.plan.schedule.init(&start)?;
+        let schedule = goal.schedule.init(&start)?;
         println!(
             "quantization: {} epochs, from {:.2} bits per weight",
             schedule.epochs().len(),
             burn_alq::optim::average_bits(&start)
         );
         let optimizer = AlqOptimizerConfig::new().init();
-        let run = Run::new(model, optimizer, schedule, self.fingerprint());
+        let run = Run::new(model, optimizer, schedule, self.fingerprint(goal));
         let distillation = self.job.flags.levers.distillation()?;
         let teacher = distillation.map(|distillation| (kept.clone(), distillation));
-        let checkpoint = self.job.flags.out.join(CHECKPOINT);
-        let run = self.run(run, &checkpoint, teacher, &device)?;
+        let run = self.run(run, &goal.out.join(CHECKPOINT), teacher, &device)?;
         add_run(report, &run);
         Ok(run.into_model())
     }
 
+    /// Packs a trained network, evaluates it and writes file and report.
+    pub(crate) fn finish(
+        &self,
+        trained: &N,
+        kept: &N,
+        goal: &Goal,
+        start: Instant,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        let job = self.job;
+        let levers = &job.flags.levers;
+        let packed = PackedModel::pack(trained)?;
+        let mut packed = packed.with_coordinate_type(goal.schedule.coordinate_type)?;
+        if let Some(float_type) = levers.biases {
+            packed = packed.with_float_type(float_type)?;
+        }
+        packed.config.extend(job.config.clone());
+        packed.config.insert(MODEL.into(), N::NAME.into());
+        packed.config.insert("data".into(), job.data.name.clone());
+        let file = goal.out.join("model.bpk");
+        packed.save_with(&file, levers.coding())?;
+        self.evaluate(kept, trained, &packed, &file, report)?;
+        for images in [&job.data.train, &job.data.valid, &job.data.test] {
+            print_skipped(images);
+        }
+        report.finish(&packed, kept, &file, start.elapsed())?;
+        report.write(&goal.out)
+    }
+
     /// The example's rules, or groupings chosen by the loss around the float network.
-    fn quantizer(&self, float: &N) -> Result<Quantizer, Failure> {
+    fn quantizer(&self, float: &N, schedule: &ScheduleConfig) -> Result<Quantizer, Failure> {
         let Job {
-            flags,
-            plan,
-            quantizer,
-            ..
+            flags, quantizer, ..
         } = self.job;
         let quantizer = quantizer.clone();
         if !flags.levers.auto_grouping {
             return Ok(quantizer);
         }
         let task = self.task(None, &self.device.clone().autodiff());
-        let local = LocalModel::measure(float, &task, MEASURED, plan.schedule.lr);
+        let local = LocalModel::measure(float, &task, MEASURED, schedule.lr);
         // Not the loss that could not be computed, but why.
         if let Some(failure) = task.failure() {
             return Err(failure);
         }
-        let (quantizer, choices) = quantizer.regroup(float, &local?, &plan.schedule)?;
+        let (quantizer, choices) = quantizer.regroup(float, &local?, schedule)?;
         println!("\n{}", GroupingChoice::to_markdown(&choices));
         Ok(quantizer)
     }

@@ -19,6 +19,7 @@ mod progress;
 mod report;
 mod score;
 pub mod sensitivity;
+pub mod sweep;
 mod task;
 
 use std::process::ExitCode;

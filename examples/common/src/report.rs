@@ -8,13 +8,16 @@ use std::time::Duration;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn_alq::PackedModel;
+use burn_alq::report::plot::Figure;
 use burn_alq::report::{KernelMap, ModelReport, table};
 use burn_alq::train::{Point, Run, Timing};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::ReportArgs;
 use crate::job::Job;
 use crate::origin::{command, machine, peak_memory, versions};
+use crate::sweep::{self, Sweep};
 use crate::{Failure, Network, html};
 
 /// Accuracies on the test images, in percent.
@@ -85,18 +88,51 @@ pub fn add_run<N: Network>(report: &mut Report, run: &Run<N>) {
         }));
 }
 
-/// Makes `report.html` again from a run's `report.json`, and PNGs if asked for.
+/// Reads a report of a version.
+///
+/// # Errors
+/// If there is none, or one of another version; names the file.
+pub(crate) fn read_versioned<T: DeserializeOwned>(file: &Path, version: u32) -> Result<T, Failure> {
+    let named =
+        |error: &dyn fmt::Display| -> Failure { format!("{}: {error}", file.display()).into() };
+    let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
+    let damaged = |error| named(&format!("not a report, or a damaged one: {error}"));
+    let head: Head = serde_json::from_str(&text).map_err(damaged)?;
+    if head.version != Some(version) {
+        let found = head
+            .version
+            .map_or("none".into(), |version| version.to_string());
+        return Err(named(&format!(
+            "a report folder of another version: this program reads version {version}, \
+             found {found}; use the program that made it, or train again"
+        )));
+    }
+    serde_json::from_str(&text).map_err(damaged)
+}
+
+/// Makes the page of a run or of a sweep again from its JSON, and PNGs if asked for.
 ///
 /// # Errors
 /// If the folder holds no report or one of another version, a file cannot be written, or PNGs are
 /// asked for from a program without them.
 pub fn remake_report(args: &ReportArgs) -> Result<(), Failure> {
-    let report = Report::read(&args.run)?;
-    let page = args.run.join(HTML);
-    write_aside(&page, html::page(&report).as_bytes())?;
+    let (page, html, figures) = match Sweep::is_in(&args.run) {
+        true => {
+            let sweep = Sweep::read(&args.run)?;
+            (sweep::HTML, sweep.page(), sweep.figures().into())
+        }
+        false => {
+            let report = Report::read(&args.run)?;
+            let sections = html::sections(&report).into_iter();
+            let figures: Vec<Figure> = sections.flat_map(|(_, figures)| figures).collect();
+            (HTML, html::page(&report), figures)
+        }
+    };
+    let page = args.run.join(page);
+    write_aside(&page, html.as_bytes())?;
     println!("{}", page.display());
     if let Some(folder) = &args.png {
-        for file in write_pngs(&report, folder)? {
+        for file in write_pngs(&figures, folder)? {
             println!("{}", file.display());
         }
     }
@@ -153,37 +189,26 @@ impl Report {
         Ok(())
     }
 
-    /// Writes `report.md`, `report.json` and `report.html` to the folder, and JSON to another file
-    /// if asked for.
-    pub fn write(&self, out: &Path, json: Option<&Path>) -> Result<(), Failure> {
-        let text = serde_json::to_string(self)?;
-        write_aside(&out.join(JSON), text.as_bytes())?;
+    /// Writes `report.md`, `report.json` and `report.html` to the folder.
+    pub fn write(&self, out: &Path) -> Result<(), Failure> {
+        self.write_json(&out.join(JSON))?;
         write_aside(&out.join("report.md"), self.to_markdown().as_bytes())?;
-        write_aside(&out.join(HTML), html::page(self).as_bytes())?;
-        match json {
-            Some(file) => write_aside(file, text.as_bytes()),
-            None => Ok(()),
-        }
+        write_aside(&out.join(HTML), html::page(self).as_bytes())
+    }
+
+    /// Writes JSON to a file.
+    pub fn write_json(&self, file: &Path) -> Result<(), Failure> {
+        write_aside(file, &serde_json::to_vec(self)?)
+    }
+
+    /// Whether a folder has a finished run's report.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(JSON).exists()
     }
 
     /// Reads the report of a run's folder.
-    fn read(folder: &Path) -> Result<Self, Failure> {
-        let file = folder.join(JSON);
-        let named =
-            |error: &dyn fmt::Display| -> Failure { format!("{}: {error}", file.display()).into() };
-        let text = std::fs::read_to_string(&file).map_err(|error| named(&error))?;
-        let damaged = |error| named(&format!("not a report, or a damaged one: {error}"));
-        let head: Head = serde_json::from_str(&text).map_err(damaged)?;
-        if head.version != Some(VERSION) {
-            let found = head
-                .version
-                .map_or("none".into(), |version| version.to_string());
-            return Err(named(&format!(
-                "a report folder of another version: this program reads version {VERSION}, \
-                 found {found}; use the program that made it, or train again"
-            )));
-        }
-        serde_json::from_str(&text).map_err(damaged)
+    pub fn read(folder: &Path) -> Result<Self, Failure> {
+        read_versioned(&folder.join(JSON), VERSION)
     }
 
     pub fn to_markdown(&self) -> String {
@@ -295,14 +320,11 @@ impl Report {
     }
 }
 
-/// The figures of a report as PNG.
+/// Figures as PNG.
 #[cfg(feature = "png")]
-fn write_pngs(report: &Report, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn write_pngs(figures: &[Figure], folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let figures = html::sections(report)
-        .into_iter()
-        .flat_map(|(_, figures)| figures);
-    let files = figures.map(|figure| {
+    let files = figures.iter().map(|figure| {
         let file = folder.join(format!("{}.png", figure.name));
         write_aside(&file, &crate::png::render(&figure.svg)?)?;
         Ok(file)
@@ -311,7 +333,7 @@ fn write_pngs(report: &Report, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 #[cfg(not(feature = "png"))]
-fn write_pngs(_: &Report, _: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn write_pngs(_: &[Figure], _: &Path) -> Result<Vec<PathBuf>, Failure> {
     Err("--png: this program was built without it; build it with --features png".into())
 }
 

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use burn_alq::{ScheduleConfig, Target};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TrainFlags};
+use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TargetFlags, TrainFlags};
 use example_common::sensitivity::SensitivityFlags;
+use example_common::sweep::SweepFlags;
 use example_common::{Dataset, Failure};
 
 use crate::data;
@@ -25,6 +26,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Train, quantize, pack and evaluate.
     Train(TrainArgs),
+    /// Train down a list of targets, each from the one before, and draw the frontier.
+    Sweep(SweepArgs),
     /// Measure what one bit less in each layer of a float network costs.
     Sensitivity(SensitivityArgs),
     /// Evaluate a packed model on the test images.
@@ -71,8 +74,9 @@ impl DataArgs {
     }
 }
 
+/// What is trained, and how.
 #[derive(Args)]
-pub struct TrainArgs {
+pub struct Setup {
     #[command(flatten)]
     pub data: DataArgs,
     /// How long and how hard to train.
@@ -86,12 +90,28 @@ pub struct TrainArgs {
     pub shards: Option<u8>,
 }
 
-impl TrainArgs {
+impl Setup {
     /// Threads that share a batch.
     pub fn shards(&self) -> u8 {
         let one = self.flags.act_bits.is_some() || !self.flags.device.is_synchronous();
         self.shards.unwrap_or(if one { 1 } else { 2 })
     }
+}
+
+#[derive(Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub setup: Setup,
+    #[command(flatten)]
+    pub target: TargetFlags,
+}
+
+#[derive(Args)]
+pub struct SweepArgs {
+    #[command(flatten)]
+    pub setup: Setup,
+    #[command(flatten)]
+    pub sweep: SweepFlags,
 }
 
 #[derive(Args)]

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     exit(match cli::Cli::parse().command {
         cli::Command::Demo(args) => training::demo(&args),
         cli::Command::Train(args) => training::train(&args),
+        cli::Command::Sweep(args) => training::sweep(&args),
         cli::Command::Sensitivity(args) => training::sensitivity(&args),
         cli::Command::Eval(args) => training::eval(&args),
         cli::Command::Inspect(args) => packed::inspect(&args),

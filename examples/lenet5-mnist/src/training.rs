@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::module::ParamGroup;
-use burn_alq::{GroupingRule, Quantizer};
+use burn_alq::{GroupingRule, Quantizer, Target};
 use example_common::cli::TrainFlags;
 use example_common::job::{self, Job};
+use example_common::sweep::{self, Reference};
 use example_common::{Config, Failure, packed, sensitivity};
 
-use crate::cli::{DataArgs, DemoArgs, EvalArgs, Preset, SensitivityArgs, TrainArgs};
+use crate::cli::{
+    DataArgs, DemoArgs, EvalArgs, Preset, SensitivityArgs, Setup, SweepArgs, TrainArgs,
+};
 use crate::model::LeNet5;
 
 /// Trains on the subset inside the program.
@@ -20,7 +23,7 @@ pub fn demo(args: &DemoArgs) -> Result<(), Failure> {
         let mut names = std::iter::once(PathBuf::from("runs/demo")).chain(numbered);
         names.find(free).expect("names do not end")
     });
-    train(&TrainArgs {
+    let setup = Setup {
         data: DataArgs {
             data_dir: None,
             download: false,
@@ -33,26 +36,44 @@ pub fn demo(args: &DemoArgs) -> Result<(), Failure> {
             ..TrainFlags::new(out)
         },
         shards: None,
-    })
+    };
+    job::train(job(&setup, None)?)
 }
 
 /// Trains, quantizes, packs, evaluates.
 pub fn train(args: &TrainArgs) -> Result<(), Failure> {
+    job::train(job(&args.setup, args.target.target())?)
+}
+
+/// The same down a list of targets.
+pub fn sweep(args: &SweepArgs) -> Result<(), Failure> {
+    let paper = Reference {
+        name: "ALQ".into(),
+        source: "the paper's LeNet5 (Qu et al., CVPR 2020)".into(),
+        bits: 0.4,
+        bytes: 22_700.0,
+        accuracy: 99.1,
+    };
+    sweep::sweep(job(&args.setup, None)?, &args.sweep, vec![paper])
+}
+
+fn job(setup: &Setup, target: Option<Target>) -> Result<Job<'_, LeNet5>, Failure> {
     let start = Instant::now();
-    let data = args.data.load()?;
-    if args.flags.act_bits.is_some() && args.shards() > 1 {
+    let data = setup.data.load()?;
+    let (flags, shards) = (&setup.flags, setup.shards());
+    if flags.act_bits.is_some() && shards > 1 {
         return Err("--shards: multi-bit activations need one shard".into());
     }
-    let plan = args.preset.plan().with(&args.flags);
-    job::train::<LeNet5>(Job {
+    let plan = setup.preset.plan().with(flags, target);
+    Ok(Job {
         start,
-        flags: &args.flags,
-        preset: format!("{:?}", args.preset).to_lowercase(),
+        flags,
+        preset: format!("{:?}", setup.preset).to_lowercase(),
         quantizer: quantizer(plan.max_bits),
         plan,
         config: Config::new(),
         data,
-        shards: usize::from(args.shards()),
+        shards: shards.into(),
         pretrained: None,
         top5: false,
     })

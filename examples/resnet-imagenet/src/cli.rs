@@ -6,8 +6,10 @@ use std::sync::Arc;
 use burn_alq::{ScheduleConfig, Target};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use example_common::bytes::{Augment, dataset};
-use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TrainFlags};
+use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TargetFlags, TrainFlags};
 use example_common::network::parse_width;
+use example_common::sensitivity::SensitivityFlags;
+use example_common::sweep::SweepFlags;
 use example_common::{Dataset, Failure, Images, fake};
 use resnet_imagenet::folder::{self, Options};
 
@@ -24,6 +26,10 @@ pub struct Cli {
 pub enum Command {
     /// Train, quantize, pack and evaluate.
     Train(TrainArgs),
+    /// Train down a list of targets, each from the one before, and draw the frontier.
+    Sweep(SweepArgs),
+    /// Measure what one bit less in each layer of a float network costs.
+    Sensitivity(SensitivityArgs),
     /// Evaluate a packed model on the test images, top-1 and top-5.
     Eval(EvalArgs),
     /// Show what a packed model holds.
@@ -96,13 +102,9 @@ impl DataArgs {
     }
 }
 
-#[derive(Args)]
-pub struct TrainArgs {
-    #[command(flatten)]
-    pub data: DataArgs,
-    /// How long and how hard to train.
-    #[arg(long, value_enum, default_value_t = Preset::Short)]
-    pub preset: Preset,
+/// Which ResNet.
+#[derive(Args, Debug, Clone)]
+pub struct NetworkArgs {
     /// Layers: 18 or 34.
     #[arg(long, default_value_t = 18, value_parser = clap::value_parser!(u8).range(18..=34))]
     pub depth: u8,
@@ -112,6 +114,29 @@ pub struct TrainArgs {
     /// Outputs of the network [default: 1000, with --fake-data 10]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub classes: Option<u32>,
+}
+
+impl NetworkArgs {
+    /// Outputs of the network.
+    pub fn outputs(&self, data: &DataArgs) -> usize {
+        match self.classes {
+            Some(classes) => classes as usize,
+            None if data.fake_data => fake::CLASSES,
+            None => 1000,
+        }
+    }
+}
+
+/// What is trained, and how.
+#[derive(Args)]
+pub struct Setup {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// How long and how hard to train.
+    #[arg(long, value_enum, default_value_t = Preset::Short)]
+    pub preset: Preset,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Start from torchvision's weights in this file, .pth or .safetensors, without float training.
     #[arg(long, value_name = "FILE", conflicts_with = "float")]
     pub pretrained: Option<PathBuf>,
@@ -119,15 +144,30 @@ pub struct TrainArgs {
     pub flags: TrainFlags,
 }
 
-impl TrainArgs {
-    /// Outputs of the network.
-    pub fn outputs(&self) -> usize {
-        match self.classes {
-            Some(classes) => classes as usize,
-            None if self.data.fake_data => fake::CLASSES,
-            None => 1000,
-        }
-    }
+#[derive(Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub setup: Setup,
+    #[command(flatten)]
+    pub target: TargetFlags,
+}
+
+#[derive(Args)]
+pub struct SweepArgs {
+    #[command(flatten)]
+    pub setup: Setup,
+    #[command(flatten)]
+    pub sweep: SweepFlags,
+}
+
+#[derive(Args)]
+pub struct SensitivityArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    #[command(flatten)]
+    pub flags: SensitivityFlags,
 }
 
 /// What an evaluation reads.

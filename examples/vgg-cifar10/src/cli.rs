@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use burn_alq::{ScheduleConfig, Target};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TrainFlags};
+use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TargetFlags, TrainFlags};
 use example_common::network::parse_width;
+use example_common::sensitivity::SensitivityFlags;
+use example_common::sweep::SweepFlags;
 use example_common::{Dataset, Failure};
 
 use crate::data;
@@ -23,6 +25,10 @@ pub struct Cli {
 pub enum Command {
     /// Train, quantize, pack and evaluate.
     Train(TrainArgs),
+    /// Train down a list of targets, each from the one before, and draw the frontier.
+    Sweep(SweepArgs),
+    /// Measure what one bit less in each layer of a float network costs.
+    Sensitivity(SensitivityArgs),
     /// Evaluate a packed model on the test images, top-1 and top-5.
     Eval(EvalArgs),
     /// Show what a packed model holds.
@@ -69,8 +75,9 @@ impl DataArgs {
     }
 }
 
+/// What is trained, and how.
 #[derive(Args)]
-pub struct TrainArgs {
+pub struct Setup {
     #[command(flatten)]
     pub data: DataArgs,
     /// How long and how hard to train.
@@ -81,6 +88,33 @@ pub struct TrainArgs {
     pub width: f64,
     #[command(flatten)]
     pub flags: TrainFlags,
+}
+
+#[derive(Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub setup: Setup,
+    #[command(flatten)]
+    pub target: TargetFlags,
+}
+
+#[derive(Args)]
+pub struct SweepArgs {
+    #[command(flatten)]
+    pub setup: Setup,
+    #[command(flatten)]
+    pub sweep: SweepFlags,
+}
+
+#[derive(Args)]
+pub struct SensitivityArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Factor on the channels of every layer.
+    #[arg(long, default_value_t = 1.0, value_parser = parse_width)]
+    pub width: f64,
+    #[command(flatten)]
+    pub flags: SensitivityFlags,
 }
 
 /// What an evaluation reads.

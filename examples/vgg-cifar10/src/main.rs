@@ -18,6 +18,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     exit(match cli::Cli::parse().command {
         cli::Command::Train(args) => training::train(&args),
+        cli::Command::Sweep(args) => training::sweep(&args),
+        cli::Command::Sensitivity(args) => training::sensitivity(&args),
         cli::Command::Eval(args) => training::eval(&args),
         cli::Command::Inspect(args) => packed::inspect(&args),
         cli::Command::Report(args) => remake_report(&args),

@@ -2,30 +2,52 @@
 
 use std::time::Instant;
 
+use burn_alq::Target;
 use example_common::job::{self, Job};
-use example_common::{Config, Failure, packed};
+use example_common::{Config, Failure, packed, sensitivity, sweep};
 
-use crate::cli::{EvalArgs, TrainArgs};
+use crate::cli::{EvalArgs, SensitivityArgs, Setup, SweepArgs, TrainArgs};
 use crate::model::{VggSmall, WIDTH, quantizer};
 
 /// Trains, quantizes, packs, evaluates.
 pub fn train(args: &TrainArgs) -> Result<(), Failure> {
+    job::train(job(&args.setup, args.target.target())?)
+}
+
+/// The same down a list of targets.
+pub fn sweep(args: &SweepArgs) -> Result<(), Failure> {
+    sweep::sweep(job(&args.setup, None)?, &args.sweep, Vec::new())
+}
+
+fn job(setup: &Setup, target: Option<Target>) -> Result<Job<'_, VggSmall>, Failure> {
     let start = Instant::now();
-    let data = args.data.load()?;
-    let plan = args.preset.plan().with(&args.flags);
-    job::train::<VggSmall>(Job {
+    let data = setup.data.load()?;
+    let flags = &setup.flags;
+    let plan = setup.preset.plan().with(flags, target);
+    Ok(Job {
         start,
-        flags: &args.flags,
-        preset: format!("{:?}", args.preset).to_lowercase(),
-        quantizer: quantizer(plan.max_bits, args.flags.activation_bits()),
+        flags,
+        preset: format!("{:?}", setup.preset).to_lowercase(),
+        quantizer: quantizer(plan.max_bits, flags.activation_bits()),
         plan,
-        config: Config::from([(WIDTH.into(), args.width.to_string())]),
+        config: config(setup.width),
         data,
         // Batch norm needs the whole batch.
         shards: 1,
         pretrained: None,
         top5: true,
     })
+}
+
+fn config(width: f64) -> Config {
+    Config::from([(WIDTH.into(), width.to_string())])
+}
+
+/// Measures what bits of each layer are worth.
+pub fn sensitivity(args: &SensitivityArgs) -> Result<(), Failure> {
+    let data = args.data.load()?;
+    let quantizer = quantizer(args.flags.max_bits.into(), 0);
+    sensitivity::sensitivity::<VggSmall>(&args.flags, &config(args.width), &quantizer, &data)
 }
 
 /// Evaluates a packed model on the test images.

@@ -42,10 +42,14 @@ pub fn refuses(args: &[&str], expected: &str) {
 /// Kills the program as soon as its run in `out` has a checkpoint of the quantization, so
 /// somewhere in the middle.
 pub fn kill_in_the_middle(args: &[&str], out: &str) {
+    kill_once_there_is(args, &Path::new(out).join("checkpoint.bpk"));
+}
+
+/// Kills the program as soon as it has made a file.
+pub fn kill_once_there_is(args: &[&str], file: &Path) {
     let mut child = program(args).stdout(Stdio::null()).spawn().unwrap();
-    let checkpoint = Path::new(out).join("checkpoint.bpk");
     let start = Instant::now();
-    while !checkpoint.exists() && start.elapsed() < Duration::from_secs(120) {
+    while !file.exists() && start.elapsed() < Duration::from_secs(120) {
         std::thread::sleep(Duration::from_millis(5));
     }
     child.kill().unwrap();

@@ -1,4 +1,6 @@
-//! What must be true of every run's `report.html`.
+//! What must be true of every page.
+// Every test binary uses its own part of this module.
+#![allow(dead_code)]
 
 use std::fs;
 use std::path::Path;
@@ -26,11 +28,7 @@ pub fn curves(page: &str) -> &str {
 pub fn check(folder: &str) {
     let (page, report) = (html(folder), json(folder));
     needs_nothing_else(&page);
-    let options = ParsingOptions {
-        allow_dtd: true,
-        ..ParsingOptions::default()
-    };
-    let document = Document::parse_with_options(&page, options).expect("well-formed");
+    let document = parse(&page);
     let figure = |name: &str| Figure::new(&document, name);
 
     let history = report["history"].as_array().unwrap();
@@ -128,6 +126,20 @@ pub fn check(folder: &str) {
         assert!(text.contains(report[key].as_str().unwrap()), "{key}");
     }
     assert!(text.contains("burn 0.22.1"));
+}
+
+/// The table beside a figure of a page, without its head, of a page that needs nothing else.
+pub fn numbers(page: &str, figure: &str) -> Vec<Vec<String>> {
+    needs_nothing_else(page);
+    Figure::new(&parse(page), figure).rows
+}
+
+fn parse(page: &str) -> Document<'_> {
+    let options = ParsingOptions {
+        allow_dtd: true,
+        ..ParsingOptions::default()
+    };
+    Document::parse_with_options(page, options).expect("well-formed")
 }
 
 /// The colour of groups without a basis.

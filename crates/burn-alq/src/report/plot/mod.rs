@@ -2,9 +2,11 @@
 //!
 //! A [`Figure`] is drawn for light paper; inside a page, [`style`] lets it follow the page's scheme.
 
+mod axes;
 mod bars;
 mod canvas;
 mod cells;
+mod frontier;
 #[cfg(feature = "train")]
 mod heat;
 #[cfg(feature = "train")]
@@ -21,6 +23,7 @@ use super::ModelReport;
 use crate::train::Timing;
 
 pub use self::cells::kernel_map;
+pub use self::frontier::{Frontier, FrontierPoint, Series, frontier};
 #[cfg(feature = "train")]
 pub use self::heat::sensitivity;
 #[cfg(feature = "train")]

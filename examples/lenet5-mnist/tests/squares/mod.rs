@@ -1,0 +1,58 @@
+//! A small data set in MNIST's format: ten kinds of squares, easily told apart.
+// Every test binary uses its own part of this module.
+#![allow(dead_code)]
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+pub fn idx(magic: u32, sizes: &[u32], data: &[u8]) -> Vec<u8> {
+    let header = std::iter::once(&magic)
+        .chain(sizes)
+        .flat_map(|field| field.to_be_bytes());
+    header.chain(data.iter().copied()).collect()
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Images of ten kinds: a bright square whose place is the class, with a little noise.
+pub fn images(count: usize) -> (Vec<u8>, Vec<u8>) {
+    let labels: Vec<u8> = (0..count).map(|i| (i * 7 % 10) as u8).collect();
+    let mut pixels = Vec::with_capacity(count * 784);
+    for (i, &label) in labels.iter().enumerate() {
+        let (top, left) = (usize::from(label) / 5 * 13, usize::from(label) % 5 * 5);
+        pixels.extend((0..784).map(|p| {
+            let (y, x) = (p / 28, p % 28);
+            let inside = (top..top + 10).contains(&y) && (left..left + 6).contains(&x);
+            if inside {
+                230
+            } else {
+                ((i * 31 + p * 17) % 40) as u8
+            }
+        }));
+    }
+    (pixels, labels)
+}
+
+/// A folder with a small data set, plain and compressed files mixed.
+pub fn data_folder(folder: &Path) {
+    for (name, count, compressed) in [("train", 240, true), ("t10k", 60, false)] {
+        let (pixels, labels) = images(count);
+        let images = idx(2051, &[count as u32, 28, 28], &pixels);
+        let labels = idx(2049, &[count as u32], &labels);
+        for (kind, bytes) in [("images-idx3", images), ("labels-idx1", labels)] {
+            let file = folder.join(format!("{name}-{kind}-ubyte"));
+            match compressed {
+                true => fs::write(file.with_extension("gz"), gzip(&bytes)).unwrap(),
+                false => fs::write(file, bytes).unwrap(),
+            }
+        }
+    }
+}
