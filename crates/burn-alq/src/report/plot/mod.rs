@@ -167,9 +167,16 @@ pub fn file_bytes(model: &ModelReport, file_bytes: u64) -> Figure {
     if model.other_bytes > biases {
         rows.push(row("others", [0, 0, 0, model.other_bytes - biases, 0]));
     }
-    let content = (model.weight_bytes() + model.other_bytes) as u64;
-    let container = file_bytes.saturating_sub(content) as usize;
-    rows.push(row("container", [0, 0, 0, 0, container]));
+    let content = model.weight_bytes() + model.other_bytes;
+    let file_bytes = file_bytes as usize;
+    let mut caption = format!("The file has {} bytes.", grouped(file_bytes));
+    match file_bytes.checked_sub(content) {
+        Some(container) => rows.push(row("container", [0, 0, 0, 0, container])),
+        None => {
+            let before = grouped(content);
+            caption += &format!(" Its parts are shown before it was deflated: {before} bytes.");
+        }
+    }
     let bars = Bars {
         row: "layer",
         parts: PARTS.map(|(color, name)| (color, name.to_string())).into(),
@@ -179,7 +186,7 @@ pub fn file_bytes(model: &ModelReport, file_bytes: u64) -> Figure {
     Figure {
         name: "bytes".into(),
         title: "Where the bytes are".into(),
-        caption: format!("The file has {} bytes.", grouped(file_bytes as usize)),
+        caption,
         svg: bars.draw(),
         numbers: bars.numbers(),
     }
