@@ -7,6 +7,7 @@ use burn_alq::{ScheduleConfig, Target};
 use clap::Args;
 
 use crate::levers::LeverFlags;
+use crate::sweep::SweepFlags;
 use crate::{Failure, device};
 
 /// The most bits of an activation.
@@ -142,6 +143,28 @@ impl DeviceFlag {
             (None, Err(_)) => ("--device", "flex".into()),
         }
     }
+}
+
+/// A training to one target; `S` is what an example trains, with its [`TrainFlags`].
+#[derive(Args)]
+pub struct TrainArgs<S: Args> {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub setup: S,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: TargetFlags,
+}
+
+/// A training to several targets.
+#[derive(Args)]
+pub struct SweepArgs<S: Args> {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub setup: S,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepFlags,
 }
 
 /// Flags of an evaluation.

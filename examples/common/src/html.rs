@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use burn_alq::report::ModelReport;
 use burn_alq::report::plot::{self, Figure};
 
+use crate::origin::Origin;
 use crate::report::Report;
 
 const STYLE: &str = include_str!("report.css");
@@ -13,7 +14,7 @@ const STYLE: &str = include_str!("report.css");
 pub fn page(report: &Report) -> String {
     let about = format!(
         "Adaptive loss-aware quantization on {}, seed {}",
-        report.data, report.seed
+        report.origin.data, report.origin.seed
     );
     let mut body = String::new();
     if let Some(model) = &report.model {
@@ -25,7 +26,7 @@ pub fn page(report: &Report) -> String {
     if let Some(model) = &report.model {
         let _ = write!(body, "<h2>Layers</h2>\n{}", table(&layers(model)));
     }
-    body += &origin(report);
+    body += &origin(&report.origin, &settings(report));
     let title = format!("{}, preset {}", report.network, report.preset);
     document(&title, &about, &body)
 }
@@ -175,20 +176,10 @@ fn layers(model: &ModelReport) -> Vec<Vec<String>> {
     rows
 }
 
-/// How to make it again.
-fn origin(report: &Report) -> String {
-    let versions = report.versions.iter();
-    let versions: Vec<String> = versions.map(|(name, v)| format!("{name} {v}")).collect();
+/// Of a run, beside its origin.
+fn settings(report: &Report) -> [(&'static str, String); 3] {
     let memory = report.peak_memory_bytes;
-    let rows = [
-        (
-            "command",
-            format!("<code>{}</code>", escape(&report.command)),
-        ),
-        ("seed", report.seed.to_string()),
-        ("versions", escape(&versions.join(", "))),
-        ("machine", escape(&report.machine)),
-        ("data", escape(&report.data)),
+    [
         (
             "batch size",
             format!("{}, {} shards", report.batch_size, report.shards),
@@ -204,21 +195,33 @@ fn origin(report: &Report) -> String {
             "peak memory",
             memory.map_or("unknown".into(), |bytes| format!("{} MiB", bytes >> 20)),
         ),
-    ];
-    origin_list(&rows)
+    ]
 }
 
-/// How to make a page again; values are HTML.
-pub fn origin_list(rows: &[(&str, String)]) -> String {
+/// How to make a page's numbers again, and what else there is to say of them.
+pub fn origin(origin: &Origin, more: &[(&str, String)]) -> String {
+    let versions = origin.versions.iter();
+    let versions: Vec<String> = versions.map(|(name, v)| format!("{name} {v}")).collect();
+    let rows = [
+        ("command", origin.command.clone()),
+        ("seed", origin.seed.to_string()),
+        ("versions", versions.join(", ")),
+        ("machine", origin.machine.clone()),
+        ("data", origin.data.clone()),
+    ];
     let mut text = String::from("<h2>Origin</h2>\n<dl class=\"origin\">\n");
-    for (name, value) in rows {
+    for (name, value) in rows.iter().chain(more) {
+        let value = match *name {
+            "command" => format!("<code>{}</code>", escape(value)),
+            _ => escape(value),
+        };
         let _ = writeln!(text, "<dt>{name}</dt><dd>{value}</dd>");
     }
     text + "</dl>\n"
 }
 
 /// Text as HTML.
-pub fn escape(text: &str) -> String {
+fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

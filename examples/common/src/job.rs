@@ -140,7 +140,7 @@ const MEASURED: usize = 64;
 
 const FLOAT: &str = "float.bpk";
 const FLOAT_CHECKPOINT: &str = "float-checkpoint.bpk";
-const CHECKPOINT: &str = "checkpoint.bpk";
+pub(crate) const CHECKPOINT: &str = "checkpoint.bpk";
 
 /// A trained float network.
 struct FloatFile<'a> {
@@ -408,7 +408,7 @@ impl<'a, N: Network> Runner<'a, N> {
             }
             if stop {
                 display.finish();
-                let out = flags.out.clone();
+                let out = checkpoint.parent().unwrap_or(&flags.out).to_path_buf();
                 return Err(Box::new(Interrupted { out }));
             }
         }

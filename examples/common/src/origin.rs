@@ -3,8 +3,34 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
+/// What one needs to make a result again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Origin {
+    pub command: String,
+    /// Of the packages that compute.
+    pub versions: BTreeMap<String, String>,
+    pub seed: u64,
+    pub data: String,
+    pub machine: String,
+}
+
+impl Origin {
+    /// Of this process.
+    pub fn new(seed: u64, data: &str) -> Self {
+        Self {
+            command: command(),
+            versions: versions(),
+            seed,
+            data: data.into(),
+            machine: machine(),
+        }
+    }
+}
+
 /// The command line, as a shell takes it, without the program's folder.
-pub fn command() -> String {
+fn command() -> String {
     let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
     let program = args.next().unwrap_or_default();
     let name = program.rsplit(std::path::is_separator).next();
@@ -23,7 +49,7 @@ fn quoted(word: &str) -> Cow<'_, str> {
 }
 
 /// Versions of what computes, as the workspace's lock file has them.
-pub fn versions() -> BTreeMap<String, String> {
+fn versions() -> BTreeMap<String, String> {
     const LOCK: &str = include_str!("../../../Cargo.lock");
     const PACKAGES: [&str; 4] = ["burn-alq", "multibit", "burn", "burn-flex"];
     let version = |package: &str| {
@@ -36,7 +62,7 @@ pub fn versions() -> BTreeMap<String, String> {
 }
 
 /// The processor and the threads that a run can use.
-pub fn machine() -> String {
+fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info
         .lines()

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::ReportArgs;
 use crate::job::Job;
-use crate::origin::{command, machine, peak_memory, versions};
+use crate::origin::{Origin, peak_memory};
 use crate::sweep::{self, Sweep};
 use crate::{Failure, Network, html};
 
@@ -48,16 +48,12 @@ struct Head {
 pub struct Report {
     pub version: u32,
     pub network: String,
-    pub command: String,
-    /// Of the packages that compute.
-    pub versions: BTreeMap<String, String>,
+    #[serde(flatten)]
+    pub origin: Origin,
     pub preset: String,
-    pub seed: u64,
     pub batch_size: usize,
     pub shards: usize,
     pub act_bits: usize,
-    pub data: String,
-    pub machine: String,
     pub accuracies: Accuracies,
     pub model: Option<ModelReport>,
     /// Bytes of the packed file.
@@ -147,15 +143,11 @@ impl Report {
         Self {
             version: VERSION,
             network: N::TITLE.to_string(),
-            command: command(),
-            versions: versions(),
+            origin: Origin::new(job.flags.seed, &job.data.name),
             preset: job.preset.clone(),
-            seed: job.flags.seed,
             batch_size: job.plan.batch_size,
             shards: job.shards,
             act_bits: job.flags.activation_bits(),
-            data: job.data.name.clone(),
-            machine: machine(),
             accuracies: Accuracies::default(),
             model: None,
             file_bytes: 0,
@@ -189,11 +181,12 @@ impl Report {
         Ok(())
     }
 
-    /// Writes `report.md`, `report.json` and `report.html` to the folder.
+    /// Writes `report.md`, `report.html` and, as the sign that all is done, `report.json` to the
+    /// folder.
     pub fn write(&self, out: &Path) -> Result<(), Failure> {
-        self.write_json(&out.join(JSON))?;
         write_aside(&out.join("report.md"), self.to_markdown().as_bytes())?;
-        write_aside(&out.join(HTML), html::page(self).as_bytes())
+        write_aside(&out.join(HTML), html::page(self).as_bytes())?;
+        self.write_json(&out.join(JSON))
     }
 
     /// Writes JSON to a file.
@@ -219,9 +212,9 @@ impl Report {
             "# {}, preset {}, seed {}\n\ndata: {}; machine: {}; batch size {}, {} shards, {}\n\n{}\n",
             self.network,
             self.preset,
-            self.seed,
-            self.data,
-            self.machine,
+            self.origin.seed,
+            self.origin.data,
+            self.origin.machine,
             self.batch_size,
             self.shards,
             match self.act_bits {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use burn_alq::Quantizer;
 use burn_alq::report::{plot, table};
 use burn_alq::train::Sensitivity;
 use clap::Args;
@@ -9,11 +10,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::DeviceFlag;
 use crate::network::Config;
-use crate::origin::{command, machine, versions};
+use crate::origin::Origin;
 use crate::report::write_aside;
 use crate::task::Classify;
 use crate::{Dataset, Failure, Network, html};
-use burn_alq::Quantizer;
 
 /// Flags of the measurement.
 #[derive(Args, Debug, Clone)]
@@ -117,21 +117,10 @@ fn html_page<N: Network>(
     flags: &SensitivityFlags,
 ) -> String {
     let rows: Vec<Vec<String>> = rows(measured).iter().map(|row| row.to_vec()).collect();
-    let versions = versions().into_iter();
-    let versions: Vec<String> = versions.map(|(name, v)| format!("{name} {v}")).collect();
     let body = html::section("Bits of each weight", &plot::sensitivity(measured))
         + "<h2>The cheapest bits first</h2>\n"
         + &html::table(&rows)
-        + &html::origin_list(&[
-            (
-                "command",
-                format!("<code>{}</code>", html::escape(&command())),
-            ),
-            ("seed", flags.seed.to_string()),
-            ("versions", html::escape(&versions.join(", "))),
-            ("machine", html::escape(&machine())),
-            ("data", html::escape(&data.name)),
-        ]);
+        + &html::origin(&Origin::new(flags.seed, &data.name), &[]);
     let title = format!("What a bit less costs: {}", N::TITLE);
     let about = format!("{} batches of {} images", flags.batches, flags.batch_size);
     html::document(&title, &about, &body)

@@ -1,6 +1,5 @@
 //! Down a list of targets: each starts from the multi-bit network of the one before.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -10,8 +9,8 @@ use burn_alq::{ScheduleConfig, Target};
 use clap::{ArgGroup, Args};
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Goal, Job, Runner, prepare_folder};
-use crate::origin::{command, machine, versions};
+use crate::job::{CHECKPOINT, Goal, Interrupted, Job, Runner, prepare_folder};
+use crate::origin::Origin;
 use crate::report::{Report, read_versioned, write_aside};
 use crate::{Failure, Network, html};
 
@@ -105,12 +104,9 @@ pub struct Point {
 pub struct Sweep {
     version: u32,
     network: String,
-    command: String,
-    versions: BTreeMap<String, String>,
+    #[serde(flatten)]
+    origin: Origin,
     preset: String,
-    seed: u64,
-    data: String,
-    machine: String,
     /// Of the float network on the test images, in percent.
     float: f64,
     /// Networks of others, with their sources.
@@ -158,7 +154,7 @@ pub fn sweep<N: Network>(
     let runner = Runner::new(&job)?;
     for goal in &goals {
         let checked = runner.check([&goal.schedule]);
-        checked.map_err(|error| format!("{}: {error}", name(&goal.out)))?;
+        checked.map_err(|error| named(goal, error))?;
     }
     prepare_folder(out, resume)?;
     println!("data: {}", job.data.name);
@@ -178,9 +174,13 @@ pub fn sweep<N: Network>(
             Some(model) => model,
             None => runner.sketch(&float, &goal.schedule)?,
         };
-        let trained = runner.quantize(model, &kept, goal, &mut report)?;
+        // Its checkpoint says whether it was made with these flags.
+        let begun = resume && goal.out.join(CHECKPOINT).exists();
+        let trained = runner
+            .quantize(model, &kept, goal, &mut report)
+            .map_err(|error| named(goal, error))?;
         // One that is finished was evaluated, and its test images are not looked at twice.
-        let finished = match resume && Report::is_in(&goal.out) {
+        let finished = match begun && Report::is_in(&goal.out) {
             true => Report::read(&goal.out)?,
             false => {
                 runner.finish(&trained, &kept, goal, start, &mut report)?;
@@ -202,6 +202,14 @@ pub fn sweep<N: Network>(
     Ok(())
 }
 
+/// A failure on the way to a target; a stop by the user is none.
+fn named(goal: &Goal, error: Failure) -> Failure {
+    match error.is::<Interrupted>() {
+        true => error,
+        false => format!("{}: {error}", name(&goal.out)).into(),
+    }
+}
+
 /// Of a target's folder.
 fn name(folder: &Path) -> String {
     let name = folder.file_name().unwrap_or_default();
@@ -213,12 +221,8 @@ impl Sweep {
         Self {
             version: VERSION,
             network: N::TITLE.to_string(),
-            command: command(),
-            versions: versions(),
+            origin: Origin::new(job.flags.seed, &job.data.name),
             preset: job.preset.clone(),
-            seed: job.flags.seed,
-            data: job.data.name.clone(),
-            machine: machine(),
             float: 0.0,
             references,
             points: Vec::new(),
@@ -298,9 +302,9 @@ impl Sweep {
              images\n\n{}",
             self.network,
             self.preset,
-            self.seed,
-            self.data,
-            self.machine,
+            self.origin.seed,
+            self.origin.data,
+            self.origin.machine,
             self.float,
             table(&self.rows())
         )
@@ -344,25 +348,14 @@ impl Sweep {
 
     pub(crate) fn page(&self) -> String {
         let rows: Vec<Vec<String>> = self.rows().iter().map(|row| row.to_vec()).collect();
-        let versions = self.versions.iter();
-        let versions: Vec<String> = versions.map(|(name, v)| format!("{name} {v}")).collect();
         let body = html::section("Frontier", &self.figures())
             + "<h2>Targets</h2>\n"
             + &html::table(&rows)
-            + &html::origin_list(&[
-                (
-                    "command",
-                    format!("<code>{}</code>", html::escape(&self.command)),
-                ),
-                ("seed", self.seed.to_string()),
-                ("versions", html::escape(&versions.join(", "))),
-                ("machine", html::escape(&self.machine)),
-                ("data", html::escape(&self.data)),
-            ]);
+            + &html::origin(&self.origin, &[]);
         let title = format!("{}, sweep, preset {}", self.network, self.preset);
         let about = format!(
             "On {}, seed {}; float {:.2} %",
-            self.data, self.seed, self.float
+            self.origin.data, self.origin.seed, self.float
         );
         html::document(&title, &about, &body)
     }

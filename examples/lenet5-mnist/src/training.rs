@@ -49,7 +49,7 @@ pub fn train(args: &TrainArgs) -> Result<(), Failure> {
 pub fn sweep(args: &SweepArgs) -> Result<(), Failure> {
     let paper = Reference {
         name: "ALQ".into(),
-        source: "the paper's LeNet5 (Qu et al., CVPR 2020)".into(),
+        source: "Qu et al., CVPR 2020, LeNet5".into(),
         bits: 0.4,
         bytes: 22_700.0,
         accuracy: 99.1,

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use burn_alq::{ScheduleConfig, Target};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use example_common::bytes::{Augment, dataset};
-use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TargetFlags, TrainFlags};
+use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TrainFlags};
 use example_common::network::parse_width;
 use example_common::sensitivity::SensitivityFlags;
-use example_common::sweep::SweepFlags;
 use example_common::{Dataset, Failure, Images, fake};
 use resnet_imagenet::folder::{self, Options};
 
@@ -144,21 +143,11 @@ pub struct Setup {
     pub flags: TrainFlags,
 }
 
-#[derive(Args)]
-pub struct TrainArgs {
-    #[command(flatten)]
-    pub setup: Setup,
-    #[command(flatten)]
-    pub target: TargetFlags,
-}
+/// A training to one target.
+pub type TrainArgs = cli::TrainArgs<Setup>;
 
-#[derive(Args)]
-pub struct SweepArgs {
-    #[command(flatten)]
-    pub setup: Setup,
-    #[command(flatten)]
-    pub sweep: SweepFlags,
-}
+/// A training to several.
+pub type SweepArgs = cli::SweepArgs<Setup>;
 
 #[derive(Args)]
 pub struct SensitivityArgs {
