@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use burn::optim::AdamConfig;
 use burn::tensor::Device;
 use burn_alq::optim::sizes;
+use burn_alq::step::prune::Size;
 use burn_alq::train::{Distillation, GroupingChoice, LocalModel, Run, Task};
 use burn_alq::{AlqOptimizerConfig, PackedModel, Quantizer, Schedule, ScheduleConfig};
 
@@ -90,7 +91,7 @@ pub fn train<N: Network>(job: Job<'_, N>) -> Result<(), Failure> {
         schedule: job.plan.schedule.clone(),
         after: String::new(),
     };
-    runner.check([&goal.schedule])?;
+    goal.schedule.init(&runner.check()?)?;
     prepare_folder(&goal.out, job.flags.resume)?;
     println!("data: {}", job.data.name);
     let mut report = Report::new(&job);
@@ -238,18 +239,12 @@ impl<'a, N: Network> Runner<'a, N> {
         }
     }
 
-    /// Refuses a target that cannot be met before anything is trained: what a weight takes after
-    /// sketching hardly depends on its values.
-    pub(crate) fn check<'s>(
-        &self,
-        schedules: impl IntoIterator<Item = &'s ScheduleConfig>,
-    ) -> Result<(), Failure> {
+    /// The sizes that a quantization starts from, so that a target that cannot be met is refused
+    /// before anything is trained: what a weight takes after sketching hardly depends on its values.
+    pub(crate) fn check(&self) -> Result<Vec<Size>, Failure> {
         self.job.flags.levers.distillation()?;
         let model = self.job.quantizer.apply(self.network(&self.device)?)?;
-        for schedule in schedules {
-            schedule.init(&sizes(&model))?;
-        }
-        Ok(())
+        Ok(sizes(&model))
     }
 
     /// The float network: trained, or read from the folder if that is done already.

@@ -152,9 +152,10 @@ pub fn sweep<N: Network>(
     let (out, resume) = (&job.flags.out, job.flags.resume);
     let goals = flags.goals(&job.plan.schedule, out)?;
     let runner = Runner::new(&job)?;
+    let start = runner.check()?;
     for goal in &goals {
-        let checked = runner.check([&goal.schedule]);
-        checked.map_err(|error| named(goal, error))?;
+        let checked = goal.schedule.init(&start);
+        checked.map_err(|error| named(goal, error.into()))?;
     }
     prepare_folder(out, resume)?;
     println!("data: {}", job.data.name);
