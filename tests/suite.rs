@@ -36,6 +36,8 @@ mod local;
 mod model;
 #[path = "suite/packed.rs"]
 mod packed;
+#[path = "suite/reader.rs"]
+mod reader;
 #[path = "suite/steps.rs"]
 mod steps;
 #[path = "suite/support.rs"]

@@ -1,5 +1,6 @@
 //! The project's commands. `cargo xtask help` lists them.
 
+mod kills;
 mod validate;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
     --device NAME [--quick]   time layers and steps on this GPU against Burn's f32 on it
   check --target TRIPLE       build the kernels' crate for a device without an operating system,
                               such as thumbv7em-none-eabihf
+  kills [--count N]           kill trainings at random times, resume them and compare what they end in
   validate                    format, lints, documentation, file sizes, no_std, unsafe
   help                        this text
 ";
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         "test" => test(rest),
         "bench" => bench(rest),
         "check" => check(rest),
+        "kills" => kills::kills(rest),
         "validate" => validate::validate(&root()),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

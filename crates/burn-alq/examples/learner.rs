@@ -1,6 +1,7 @@
 //! A small network in Burn's Learner, from float to 0.7 bit: run it, kill it, run it again.
 //!
-//! `cargo run --release -p burn-alq --features flex,learner --example learner`
+//! `cargo run --release -p burn-alq --features flex,learner --example learner [FOLDER]`
+//! leaves the packed network in `FOLDER/model.bpk` (by default in `run/`).
 
 use std::error::Error;
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use burn_alq::optim::{average_bits, sizes};
 use burn_alq::train::learner::{Alq, resume_data};
-use burn_alq::{GroupingRule, Quantizer, ScheduleConfig, Target};
+use burn_alq::{GroupingRule, PackedModel, Quantizer, ScheduleConfig, Target};
 use burn_core as burn;
 use burn_core::data::dataloader::batcher::Batcher;
 use burn_core::data::dataloader::{DataLoader, DataLoaderBuilder};
@@ -97,7 +98,9 @@ fn data(rows: usize, seed: u64) -> Arc<dyn DataLoader<Batch>> {
 ///
 /// Returns the average bitwidth at the end of the schedule, nothing before.
 pub fn train(folder: &Path, epochs: usize) -> Result<Option<f64>, Box<dyn Error>> {
-    let model = Net::new(&Device::flex().autodiff());
+    let device = Device::flex();
+    device.seed(1); // a training that was killed early starts from the same weights
+    let model = Net::new(&device.autodiff());
     let (train, valid) = (data(256, 1), data(64, 2));
     let model = Quantizer::new(4)
         .rule(ParamGroup::all(), GroupingRule::Subchannelwise(1))
@@ -128,11 +131,16 @@ pub fn train(folder: &Path, epochs: usize) -> Result<Option<f64>, Box<dyn Error>
     let learner = Learner::new(model, AdamConfig::new().init(), rates);
     let trained = training.launch(learner).model.into_inner();
 
-    Ok((epochs == all).then(|| average_bits(&sizes(&trained))))
+    if epochs < all {
+        return Ok(None);
+    }
+    PackedModel::pack(&trained)?.save(folder.join("model.bpk"))?;
+    Ok(Some(average_bits(&sizes(&trained))))
 }
 
 #[allow(dead_code, reason = "the suite includes this file and calls train")]
 fn main() -> Result<(), Box<dyn Error>> {
-    train(Path::new("run"), usize::MAX)?;
+    let folder = std::env::args().nth(1).unwrap_or("run".into());
+    train(Path::new(&folder), usize::MAX)?;
     Ok(())
 }

@@ -16,16 +16,17 @@ use multibit::{CoordinateType, DecodeError, Grouping, GroupingError, PackedWeigh
 use serde::{Deserialize, Serialize};
 
 use crate::pack::PackedModel;
-use sections::Lengths;
+use sections::{Budget, Lengths};
 
 pub use sections::Coding;
 
-/// The newest version of the layout that this crate writes and reads. It reads all before it too,
-/// and writes the oldest that holds the model with the [`Coding`] asked for.
-pub const FORMAT_VERSION: u32 = 3;
+/// The newest version of the layout that this crate reads. It reads all before it too, and writes
+/// version 4 for [`Coding::Plain`], 3 for [`Coding::Deflate`].
+pub const FORMAT_VERSION: u32 = 4;
 
-/// The newest version with a tensor of the container for each of the model.
-const LAST_ALIGNED: u32 = 2;
+/// The version with a tensor of the container for each of the model that is written; 1 and 2, which
+/// do not vouch for types and shapes, are read.
+const ALIGNED: u32 = 4;
 
 const MAGIC: &str = "burn-alq";
 const DIRECTORY: &str = "burn-alq.directory";
@@ -58,10 +59,10 @@ struct WeightEntry {
     len: usize,
     coordinates: usize,
     width_bits: u8,
-    /// From version 2 on.
+    /// Not in version 1.
     #[serde(default, skip_serializing_if = "is_default")]
     coordinate_type: CoordinateType,
-    /// From version 2 on, where a section is deflated.
+    /// Where a section is deflated; not in version 1.
     #[serde(default, skip_serializing_if = "is_default")]
     stored: Option<Lengths>,
     /// In version 3 one checksum is for everything.
@@ -84,12 +85,9 @@ impl WeightEntry {
         }
     }
 
-    /// The oldest version that has everything in it.
-    fn version(&self) -> u32 {
-        match is_default(&self.coordinate_type) && is_default(&self.stored) {
-            true => 1,
-            false => 2,
-        }
+    /// Whether it has nothing that came after version 1.
+    fn is_first(&self) -> bool {
+        is_default(&self.coordinate_type) && is_default(&self.stored)
     }
 }
 
@@ -101,6 +99,11 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[serde(deny_unknown_fields)]
 struct TensorEntry {
     path: String,
+    /// This and the type from version 4 on: the container has both, but no checksum of them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    shape: Option<Vec<usize>>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    dtype: Option<DType>,
     crc32: u32,
 }
 
@@ -275,17 +278,16 @@ impl PackedModel {
     fn aligned_writer(&self) -> Writer {
         let mut directory = Directory {
             format: MAGIC.to_string(),
-            version: 1,
+            version: ALIGNED,
             weights: Vec::new(),
             tensors: Vec::new(),
             config: self.config.clone(),
         };
         let mut tensors = Vec::new();
         for (path, weight) in &self.weights {
-            let (bytes, stored) = sections::encode(weight, Coding::Plain);
+            let bytes = sections::plain(weight).concat();
             let checksum = Some(crc32fast::hash(&bytes));
-            let entry = WeightEntry::new(path, weight, stored, checksum);
-            directory.version = directory.version.max(entry.version());
+            let entry = WeightEntry::new(path, weight, None, checksum);
             directory.weights.push(entry);
             tensors.push(Tensor::new(
                 path.clone(),
@@ -299,6 +301,8 @@ impl PackedModel {
             let (bytes, shape, dtype) = data.clone().into_parts();
             directory.tensors.push(TensorEntry {
                 path: path.clone(),
+                shape: Some(shape.to_vec()),
+                dtype: Some(dtype),
                 crc32: crc32fast::hash(&bytes),
             });
             tensors.push(Tensor::new(path.clone(), dtype, shape, None, bytes));
@@ -365,6 +369,10 @@ impl Source<'_> {
         }
     }
 
+    fn laid_out_otherwise(&self, version: u32) -> FileError {
+        self.directory(format!("version {version} is laid out otherwise"))
+    }
+
     fn tensor(&self, path: &str, reason: impl ToString) -> FileError {
         FileError::Tensor {
             file: self.file.to_path_buf(),
@@ -374,11 +382,12 @@ impl Source<'_> {
     }
 
     fn read(&self, bytes: Vec<u8>) -> Result<PackedModel, FileError> {
+        let mut budget = Budget::of_file(bytes.len());
         let reader =
             Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| self.container(e))?;
         if !reader.metadata().contains_key(DIRECTORY) && reader.tensor_names() == [compact::BODY] {
             let body = reader.tensor_data(compact::BODY);
-            return self.read_compact(&body.map_err(|e| self.container(e))?);
+            return self.read_compact(&body.map_err(|e| self.container(e))?, budget);
         }
         let directory = self.read_directory(&reader)?;
         let mut tensors = BTreeMap::new();
@@ -404,12 +413,17 @@ impl Source<'_> {
             if dtype != DType::U8 {
                 return Err(self.tensor(&entry.path, "a packed weight is stored as bytes"));
             }
-            let weight = self.read_weight(&entry, &bytes)?;
+            let weight = self.read_weight(&entry, &bytes, &mut budget)?;
             weights.push((entry.path, Arc::new(weight)));
         }
         let mut rest = Vec::with_capacity(directory.tensors.len());
         for entry in directory.tensors {
             let (_, dtype, shape, _, bytes) = take(&entry.path, Some(entry.crc32))?;
+            if directory.version == ALIGNED
+                && (entry.dtype != Some(dtype) || entry.shape.as_deref() != Some(&shape[..]))
+            {
+                return Err(self.tensor(&entry.path, "another type or shape than in the directory"));
+            }
             rest.push((entry.path, TensorData::from_bytes(bytes, shape, dtype)));
         }
         if let Some(path) = tensors.into_keys().next() {
@@ -437,14 +451,12 @@ impl Source<'_> {
             return Err(not_packed());
         }
         match header.version {
-            1..=LAST_ALIGNED => {}
-            version @ 3..=FORMAT_VERSION => {
-                return Err(self.directory(format!("version {version} is laid out otherwise")));
-            }
+            1 | 2 | ALIGNED => {}
+            compact::VERSION => return Err(self.laid_out_otherwise(header.version)),
             version => return Err(self.version(version)),
         }
         let directory: Directory = serde_json::from_str(text).map_err(|e| self.directory(e))?;
-        let newer = |entry: &&WeightEntry| entry.version() > header.version;
+        let newer = |entry: &&WeightEntry| header.version == 1 && !entry.is_first();
         match directory.weights.iter().find(newer) {
             Some(entry) => Err(self.directory(format!(
                 "{} has what version {} does not",
@@ -477,10 +489,15 @@ impl Source<'_> {
         Ok([coordinates, bases, widths])
     }
 
-    fn read_weight(&self, entry: &WeightEntry, bytes: &[u8]) -> Result<PackedWeight, FileError> {
+    fn read_weight(
+        &self,
+        entry: &WeightEntry,
+        bytes: &[u8],
+        budget: &mut Budget,
+    ) -> Result<PackedWeight, FileError> {
         let grouping = self.grouping(entry)?;
         // Lengths first: none may exceed what is there.
-        let sections = sections::decode(bytes, self.lengths(entry)?, entry.stored);
+        let sections = sections::decode(bytes, self.lengths(entry)?, entry.stored, budget);
         let [coordinates, bases, widths] =
             sections.map_err(|reason| self.tensor(&entry.path, reason))?;
         let coordinates = entry.coordinate_type.decode(&coordinates);

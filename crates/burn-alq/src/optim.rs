@@ -415,7 +415,7 @@ struct Moving {
     lr: LearningRate,
 }
 
-#[cfg(feature = "learner")]
+#[cfg(feature = "train")]
 impl AlqOptimizer {
     /// Whether all moments are of weights of this model.
     pub(crate) fn check<M: Module>(&self, module: &M) -> Result<(), RecordError> {

@@ -296,7 +296,10 @@ fn parse_file<const N: usize>(
         return Err(DataError::Empty { file });
     }
     // One byte more than promised, so that neither a lie nor a gzip bomb takes memory.
-    let mut data = Vec::new();
+    let mut data = match gzip {
+        true => Vec::new(),
+        false => Vec::with_capacity(bytes.len() - size),
+    };
     let mut limited = reader.take(expected.saturating_add(1));
     limited.read_to_end(&mut data).map_err(failed)?;
     if data.len() as u64 != expected {

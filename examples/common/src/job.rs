@@ -21,7 +21,7 @@ use crate::progress::Display;
 use crate::report::{Accuracies, Report, add_run};
 use crate::score::{Counts, Tally, visit};
 use crate::task::Classify;
-use crate::{Dataset, Failure, Network};
+use crate::{Dataset, Failure, Network, folder};
 
 /// The user stopped the run.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ pub fn train<N: Network>(job: Job<'_, N>) -> Result<(), Failure> {
         after: String::new(),
     };
     goal.schedule.init(&runner.check()?)?;
-    prepare_folder(&goal.out, job.flags.resume)?;
+    folder::prepare(&goal.out, job.flags.resume)?;
     println!("data: {}", job.data.name);
     let mut report = Report::new(&job);
 
@@ -111,23 +111,6 @@ pub fn train<N: Network>(job: Job<'_, N>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the output folder, or checks that there is a run to resume in it.
-pub(crate) fn prepare_folder(out: &Path, resume: bool) -> Result<(), Failure> {
-    let error = |reason: String| -> Failure { format!("--out {}: {reason}", out.display()).into() };
-    let begun = [FLOAT_CHECKPOINT, FLOAT, CHECKPOINT]
-        .iter()
-        .any(|name| out.join(name).exists());
-    match (resume, out.exists()) {
-        (true, _) if !begun => Err(error("there is no run to resume".into())),
-        (true, _) => Ok(()),
-        (false, true) => Err(error(
-            "exists already; choose another folder, or --resume the run in it".into(),
-        )),
-        (false, false) => std::fs::create_dir_all(out)
-            .map_err(|source| error(format!("cannot be made: {source}"))),
-    }
-}
-
 /// A flag that Ctrl-C and a polite kill set.
 fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -139,8 +122,8 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
 /// Batches over which the loss around the float network is measured.
 const MEASURED: usize = 64;
 
-const FLOAT: &str = "float.bpk";
-const FLOAT_CHECKPOINT: &str = "float-checkpoint.bpk";
+pub(crate) const FLOAT: &str = "float.bpk";
+pub(crate) const FLOAT_CHECKPOINT: &str = "float-checkpoint.bpk";
 pub(crate) const CHECKPOINT: &str = "checkpoint.bpk";
 
 /// A trained float network.

@@ -2,10 +2,12 @@
 //! commands on a packed file. An example adds a [`Network`], its data and its presets.
 
 pub mod bytes;
+pub mod cifar;
 pub mod cli;
 pub mod data;
 pub mod device;
 pub mod fake;
+mod folder;
 mod html;
 pub mod idx;
 pub mod job;

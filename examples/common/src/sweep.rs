@@ -9,10 +9,10 @@ use burn_alq::{ScheduleConfig, Target};
 use clap::{ArgGroup, Args};
 use serde::{Deserialize, Serialize};
 
-use crate::job::{CHECKPOINT, Goal, Interrupted, Job, Runner, prepare_folder};
+use crate::job::{CHECKPOINT, Goal, Interrupted, Job, Runner};
 use crate::origin::Origin;
 use crate::report::{Report, read_versioned, write_aside};
-use crate::{Failure, Network, html};
+use crate::{Failure, Network, folder, html};
 
 /// Flags of a sweep, beside those of a training.
 #[derive(Args, Debug, Clone)]
@@ -157,7 +157,7 @@ pub fn sweep<N: Network>(
         let checked = goal.schedule.init(&start);
         checked.map_err(|error| named(goal, error.into()))?;
     }
-    prepare_folder(out, resume)?;
+    folder::prepare(out, resume)?;
     println!("data: {}", job.data.name);
 
     let mut report = Report::new(&job);
@@ -171,6 +171,7 @@ pub fn sweep<N: Network>(
         println!("\n{}", name(&goal.out));
         std::fs::create_dir_all(&goal.out)
             .map_err(|error| format!("{}: {error}", goal.out.display()))?;
+        folder::clear(&goal.out)?;
         let model = match before.take() {
             Some(model) => model,
             None => runner.sketch(&float, &goal.schedule)?,

@@ -1,5 +1,5 @@
 //! Version 3: one tensor with everything in it, back to back, deflated where that is shorter. The
-//! container of versions 1 and 2 aligns each tensor to 256 bytes and names it once more.
+//! container of the other versions aligns each tensor to 256 bytes and names it once more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::string::{String, ToString};
@@ -11,14 +11,14 @@ use burn_pack::{Tensor, Writer};
 use multibit::CoordinateType;
 use serde::{Deserialize, Serialize};
 
-use super::sections::{self, Coding};
+use super::sections::{self, Budget, Deflater};
 use super::{FORMAT_VERSION, FileError, Source, WeightEntry, is_default};
 use crate::pack::PackedModel;
 
 /// The tensor's name, by which a file of this version is known.
 pub(super) const BODY: &str = "burn-alq";
 
-const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 3;
 
 /// CRC-32 of what follows, bytes of the directory as stored, its bytes as JSON.
 const HEAD: usize = 12;
@@ -67,6 +67,18 @@ fn is_f32(dtype: &DType) -> bool {
 /// # Errors
 /// If a tensor is quantized by Burn, whose bytes only Burn understands.
 pub(super) fn writer(model: &PackedModel) -> Result<Writer, burn_pack::Error> {
+    let mut deflater = Deflater::new();
+    let mut body = body(model, &mut deflater)?;
+    if !deflater.fits(body.len()) {
+        body = self::body(model, &mut Deflater::bounded())?;
+    }
+    let shape = [body.len()];
+    let body = Bytes::from_bytes_vec(body);
+    let tensor = Tensor::new(BODY.to_string(), DType::U8, shape, None, body);
+    Ok(Writer::new(std::vec![tensor]))
+}
+
+fn body(model: &PackedModel, deflater: &mut Deflater) -> Result<Vec<u8>, burn_pack::Error> {
     let mut directory = Directory {
         version: VERSION,
         weights: Vec::new(),
@@ -75,11 +87,15 @@ pub(super) fn writer(model: &PackedModel) -> Result<Writer, burn_pack::Error> {
     };
     let mut data = Vec::new();
     for (path, weight) in &model.weights {
-        let (bytes, stored) = sections::encode(weight, Coding::Deflate);
+        let sections = sections::plain(weight);
+        let plain = sections.each_ref().map(Vec::len);
+        let sections = sections.map(|section| deflater.deflate(section));
+        let stored = sections.each_ref().map(Vec::len);
+        let stored = (stored != plain).then_some(stored);
         directory
             .weights
             .push(WeightEntry::new(path, weight, stored, None));
-        data.extend(bytes);
+        data.extend(sections.concat());
     }
     for (path, tensor) in &model.tensors {
         if matches!(tensor.dtype(), DType::QFloat(_)) {
@@ -89,7 +105,7 @@ pub(super) fn writer(model: &PackedModel) -> Result<Writer, burn_pack::Error> {
         }
         let (stored_type, plain) = narrowed(tensor);
         let length = plain.len();
-        let bytes = sections::deflated(plain);
+        let bytes = deflater.deflate(plain);
         directory.tensors.push(TensorEntry {
             path: path.clone(),
             shape: tensor.shape().to_vec(),
@@ -102,17 +118,13 @@ pub(super) fn writer(model: &PackedModel) -> Result<Writer, burn_pack::Error> {
     let plain = serde_json::to_vec(&directory).expect("the directory is plain data");
     let lengths = |length: usize| u32::try_from(length).map(u32::to_le_bytes);
     let json = lengths(plain.len());
-    let directory = sections::deflated(plain);
+    let directory = deflater.deflate(plain);
     let (Ok(json), Ok(stored)) = (json, lengths(directory.len())) else {
         let error = "the directory has more than 4 GiB".to_string();
         return Err(burn_pack::Error::ValidationError(error));
     };
     let rest = [&stored[..], &json, &directory, &data].concat();
-    let body = [&crc32fast::hash(&rest).to_le_bytes()[..], &rest].concat();
-    let shape = [body.len()];
-    let body = Bytes::from_bytes_vec(body);
-    let tensor = Tensor::new(BODY.to_string(), DType::U8, shape, None, body);
-    Ok(Writer::new(std::vec![tensor]))
+    Ok([&crc32fast::hash(&rest).to_le_bytes()[..], &rest].concat())
 }
 
 /// A tensor's bytes, in two bytes a number where those hold all of an f32 tensor's.
@@ -132,7 +144,11 @@ fn narrowed(tensor: &TensorData) -> (CoordinateType, Vec<u8>) {
 
 impl Source<'_> {
     /// The model in a body.
-    pub(super) fn read_compact(&self, body: &[u8]) -> Result<PackedModel, FileError> {
+    pub(super) fn read_compact(
+        &self,
+        body: &[u8],
+        mut budget: Budget,
+    ) -> Result<PackedModel, FileError> {
         let short = || self.directory("the file ends in it");
         let (head, rest) = body.split_first_chunk::<HEAD>().ok_or_else(short)?;
         let number =
@@ -145,21 +161,27 @@ impl Source<'_> {
         }
         let [stored, plain] = [number(4), number(8)].map(|length| length as usize);
         let (directory, data) = rest.split_at_checked(stored).ok_or_else(short)?;
-        let directory = sections::inflated(directory, plain).map_err(|e| self.directory(e))?;
+        let directory = sections::inflated(directory, plain, &mut budget);
+        let directory = directory.map_err(|e| self.directory(e))?;
         let Version { version } =
             serde_json::from_slice(&directory).map_err(|e| self.directory(e))?;
         if version > FORMAT_VERSION {
             return Err(self.version(version));
         }
         if version != VERSION {
-            return Err(self.directory(std::format!("version {version} is laid out otherwise")));
+            return Err(self.laid_out_otherwise(version));
         }
         let directory: Directory =
             serde_json::from_slice(&directory).map_err(|e| self.directory(e))?;
-        self.read_data(directory, data)
+        self.read_data(directory, data, &mut budget)
     }
 
-    fn read_data(&self, directory: Directory, data: &[u8]) -> Result<PackedModel, FileError> {
+    fn read_data(
+        &self,
+        directory: Directory,
+        data: &[u8],
+        budget: &mut Budget,
+    ) -> Result<PackedModel, FileError> {
         let mut rest = data;
         let mut seen = BTreeSet::new();
         let mut take = |path: &String, length: Option<usize>| {
@@ -179,14 +201,14 @@ impl Source<'_> {
                 .iter()
                 .try_fold(0, |sum: usize, &n| sum.checked_add(n));
             let bytes = take(&entry.path, length)?;
-            let weight = self.read_weight(&entry, bytes)?;
+            let weight = self.read_weight(&entry, bytes, budget)?;
             weights.push((entry.path, Arc::new(weight)));
         }
         let mut tensors = Vec::new();
         for entry in directory.tensors {
             let plain = plain_length(&entry);
             let bytes = take(&entry.path, entry.stored.or(plain))?;
-            let tensor = read_tensor(&entry, bytes, plain);
+            let tensor = read_tensor(&entry, bytes, plain, budget);
             let tensor = tensor.map_err(|reason| self.tensor(&entry.path, reason))?;
             tensors.push((entry.path, tensor));
         }
@@ -216,6 +238,7 @@ fn read_tensor(
     entry: &TensorEntry,
     bytes: &[u8],
     plain: Option<usize>,
+    budget: &mut Budget,
 ) -> Result<TensorData, String> {
     let plain = plain.ok_or("does not fit the address space")?;
     let narrow = entry.stored_type != CoordinateType::F32;
@@ -226,7 +249,7 @@ fn read_tensor(
             entry.stored_type
         ));
     }
-    let bytes = sections::inflated(bytes, plain)?;
+    let bytes = sections::inflated(bytes, plain, budget)?;
     let shape = entry.shape.clone();
     Ok(match narrow {
         true => TensorData::new(entry.stored_type.decode(&bytes), shape),

@@ -17,7 +17,7 @@ pub enum RuleError {
         /// The expression.
         pattern: String,
         /// Where and why.
-        source: Box<regex::Error>,
+        source: Box<regex_lite::Error>,
     },
     /// A rule has not exactly one of `path`, `glob` and `regex`.
     Pattern,

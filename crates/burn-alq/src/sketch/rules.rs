@@ -6,10 +6,15 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use burn_core::module::{ParamGroup, ParamId};
-use regex::Regex;
+use regex_lite::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::{GroupingRule, Layout, RuleError};
+
+/// Bytes that a compiled regular expression may take, and more for each byte of its text: a file of
+/// rules cannot ask for memory out of proportion.
+const SIZE_OF_A_REGEX: usize = 8 << 10;
+const SIZE_OF_A_CHARACTER: usize = 64;
 
 /// Which paths a rule is for.
 #[derive(Debug, Clone)]
@@ -48,11 +53,14 @@ impl PathPattern {
                 '*' if rest.next_if_eq(&'*').is_some() => regex.push_str(".*"),
                 '*' => regex.push_str("[^.]*"),
                 '?' => regex.push_str("[^.]"),
-                c => regex.push_str(&regex::escape(&c.to_string())),
+                c => regex.push_str(&regex_lite::escape(&c.to_string())),
             }
         }
         regex.push('$');
-        let regex = Regex::new(&regex).expect("everything else is escaped");
+        let mut builder = RegexBuilder::new(&regex);
+        // What it takes grows with its text alone.
+        let regex = builder.size_limit(usize::MAX).build();
+        let regex = regex.expect("everything else is escaped");
         Self {
             kind: Kind::Glob,
             text,
@@ -60,13 +68,15 @@ impl PathPattern {
         }
     }
 
-    /// A regular expression, found anywhere in a path; `^` and `$` anchor it.
+    /// A regular expression in the syntax of `regex-lite`, found anywhere in a path; `^` and `$`
+    /// anchor it.
     ///
     /// # Errors
-    /// If it does not parse.
+    /// If it does not parse, or repeats so much that it would take far more memory than its text.
     pub fn regex(pattern: impl Into<String>) -> Result<Self, RuleError> {
         let text = pattern.into();
-        match Regex::new(&text) {
+        let size = SIZE_OF_A_REGEX + SIZE_OF_A_CHARACTER * text.len();
+        match RegexBuilder::new(&text).size_limit(size).build() {
             Ok(regex) => Ok(Self {
                 kind: Kind::Regex,
                 text,

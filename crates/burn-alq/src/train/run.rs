@@ -3,18 +3,19 @@
 //! [`Run`] is the loop turned inside out: the caller asks for one batch at a time with
 //! [`Run::advance`], and so decides what to print, when to save and when to stop.
 
+mod checkpoint;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::string::{String, ToString};
+use std::path::PathBuf;
+use std::string::String;
 use std::time::Instant;
 use std::vec::Vec;
 
 use burn_core::module::{Flag, Module, ModuleMapper, Param};
-use burn_core::store::{ModuleRecord, RecordError};
-use burn_core::tensor::{Bytes, DType, Device, Tensor};
+use burn_core::store::RecordError;
+use burn_core::tensor::Tensor;
 use burn_optim::{GradientsAccumulator, GradientsParams};
-use burn_pack::{Reader, Writer};
 use serde::{Deserialize, Serialize};
 
 use crate::multibit::read_f32;
@@ -212,10 +213,6 @@ pub struct Run<M: Module> {
     unread: Vec<Tensor<1>>,
 }
 
-/// The sections of a checkpoint.
-const SECTIONS: [&str; 3] = ["model", "optimizer", "rest"];
-const POSITION: &str = "burn-alq.position";
-
 impl<M: Module> Run<M> {
     /// A run at its start. The model must be on an autodiff device.
     ///
@@ -396,91 +393,6 @@ impl<M: Module> Run<M> {
             metric: progress.metric,
             bits: progress.bits,
         });
-    }
-
-    /// Writes a checkpoint, whole or not at all.
-    ///
-    /// # Errors
-    /// If the file cannot be written, or a loss that was not read yet is not finite; what was there
-    /// before is kept.
-    pub fn save(&mut self, file: impl AsRef<Path>) -> Result<(), TrainError> {
-        let file = file.as_ref();
-        let (epoch, batch) = self.position();
-        if let Some(plan) = self.schedule.epochs().get(epoch) {
-            self.read_losses(plan.kind, batch)?;
-        }
-        let record = |source| TrainError::Record {
-            file: file.to_path_buf(),
-            source,
-        };
-        // Running statistics keep their last update aside, where records do not see it; validation
-        // mode takes it in.
-        let _ = self.model.valid();
-        let model = self.model.clone().into_record();
-        let model = model.into_bytes().map_err(record)?;
-        let [optimizer, rest] = self.optimizer.into_bytes().map_err(record)?;
-        let sections = SECTIONS.iter().zip([model, optimizer, rest]);
-        let tensors = sections.map(|(name, bytes)| {
-            let shape = [bytes.len()];
-            burn_pack::Tensor::new(name.to_string(), DType::U8, shape, None, bytes)
-        });
-        let position = serde_json::to_string(&self.position).expect("the position is plain data");
-        Writer::new(tensors.collect())
-            .with_metadata(POSITION, &position)
-            .auto_extension(false)
-            .write_to_file(file)
-            .map_err(|source| TrainError::Container {
-                file: file.to_path_buf(),
-                source,
-            })
-    }
-
-    /// Continues from a checkpoint. The arguments are those of [`new`](Self::new); the values of
-    /// the model and of the optimizer are replaced by the recorded ones.
-    ///
-    /// # Errors
-    /// If the file is not a checkpoint of a run with the same fingerprint and model.
-    pub fn resume(mut self, file: impl AsRef<Path>, device: &Device) -> Result<Self, TrainError> {
-        let file = file.as_ref();
-        let container = |source| TrainError::Container {
-            file: file.to_path_buf(),
-            source,
-        };
-        let record = |source| TrainError::Record {
-            file: file.to_path_buf(),
-            source,
-        };
-        let checkpoint = |reason: &str| TrainError::Checkpoint {
-            file: file.to_path_buf(),
-            reason: reason.to_string(),
-        };
-        let reader = Reader::from_file_exact(file).map_err(container)?;
-        let position = reader.metadata().get(POSITION);
-        let position = position.ok_or_else(|| checkpoint("is not a checkpoint"))?;
-        let position: Position = serde_json::from_str(position)
-            .map_err(|error| checkpoint(&format!("damaged checkpoint: {error}")))?;
-        if position.fingerprint != self.position.fingerprint {
-            return Err(checkpoint(&format!(
-                "belongs to another run: it was made with {}, this run has {}",
-                position.fingerprint, self.position.fingerprint
-            )));
-        }
-        let mut sections: Vec<Bytes> = Vec::new();
-        for name in SECTIONS {
-            let bytes = reader.tensor_data(name).map_err(container)?;
-            sections.push(Bytes::from_bytes_vec(bytes));
-        }
-        let [model, optimizer, rest]: [Bytes; 3] =
-            sections.try_into().expect("as many as section names");
-        let model = ModuleRecord::from_bytes(model).map_err(record)?;
-        self.optimizer = self
-            .optimizer
-            .from_bytes([optimizer, rest], device)
-            .map_err(record)?;
-        self.model = self.model.try_load_record(model).map_err(record)?;
-        self.bits = average_bits(&sizes(&self.model));
-        self.position = position;
-        Ok(self)
     }
 }
 

@@ -29,6 +29,32 @@ const MOMENTS: (&str, u64) = ("alq:moments", 1);
 struct Position {
     step: usize,
     fingerprint: String,
+    /// CRC-32 of the tensors, the step and the fingerprint; records have none.
+    crc32: u32,
+}
+
+impl Position {
+    /// With the checksum of the record's other tensors.
+    fn new(
+        step: usize,
+        fingerprint: String,
+        tensors: &[burn_pack::Tensor],
+    ) -> Result<Self, RecordError> {
+        let mut tensors: Vec<&burn_pack::Tensor> = tensors.iter().collect();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(format!("{step} {fingerprint}").as_bytes());
+        for tensor in tensors {
+            let (dtype, shape, id) = (tensor.dtype, &tensor.shape[..], tensor.param_id);
+            hasher.update(format!("{} {dtype:?} {shape:?} {id:?}", tensor.name).as_bytes());
+            hasher.update(&tensor.to_bytes()?);
+        }
+        Ok(Self {
+            step,
+            fingerprint,
+            crc32: hasher.finalize(),
+        })
+    }
 }
 
 /// Why a checkpoint cannot be continued from. The checkpoint itself is never changed.
@@ -129,16 +155,13 @@ impl<M: Module> Alq<M> {
                 optimizer.weights_to_bytes()
             }
         };
-        let position = Position {
-            step: self.step,
-            fingerprint: self.plan.fingerprint.clone(),
-        };
-        let position = serde_json::to_vec(&position).expect("the position is plain data");
         let extend = || -> Result<ModuleRecord, RecordError> {
             let model = self.model.clone().into_record().into_bytes()?;
             let mut tensors = Reader::from_bytes(model)?.into_tensors()?;
-            tensors.push(bytes_tensor(POSITION, Bytes::from_bytes_vec(position)));
             tensors.push(bytes_tensor(MOMENTS, moments?));
+            let position = Position::new(self.step, self.plan.fingerprint.clone(), &tensors)?;
+            let position = serde_json::to_vec(&position).expect("the position is plain data");
+            tensors.push(bytes_tensor(POSITION, Bytes::from_bytes_vec(position)));
             ModuleRecord::from_bytes(Writer::new(tensors).into_bytes()?)
         };
         // Records in memory fail for want of memory alone.
@@ -164,36 +187,39 @@ impl<M: Module> Alq<M> {
     /// Everything in a record, checked against the model. Loading comes after: it writes running
     /// statistics into all clones of a module.
     fn read(&self, record: ModuleRecord) -> Result<Checkpoint, CheckpointError> {
-        let (mut position, mut moments) = (None, None);
-        let (mut rest, mut multi_bit) = (Vec::new(), false);
-        for tensor in tensors(record).map_err(other_model)? {
-            let (name, dtype, shape, id, bytes) = tensor.into_parts().map_err(other_model)?;
-            match name.as_str() {
-                name if name == POSITION.0 => position = Some(bytes),
-                name if name == MOMENTS.0 => moments = Some(bytes),
-                _ => {
-                    multi_bit |= name.split('.').any(|part| part == MULTI_BIT);
-                    rest.push(burn_pack::Tensor::new(name, dtype, shape, id, bytes));
-                }
-            }
-        }
+        let mut kept = tensors(record).map_err(other_model)?;
+        let mut take = |name: &str| {
+            let place = kept.iter().position(|tensor| tensor.name == name)?;
+            Some(kept.remove(place))
+        };
+        let position = take(POSITION.0);
+        let moments = take(MOMENTS.0);
         let (Some(position), Some(moments)) = (position, moments) else {
-            return Err(match multi_bit {
+            let of_state = |name: &str| name.split('.').any(|part| part == MULTI_BIT);
+            return Err(match kept.iter().any(|tensor| of_state(&tensor.name)) {
                 true => CheckpointError::NoPosition,
                 false => CheckpointError::Float,
             });
         };
         let own = tensors(self.model.clone().into_record()).map_err(other_model)?;
-        compare(&rest, &own).map_err(other_model)?;
-        let position: Position = serde_json::from_slice(&position).map_err(|error| {
-            other_model(RecordError::Validation(format!("its position: {error}")))
-        })?;
+        compare(&kept, &own).map_err(other_model)?;
+        let invalid = |text: String| other_model(RecordError::Validation(text));
+        let position = position.into_bytes().map_err(other_model)?;
+        let position: Position = serde_json::from_slice(&position)
+            .map_err(|error| invalid(format!("its position: {error}")))?;
         if position.fingerprint != self.plan.fingerprint {
             return Err(CheckpointError::Run {
                 found: position.fingerprint,
                 expected: self.plan.fingerprint.clone(),
             });
         }
+        kept.push(moments);
+        let expected = Position::new(position.step, position.fingerprint, &kept);
+        if expected.map_err(other_model)?.crc32 != position.crc32 {
+            return Err(invalid("damaged: wrong checksum".to_string()));
+        }
+        let moments = kept.pop().expect("pushed above");
+        let moments = moments.into_bytes().map_err(other_model)?;
         let mut optimizer = self.plan.optimizer.init();
         if let Some(device) = self.model.devices().first() {
             // A copy, for its alignment.
@@ -203,7 +229,7 @@ impl<M: Module> Alq<M> {
                 .map_err(other_model)?;
         }
         optimizer.check(&self.model).map_err(other_model)?;
-        let model = Writer::new(rest).into_bytes().map_err(other_model)?;
+        let model = Writer::new(kept).into_bytes().map_err(other_model)?;
         Ok(Checkpoint {
             model: ModuleRecord::from_bytes(model).map_err(other_model)?,
             step: position.step,
