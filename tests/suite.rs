@@ -3,6 +3,8 @@
 
 #[path = "suite/activations.rs"]
 mod activations;
+#[path = "suite/checkpoint.rs"]
+mod checkpoint;
 #[path = "suite/compact.rs"]
 mod compact;
 #[path = "suite/convert.rs"]
@@ -34,6 +36,8 @@ mod levers;
 mod local;
 #[path = "suite/model.rs"]
 mod model;
+#[path = "suite/numbers.rs"]
+mod numbers;
 #[path = "suite/packed.rs"]
 mod packed;
 #[path = "suite/reader.rs"]

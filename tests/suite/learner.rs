@@ -113,7 +113,7 @@ fn adam() -> ModuleOptimizer {
     AdamConfig::new().with_epsilon(1e-8).init()
 }
 
-fn net() -> Net {
+pub fn net() -> Net {
     net_on(&Device::flex().autodiff())
 }
 
@@ -122,7 +122,7 @@ fn net_on(device: &Device) -> Net {
 }
 
 /// 11 epochs of 5 steps, in every phase.
-fn alq(net: Net) -> Alq<Net> {
+pub fn alq(net: Net) -> Alq<Net> {
     let schedule = schedule(&net, Target::Bits(0.7));
     Alq::new(net, schedule, Fit::BATCHES)
 }
