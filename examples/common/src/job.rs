@@ -247,7 +247,11 @@ impl<'a, N: Network> Runner<'a, N> {
         let run = self.run(run, &out.join(FLOAT_CHECKPOINT), None, &device)?;
         add_run(report, &run);
         let model = run.into_model();
-        model.clone().save_file(out.join(FLOAT))?;
+        let file = out.join(FLOAT);
+        // Written once, when the float training was done.
+        if !(self.job.flags.resume && file.exists()) {
+            model.clone().save_file(file)?;
+        }
         Ok(model)
     }
 
