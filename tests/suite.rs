@@ -32,6 +32,8 @@ mod layers;
 mod learner;
 #[path = "suite/levers.rs"]
 mod levers;
+#[path = "suite/load.rs"]
+mod load;
 #[path = "suite/local.rs"]
 mod local;
 #[path = "suite/model.rs"]

@@ -2,17 +2,20 @@
 
 use burn::module::Param;
 use burn::nn::PaddingConfig2d;
-use burn::optim::GradientsParams;
+use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_alq::sketch::QuantizeError;
+use burn_alq::train::learner::Alq;
+use burn_alq::train::{Task, TrainError};
 use burn_alq::{
     AlqOptimizerConfig, Arithmetic, MultiBitActivation, MultiBitConv2dConfig, MultiBitLinearConfig,
-    PackedModel, Phase, Quantized,
+    PackedModel, Phase, Quantized, Target,
 };
+use burn_train::TrainStep;
 
 use crate::definition::levels;
 use crate::devices::device;
-use crate::model::{Net, assert_consistent, quantizer};
+use crate::model::{Fit, Net, assert_consistent, quantizer, schedule, start};
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
@@ -120,6 +123,63 @@ fn every_gradient_keeps_the_weights_finite() {
             }
         }
     }
+}
+
+/// A loss whose value is finite and whose gradient is not, from the second epoch on: `√0`.
+struct Cusp(Fit);
+
+impl Task for Cusp {
+    type Model = Net;
+
+    fn batches(&self) -> usize {
+        Fit::BATCHES
+    }
+
+    fn loss(&self, net: &Net, epoch: usize, batch: usize, shard: usize) -> Tensor<1> {
+        let loss = self.0.loss(net, epoch, batch, shard);
+        match (epoch, batch) {
+            (1, 2) => loss + cusp(net),
+            _ => loss,
+        }
+    }
+
+    fn evaluate(&self, net: &Net) -> f64 {
+        self.0.evaluate(net)
+    }
+}
+
+fn cusp(net: &Net) -> Tensor<1> {
+    let weight = net.fc.weight.val();
+    (weight.clone() - weight.detach()).sqrt().sum()
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_stops_the_run() {
+    let device = device().autodiff();
+    let task = Cusp(Fit::new(&device));
+    let mut run = start(&device, Target::Bits(0.7));
+    let error = loop {
+        match run.advance(&task) {
+            Ok(progress) => assert!(progress.unwrap().epoch <= 1, "it goes on"),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(&error, TrainError::Gradient { path, epoch: 1, .. } if path == "fc.weight"),
+        "{error}"
+    );
+}
+
+/// At the end of its epoch, which is one step here.
+#[test]
+#[should_panic(expected = "fc.weight: a gradient is not finite in the basis phase, epoch 1")]
+fn a_gradient_that_is_not_finite_stops_the_learner() {
+    let device = Device::flex().autodiff();
+    let net = quantizer().apply(Net::new(&device)).unwrap();
+    let schedule = schedule(&net, Target::Bits(0.7));
+    let grads = GradientsParams::from_grads(cusp(&net).backward(), &net);
+    let mut adam = AdamConfig::new().init();
+    Alq::new(net, schedule, 1).optimize(&mut adam, 1e-3.into(), grads);
 }
 
 /// No rows in, no rows out, in every arithmetic.

@@ -18,12 +18,13 @@ pub fn alone(test: &str) -> bool {
     }
     let program = std::env::current_exe().unwrap();
     let mut child = Command::new(program);
-    let child = child.args(["--exact", test]).env(CHILD, "1");
+    let child = child.args(["--exact", test, "--nocapture"]).env(CHILD, "1");
     let output = child.output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     assert!(output.status.success(), "{text}");
     assert!(text.contains(" 1 passed"), "{test} is not a test: {text}");
+    print!("{text}");
     false
 }
 

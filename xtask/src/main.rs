@@ -23,6 +23,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   check --target TRIPLE       build the kernels' crate for a device without an operating system,
                               such as thumbv7em-none-eabihf
   kills [--count N]           kill trainings at random times, resume them and compare what they end in
+  load [--minutes N]          8 threads share a packed model for 10 minutes, or N
   validate                    format, lints, documentation, file sizes, no_std, unsafe
   help                        this text
 ";
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         "bench" => bench(rest),
         "check" => check(rest),
         "kills" => kills::kills(rest),
+        "load" => load(rest),
         "validate" => validate::validate(&root()),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
@@ -204,6 +206,30 @@ fn emulate_arm(command: &mut Command) -> Result<(), String> {
             "qemu-aarch64 -L /usr/aarch64-linux-gnu",
         );
     Ok(())
+}
+
+fn load(args: &[String]) -> Result<(), String> {
+    let minutes: u64 = match args {
+        [] => 10,
+        [flag, minutes] if flag == "--minutes" => minutes
+            .parse()
+            .map_err(|_| format!("--minutes {minutes} is no number"))?,
+        _ => return Err("load: there is --minutes N".into()),
+    };
+    let mut command = cargo();
+    command
+        .current_dir(root())
+        .args([
+            "test",
+            "--workspace",
+            "--test",
+            "suite",
+            "--",
+            "--nocapture",
+        ])
+        .args(["--exact", "load::threads_share_a_packed_model"])
+        .env("BURN_ALQ_LOAD_SECONDS", (60 * minutes).to_string());
+    run(&mut command)
 }
 
 fn bench(args: &[String]) -> Result<(), String> {

@@ -370,6 +370,22 @@ impl AlqOptimizer {
         Ok(writer.into_bytes()?)
     }
 
+    /// The path of a multi-bit weight that has had a gradient which is not finite, or whose square is
+    /// not: its moments are lost, and it does not move any more. `None` if all is well.
+    ///
+    /// Reads one number a weight back from the device, all at once.
+    pub fn diverged(&self) -> Option<String> {
+        let mut moments: Vec<(&String, &Moments)> = self.moments.iter().collect();
+        moments.sort_by_key(|(path, _)| *path);
+        if moments.is_empty() {
+            return None;
+        }
+        let probes = moments.iter().map(|(_, moments)| moments.probe()).collect();
+        let probes = read_f32(Tensor::cat(probes, 0));
+        let place = probes.iter().position(|&probe| probe != 0.0)?;
+        Some(moments[place].0.clone())
+    }
+
     /// Restores what [`into_bytes`](Self::into_bytes) wrote.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ impl Moments {
     }
 
     /// Whether the shapes are those of a weight's state.
-    #[cfg(feature = "learner")]
+    #[cfg(feature = "train")]
     pub(crate) fn fit(&self, state: &MultiBit) -> bool {
         let codes = state.codes.val().dims();
         let coordinates = state.coordinates.val().dims();
@@ -83,6 +83,16 @@ impl Moments {
                 .iter()
                 .chain(&self.master)
                 .all(|tensor| tensor.dims() == coordinates)
+    }
+
+    /// Zero if all gradients so far and their squares were finite, else no number. One tensor of one
+    /// element, on the device.
+    pub(crate) fn probe(&self) -> Tensor<1> {
+        // A finite number times zero is zero.
+        let zero = |tensor: &Tensor<2>| tensor.clone().mul_scalar(0.0).sum();
+        let [m, _, v_max] = &self.weight;
+        let [m_alpha, _, v_max_alpha] = &self.alpha;
+        zero(m) + zero(v_max) + zero(m_alpha) + zero(v_max_alpha)
     }
 
     /// Name and data of every tensor, for records.

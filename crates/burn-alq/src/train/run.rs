@@ -7,6 +7,7 @@ mod checkpoint;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::format;
 use std::path::PathBuf;
 use std::string::String;
 use std::time::Instant;
@@ -66,6 +67,15 @@ pub enum TrainError {
         /// Batch of the epoch, from 0.
         batch: usize,
     },
+    /// A gradient of a multi-bit weight was not finite, or its square was not.
+    Gradient {
+        /// The path of the weight.
+        path: String,
+        /// The phase.
+        phase: PhaseKind,
+        /// Epoch of the schedule, from 0.
+        epoch: usize,
+    },
     /// The checkpoint's container could not be read or written.
     Container {
         /// The file.
@@ -104,11 +114,23 @@ impl fmt::Display for TrainError {
                 epoch + 1,
                 batch + 1
             ),
+            Self::Gradient { path, phase, epoch } => {
+                write!(f, "{}", not_finite(path, *phase, *epoch))
+            }
             Self::Container { file, source } => write!(f, "{}: {source}", file.display()),
             Self::Record { file, source } => write!(f, "{}: {source}", file.display()),
             Self::Checkpoint { file, reason } => write!(f, "{}: {reason}", file.display()),
         }
     }
+}
+
+/// Why training stops, here and in Burn's Learner.
+pub(super) fn not_finite(path: &str, phase: PhaseKind, epoch: usize) -> String {
+    format!(
+        "{path}: a gradient is not finite in the {phase} phase, epoch {}; \
+         lower the learning rate or check the data and the loss",
+        epoch + 1
+    )
 }
 
 impl std::error::Error for TrainError {
@@ -293,7 +315,8 @@ impl<M: Module> Run<M> {
     /// While pruning, layers with a training flag (batch norm, dropout) behave as in evaluation.
     ///
     /// # Errors
-    /// If the loss is not finite. The parameters then are as before the batch in which it was read.
+    /// If the loss is not finite; the parameters then are as before the batch in which it was read. At
+    /// the end of an epoch, if a gradient of a multi-bit weight in it was not finite.
     pub fn advance<T: Task<Model = M>>(
         &mut self,
         task: &T,
@@ -327,6 +350,13 @@ impl<M: Module> Run<M> {
 
         if kind == PhaseKind::Prune {
             self.bits = average_bits(&sizes(&self.model));
+        }
+        if last && let Some(path) = self.optimizer.diverged() {
+            return Err(TrainError::Gradient {
+                path,
+                phase: kind,
+                epoch,
+            });
         }
         let metric = last.then(|| task.evaluate(&self.model.valid()));
         let timings = &mut self.position.timings;

@@ -76,7 +76,7 @@ pub use self::checkpoint::CheckpointError;
 pub use self::data::resume_data;
 pub use self::line::LineRenderer;
 pub use self::monitor::{AfterPruning, Monitor, PhaseMetric, Status, WeightMetric};
-use super::run::evaluating;
+use super::run::{evaluating, not_finite};
 use crate::optim::{AlqOptimizer, AlqOptimizerConfig, Phase};
 use crate::schedule::{Epoch, PhaseKind, Schedule};
 
@@ -222,6 +222,11 @@ impl<M: Module> Alq<M> {
     }
 
     /// One step of the optimizer and of the schedule.
+    ///
+    /// # Panics
+    /// If a later state of the model has the optimizer. At the end of an epoch, if a gradient of a
+    /// multi-bit weight in it was not finite: Burn's loop has no other way to stop before the epoch
+    /// becomes a checkpoint.
     fn advance(
         mut self,
         rest: &mut ModuleOptimizer,
@@ -238,7 +243,13 @@ impl<M: Module> Alq<M> {
             optimizer.set_coordinate_type(epoch.coordinate_type);
         }
         self.model = optimizer.step_with(rest, lr, self.model, grads);
+        let (epoch, phase_kind) = (self.step / self.plan.steps_per_epoch, phase.kind());
         self.step += 1;
+        if self.step.is_multiple_of(self.plan.steps_per_epoch)
+            && let Some(path) = optimizer.diverged()
+        {
+            panic!("{}", not_finite(&path, phase_kind, epoch));
+        }
         self.memory = Arc::new(Mutex::new(Some(optimizer)));
         if matches!(phase, Phase::Prune(_)) {
             self.monitor.weigh(&self.model, &self.plan);
