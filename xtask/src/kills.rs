@@ -33,7 +33,7 @@ impl Program {
         let errors = log.try_clone().map_err(|error| error.to_string())?;
         let mut command = Command::new(&self.path);
         command.args(self.args).arg(folder);
-        if folder.exists() {
+        if has_begun(folder) {
             command.args(self.resume);
         }
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
@@ -74,6 +74,14 @@ impl Program {
             &fs::read_to_string(log).unwrap_or_default(),
         )))
     }
+}
+
+/// Whether there is anything to resume: a killed training may have written a file in part.
+fn has_begun(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name())
+        .any(|name| !name.to_string_lossy().ends_with(".tmp"))
 }
 
 const PHASES: [&str; 6] = ["float", "basis", "coordinate", "prune", "ste", "evaluation"];
