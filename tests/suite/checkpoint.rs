@@ -1,13 +1,14 @@
 //! Checkpoints that were damaged: refused, or the same training.
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use burn_alq::Target;
 use burn_alq::train::TrainError;
 use burn_alq::train::learner::CheckpointError;
 use burn_core::module::Module;
 use burn_core::store::ModuleRecord;
-use burn_pack::{Bytes, Reader, Writer};
+use burn_pack::{Bytes, Reader, Scalar, Writer};
 
+use crate::file::crc32;
 use crate::learner::{alq, net};
 use crate::model::{Fit, start};
 use crate::support::Random;
@@ -108,4 +109,68 @@ fn a_damaged_record_of_the_learner_is_refused_or_means_the_same() {
         refused > 4 * metadata && checksums > 100,
         "{refused}, {checksums}"
     );
+}
+
+/// A record with other bytes in the tensors whose name ends so.
+fn with_tensor(record: &[u8], end: &str, change: impl Fn(&mut [u8])) -> Bytes {
+    let reader = Reader::from_bytes(Bytes::from_bytes_vec(record.to_vec())).unwrap();
+    let mut found = false;
+    let tensors = reader.into_tensors().unwrap().into_iter().map(|tensor| {
+        let (name, dtype, shape, id, bytes) = tensor.into_parts().unwrap();
+        let mut bytes = bytes.to_vec();
+        if name.ends_with(end) {
+            found = true;
+            change(&mut bytes);
+        }
+        burn_pack::Tensor::new(name, dtype, shape, id, Bytes::from_bytes_vec(bytes))
+    });
+    let tensors = tensors.collect();
+    assert!(found, "no {end}");
+    Writer::new(tensors).into_bytes().unwrap()
+}
+
+/// With a right checksum, but weights that are none: an error, before anything is computed with them.
+#[test]
+fn a_checkpoint_of_broken_weights_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("checkpoint.bpk");
+    let device = Device::flex().autodiff();
+    let fresh = start(&device, Target::Bits(0.7));
+    fresh.clone().save(&file).unwrap();
+    let good = std::fs::read(&file).unwrap();
+    let [position, model, optimizer] = parts(&good);
+    let reader = Reader::from_bytes(Bytes::from_bytes_vec(good)).unwrap();
+    let rest = reader.tensor_data("rest").unwrap();
+    let position = String::from_utf8(position).unwrap();
+    let write = |model: Bytes| {
+        let sections = [&model[..], &optimizer, &rest];
+        let mut all = position.clone().into_bytes();
+        for section in sections {
+            all.extend((section.len() as u64).to_le_bytes());
+            all.extend(section);
+        }
+        let tensors = ["model", "optimizer", "rest"].iter().zip(sections);
+        let tensors = tensors.map(|(name, bytes)| {
+            let bytes = Bytes::from_bytes_vec(bytes.to_vec());
+            burn_pack::Tensor::new(name.to_string(), DType::U8, [bytes.len()], None, bytes)
+        });
+        let writer = Writer::new(tensors.collect());
+        let writer = writer.with_metadata("burn-alq.position", &position);
+        let writer = writer.with_scalar("burn-alq.crc32", Scalar::from(crc32(&all)));
+        std::fs::write(&file, &writer.into_bytes().unwrap()[..]).unwrap();
+    };
+    write(with_tensor(&model, ".layout", |_| {}));
+    assert!(fresh.clone().resume(&file, &device).is_ok(), "unchanged");
+    type Change = fn(&mut [u8]);
+    let changes: [(&str, Change); 4] = [
+        (".layout", |bytes| bytes.fill(0xff)),
+        (".widths", |bytes| bytes.fill(0x7f)),
+        (".codes", |bytes| bytes.fill(0xff)),
+        (".coordinates", |bytes| bytes.fill(0xff)),
+    ];
+    for (end, change) in changes {
+        write(with_tensor(&model, end, change));
+        let error = fresh.clone().resume(&file, &device).unwrap_err();
+        assert!(matches!(error, TrainError::Record { .. }), "{end}: {error}");
+    }
 }

@@ -9,6 +9,8 @@ use burn_core as burn;
 use burn_core::module::{
     Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer,
 };
+#[cfg(feature = "train")]
+use burn_core::store::{ModuleRecord, RecordError};
 use burn_core::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
 use multibit::cpu::KernelError;
 use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
@@ -501,4 +503,18 @@ fn on<const D: usize, K: burn_core::tensor::kind::Basic>(
 ) -> Tensor<D, K> {
     let dtype = data.dtype();
     Tensor::from_data(data, (device, dtype))
+}
+
+/// Whether a record fits a module and its multi-bit weights are whole; no clone of the module changes.
+#[cfg(feature = "train")]
+pub(crate) fn check_record<M: Module>(
+    module: &M,
+    record: &ModuleRecord,
+) -> Result<(), RecordError> {
+    // A training module shares its running statistics with its clones, and loading writes into them.
+    let loaded = module.valid().try_load_record(record.clone())?;
+    match PackedModel::pack(&loaded) {
+        Ok(_) | Err(PackModelError::NoWeights) => Ok(()),
+        Err(error) => Err(RecordError::Validation(error.to_string())),
+    }
 }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Alq, MOVED_ON};
 use crate::multibit::MultiBit;
 use crate::optim::AlqOptimizer;
+use crate::pack::check_record;
 
 /// Names that no parameter has: fields of Rust have no colon. Records find tensors by name; the ids
 /// are fixed because a record draws those that are missing, and equal states shall make equal bytes.
@@ -230,8 +231,10 @@ impl<M: Module> Alq<M> {
         }
         optimizer.check(&self.model).map_err(other_model)?;
         let model = Writer::new(kept).into_bytes().map_err(other_model)?;
+        let model = ModuleRecord::from_bytes(model).map_err(other_model)?;
+        check_record(&self.model, &model).map_err(other_model)?;
         Ok(Checkpoint {
-            model: ModuleRecord::from_bytes(model).map_err(other_model)?,
+            model,
             step: position.step,
             optimizer,
         })

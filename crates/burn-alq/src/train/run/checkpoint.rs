@@ -13,6 +13,7 @@ use burn_pack::{Reader, Scalar, Writer};
 
 use super::{Position, Run, TrainError};
 use crate::optim::{average_bits, sizes};
+use crate::pack::check_record;
 
 const SECTIONS: [&str; 3] = ["model", "optimizer", "rest"];
 const POSITION: &str = "burn-alq.position";
@@ -120,6 +121,7 @@ impl<M: Module> Run<M> {
         let [model, optimizer, rest]: [Bytes; 3] =
             sections.try_into().expect("as many as section names");
         let model = ModuleRecord::from_bytes(model).map_err(record)?;
+        check_record(&self.model, &model).map_err(record)?;
         self.optimizer = self
             .optimizer
             .from_bytes([optimizer, rest], device)
