@@ -1,20 +1,19 @@
 //! The ALQ optimizer: walks a module, moves its multi-bit weights by the step of the current
 //! phase, ranks coordinates across layers, and leaves every other parameter to Burn's Adam.
 
-use alloc::format;
-use alloc::string::{String, ToString};
+mod record;
+
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
 use burn_core as burn;
 use burn_core::config::Config;
 use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
-use burn_core::store::RecordError;
-use burn_core::tensor::{Bytes, DType, Device, Tensor, TensorData};
+use burn_core::tensor::{DType, Tensor};
 use burn_optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn_optim::module_optimizer::GradAdaptor;
 use burn_optim::{AdamConfig, GradientsParams, LearningRate, ModuleOptimizer};
-use burn_pack::{Reader, Scalar, Writer};
 use multibit::CoordinateType;
 use std::collections::HashMap;
 
@@ -339,37 +338,6 @@ impl AlqOptimizer {
         }
     }
 
-    /// Serializes the state of the multi-bit weights and of the other parameters.
-    ///
-    /// # Errors
-    /// If a tensor cannot be read or written.
-    pub fn into_bytes(&self) -> Result<[Bytes; 2], RecordError> {
-        Ok([self.weights_to_bytes()?, self.rest.into_bytes()?])
-    }
-
-    /// The state of the multi-bit weights alone.
-    pub(crate) fn weights_to_bytes(&self) -> Result<Bytes, RecordError> {
-        let mut paths: Vec<&String> = self.moments.keys().collect();
-        paths.sort();
-        let mut tensors = Vec::new();
-        let mut steps = Vec::new();
-        for path in paths {
-            let moments = &self.moments[path];
-            steps.push((path, moments.t));
-            for (name, data) in moments.to_record() {
-                let (bytes, shape, dtype) = data.into_parts();
-                let name = format!("{path}/{name}");
-                tensors.push(burn_pack::Tensor::new(name, dtype, shape, None, bytes));
-            }
-        }
-        let writer = steps
-            .into_iter()
-            .fold(Writer::new(tensors), |writer, (path, t)| {
-                writer.with_scalar(path, Scalar::from(t))
-            });
-        Ok(writer.into_bytes()?)
-    }
-
     /// The path of a multi-bit weight that has had a gradient which is not finite, or whose square is
     /// not: its moments are lost, and it does not move any more. `None` if all is well.
     ///
@@ -385,43 +353,6 @@ impl AlqOptimizer {
         let place = probes.iter().position(|&probe| probe != 0.0)?;
         Some(moments[place].0.clone())
     }
-
-    /// Restores what [`into_bytes`](Self::into_bytes) wrote.
-    ///
-    /// # Errors
-    /// If the bytes are not such a record.
-    pub fn from_bytes(mut self, bytes: [Bytes; 2], device: &Device) -> Result<Self, RecordError> {
-        let [own, rest] = bytes;
-        self.weights_from_bytes(own, device)?;
-        self.rest = self.rest.from_bytes(rest)?;
-        Ok(self)
-    }
-
-    /// Restores the state of the multi-bit weights alone.
-    pub(crate) fn weights_from_bytes(
-        &mut self,
-        bytes: Bytes,
-        device: &Device,
-    ) -> Result<(), RecordError> {
-        let device = device.clone().without_autodiff();
-        let reader = Reader::from_bytes(bytes)?;
-        let steps = reader.scalars().clone();
-        let mut tensors = HashMap::new();
-        for tensor in reader.into_tensors()? {
-            let (name, dtype, shape, _, bytes) = tensor.into_parts()?;
-            tensors.insert(name, TensorData::from_bytes(bytes, shape, dtype));
-        }
-        self.moments.clear();
-        for (path, t) in steps {
-            let t = u32::try_from(t)
-                .map_err(|_| RecordError::Validation(format!("{path}: step is not a count")))?;
-            let take = |name: &str| tensors.remove(&format!("{path}/{name}"));
-            let moments = Moments::from_record(t, take, &device)
-                .map_err(|name| RecordError::Validation(format!("{path}: no moment {name}")))?;
-            self.moments.insert(path.to_string(), moments);
-        }
-        Ok(())
-    }
 }
 
 /// A weight in a step, with its gradient, flat, and its learning rate.
@@ -429,23 +360,6 @@ struct Moving {
     weight: Quantized,
     grad: Tensor<1>,
     lr: LearningRate,
-}
-
-#[cfg(feature = "train")]
-impl AlqOptimizer {
-    /// Whether all moments are of weights of this model.
-    pub(crate) fn check<M: Module>(&self, module: &M) -> Result<(), RecordError> {
-        let weights = quantized(module);
-        for (path, moments) in &self.moments {
-            let weight = weights.iter().find(|weight| weight.path == *path);
-            let fits = weight.is_some_and(|weight| moments.fit(&weight.state));
-            if !fits {
-                let text = format!("{path}: the moments do not fit the weight");
-                return Err(RecordError::Validation(text));
-            }
-        }
-        Ok(())
-    }
 }
 
 fn read_layout(weight: &Quantized) -> WeightLayout {

@@ -113,13 +113,14 @@ impl Moments {
         mut take: impl FnMut(&str) -> Option<TensorData>,
         device: &Device,
     ) -> Result<Self, &'static str> {
+        let is_matrix = |data: &TensorData| data.rank() == 2 && data.dtype().is_float();
         let mut tensors = Vec::with_capacity(FIELDS.len());
         for name in FIELDS {
-            let data = take(name).filter(|data| data.rank() == 2).ok_or(name)?;
+            let data = take(name).filter(is_matrix).ok_or(name)?;
             tensors.push(Tensor::from_data(data, device));
         }
         let mut optional = |name| {
-            let data = take(name).filter(|data| data.rank() == 2);
+            let data = take(name).filter(is_matrix);
             data.map(|data| Tensor::from_data(data, device))
         };
         let (latent, master) = (optional("latent"), optional("master"));

@@ -66,6 +66,10 @@ pub fn frontier(frontier: &Frontier) -> [Figure; 2] {
 
 const COLORS: [Color; 5] = [BLUE, ORANGE, GREEN, PINK, YELLOW];
 
+/// Beside the plot: labels, and what of them reaches beyond its end.
+const LEFT: i32 = 130;
+const RIGHT: i32 = 36;
+
 struct Frame {
     name: &'static str,
     title: &'static str,
@@ -102,6 +106,12 @@ impl Frame {
         }
     }
 
+    /// The label of a tick; the axis says what it counts.
+    fn tick(&self, place: f64) -> String {
+        let label = (self.show)(Scale::Log.value(place));
+        label.strip_suffix(" B").map_or(label.clone(), String::from)
+    }
+
     fn svg(&self, frontier: &Frontier) -> String {
         let points = || frontier.series.iter().flat_map(|series| &series.points);
         let across = range(
@@ -110,29 +120,39 @@ impl Frame {
         );
         let up = points().map(|point| point.accuracy).chain(frontier.float);
         let up = range(up.map(|accuracy| Scale::Percent.place(accuracy)), 0.15);
-        let axis = |scale: Scale, [low, high]: [f64; 2]| {
+        let ticks = |scale: Scale, [low, high]: [f64; 2]| -> Vec<f64> {
             let ticks = scale.ticks(scale.value(low), scale.value(high)).into_iter();
-            Axis::new(low, high, ticks.map(|value| scale.place(value)).collect())
+            ticks.map(|value| scale.place(value)).collect()
         };
+        let label = |place: f64| self.tick(place);
+        let axes = [
+            Axis::new(
+                across[0],
+                across[1],
+                apart(ticks(Scale::Log, across), across, label),
+            ),
+            Axis::new(up[0], up[1], ticks(Scale::Percent, up)),
+        ];
         let names = frontier.series.iter().zip(COLORS.iter().cycle());
         let names = names.map(|(series, color)| (*color, series.name.clone()));
         let float = frontier.float.map(|_| (GRAY, "float".to_string()));
         let legend = Legend::new(names.chain(float));
+        let [x_axis, y_axis] = axes;
         svg(legend.height + 560, |area| {
             legend.draw(area);
             let mut chart = ChartBuilder::on(area)
                 .margin_top(legend.height + 12)
-                .margin_right(36)
+                .margin_right(RIGHT)
                 .x_label_area_size(2 * LINE)
-                .y_label_area_size(130)
-                .build_cartesian_2d(axis(Scale::Log, across), axis(Scale::Percent, up))
+                .y_label_area_size(LEFT)
+                .build_cartesian_2d(x_axis, y_axis)
                 .expect(IN_MEMORY);
             chart
                 .configure_mesh()
                 .bold_line_style(RGBColor::from(GRID).stroke_width(2))
                 .axis_style(RGBColor::from(MUTED).stroke_width(2))
                 .label_style(text_style(MUTED, HPos::Left))
-                .x_label_formatter(&|place| (self.show)(Scale::Log.value(*place)))
+                .x_label_formatter(&|place| self.tick(*place))
                 .y_label_formatter(&|place| short(Scale::Percent.value(*place)))
                 .x_desc(self.x)
                 .axis_desc_style(text_style(MUTED, HPos::Center))
@@ -162,12 +182,28 @@ impl Frame {
             for point in points() {
                 let (x, y) = pixel(place(point));
                 let label = std::format!("{:.2}", point.accuracy);
-                let half = text_width(&label) / 2;
-                let x = x.clamp(130 + half, WIDTH - 36 - half);
-                text(area, &label, (x, y + LINE * 2 / 3), HPos::Center, INK);
+                // Where a line that rises to the right is not.
+                let x = (x + 8).min(WIDTH - text_width(&label));
+                text(area, &label, (x, y + LINE * 2 / 3), HPos::Left, INK);
             }
         })
     }
+}
+
+/// Of the ticks of the axis below, those whose labels do not touch the one before.
+fn apart(ticks: Vec<f64>, [low, high]: [f64; 2], label: impl Fn(f64) -> String) -> Vec<f64> {
+    let width = (WIDTH - LEFT - RIGHT) as f64;
+    let mut kept = Vec::new();
+    let mut end = f64::NEG_INFINITY;
+    for tick in ticks {
+        let center = (tick - low) / (high - low) * width;
+        let half = f64::from(text_width(&label(tick))) / 2.0;
+        if center - half > end {
+            end = center + half + f64::from(LINE) / 2.0;
+            kept.push(tick);
+        }
+    }
+    kept
 }
 
 /// From the least to the most, with room at both ends.
