@@ -281,6 +281,15 @@ impl Sections {
     }
 }
 
+/// Found by fuzzing: a weight without a bit, of so many weights that no memory has room for them.
+#[test]
+fn a_weight_that_no_memory_holds_is_refused() {
+    let len = usize::MAX / 8;
+    let grouping = Grouping::new(vec![0, 1], len).unwrap();
+    let decoded = PackedWeight::decode(&[1, len], grouping, 1, &[0], &[], &[]);
+    assert_eq!(decoded, Err(DecodeError::TooLarge { groups: 1, len }));
+}
+
 #[test]
 fn every_decode_error() {
     type E = DecodeError;

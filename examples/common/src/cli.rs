@@ -145,6 +145,23 @@ impl DeviceFlag {
     }
 }
 
+/// Flags of a timing.
+#[derive(Args, Debug)]
+pub struct TimeArgs {
+    /// A packed model; several are timed in turns.
+    #[arg(long = "model", value_name = "FILE", required = true)]
+    pub models: Vec<PathBuf>,
+    /// Images in a batch.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: u32,
+    /// Seconds of measuring.
+    #[arg(long, default_value_t = 5.0)]
+    pub seconds: f64,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub device: DeviceFlag,
+}
+
 /// A training to one target; `S` is what an example trains, with its [`TrainFlags`].
 #[derive(Args)]
 pub struct TrainArgs<S: Args> {

@@ -23,6 +23,7 @@ mod score;
 pub mod sensitivity;
 pub mod sweep;
 mod task;
+pub mod time;
 
 use std::process::ExitCode;
 

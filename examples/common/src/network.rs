@@ -25,6 +25,9 @@ pub trait Network: Module + Sync {
     /// In reports.
     const TITLE: &'static str;
 
+    /// Channels, height and width of the images that it is made for.
+    const IMAGE: [usize; 3];
+
     /// Images evaluated at a time.
     const EVAL_BATCH: usize;
 

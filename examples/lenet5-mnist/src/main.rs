@@ -8,6 +8,7 @@ mod training;
 use std::process::ExitCode;
 
 use clap::Parser;
+use example_common::time::time;
 use example_common::{exit, packed, remake_report};
 
 // Training allocates and frees the same large tensors at every step; the system allocator hands
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         cli::Command::Sensitivity(args) => training::sensitivity(&args),
         cli::Command::Eval(args) => training::eval(&args),
         cli::Command::Inspect(args) => packed::inspect(&args),
+        cli::Command::Time(args) => time::<model::LeNet5>(&args),
         cli::Command::Report(args) => remake_report(&args),
     })
 }

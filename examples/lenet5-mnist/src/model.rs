@@ -29,6 +29,7 @@ pub struct LeNet5 {
 impl Network for LeNet5 {
     const NAME: &'static str = "lenet5";
     const TITLE: &'static str = "LeNet5";
+    const IMAGE: [usize; 3] = [1, 28, 28];
     const EVAL_BATCH: usize = 250;
     const BATCH_NORM: bool = false;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn_alq::{ScheduleConfig, Target};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use example_common::bytes::{Augment, dataset};
-use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TrainFlags};
+use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TimeArgs, TrainFlags};
 use example_common::network::parse_width;
 use example_common::sensitivity::SensitivityFlags;
 use example_common::{Dataset, Failure, Images, fake};
@@ -33,6 +33,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Show what a packed model holds.
     Inspect(InspectArgs),
+    /// Time packed models, in turns with the float network.
+    Time(TimeArgs),
     /// Make a run's report.html again, from its report.json.
     Report(ReportArgs),
 }

@@ -137,6 +137,7 @@ impl Maker<'_> {
 impl Network for ResNet {
     const NAME: &'static str = "resnet";
     const TITLE: &'static str = "ResNet";
+    const IMAGE: [usize; 3] = [3, 224, 224];
     const EVAL_BATCH: usize = 32;
     const BATCH_NORM: bool = true;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn_alq::{ScheduleConfig, Target};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TrainFlags};
+use example_common::cli::{self, InspectArgs, Plan, ReportArgs, TimeArgs, TrainFlags};
 use example_common::network::parse_width;
 use example_common::sensitivity::SensitivityFlags;
 use example_common::{Dataset, Failure};
@@ -32,6 +32,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Show what a packed model holds.
     Inspect(InspectArgs),
+    /// Time packed models, in turns with the float network.
+    Time(TimeArgs),
     /// Make a run's report.html again, from its report.json.
     Report(ReportArgs),
 }

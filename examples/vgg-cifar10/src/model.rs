@@ -48,6 +48,7 @@ pub fn quantizer(max_bits: usize, act_bits: usize) -> Quantizer {
 impl Network for VggSmall {
     const NAME: &'static str = "vgg-small";
     const TITLE: &'static str = "VGG-small";
+    const IMAGE: [usize; 3] = [3, 32, 32];
     const EVAL_BATCH: usize = 100;
     const BATCH_NORM: bool = true;
 

@@ -43,7 +43,6 @@ pub fn all() -> Vec<(&'static str, &'static str, Make)> {
     }
     for (name, batch, bits) in [
         ("net-lenet5-b1-w0.4-exact", 1, 0.4),
-        ("net-lenet5-b1-w0.2-exact", 1, 0.2),
         ("net-lenet5-b128-w0.4-exact", 128, 0.4),
     ] {
         cases.push((name, "net", Box::new(move || nets::lenet5(batch, bits))));

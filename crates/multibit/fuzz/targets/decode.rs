@@ -76,8 +76,11 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(weight.encode_bases(), bases);
     assert_eq!(weight.coordinates(), coordinates);
     assert_eq!(weight.width_bits(), width_bits);
-    let values = weight.unpack();
-    assert_eq!(values.len(), weight.weights());
+    // A few bytes may be a large weight without any bit.
+    if weight.weights() > 1 << 16 {
+        return;
+    }
+    assert_eq!(weight.unpack().len(), weight.weights());
     let (codes, slots, widths) = weight.to_training_form(8);
     let again = PackedWeight::pack(&shape, grouping, 8, &codes, &slots, &widths);
     assert_eq!(again.expect("the same weight"), weight);

@@ -92,7 +92,9 @@ impl PackedWeight {
     /// coordinates are stored as f32 ([`with_coordinate_type`](Self::with_coordinate_type)).
     ///
     /// Takes input that is wrong in any way: every length is checked before it is used, and memory
-    /// is taken in proportion to the sections' lengths, whatever the shape claims.
+    /// is taken in proportion to the sections' lengths, whatever the shape claims. Groups of width 0
+    /// have no bits, so a few bytes may be a weight of any shape: compare [`shape`](Self::shape)
+    /// with what is expected before [`unpack`](Self::unpack) makes it dense.
     ///
     /// # Errors
     /// If the sections are not exactly those of a weight of this shape and grouping.
@@ -111,6 +113,9 @@ impl PackedWeight {
             bits.map(|bits| bits.div_ceil(8))
                 .ok_or(DecodeError::TooLarge { groups, len })
         };
+        // So many weights can be made dense: the bits of their f32 are a number too.
+        bytes(groups, len)?;
+        bytes(groups * len, 8 * size_of::<f32>())?;
         let widths = decode_widths(groups, width_bits, widths, bytes)?;
         let rows = widths.iter().map(|&width| usize::from(width)).sum();
         if coordinates.len() != rows {
