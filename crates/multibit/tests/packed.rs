@@ -378,7 +378,7 @@ fn a_shape_that_no_section_backs_takes_no_memory() {
         let grouping = Grouping::subchannelwise(shape, shape[0]).unwrap();
         PackedWeight::decode(shape, grouping, width_bits, &[], &[], &[]).unwrap_err()
     };
-    let huge = [1 << (usize::BITS / 2), 1 << (usize::BITS / 2 - 4)];
+    let huge = [1 << (usize::BITS / 2), 1 << (usize::BITS / 2 - 6)];
     let groups = huge[0] * huge[1];
     let expected = groups / 8;
     assert_eq!(
