@@ -33,12 +33,42 @@
 //! forms, so the dot product of two rows is `len − 2 · popcount(a ^ b)` and equal padding adds
 //! nothing.
 //!
-//! # Modules
+//! # Architecture
+//!
+//! ```text
+//! dense weight ─ Grouping ─► groups ─ fit::sketch ─► training form ─ fit: basis, coordinate, ste, prune
+//!                                                        │ pack
+//!              file ◄─ sections: encode, decode ─► PackedWeight ─► cpu, gpu: layers on the bits
+//! ```
+//!
 //! - [`Grouping`]: permute the axes, cut into runs; the only place that knows the groupings' names
 //! - [`PackedWeight`]: the packed form, its sizes, its serialized sections
 //! - [`fit`]: sketching and the optimization steps, on the training form
 //! - [`cpu`]: layers that compute from the packed form
 //! - `gpu` (feature `cube`): the steps and the layers as CubeCL kernels, over the same bits
+//!
+//! A kernel of [`cpu`] is written once, over a trait of vector operations, and compiled for each
+//! instruction set: portable Rust, AVX2, AVX-512, NEON. `MULTIBIT_ISA` pins one. The definitions that
+//! all are tested against are plain loops in [`cpu::reference`].
+//!
+//! # Unsafe code
+//!
+//! Everything else is safe Rust; each block says why it is sound.
+//!
+//! | where | what it relies on | who guarantees it |
+//! |---|---|---|
+//! | `cpu::x86_64`, `cpu::aarch64` | the processor has the instructions; loads and stores take references to whole vectors | `cpu::isa` asks the processor before it hands one out |
+//! | `cpu::isa` | a function compiled for an instruction set is called where there is one | the same question |
+//! | `cpu::threads`: a slice shared by tasks | parts given to tasks are disjoint and inside | whoever cuts the work: an output belongs to one block, a block to one task; bounds are asserted at every part |
+//! | `cpu::generic`: unchecked reads in inner loops | offsets of all positions and taps lie inside the input | `run` of each kernel asserts the largest before the loop |
+//! | `cpu::conv2d`, `linear`, `pool`, `planes`, `levels` | as `threads` | as `threads` |
+//! | `gpu` | shaders index inside their arrays | launches pass lengths that shaders compare with; CubeCL checks bounds unless told not to |
+//!
+//! Shown by `tests/guard.rs` (pages that trap at both ends of every input and output, on every
+//! instruction set, every class of shapes), which `cargo test` runs; under AddressSanitizer with
+//! `RUSTFLAGS=-Zsanitizer=address cargo +nightly test --target x86_64-unknown-linux-gnu -p multibit
+//! --features rayon`; and for the portable paths under Miri, with
+//! `MIRIFLAGS=-Zmiri-disable-isolation MULTIBIT_ISA=portable cargo +nightly miri test -p multibit --test guard`.
 
 #![no_std]
 
