@@ -42,6 +42,8 @@ mod model;
 mod numbers;
 #[path = "suite/packed.rs"]
 mod packed;
+#[path = "suite/pages.rs"]
+mod pages;
 #[path = "suite/reader.rs"]
 mod reader;
 #[path = "suite/steps.rs"]

@@ -1,5 +1,6 @@
 //! The project's commands. `cargo xtask help` lists them.
 
+mod full;
 mod kills;
 mod validate;
 
@@ -24,7 +25,9 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
                               such as thumbv7em-none-eabihf
   kills [--count N]           kill trainings at random times, resume them and compare what they end in
   load [--minutes N]          8 threads share a packed model for 10 minutes, or N
-  validate                    format, lints, documentation, file sizes, no_std, unsafe
+  validate                    format, lints, documentation, file sizes, no_std, unsafe, licences,
+                              packages
+    --full                    also each feature alone, the oldest compiler, whole packages, advisories
   help                        this text
 ";
 
@@ -55,7 +58,13 @@ fn main() -> ExitCode {
         "check" => check(rest),
         "kills" => kills::kills(rest),
         "load" => load(rest),
-        "validate" => validate::validate(&root()),
+        "validate" => match rest {
+            [] => validate::validate(&root()),
+            [flag] if flag == "--full" => {
+                validate::validate(&root()).and_then(|()| full::validate(&root()))
+            }
+            _ => Err("validate: there is --full".into()),
+        },
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

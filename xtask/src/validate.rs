@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cargo;
+use crate::{cargo, full};
 
 const MAX_FILE_LINES: usize = 600;
 
@@ -54,6 +54,10 @@ pub fn validate(root: &Path) -> Result<(), String> {
     for file in &files {
         check_file(root, file)?;
     }
+    println!("packages");
+    full::check_packages(root)?;
+    println!("licences, sources");
+    deny(root)?;
     for (args, rustdocflags) in CARGO {
         println!("cargo {}", args.join(" "));
         let mut command = cargo();
@@ -70,6 +74,28 @@ pub fn validate(root: &Path) -> Result<(), String> {
     }
     println!("valid: {} files", files.len());
     Ok(())
+}
+
+/// What the project may depend on, by `deny.toml`.
+fn deny(root: &Path) -> Result<(), String> {
+    let mut command = cargo();
+    command.current_dir(root);
+    let there = command.args(["deny", "--version"]).output();
+    if !there.is_ok_and(|output| output.status.success()) {
+        return Err("cargo-deny is missing: cargo install cargo-deny --locked".into());
+    }
+    let mut command = cargo();
+    command.current_dir(root);
+    command.args(["deny", "check", "--hide-inclusion-graph"]);
+    let output = command.args(["licenses", "bans", "sources"]).output();
+    let output = output.map_err(|error| format!("cannot run cargo: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let duplicates = text.matches("warning[duplicate]").count();
+    println!("{duplicates} crates in several versions");
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("cargo deny failed:\n{text}")),
+    }
 }
 
 fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
