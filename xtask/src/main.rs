@@ -1,5 +1,6 @@
 //! The project's commands. `cargo xtask help` lists them.
 
+mod api;
 mod full;
 mod kills;
 mod validate;
@@ -23,6 +24,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
     --device NAME [--quick]   time layers and steps on this GPU against Burn's f32 on it
   check --target TRIPLE       build the kernels' crate for a device without an operating system,
                               such as thumbv7em-none-eabihf
+  api                         list the public items of both crates anew, in their PUBLIC_API.txt
   kills [--count N]           kill trainings at random times, resume them and compare what they end in
   load [--minutes N]          8 threads share a packed model for 10 minutes, or N
   validate                    format, lints, documentation, file sizes, no_std, unsafe, licences,
@@ -33,6 +35,9 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(result) = api::as_rustdoc(&args) {
+        return exit(result);
+    }
     let (command, rest) = match args.split_first() {
         Some((command, rest)) => (command.as_str(), rest),
         None => ("help", &[][..]),
@@ -55,6 +60,7 @@ fn main() -> ExitCode {
         },
         "test" => test(rest),
         "bench" => bench(rest),
+        "api" => api::write(&root()),
         "check" => check(rest),
         "kills" => kills::kills(rest),
         "load" => load(rest),
@@ -74,6 +80,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    exit(result)
+}
+
+fn exit(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{cargo, full};
+use crate::{api, cargo, full};
 
 const MAX_FILE_LINES: usize = 600;
 
@@ -72,6 +72,8 @@ pub fn validate(root: &Path) -> Result<(), String> {
             return Err(format!("cargo {} failed", args.join(" ")));
         }
     }
+    println!("public items");
+    api::check(root)?;
     println!("valid: {} files", files.len());
     Ok(())
 }
