@@ -21,6 +21,9 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
 }
 
+/// A weight's value by its place.
+type Value = Box<dyn Fn(usize) -> f32>;
+
 fn with_weight(device: &Device, value: impl Fn(usize) -> f32) -> Net {
     let mut net = Net::new(device);
     let data: Vec<f32> = (0..128 * 4).map(value).collect();
@@ -48,7 +51,7 @@ fn a_weight_that_is_not_finite_is_refused_by_its_path() {
 fn weights_of_every_size_are_sketched() {
     let device = device();
     let ramp = |i: usize| (i as f32 * 0.37).sin();
-    let cases: [(&str, Box<dyn Fn(usize) -> f32>); 7] = [
+    let cases: [(&str, Value); 7] = [
         ("large", Box::new(move |i| 1e30 * ramp(i))),
         ("small", Box::new(move |i| 1e-30 * ramp(i))),
         (
@@ -109,7 +112,7 @@ fn every_gradient_keeps_the_weights_finite() {
     for phase in [Phase::Basis, Phase::Coordinate, Phase::Ste] {
         for gradient in [0.0, 1e-30, 1e4, 1e18, 1e30, f32::INFINITY, f32::NAN] {
             for lr in [0.0, 1e-3] {
-                let after = step(&device, phase.clone(), gradient, lr);
+                let after = step(&device, phase, gradient, lr);
                 let weight = values(after.fc.weight.val());
                 let finite = weight.iter().all(|x| x.is_finite());
                 assert!(finite, "{phase:?}, gradient {gradient}, lr {lr}");

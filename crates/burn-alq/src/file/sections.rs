@@ -238,7 +238,7 @@ mod tests {
     fn a_writer_stays_within_what_a_reader_takes() {
         let (mut free, mut bounded) = (Deflater::new(), Deflater::bounded());
         let zeros = std::vec![0; 2 * FREE];
-        let halves: Vec<u8> = (0..4096_u32).map(|i| (i * i >> 7) as u8 & 0x1f).collect();
+        let halves: Vec<u8> = (0..4096_u32).map(|i| ((i * i) >> 7) as u8 & 0x1f).collect();
         assert!(free.deflate(zeros.clone()).len() < zeros.len() / 100);
         assert!(!free.fits(FREE / 2 - 1));
         assert!(free.fits(FREE / 2));
