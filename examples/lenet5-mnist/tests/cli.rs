@@ -9,24 +9,9 @@ use std::fs;
 use std::path::Path;
 
 use program::{kill_in_the_middle, program, refuses, result, run, succeeds};
-use squares::{data_folder, gzip, idx, images};
+use squares::{data_folder, gzip, idx, images, train};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lenet5-mnist");
-
-fn train<'a>(data: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let mut args = vec![
-        "train",
-        "--data-dir",
-        data,
-        "--preset",
-        "quick",
-        "--out",
-        out,
-    ];
-    args.extend(["--batch-size", "50"]);
-    args.extend(more);
-    args
-}
 
 /// Activations of two bits: trained, packed with their levels, evaluated bitwise from the file.
 #[test]

@@ -11,31 +11,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use program::{program, succeeds};
-use squares::data_folder;
+use squares::{data_folder, train};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lenet5-mnist");
 
-/// The flags of a short training on squares.
-fn train(data: &str, out: &str) -> Vec<String> {
-    let args = [
-        "train",
-        "--data-dir",
-        data,
-        "--preset",
-        "quick",
-        "--out",
-        out,
-    ];
-    let more = ["--batch-size", "50", "--checkpoint-seconds", "0"];
-    args.iter()
-        .chain(&more)
-        .map(|arg| arg.to_string())
-        .collect()
-}
-
 /// In a file system of `kib` that has the files of `old` in it: runs a command, and copies what is
 /// there then to `new`. Needs no rights: a name space of its own.
-fn on_a_small_disk(kib: u64, [disk, old, new]: [&Path; 3], args: &[String]) -> Command {
+fn on_a_small_disk(kib: u64, [disk, old, new]: [&Path; 3], args: &[&str]) -> Command {
     let script = "mount -t tmpfs -o size=\"$0\"k tmpfs \"$1\" && cp -r \"$2\"/. \"$1\" || exit 99\n\
                   disk=$1; new=$3; shift 3\n\"$@\"\ncode=$?\ncp -r \"$disk\"/. \"$new\"; exit $code";
     let mut command = Command::new("unshare");
@@ -46,7 +28,7 @@ fn on_a_small_disk(kib: u64, [disk, old, new]: [&Path; 3], args: &[String]) -> C
 }
 
 /// Files no larger than `kib`: writes fail there too, where there are no name spaces.
-fn with_small_files(kib: u64, [disk, old, new]: [&Path; 3], args: &[String]) -> Command {
+fn with_small_files(kib: u64, [disk, old, new]: [&Path; 3], args: &[&str]) -> Command {
     let script = "cp -r \"$2\"/. \"$1\" || exit 99\ndisk=$1; new=$3; size=$0; shift 3\n\
                   (trap '' XFSZ; ulimit -f $((2 * size)); exec \"$@\")\ncode=$?\n\
                   cp -r \"$disk\"/. \"$new\"; rm -rf \"$disk\"/*; exit $code";
@@ -77,19 +59,20 @@ fn a_full_disk_loses_nothing() {
     };
     let (data, disk, whole) = (at("data"), at("disk"), folder.path().join("whole"));
     data_folder(&data);
-    let data = data.to_str().unwrap().to_string();
-    let args = train(&data, whole.to_str().unwrap());
-    succeeds(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let (data, text) = (data.to_str().unwrap(), |path: &Path| {
+        path.display().to_string()
+    });
+    let often = ["--checkpoint-seconds", "0"];
+    succeeds(&train(data, &text(&whole), &often));
     let expected = fs::read(whole.join("model.bpk")).unwrap();
 
     // In the middle of the training, and at its end, when all files are written anew.
     let middle = folder.path().join("middle");
-    let mut flags = train(&data, middle.to_str().unwrap());
-    let flags_of_middle: Vec<&str> = flags.iter().map(String::as_str).collect();
-    program::kill_in_the_middle(&flags_of_middle, middle.to_str().unwrap());
+    program::kill_in_the_middle(&train(data, &text(&middle), &often), &text(&middle));
 
-    flags[6] = disk.to_str().unwrap().to_string();
-    flags.push("--resume".into());
+    let resume = ["--checkpoint-seconds", "0", "--resume"];
+    let disk_text = text(&disk);
+    let flags = train(data, &disk_text, &resume);
     let namespaces = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "true"])
         .output()
@@ -112,7 +95,7 @@ fn a_full_disk_loses_nothing() {
                 assert!(file("model.bpk").unwrap() == expected);
                 continue;
             }
-            let name = error.split(disk.to_str().unwrap()).nth(1);
+            let name = error.split(&disk_text).nth(1);
             let name = name.unwrap_or_else(|| panic!("no file of the run in {error:?}"));
             let name = name
                 .trim_start_matches('/')
@@ -127,10 +110,7 @@ fn a_full_disk_loses_nothing() {
             let left: Vec<String> = left.map(|name| name.to_string_lossy().into()).collect();
             assert!(!left.iter().any(|name| name.ends_with(".tmp")), "{left:?}");
             // With space enough, the same command goes on from what is there.
-            let out = new.to_str().unwrap();
-            let mut resumed = train(&data, out);
-            resumed.push("--resume".into());
-            succeeds(&resumed.iter().map(String::as_str).collect::<Vec<_>>());
+            succeeds(&train(data, &text(&new), &resume));
             assert!(file("model.bpk").unwrap() == expected, "after {error}");
         }
     }
@@ -149,14 +129,9 @@ fn an_interrupt_leaves_a_checkpoint() {
     fs::create_dir(&data).unwrap();
     data_folder(&data);
     let out = folder.path().join("out");
+    let (data, text) = (data.to_str().unwrap(), out.to_str().unwrap());
     // No checkpoint of its own accord.
-    let mut args = train(data.to_str().unwrap(), out.to_str().unwrap());
-    let seconds = args
-        .iter()
-        .position(|arg| arg == "--checkpoint-seconds")
-        .unwrap();
-    args[seconds + 1] = "9999".into();
-    let flags: Vec<&str> = args.iter().map(String::as_str).collect();
+    let flags = train(data, text, &["--checkpoint-seconds", "9999"]);
     let mut child = program(&flags)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -181,6 +156,5 @@ fn an_interrupt_leaves_a_checkpoint() {
     assert_eq!(output.status.code(), Some(130), "{error}");
     assert!(error.contains("a checkpoint is in"), "{error}");
     assert!(out.join("float-checkpoint.bpk").exists());
-    args.push("--resume".into());
-    succeeds(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    succeeds(&train(data, text, &["--resume"]));
 }

@@ -30,7 +30,10 @@ fn main() {
         write("packed", name, &bytes);
     }
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/golden");
-    for file in std::fs::read_dir(golden).expect("the project's tests").flatten() {
+    for file in std::fs::read_dir(golden)
+        .expect("the project's tests")
+        .flatten()
+    {
         let name = file.file_name().to_string_lossy().into_owned();
         if name.ends_with(".bpk") {
             let bytes = std::fs::read(file.path()).expect("a readable file");

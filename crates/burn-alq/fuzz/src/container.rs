@@ -1,7 +1,6 @@
 //! The fuzzer cannot guess a checksum, so each input is read twice: as it is, and with its checksums
 //! made right.
 
-
 use burn_pack::{Bytes, DType, Reader, Scalar, Tensor, Writer};
 use serde_json::Value;
 
@@ -38,7 +37,12 @@ pub fn packed(bytes: &[u8]) -> Option<Vec<u8>> {
     };
     if let Ok(mut json) = serde_json::from_str::<Value>(&directory) {
         for list in ["weights", "tensors"] {
-            for entry in json.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            for entry in json
+                .get_mut(list)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 let path = entry.get("path").and_then(Value::as_str);
                 let part = path.and_then(|path| parts.iter().find(|part| part.0 == path));
                 let checksum = part.map(|part| crc32fast::hash(&part.4));

@@ -16,7 +16,11 @@ static START: LazyLock<Run<Net>> = LazyLock::new(run);
 /// In memory, where the system has a folder for that.
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
     let memory = PathBuf::from("/dev/shm");
-    let folder = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let folder = if memory.is_dir() {
+        memory
+    } else {
+        std::env::temp_dir()
+    };
     folder.join(format!("burn-alq-fuzz-{}.bpk", std::process::id()))
 });
 

@@ -17,7 +17,9 @@ fn load(bytes: &[u8]) -> Option<Alq<Net>> {
     let start = START.clone();
     let owned = Bytes::from_bytes_vec(bytes.to_vec());
     bounded(bytes.len(), move || {
-        start.load_checkpoint(ModuleRecord::from_bytes(owned).ok()?).ok()
+        start
+            .load_checkpoint(ModuleRecord::from_bytes(owned).ok()?)
+            .ok()
     })
 }
 

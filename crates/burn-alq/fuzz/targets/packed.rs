@@ -9,7 +9,9 @@ use libfuzzer_sys::fuzz_target;
 
 fn load(bytes: &[u8]) -> Option<PackedModel> {
     let owned = bytes.to_vec();
-    bounded(bytes.len(), move || PackedModel::from_bytes(owned, "fuzz").ok())
+    bounded(bytes.len(), move || {
+        PackedModel::from_bytes(owned, "fuzz").ok()
+    })
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -18,5 +18,8 @@ fuzz_target!(|text: &str| {
         let _ = rule.pattern.matches("layer1.0.relu");
     }
     let written = toml::to_string(&rules).expect("rules are plain data");
-    assert_eq!(toml::from_str::<Rules>(&written).expect("what was written"), rules);
+    assert_eq!(
+        toml::from_str::<Rules>(&written).expect("what was written"),
+        rules
+    );
 });

@@ -2,9 +2,9 @@
 
 #![no_main]
 
-use burn_alq_fuzz::bounded;
 use example_common::cifar::parse;
 use libfuzzer_sys::fuzz_target;
+use multibit_fuzz::bounded;
 
 fuzz_target!(|bytes: &[u8]| {
     // Images are large and of no interest, so that the fuzzer is spared theirs.

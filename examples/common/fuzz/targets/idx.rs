@@ -5,10 +5,10 @@
 use std::io::Read;
 use std::path::Path;
 
-use burn_alq_fuzz::bounded;
 use example_common::idx::parse;
 use flate2::read::GzDecoder;
 use libfuzzer_sys::fuzz_target;
+use multibit_fuzz::bounded;
 
 /// What a file holds when it is not compressed any more.
 fn inflated(bytes: &[u8]) -> usize {

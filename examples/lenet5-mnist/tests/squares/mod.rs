@@ -56,3 +56,19 @@ pub fn data_folder(folder: &Path) {
         }
     }
 }
+
+/// The flags of a short training on such a data set.
+pub fn train<'a>(data: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec![
+        "train",
+        "--data-dir",
+        data,
+        "--preset",
+        "quick",
+        "--out",
+        out,
+    ];
+    args.extend(["--batch-size", "50"]);
+    args.extend(more);
+    args
+}
