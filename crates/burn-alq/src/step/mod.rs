@@ -85,14 +85,14 @@ impl Moments {
                 .all(|tensor| tensor.dims() == coordinates)
     }
 
-    /// Zero if all gradients so far and their squares were finite, else no number. One tensor of one
+    /// Zero if all gradients so far and their squares were finite, else more. One tensor of one
     /// element, on the device.
     pub(crate) fn probe(&self) -> Tensor<1> {
-        // A finite number times zero is zero.
-        let zero = |tensor: &Tensor<2>| tensor.clone().mul_scalar(0.0).sum();
+        // Not arithmetic: shader compilers may assume that numbers are finite.
+        let spoiled = |tensor: &Tensor<2>| tensor.clone().is_finite().bool_not().float().sum();
         let [m, _, v_max] = &self.weight;
         let [m_alpha, _, v_max_alpha] = &self.alpha;
-        zero(m) + zero(v_max) + zero(m_alpha) + zero(v_max_alpha)
+        spoiled(m) + spoiled(v_max) + spoiled(m_alpha) + spoiled(v_max_alpha)
     }
 
     /// Name and data of every tensor, for records.
