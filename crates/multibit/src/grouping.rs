@@ -32,8 +32,10 @@ impl Grouping {
     /// # Errors
     /// If `axes` is not a permutation of `0..axes.len()` or empty, or `len` is 0.
     pub fn new(axes: Vec<usize>, len: usize) -> Result<Self, GroupingError> {
-        let complete = !axes.is_empty() && (0..axes.len()).all(|axis| axes.contains(&axis));
-        if !complete {
+        let mut sorted = axes.clone();
+        sorted.sort_unstable();
+        let complete = sorted.into_iter().eq(0..axes.len());
+        if axes.is_empty() || !complete {
             return Err(GroupingError::NotAPermutation { axes });
         }
         if len == 0 {

@@ -42,6 +42,11 @@ pub enum LevelsError {
         /// The number.
         value: f32,
     },
+    /// A level, or the distance of two neighbours, is beyond f32.
+    TooLarge {
+        /// `|x_ref| + Σγ`.
+        largest: f64,
+    },
 }
 
 impl fmt::Display for LevelsError {
@@ -58,6 +63,9 @@ impl fmt::Display for LevelsError {
                 index: Some(index),
                 value,
             } => write!(f, "coordinate {index} is {value}, not positive and finite"),
+            Self::TooLarge { largest } => {
+                write!(f, "levels up to {largest:e} lie too far apart for f32")
+            }
         }
     }
 }
@@ -68,7 +76,8 @@ impl Levels {
     /// Levels around `reference` with the given coordinates, in any order.
     ///
     /// # Errors
-    /// If there are no coordinates or too many, or one is not positive and finite.
+    /// If there are no coordinates or too many, one is not positive and finite, or a level or the
+    /// distance of neighbours is beyond f32.
     pub fn new(reference: f32, coordinates: &[f32]) -> Result<Self, LevelsError> {
         let bits = coordinates.len();
         if !(1..=MAX_ACTIVATION_BITS).contains(&bits) {
@@ -92,10 +101,16 @@ impl Levels {
         codes.sort_by(|&a, &b| value(a).total_cmp(&value(b)).then(b.cmp(&a)));
         let values: Vec<f32> = codes.iter().map(|&code| value(code)).collect();
         let halfway = |pair: &[f32]| pair[0] + 0.5 * (pair[1] - pair[0]);
+        let thresholds: Vec<f32> = values.windows(2).map(halfway).collect();
+        if !values.iter().chain(&thresholds).all(|x| x.is_finite()) {
+            let gammas = coordinates.iter().copied().map(f64::from);
+            let largest = f64::from(reference).abs() + gammas.sum::<f64>();
+            return Err(LevelsError::TooLarge { largest });
+        }
         Ok(Self {
             reference,
             coordinates: coordinates.to_vec(),
-            thresholds: values.windows(2).map(halfway).collect(),
+            thresholds,
             values,
             codes,
         })
@@ -104,10 +119,14 @@ impl Levels {
     /// `2^bits` levels at equal distances from 0 to `largest`: where a fit begins.
     ///
     /// # Errors
-    /// If `bits` is out of range or `largest` is not positive and finite.
+    /// If `bits` is out of range or `largest` is not positive and finite, or is so small that a
+    /// coordinate is 0.
     pub fn uniform(bits: usize, largest: f32) -> Result<Self, LevelsError> {
-        let step = largest / ((1u32 << bits.min(31)) - 1) as f32;
-        let coordinates: Vec<f32> = (0..bits.min(31))
+        if !(1..=MAX_ACTIVATION_BITS).contains(&bits) {
+            return Err(LevelsError::Bits { bits });
+        }
+        let step = largest / ((1u32 << bits) - 1) as f32;
+        let coordinates: Vec<f32> = (0..bits)
             .rev()
             .map(|j| 0.5 * step * (1u32 << j) as f32)
             .collect();
@@ -117,7 +136,7 @@ impl Levels {
     /// The least-squares fit `(D'ᵀD')⁻¹D'ᵀx` of `x_ref` and `γ` to activations that have taken these
     /// levels, with a millionth of their number as weight of the present values, so that a level
     /// that nothing takes does no harm. A coordinate that would be 0 keeps its value, a negative one
-    /// changes its sign (the same levels).
+    /// changes its sign (the same levels). Numbers that give no levels leave these as they are.
     ///
     /// # Shapes
     /// - `counts`, `sums`: `[2^I]`, activations at each level and their sum

@@ -73,7 +73,9 @@ impl fmt::Display for Arithmetic {
 pub enum Mode {
     /// Inputs in f32: the dense product up to the order of sums.
     ///
-    /// NaN and infinities propagate as in float arithmetic.
+    /// An input that is NaN or infinite makes every output NaN or infinite that has a basis for
+    /// it; one whose group has width 0 there may become NaN or ignore it. Outputs of other rows and
+    /// images keep their bits.
     Exact,
     /// Inputs rounded to int8 at run time.
     ///
@@ -82,7 +84,8 @@ pub enum Mode {
     /// `|x₀|+|x₁|+|x₂|+|x₃|` of the row of inputs divided by 127. A convolution rounds the inputs
     /// themselves, with one scale for each image: a row is wrong by at most `α·n·s/2`, where `s` is
     /// the image's largest `|x|` divided by 127. An output is wrong by at most the sum of this over
-    /// its rows. A row or an image with NaN or an infinity makes all of its outputs NaN.
+    /// its rows. A row or an image with NaN or an infinity, or whose sums of four overflow, makes
+    /// all of its outputs NaN. One whose scale would be below the smallest normal f32 counts as 0.
     Int8,
     /// Inputs at the nearest of some levels: integer counts, then coordinates. NaN takes the lowest
     /// level. The padding of a convolution is 0.
@@ -223,8 +226,8 @@ impl Default for Conv2dOptions {
 /// `(size + padding − dilation·(kernel − 1) − 1) / stride + 1` along each axis.
 ///
 /// # Panics
-/// If the weight has another rank, the channels do not fit the groups, a stride or a dilation is
-/// 0, or the kernel is larger than the padded input.
+/// If the weight has another rank, the channels do not fit the groups, a stride, a dilation or an
+/// axis of the kernel is 0, or the kernel is larger than the padded input.
 pub fn conv2d_output_shape(
     input_shape: [usize; 4],
     weight_shape: &[usize],
@@ -248,31 +251,81 @@ pub fn conv2d_output_shape(
         "conv2d: `input` has {channels} channels_in, `weight` {channels_in} in each of {groups} \
          groups"
     );
-    let sizes = [
-        ("height", height, kernel_height),
-        ("width", width, kernel_width),
-    ];
-    let [height, width] = [0, 1].map(|axis| {
-        let (name, size, kernel) = sizes[axis];
-        let (stride, dilation) = (options.stride[axis], options.dilation[axis]);
-        assert!(stride > 0, "conv2d: the stride of {name} is 0");
-        assert!(dilation > 0, "conv2d: the dilation of {name} is 0");
-        let padded = size + options.padding[axis].0 + options.padding[axis].1;
-        let reach = dilation * (kernel - 1) + 1;
+    let of = |axis: usize, name, size, kernel| {
+        let window = Window {
+            owner: "conv2d: the kernel",
+            axis: name,
+            size: kernel,
+            stride: options.stride[axis],
+            dilation: options.dilation[axis],
+        };
+        window.places(size, options.padding[axis])
+    };
+    let height = of(0, "height", height, kernel_height);
+    let width = of(1, "width", width, kernel_width);
+    [batch, channels_out, height, width]
+}
+
+/// What slides along one axis of an input.
+struct Window<'a> {
+    /// What it belongs to, for messages.
+    owner: &'a str,
+    axis: &'a str,
+    size: usize,
+    stride: usize,
+    dilation: usize,
+}
+
+impl Window<'_> {
+    /// How many places it takes.
+    ///
+    /// # Panics
+    /// If it is empty, does not move, or is larger than the padded input.
+    fn places(&self, size: usize, (before, after): (usize, usize)) -> usize {
+        let Self { owner, axis, .. } = self;
+        assert!(self.size > 0, "{owner} has no {axis}");
+        assert!(self.stride > 0, "{owner}: the stride of {axis} is 0");
+        assert!(self.dilation > 0, "{owner}: the dilation of {axis} is 0");
+        let padded = size.checked_add(before).and_then(|n| n.checked_add(after));
+        let reach = self.dilation.checked_mul(self.size - 1);
+        let reach = reach.and_then(|reach| reach.checked_add(1));
+        let (Some(padded), Some(reach)) = (padded, reach) else {
+            panic!("{owner} or the padded input is too large in {axis}");
+        };
         assert!(
             padded >= reach,
-            "conv2d: the kernel reaches over {reach} of {name}, but the padded input has {padded}"
+            "{owner} reaches over {reach} of {axis}, but the padded input has {padded}"
         );
-        (padded - reach) / stride + 1
-    });
-    [batch, channels_out, height, width]
+        (padded - reach) / self.stride + 1
+    }
+}
+
+/// The scale of an input whose largest number, or sum of numbers, is rounded to ±127.
+///
+/// A scale without a normal inverse is 0, and so are its inputs; NaN and infinities stay.
+#[inline(always)]
+fn int8_scale(largest: f32) -> f32 {
+    let scale = largest / 127.0;
+    if scale < f32::MIN_POSITIVE {
+        0.0
+    } else {
+        scale
+    }
 }
 
 /// Panics with the axes if a slice has another length.
 fn assert_len(layer: &str, name: &str, found: usize, axes: &[(&str, usize)]) {
-    let expected: usize = axes.iter().map(|(_, size)| size).product();
+    let sizes = axes.iter().map(|(_, size)| *size);
+    let expected = product(sizes).unwrap_or_else(|| {
+        panic!("{layer}: `{name}` holds {found} values, but {axes:?} is too large")
+    });
     assert_eq!(
         found, expected,
         "{layer}: `{name}` holds {found} values, but {axes:?} need {expected}"
     );
+}
+
+/// The product, if it fits.
+fn product(sizes: impl IntoIterator<Item = usize>) -> Option<usize> {
+    sizes.into_iter().try_fold(1, usize::checked_mul)
 }

@@ -3,7 +3,7 @@
 use super::generic::{MaxPoolPlanes, PackChannels, Unpack};
 use super::reference::named;
 use super::threads::{self, Shared};
-use super::{Isa, Levels, Pool2dOptions, assert_len};
+use super::{Isa, Levels, Pool2dOptions, assert_len, product};
 
 /// Channels of a word.
 const WORD: usize = 32;
@@ -45,8 +45,13 @@ impl<'a> Planes<'a> {
     }
 
     /// The words of activations of a shape.
-    pub fn len([batch, channels, height, width]: [usize; 4], levels: &Levels) -> usize {
-        batch * channels.div_ceil(WORD) * levels.bits() * height * width
+    ///
+    /// # Panics
+    /// If the shape is too large.
+    pub fn len(shape: [usize; 4], levels: &Levels) -> usize {
+        let [batch, channels, height, width] = shape;
+        let sizes = [batch, channels.div_ceil(WORD), levels.bits(), height, width];
+        product(sizes).unwrap_or_else(|| panic!("planes: {:?} is too large", named(shape)))
     }
 
     /// `[batch, channels, height, width]`.
@@ -94,6 +99,9 @@ impl<'a> Planes<'a> {
     /// If `values` has another length.
     pub fn unpack(&self, isa: Isa, values: &mut [f32]) {
         assert_len("planes", "values", values.len(), &named(self.shape));
+        if values.is_empty() {
+            return;
+        }
         let [.., height, width] = self.shape;
         let pixels = height * width;
         let len = self.levels.bits() * pixels;
@@ -158,10 +166,7 @@ impl<'a> Planes<'a> {
 
     /// Calls `task` with each word of an image, its first channel of all images and their number.
     fn each_word(&self, cost: usize, task: impl Fn(usize, usize, usize) + Sync + Send) {
-        let [batch, channels, height, width] = self.shape;
-        if height * width == 0 {
-            return;
-        }
+        let [batch, channels, ..] = self.shape;
         let words = channels.div_ceil(WORD);
         threads::for_each(batch * words, cost, |number| {
             let (image, word) = (number / words, number % words);

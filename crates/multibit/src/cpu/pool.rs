@@ -2,7 +2,7 @@
 
 use super::generic::MaxPool;
 use super::threads::{self, Shared};
-use super::{Isa, assert_len};
+use super::{Isa, Window, assert_len};
 
 /// How a 2-D pooling window slides over its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,20 +24,14 @@ impl Pool2dOptions {
     /// If a kernel, stride or dilation is 0, or the window is larger than the padded input.
     pub fn output_size(&self, input: [usize; 2]) -> [usize; 2] {
         [("height", 0), ("width", 1)].map(|(name, axis)| {
-            let (kernel, stride) = (self.kernel[axis], self.stride[axis]);
-            let (padding, dilation) = (self.padding[axis], self.dilation[axis]);
-            assert!(
-                kernel > 0 && stride > 0 && dilation > 0,
-                "max_pool2d: kernel, stride and dilation of {name} must be at least 1, but are \
-                 {kernel}, {stride} and {dilation}"
-            );
-            let (padded, reach) = (input[axis] + 2 * padding, dilation * (kernel - 1) + 1);
-            assert!(
-                padded >= reach,
-                "max_pool2d: the window reaches over {reach} of {name}, but the padded input has \
-                 {padded}"
-            );
-            (padded - reach) / stride + 1
+            let window = Window {
+                owner: "max_pool2d: the window",
+                axis: name,
+                size: self.kernel[axis],
+                stride: self.stride[axis],
+                dilation: self.dilation[axis],
+            };
+            window.places(input[axis], (self.padding[axis], self.padding[axis]))
         })
     }
 }
@@ -62,7 +56,8 @@ pub fn max_pool2d(
     assert_len("max_pool2d", "input", input.len(), &axes(height, width));
     let out_axes = axes(out_height, out_width);
     assert_len("max_pool2d", "output", output.len(), &out_axes);
-    if output.is_empty() {
+    if input.is_empty() {
+        output.fill(f32::NEG_INFINITY);
         return;
     }
     let part = planes.div_ceil(threads::parts());

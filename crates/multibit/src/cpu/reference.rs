@@ -4,7 +4,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Affine, Conv2dOptions, Levels, Mode, assert_len, conv2d_output_shape};
+use super::{Affine, Conv2dOptions, Levels, Mode, assert_len, conv2d_output_shape, int8_scale};
 use crate::PackedWeight;
 use crate::bits::{bit, signed};
 use crate::math::round;
@@ -50,7 +50,7 @@ pub fn linear(
     for (input, output) in input.chunks_exact(d_in).zip(output.chunks_exact_mut(d_out)) {
         let inputs: Vec<_> = input.iter().map(|&x| Some(x)).collect();
         let int8 = Int8 {
-            scale: int8_scale(&inputs, outputs.len(), 4),
+            scale: scale_of(&inputs, outputs.len(), 4),
             together: 4,
         };
         for (o, y) in output.iter_mut().enumerate() {
@@ -102,7 +102,7 @@ pub fn conv2d(
         .chunks_exact(image_len.max(1))
         .map(|image| {
             let inputs: Vec<_> = image.iter().map(|&x| Some(x)).collect();
-            int8_scale(&inputs, image_len, 1)
+            scale_of(&inputs, image_len, 1)
         })
         .collect();
     for (i, y) in output.iter_mut().enumerate() {
@@ -205,8 +205,8 @@ struct Int8 {
     together: usize,
 }
 
-/// The largest `|x₀|+|x₁|+…` of `together` inputs of a group, divided by 127.
-fn int8_scale(inputs: &[Option<f32>], len: usize, together: usize) -> f32 {
+/// The scale for the largest `|x₀|+|x₁|+…` of `together` inputs of a group.
+fn scale_of(inputs: &[Option<f32>], len: usize, together: usize) -> f32 {
     let groups = inputs.chunks_exact(len);
     let parts = groups.flat_map(|group| group.chunks(together));
     let sums = parts.map(|part| part.iter().map(|x| x.unwrap_or(0.0).abs()).sum::<f32>());
@@ -217,7 +217,7 @@ fn int8_scale(inputs: &[Option<f32>], len: usize, together: usize) -> f32 {
             f32::NAN
         }
     });
-    largest / 127.0
+    int8_scale(largest)
 }
 
 /// `s·Σ round(Σ ±x / s)`, the inner sum over the inputs that are rounded together.

@@ -21,7 +21,9 @@
 //! | [`coordinate`] | coordinates alone, by AMSGrad on `Bᵀg` |
 //! | [`importance`], [`drop_coordinates`] | nothing; what is pruned |
 //!
-//! A gradient that is not finite spoils the moments for good; codes and coordinates stay valid.
+//! A gradient that is not finite, or whose square is not (above 1.8e19), spoils the moments of its
+//! group for good: bases and coordinates no longer move there, but stay valid. Other groups do not
+//! see it.
 
 mod basis;
 mod coordinate;
@@ -84,20 +86,20 @@ pub struct MomentsMut<'a> {
     pub v_max_alpha: &'a mut [f32],
 }
 
-/// The numbers of one optimization step.
+/// The numbers of one optimization step. A step panics with the name of one that is out of range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepParams {
-    /// Learning rate.
+    /// Learning rate; finite in f32.
     pub lr: f64,
     /// This step's number, from 1.
     pub t: u32,
-    /// Decay of the first moment.
+    /// Decay of the first moment, from 0 to below 1.
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Decay of the second moment, from 0 to below 1.
     pub beta2: f64,
-    /// Added to `√v̂` before the bias correction.
+    /// Added to `√v̂` before the bias correction; positive in f32.
     pub epsilon: f64,
-    /// Ridge of the coordinates' least squares, relative to the mean diagonal of `BᵀHB`.
+    /// Ridge of the coordinates' least squares, relative to the mean diagonal of `BᵀHB`; not negative.
     pub ridge: f64,
 }
 

@@ -29,22 +29,27 @@ impl Rates {
             ridge,
         } = *params;
         assert!(t > 0, "`t` is 0, but steps count from 1");
-        assert!(lr.is_finite(), "`lr` is {lr}");
         assert!((0.0..1.0).contains(&beta1), "`beta1` is {beta1}");
         assert!((0.0..1.0).contains(&beta2), "`beta2` is {beta2}");
         assert!(
-            epsilon as f32 > 0.0,
-            "`epsilon` is {epsilon}, but must be positive"
+            epsilon as f32 > 0.0 && (epsilon as f32).is_finite(),
+            "`epsilon` is {epsilon}, but must be positive in f32"
         );
-        assert!(ridge >= 0.0, "`ridge` is {ridge}, but must not be negative");
+        assert!(
+            ridge >= 0.0 && ridge.is_finite(),
+            "`ridge` is {ridge}, but must be 0 or positive"
+        );
         let t = f64::from(t);
+        let gradient = (lr / (1.0 - libm::pow(beta1, t))) as f32;
+        // An infinite factor would make a gradient of 0 NaN.
+        assert!(gradient.is_finite(), "`lr` is {lr}");
         Self {
             beta1: beta1 as f32,
             rest1: (1.0 - beta1) as f32,
             beta2: beta2 as f32,
             rest2: (1.0 - beta2) as f32,
             epsilon: epsilon as f32,
-            gradient: (lr / (1.0 - libm::pow(beta1, t))) as f32,
+            gradient,
             curvature: (1.0 / libm::sqrt(1.0 - libm::pow(beta2, t))) as f32,
         }
     }

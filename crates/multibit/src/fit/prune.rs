@@ -15,7 +15,8 @@ use super::{GroupsMut, MomentsMut, StepParams};
 ///
 /// # Shapes
 /// - `grad`: `[groups, len]`
-/// - `out_delta`: `[groups, max_bits]`, +∞ in absent slots
+/// - `out_delta`: `[groups, max_bits]`, +∞ in absent slots, NaN where the group has had a gradient
+///   that was not finite
 ///
 /// # Panics
 /// If a slice has another length or a number in `params` is out of range.

@@ -52,7 +52,8 @@ impl core::error::Error for SketchError {}
 /// Until a group has `min(len, max_bits)` bases or `‖r‖² < 1e-6 ‖w‖²`: the next basis is `sign(r)`
 /// of the residual `r = w − Bα`, with `sign(0) = +1`, and all coordinates are refitted by least
 /// squares, `α = (BᵀB)⁻¹Bᵀw`. Then coordinates are made positive (`αᵢ` and `bᵢ` negated together)
-/// and put in ascending order; those below the smallest normal f32 are dropped. Computed in f64.
+/// and put in ascending order; those below the smallest normal f32 are dropped, and if all together
+/// are beyond f32, they are scaled down so that no weight is infinite. Computed in f64.
 ///
 /// Structured sketching, Qu et al., CVPR 2020.
 ///
@@ -186,7 +187,12 @@ fn levels(alpha: &[f64]) -> [f64; 1 << MAX_BITS] {
 fn normalize(alpha: &[f64], codes: &mut [u8], slots: &mut [f32]) -> u8 {
     let mut order = [0; MAX_BITS];
     let mut width = 0;
-    let rounded = |i: usize| (alpha[i].abs() as f32).min(f32::MAX);
+    // All signs equal is the largest level; rounding lifts its sum, if it is one, by less.
+    let largest = f64::from(f32::MAX) * (1.0 - 8.0 * f64::from(f32::EPSILON));
+    let sum: f64 = alpha.iter().map(|alpha| alpha.abs()).sum();
+    let is_beyond = alpha.len() > 1 && sum > largest;
+    let fit = if is_beyond { largest / sum } else { 1.0 };
+    let rounded = |i: usize| (alpha[i].abs() * fit) as f32;
     for i in 0..alpha.len() {
         if rounded(i) >= f32::MIN_POSITIVE {
             order[width] = i;

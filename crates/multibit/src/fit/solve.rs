@@ -31,7 +31,8 @@ impl core::error::Error for NotPositiveDefinite {}
 /// - `b`: `[n]`, becomes `x`
 ///
 /// # Errors
-/// If a pivot is not positive and finite; `a` and `b` are then partly overwritten.
+/// If a pivot is not positive and finite; `a` and `b` are then partly overwritten. A `b` that is not
+/// finite gives such an `x`.
 ///
 /// # Panics
 /// If `n` is above [`MAX_BITS`] or a slice has another length.

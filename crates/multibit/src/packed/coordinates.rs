@@ -53,7 +53,7 @@ impl CoordinateType {
 
     /// The nearest coordinate of this type, ties to even. A coordinate stays positive and finite: at
     /// least the smallest that this type and a normal f32 can be, at most the largest. The 0 of an
-    /// absent slot stays 0.
+    /// absent slot stays 0, and NaN stays NaN.
     pub fn round(self, coordinate: f32) -> f32 {
         let (smallest, largest) = match self {
             Self::F32 => (f32::MIN_POSITIVE, f32::MAX),
@@ -108,7 +108,8 @@ mod tests {
     /// What a type holds is stored bit for bit, and rounding finds the nearest.
     #[test]
     fn every_half_comes_back() {
-        for bits in 0..=u16::MAX {
+        // All of them would take minutes under Miri.
+        for bits in (0..=u16::MAX).step_by(if cfg!(miri) { 997 } else { 1 }) {
             let bytes = bits.to_le_bytes();
             for kind in [CoordinateType::F16, CoordinateType::Bf16] {
                 let value = kind.decode(&bytes)[0];

@@ -275,3 +275,12 @@ pub fn model(params: &StepParams, m: f32, v_max: f32) -> (f64, f64) {
     let h = (f64::from(v_max).sqrt() + params.epsilon) / (1.0 - params.beta2.powi(t)).sqrt();
     (p, h)
 }
+
+/// What a call panics with.
+pub fn panic_message(call: impl FnOnce()) -> String {
+    let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_err();
+    match payload.downcast::<String>() {
+        Ok(message) => *message,
+        Err(payload) => payload.downcast_ref::<&str>().unwrap().to_string(),
+    }
+}

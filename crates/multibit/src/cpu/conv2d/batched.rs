@@ -45,7 +45,7 @@ impl Call<'_> {
             let to = unsafe { shared.part(channel * plane, plane) };
             // Without columns of padding, the rows are one run.
             let run = if padded_width == width { pixels } else { width };
-            for (i, first) in (0..pixels).step_by(run).enumerate() {
+            for (i, first) in (0..pixels).step_by(run.max(1)).enumerate() {
                 self.kernel.isa.run(Interleave {
                     input: self.input,
                     starts: lanes(channel * pixels + first, channels * pixels),

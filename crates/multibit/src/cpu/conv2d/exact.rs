@@ -292,6 +292,9 @@ impl Call<'_> {
         let stride = self.channel_stride(padded);
         let [(top, _), (left, _)] = self.options.padding;
         let across = self.options.stride[1];
+        if width == 0 {
+            return; // All of it is padding.
+        }
         let rows = self.input[image * channels * height * width..].chunks_exact(width);
         for (i, row) in rows.take(channels * height).enumerate() {
             let (channel, y) = (i / height, i % height);

@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 use super::Call;
 use super::blocks::Blocks;
 use crate::bits::bit;
-use crate::cpu::Isa;
 use crate::cpu::generic::{BIAS, Largest, Output, Products, Run, Signs, ToBytes, inverse};
 use crate::cpu::simd::{LANES, Line};
 use crate::cpu::threads::{self, Shared};
 use crate::cpu::tiles::Tiles;
+use crate::cpu::{Isa, int8_scale};
 
 /// Bytes of a quad.
 const QUAD: usize = 4;
@@ -178,13 +178,16 @@ impl Bytes {
                 values,
                 largest: &mut largest,
             });
-            let scale = largest / 127.0;
+            let scale = int8_scale(largest);
             // SAFETY: a task has an image of its own.
             let (to, bytes) = unsafe {
                 let len = groups * len;
                 (scales.part(image, 1), shared.part(image * len, len))
             };
             to[0] = scale;
+            if values.is_empty() {
+                return; // All of it is padding.
+            }
             let parts = values.chunks_exact(values.len() / groups);
             for (values, bytes) in parts.zip(bytes.chunks_exact_mut(len)) {
                 layout.fill(isa, values, [height, width], [top, left], scale, bytes);

@@ -10,6 +10,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use crate::cpu::int8_scale;
 use crate::cpu::simd::{LANES, Line, Simd, Tables, Task};
 use crate::cpu::tiles::Tiles;
 
@@ -274,7 +275,7 @@ pub(in crate::cpu) fn scale(inputs: &[f32], len: usize) -> f32 {
             largest = largest.max(sum);
         }
     }
-    if finite { largest / 127.0 } else { f32::NAN }
+    int8_scale(if finite { largest } else { f32::NAN })
 }
 
 /// `1/s`; 0 where all inputs are 0 or one is not finite.
