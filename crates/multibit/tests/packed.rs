@@ -252,14 +252,17 @@ impl Sections {
         let shape = vec![10, 3];
         let grouping = Grouping::subchannelwise(&shape, 2).unwrap();
         let state = State::random(&mut Random::new(8), 5, 3, &[3, 0, 1, 2, 3, 1]);
-        let packed = pack(&shape, &grouping, &state).unwrap();
+        Self::of(&pack(&shape, &grouping, &state).unwrap())
+    }
+
+    fn of(packed: &PackedWeight) -> Self {
         Self {
+            shape: packed.shape().to_vec(),
+            grouping: packed.grouping().clone(),
             width_bits: packed.width_bits(),
             widths: packed.encode_widths(),
             coordinates: packed.coordinates().to_vec(),
             bases: packed.encode_bases(),
-            shape,
-            grouping,
         }
     }
 
@@ -414,29 +417,67 @@ fn every_truncation_is_an_error() {
     }
 }
 
+/// One section of a weight, damaged a little.
+fn damage(random: &mut Random, sections: &mut Sections) {
+    let byte = random.next() as u8;
+    let flip = |random: &mut Random, bytes: &mut Vec<u8>| match random.below(4) {
+        0 => bytes.push(byte),
+        1 => drop(bytes.pop()),
+        _ if bytes.is_empty() => {}
+        _ => {
+            let place = random.below(bytes.len());
+            bytes[place] ^= 1 << (byte % 8);
+        }
+    };
+    match random.below(8) {
+        0 => sections.width_bits = byte % 8,
+        1 => {
+            let axis = random.below(sections.shape.len());
+            sections.shape[axis] = random.below(9);
+        }
+        2 | 3 => flip(random, &mut sections.widths),
+        4 => sections.coordinates.resize(random.below(16), 0.5),
+        5 => {
+            let bits = f32::from_bits(random.next() as u32);
+            sections.coordinates.fill(bits);
+        }
+        _ => flip(random, &mut sections.bases),
+    }
+}
+
+/// The property that `fuzz/` looks for faults in: what decodes is the one weight of its sections.
 #[test]
-fn random_sections_never_panic() {
+fn damaged_sections_are_refused_or_another_weight() {
     let mut random = Random::new(9);
-    let mut decoded = 0;
-    for _ in 0..20_000 {
-        let mut sections = Sections::new();
-        for _ in 0..1 + random.below(3) {
-            let byte = random.next() as u8;
-            match random.below(5) {
-                0 => sections.width_bits = byte % 8,
-                1 => sections.shape = vec![5 * random.below(8), random.below(9)],
-                2 => sections.widths = vec![byte; random.below(4)],
-                3 => sections.coordinates.resize(random.below(16), 0.5),
-                _ => sections.bases = vec![byte; random.below(12)],
+    let (mut decoded, mut refused) = (0, 0);
+    // Under Miri a few; they are plain safe code.
+    let each = if cfg!(miri) { 2 } else { 400 };
+    for shape in SHAPES {
+        for (grouping, state) in cases(shape) {
+            let packed = pack(shape, &grouping, &state).unwrap();
+            for _ in 0..each {
+                let mut sections = Sections::of(&packed);
+                for _ in 0..1 + random.below(3) {
+                    damage(&mut random, &mut sections);
+                }
+                let Ok(weight) = sections.decode() else {
+                    refused += 1;
+                    continue;
+                };
+                decoded += 1;
+                assert_eq!(weight.width_bits(), sections.width_bits);
+                assert_eq!(weight.encode_bases(), sections.bases);
+                assert_eq!(weight.encode_widths(), sections.widths);
+                assert_eq!(weight.coordinates(), sections.coordinates);
+                let (codes, coordinates, widths) = weight.to_training_form(8);
+                let grouping = weight.grouping().clone();
+                let again =
+                    PackedWeight::pack(weight.shape(), grouping, 8, &codes, &coordinates, &widths);
+                assert_eq!(again, Ok(weight));
             }
         }
-        if let Ok(weight) = sections.decode() {
-            assert_eq!(weight.encode_bases(), sections.bases);
-            assert_eq!(weight.encode_widths(), sections.widths);
-            decoded += 1;
-        }
     }
-    assert!(decoded > 0, "some damage only changes signs");
+    assert!(decoded > each && refused > each, "{decoded} and {refused}");
 }
 
 #[test]

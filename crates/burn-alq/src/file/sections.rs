@@ -245,10 +245,7 @@ mod tests {
         assert!(free.fits(FREE / 2));
         assert_eq!(bounded.deflate(zeros.clone()), zeros);
         let stored = bounded.deflate(dense.clone()).len();
-        assert!(
-            (dense.len() / 2..dense.len()).contains(&stored),
-            "{stored}"
-        );
+        assert!((dense.len() / 2..dense.len()).contains(&stored), "{stored}");
         assert!(bounded.fits(stored));
     }
 }

@@ -92,9 +92,10 @@ impl PackedWeight {
     /// coordinates are stored as f32 ([`with_coordinate_type`](Self::with_coordinate_type)).
     ///
     /// Takes input that is wrong in any way: every length is checked before it is used, and memory
-    /// is taken in proportion to the sections' lengths, whatever the shape claims. Groups of width 0
-    /// have no bits, so a few bytes may be a weight of any shape: compare [`shape`](Self::shape)
-    /// with what is expected before [`unpack`](Self::unpack) makes it dense.
+    /// is taken in proportion to the sections' lengths, at most 8 bytes for each of theirs (a width
+    /// of one bit becomes a byte), whatever the shape claims. Groups of width 0 have no bits, so a
+    /// few bytes may be a weight of any shape: compare [`shape`](Self::shape) with what is expected
+    /// before [`unpack`](Self::unpack) makes it dense.
     ///
     /// # Errors
     /// If the sections are not exactly those of a weight of this shape and grouping.
