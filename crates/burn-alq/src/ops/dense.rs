@@ -339,8 +339,11 @@ pub(crate) fn coordinate<B: Backend>(
     state.update_moments(&g, params);
     state.update_alpha_moments(&g, params);
     let (p, h) = model(&state.m_alpha, &state.v_max_alpha, params);
-    let alpha = state.coordinates.clone() - p / h;
-    state.set_coordinates(alpha);
+    let old = state.coordinates.clone();
+    let alpha = old.clone() - p / h;
+    // Only a moment that is not finite can do this; the coordinate stays valid.
+    let finite = alpha.clone().abs().lower_scalar(f64::from(f32::MAX));
+    state.set_coordinates(old.replace(finite, alpha));
     let weight = ungroup(state.reconstruct(), layout);
     (state.finish(), weight)
 }
