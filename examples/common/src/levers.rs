@@ -25,7 +25,7 @@ pub struct LeverFlags {
     /// Epochs of a pruning phase [default: by preset]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub prune_epochs: Option<u16>,
-    /// Steps of recovery after each pruning step [default: by preset]
+    /// Steps of recovery after each pruning step [default: 0]
     #[arg(long, value_name = "N")]
     pub recovery_steps: Option<u16>,
     /// What moves in them [default: coordinate]

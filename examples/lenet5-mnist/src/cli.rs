@@ -123,8 +123,8 @@ pub enum Preset {
     Quick,
     /// 12 float epochs, 4 rounds of 3+2+1 epochs, 4 STE and 2 coordinate epochs, 0.365 bit.
     Short,
-    /// For the fewest bits: 12 float epochs, 4 rounds of 3+2+1 epochs with 3 steps of recovery after
-    /// each pruning step, 10 STE and 4 coordinate epochs that end at small learning rates, 0.2 bit.
+    /// For the fewest bits: 12 float epochs, 4 rounds of 3+2+1 epochs, 10 STE and 4 coordinate epochs
+    /// that end at small learning rates, 0.2 bit.
     Long,
     /// The paper's schedule: 4 rounds of 20+10+1 epochs, 50 STE and 20 coordinate epochs, weights
     /// of 22,700 bytes.
@@ -167,7 +167,6 @@ impl Preset {
                 Self::Quick => short.with_rounds(3).with_ste_epochs(6).with_final_epochs(3),
                 Self::Short => short,
                 Self::Long => short
-                    .with_recovery_steps(3)
                     .with_ste_epochs(10)
                     .with_ste_decay(0.75)
                     .with_final_epochs(4)
