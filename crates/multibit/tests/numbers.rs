@@ -292,117 +292,29 @@ fn no_groups_are_no_work() {
 
 #[test]
 fn numbers_of_a_step_that_are_out_of_range_are_named() {
-    let default = StepParams::default;
-    let cases = [
-        ("t", StepParams { t: 0, ..default() }),
-        (
-            "lr",
-            StepParams {
-                lr: f64::NAN,
-                ..default()
-            },
-        ),
-        (
-            "lr",
-            StepParams {
-                lr: f64::INFINITY,
-                ..default()
-            },
-        ),
+    type Change = fn(&mut StepParams);
+    let cases: [(&str, Change); 16] = [
+        ("t", |p| p.t = 0),
+        ("lr", |p| p.lr = f64::NAN),
+        ("lr", |p| p.lr = f64::INFINITY),
         // Infinite in f32, which would make a gradient of 0 NaN.
-        (
-            "lr",
-            StepParams {
-                lr: 1e39,
-                ..default()
-            },
-        ),
-        (
-            "beta1",
-            StepParams {
-                beta1: 1.0,
-                ..default()
-            },
-        ),
-        (
-            "beta1",
-            StepParams {
-                beta1: -0.1,
-                ..default()
-            },
-        ),
-        (
-            "beta1",
-            StepParams {
-                beta1: f64::NAN,
-                ..default()
-            },
-        ),
-        (
-            "beta2",
-            StepParams {
-                beta2: 1.0,
-                ..default()
-            },
-        ),
-        (
-            "beta2",
-            StepParams {
-                beta2: f64::NAN,
-                ..default()
-            },
-        ),
-        (
-            "epsilon",
-            StepParams {
-                epsilon: 0.0,
-                ..default()
-            },
-        ),
-        (
-            "epsilon",
-            StepParams {
-                epsilon: 1e-60,
-                ..default()
-            },
-        ),
-        (
-            "epsilon",
-            StepParams {
-                epsilon: 1e39,
-                ..default()
-            },
-        ),
-        (
-            "epsilon",
-            StepParams {
-                epsilon: f64::NAN,
-                ..default()
-            },
-        ),
-        (
-            "ridge",
-            StepParams {
-                ridge: -1e-6,
-                ..default()
-            },
-        ),
-        (
-            "ridge",
-            StepParams {
-                ridge: f64::NAN,
-                ..default()
-            },
-        ),
-        (
-            "ridge",
-            StepParams {
-                ridge: f64::INFINITY,
-                ..default()
-            },
-        ),
+        ("lr", |p| p.lr = 1e39),
+        ("beta1", |p| p.beta1 = 1.0),
+        ("beta1", |p| p.beta1 = -0.1),
+        ("beta1", |p| p.beta1 = f64::NAN),
+        ("beta2", |p| p.beta2 = 1.0),
+        ("beta2", |p| p.beta2 = f64::NAN),
+        ("epsilon", |p| p.epsilon = 0.0),
+        ("epsilon", |p| p.epsilon = 1e-60),
+        ("epsilon", |p| p.epsilon = 1e39),
+        ("epsilon", |p| p.epsilon = f64::NAN),
+        ("ridge", |p| p.ridge = -1e-6),
+        ("ridge", |p| p.ridge = f64::NAN),
+        ("ridge", |p| p.ridge = f64::INFINITY),
     ];
-    for (name, params) in cases {
+    for (name, change) in cases {
+        let mut params = StepParams::default();
+        change(&mut params);
         for (step_name, step) in steps() {
             let mut state = State::random(&mut Random::new(8), 4, 2, &[2]);
             let before = state.clone();

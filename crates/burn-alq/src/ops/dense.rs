@@ -207,11 +207,7 @@ fn refit<B: Backend>(state: &mut State<B>, centre: &F<B>, params: &StepParams) {
     // A group whose gradients have always been zero, or whose system has no finite solution,
     // stays as it was.
     let largest = state.v_max.clone().sum_row();
-    let finite = alpha
-        .clone()
-        .abs()
-        .sum_row()
-        .lower_scalar(f64::from(f32::MAX));
+    let finite = alpha.clone().abs().sum_row().finite();
     let moved = I::<B>::from_bool(F::<B>(B::float_neg(largest.0)).lower_scalar(0.0));
     let moved = moved.mul(I::from_bool(finite)).reshape([groups, 1]);
     let alpha = old_alpha
@@ -342,8 +338,7 @@ pub(crate) fn coordinate<B: Backend>(
     let old = state.coordinates.clone();
     let alpha = old.clone() - p / h;
     // Only a moment that is not finite can do this; the coordinate stays valid.
-    let finite = alpha.clone().abs().lower_scalar(f64::from(f32::MAX));
-    state.set_coordinates(old.replace(finite, alpha));
+    state.set_coordinates(old.replace(alpha.finite(), alpha));
     let weight = ungroup(state.reconstruct(), layout);
     (state.finish(), weight)
 }

@@ -107,6 +107,11 @@ impl<B: Backend> F<B> {
         B::float_lower_elem(self.0, rhs.into(), dtype)
     }
 
+    /// Where `|self|` is below the largest f32: neither infinite nor NaN.
+    pub fn finite(&self) -> BoolTensor<B> {
+        self.clone().abs().lower_scalar(f64::from(f32::MAX))
+    }
+
     /// `value` where `mask` is set, `self` elsewhere.
     pub fn replace(self, mask: BoolTensor<B>, value: Self) -> Self {
         F(B::float_mask_where(self.0, mask, value.0))
