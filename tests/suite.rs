@@ -50,3 +50,7 @@ mod reader;
 mod steps;
 #[path = "suite/support.rs"]
 mod support;
+
+/// Counts what each test's process takes; a test that asks runs alone in one.
+#[global_allocator]
+static MEMORY: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;

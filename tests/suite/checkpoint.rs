@@ -8,10 +8,11 @@ use burn_core::module::Module;
 use burn_core::store::ModuleRecord;
 use burn_pack::{Bytes, Reader, Scalar, Writer};
 
+use crate::MEMORY;
 use crate::file::crc32;
 use crate::learner::{alq, net};
 use crate::model::{Fit, start};
-use crate::support::Random;
+use crate::support::{Random, alone};
 
 /// Changes to bytes: each bit of what describes the rest, and bits all over.
 fn damages(bytes: &[u8], described: usize) -> Vec<Vec<u8>> {
@@ -129,6 +130,28 @@ fn with_tensor(record: &[u8], end: &str, change: impl Fn(&mut [u8])) -> Bytes {
     Writer::new(tensors).into_bytes().unwrap()
 }
 
+/// A checkpoint with another record of the model in it, and the right checksum.
+fn with_model(good: &[u8], model: &[u8]) -> Vec<u8> {
+    let [position, _, optimizer] = parts(good);
+    let reader = Reader::from_bytes(Bytes::from_bytes_vec(good.to_vec())).unwrap();
+    let rest = reader.tensor_data("rest").unwrap();
+    let sections = [model, &optimizer, &rest];
+    let mut all = position.clone();
+    for section in sections {
+        all.extend((section.len() as u64).to_le_bytes());
+        all.extend(section);
+    }
+    let tensors = ["model", "optimizer", "rest"].iter().zip(sections);
+    let tensors = tensors.map(|(name, bytes)| {
+        let bytes = Bytes::from_bytes_vec(bytes.to_vec());
+        burn_pack::Tensor::new(name.to_string(), DType::U8, [bytes.len()], None, bytes)
+    });
+    let writer = Writer::new(tensors.collect());
+    let writer = writer.with_metadata("burn-alq.position", str::from_utf8(&position).unwrap());
+    let writer = writer.with_scalar("burn-alq.crc32", Scalar::from(crc32(&all)));
+    writer.into_bytes().unwrap().to_vec()
+}
+
 /// With a right checksum, but weights that are none: an error, before anything is computed with them.
 #[test]
 fn a_checkpoint_of_broken_weights_is_refused() {
@@ -138,29 +161,13 @@ fn a_checkpoint_of_broken_weights_is_refused() {
     let fresh = start(&device, Target::Bits(0.7));
     fresh.clone().save(&file).unwrap();
     let good = std::fs::read(&file).unwrap();
-    let [position, model, optimizer] = parts(&good);
-    let reader = Reader::from_bytes(Bytes::from_bytes_vec(good)).unwrap();
-    let rest = reader.tensor_data("rest").unwrap();
-    let position = String::from_utf8(position).unwrap();
-    let write = |model: Bytes| {
-        let sections = [&model[..], &optimizer, &rest];
-        let mut all = position.clone().into_bytes();
-        for section in sections {
-            all.extend((section.len() as u64).to_le_bytes());
-            all.extend(section);
-        }
-        let tensors = ["model", "optimizer", "rest"].iter().zip(sections);
-        let tensors = tensors.map(|(name, bytes)| {
-            let bytes = Bytes::from_bytes_vec(bytes.to_vec());
-            burn_pack::Tensor::new(name.to_string(), DType::U8, [bytes.len()], None, bytes)
-        });
-        let writer = Writer::new(tensors.collect());
-        let writer = writer.with_metadata("burn-alq.position", &position);
-        let writer = writer.with_scalar("burn-alq.crc32", Scalar::from(crc32(&all)));
-        std::fs::write(&file, &writer.into_bytes().unwrap()[..]).unwrap();
+    let [_, model, _] = parts(&good);
+    let resume = |model: &[u8]| {
+        std::fs::write(&file, with_model(&good, model)).unwrap();
+        fresh.clone().resume(&file, &device)
     };
-    write(with_tensor(&model, ".layout", |_| {}));
-    assert!(fresh.clone().resume(&file, &device).is_ok(), "unchanged");
+    let unchanged = resume(&with_tensor(&model, ".layout", |_| {}));
+    assert!(unchanged.is_ok());
     type Change = fn(&mut [u8]);
     let changes: [(&str, Change); 4] = [
         (".layout", |bytes| bytes.fill(0xff)),
@@ -169,8 +176,44 @@ fn a_checkpoint_of_broken_weights_is_refused() {
         (".coordinates", |bytes| bytes.fill(0xff)),
     ];
     for (end, change) in changes {
-        write(with_tensor(&model, end, change));
-        let error = fresh.clone().resume(&file, &device).unwrap_err();
+        let error = resume(&with_tensor(&model, end, change)).unwrap_err();
         assert!(matches!(error, TrainError::Record { .. }), "{end}: {error}");
+    }
+}
+
+/// Found by fuzzing: for a shape that claims more axes than there are bytes, serde reserved a mebibyte.
+#[test]
+fn reading_a_checkpoint_takes_little_more_than_twice_its_bytes() {
+    if !alone("checkpoint::reading_a_checkpoint_takes_little_more_than_twice_its_bytes") {
+        return;
+    }
+    /// The directories in memory, Flex's own, and what the test harness prints meanwhile.
+    const SLACK: usize = 1 << 17;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("checkpoint.bpk");
+    let device = Device::flex().autodiff();
+    let fresh = start(&device, Target::Bits(0.7));
+    fresh.clone().save(&file).unwrap();
+    let good = std::fs::read(&file).unwrap();
+    let [_, mut claim, _] = parts(&good);
+    let name = b"eshape";
+    let shape = claim.windows(name.len()).position(|text| text == name);
+    // An array whose length is the next eight bytes.
+    claim[shape.unwrap() + name.len()] = 0x9b;
+    let claim = with_model(&good, &claim);
+    for (bytes, is_good) in [(&good, true), (&claim, false)] {
+        std::fs::write(&file, bytes).unwrap();
+        let run = fresh.clone();
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        let resumed = run.resume(&file, &device);
+        let taken = MEMORY.peak_usage() - before;
+        match resumed {
+            Ok(_) => assert!(is_good),
+            Err(error) => assert!(error.to_string().contains("entries in the last"), "{error}"),
+        }
+        let most = 2 * bytes.len() + SLACK;
+        assert!(taken <= most, "{} bytes took {taken}", bytes.len());
+        assert!(taken > bytes.len(), "memory is counted");
     }
 }

@@ -15,6 +15,7 @@ use burn_pack::{Reader, Scalar, Tensor, Writer};
 use multibit::{CoordinateType, DecodeError, Grouping, GroupingError, PackedWeight};
 use serde::{Deserialize, Serialize};
 
+use crate::container;
 use crate::pack::PackedModel;
 use sections::{Budget, Lengths};
 
@@ -384,7 +385,7 @@ impl Source<'_> {
     fn read(&self, bytes: Vec<u8>) -> Result<PackedModel, FileError> {
         let mut budget = Budget::of_file(bytes.len());
         let reader =
-            Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| self.container(e))?;
+            container::open(Bytes::from_bytes_vec(bytes)).map_err(|e| self.container(e))?;
         if !reader.metadata().contains_key(DIRECTORY) && reader.tensor_names() == [compact::BODY] {
             let body = reader.tensor_data(compact::BODY);
             return self.read_compact(&body.map_err(|e| self.container(e))?, budget);

@@ -5,6 +5,7 @@ extern crate alloc;
 
 pub mod activation;
 mod backends;
+mod container;
 pub mod file;
 mod multibit;
 pub mod nn;

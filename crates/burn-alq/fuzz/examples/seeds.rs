@@ -1,6 +1,6 @@
 //! Writes what fuzzing starts from into `corpus/TARGET/`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn_alq::PackedModel;
@@ -30,14 +30,12 @@ fn main() {
         write("packed", name, &bytes);
     }
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/golden");
-    for file in std::fs::read_dir(golden)
-        .expect("the project's tests")
-        .flatten()
-    {
-        let name = file.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".bpk") {
-            let bytes = std::fs::read(file.path()).expect("a readable file");
-            write("packed", &name, &bytes);
+    for folder in entries(&golden).filter(|path| path.is_dir()) {
+        let version = file_name(&folder);
+        let models = entries(&folder).filter(|path| path.extension().is_some_and(|e| e == "bpk"));
+        for file in models {
+            let bytes = std::fs::read(&file).expect("a readable file");
+            write("packed", &format!("{version}-{}", file_name(&file)), &bytes);
         }
     }
     let record = learner().into_record().into_bytes().expect("a small model");
@@ -49,4 +47,14 @@ fn main() {
                  [[weights]]\nglob = \"head.?\"\nkeep_float = true\n\
                  [[activations]]\nglob = \"**.relu*\"\nbits = 2\n";
     write("rules", "all", rules.as_bytes());
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("the project's tests");
+    entries.map(|entry| entry.expect("a readable folder").path())
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().expect("an entry of a folder");
+    name.to_string_lossy().into_owned()
 }

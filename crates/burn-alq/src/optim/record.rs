@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 use burn_core::module::Module;
 use burn_core::store::RecordError;
 use burn_core::tensor::{Bytes, Device, TensorData};
-use burn_pack::{Reader, Scalar, Writer};
+use burn_pack::{Scalar, Writer};
 
 use super::AlqOptimizer;
+use crate::container;
 #[cfg(feature = "train")]
 use crate::multibit::quantized;
 use crate::step::Moments;
@@ -68,7 +69,7 @@ impl AlqOptimizer {
         device: &Device,
     ) -> Result<(), RecordError> {
         let device = device.clone().without_autodiff();
-        let reader = Reader::from_bytes(bytes)?;
+        let reader = container::open(bytes)?;
         let steps = reader.scalars().clone();
         let mut tensors = HashMap::new();
         for tensor in reader.into_tensors()? {
@@ -112,7 +113,7 @@ fn check_rest(bytes: Bytes) -> Result<(), RecordError> {
     const MAX_RANK: u64 = 8;
 
     let invalid = |name: &str| RecordError::Validation(format!("{name}: no state of an optimizer"));
-    let reader = Reader::from_bytes(bytes)?;
+    let reader = container::open(bytes)?;
     let mut ranks = BTreeMap::new();
     for (name, rank) in reader.scalars() {
         if let Some(id) = name.strip_suffix(".__rank") {

@@ -9,9 +9,10 @@ use std::vec::Vec;
 use burn_core::module::Module;
 use burn_core::store::ModuleRecord;
 use burn_core::tensor::{Bytes, DType, Device};
-use burn_pack::{Reader, Scalar, Writer};
+use burn_pack::{Scalar, Writer};
 
 use super::{Position, Run, TrainError};
+use crate::container::{check, open};
 use crate::optim::{average_bits, sizes};
 use crate::pack::check_record;
 
@@ -92,17 +93,19 @@ impl<M: Module> Run<M> {
         // At once, because the container's own reader of files trusts lengths in it.
         let bytes = std::fs::read(file)
             .map_err(|error| container(burn_pack::Error::IoError(error.to_string())))?;
-        let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(container)?;
-        let text = reader.metadata().get(POSITION);
+        let reader = open(Bytes::from_bytes_vec(bytes)).map_err(container)?;
+        let text = reader.metadata().get(POSITION).cloned();
         let text = text.ok_or_else(|| checkpoint("is not a checkpoint"))?;
+        let recorded = reader.scalars().get(CHECKSUM).copied();
         let mut sections: Vec<Bytes> = Vec::new();
         for name in SECTIONS {
             let bytes = reader.tensor_data(name).map_err(container)?;
+            check(&bytes).map_err(container)?;
             sections.push(Bytes::from_bytes_vec(bytes));
         }
-        let recorded = reader.scalars().get(CHECKSUM).copied();
+        drop(reader);
         match recorded.map(u32::try_from) {
-            Some(Ok(recorded)) if recorded == checksum(text, &sections) => {}
+            Some(Ok(recorded)) if recorded == checksum(&text, &sections) => {}
             None => {
                 return Err(checkpoint(
                     "is a checkpoint of an earlier version, without a checksum",
@@ -110,7 +113,7 @@ impl<M: Module> Run<M> {
             }
             _ => return Err(checkpoint("damaged checkpoint: wrong checksum")),
         }
-        let position: Position = serde_json::from_str(text)
+        let position: Position = serde_json::from_str(&text)
             .map_err(|error| checkpoint(&format!("damaged checkpoint: {error}")))?;
         if position.fingerprint != self.position.fingerprint {
             return Err(checkpoint(&format!(
