@@ -413,6 +413,48 @@ mod tests {
         assert_eq!(kernels.check(&[4, 3, 2, 5]), Ok(()));
         let other = Grouping::new(vec![0, 3, 1, 2], 20).unwrap();
         assert_eq!(other.describe(&CONV), "axes [0, 3, 1, 2] runs of 20");
+        let runs = Grouping::new(vec![0], 3).unwrap();
+        assert_eq!(runs.clone().transposed(), runs);
+        assert_eq!(runs.describe(&[6]), "axes [0] runs of 3");
+    }
+
+    #[test]
+    fn axes_that_are_one_run_become_one() {
+        let merged = |axes: &[usize]| {
+            let grouping = Grouping::new(axes.to_vec(), 1).unwrap();
+            grouping.merged_axes(&[3, 4, 1, 5])
+        };
+        assert_eq!(merged(&[0, 1, 2, 3]), [(60, 1)]);
+        assert_eq!(merged(&[0, 2, 3, 1]), [(3, 20), (5, 1), (4, 5)]);
+        assert_eq!(merged(&[1, 3, 0, 2]), [(20, 1), (3, 20)]);
+    }
+
+    #[test]
+    fn examples_are_all_structures_and_one_without_a_name() {
+        let names = |shape: &[usize]| -> Vec<String> {
+            let examples = Grouping::examples(shape);
+            examples
+                .iter()
+                .map(|grouping| grouping.describe(shape))
+                .collect()
+        };
+        assert_eq!(
+            names(&[4, 5]),
+            [
+                "subchannelwise(1)",
+                "subchannelwise(2)",
+                "subchannelwise(4)"
+            ]
+        );
+        assert_eq!(
+            names(&CONV),
+            [
+                "channelwise",
+                "kernelwise",
+                "pixelwise",
+                "axes [0, 3, 2, 1] runs of 8"
+            ]
+        );
     }
 
     #[test]
@@ -511,6 +553,13 @@ mod tests {
             len: 4,
         };
         assert_eq!(grouping.check(&[10, 4]), Err(indivisible));
+    }
+
+    #[test]
+    #[should_panic(expected = "does not fit shape [2, 3]: 2 weights of one output")]
+    fn a_shape_that_does_not_fit_is_named() {
+        let grouping = Grouping::new(vec![1, 0], 3).unwrap();
+        grouping.gather(&[2, 3], &[0.0; 6], &mut [0.0; 6]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use multibit::{DecodeError, Grouping, GroupingError, PackError, PackedWeight};
+use multibit::{CoordinateType, DecodeError, Grouping, GroupingError, PackError, PackedWeight};
 use support::{Random, State};
 
 /// Random training forms of a shape under all its groupings; all groups empty in some.
@@ -52,6 +52,8 @@ fn packing_loses_nothing() {
             let mut weight = vec![0.0; grouped.len()];
             grouping.scatter(shape, &grouped, &mut weight);
             assert_eq!(bits(packed.unpack()), bits(weight));
+            let rows: f64 = state.widths.iter().map(|&width| f64::from(width)).sum();
+            assert_eq!(packed.average_bits(), rows / state.widths.len() as f64);
             let (codes, coordinates, widths) = packed.to_training_form(8);
             assert_eq!(codes, state.codes);
             assert_eq!(coordinates, state.coordinates);
@@ -102,6 +104,7 @@ fn a_known_weight() {
     .unwrap();
     assert_eq!(packed.words(), [0b001, 0, 0b010, 0]);
     assert_eq!(packed.row_words(), 2);
+    assert_eq!(packed.widths(), [2, 0]);
     assert_eq!(packed.coordinates(), [0.25, 0.5]);
     assert_eq!(packed.unpack(), [0.25, 0.0, -0.25, 0.0, 0.75, 0.0]);
     assert_eq!(packed.encode_bases(), [0b010_001]);
@@ -110,6 +113,74 @@ fn a_known_weight() {
     assert_eq!(packed.average_bits(), 1.0);
     assert_eq!(packed.paper_bits_total(), 2 * (3 + 32));
     assert_eq!(packed.memory_bytes(), 2 + 8 + 16);
+}
+
+#[test]
+fn outputs_unpack_one_by_one() {
+    for shape in SHAPES {
+        for (grouping, state) in cases(shape) {
+            let packed = pack(shape, &grouping, &state).unwrap();
+            let grouped = packed.unpack_grouped();
+            let first = packed.first_rows();
+            let outputs = shape[grouping.axes()[0]];
+            assert_eq!(first.len(), outputs + 1);
+            assert_eq!(first[outputs], packed.coordinates().len());
+            for (output, expected) in grouped.chunks_exact(grouped.len() / outputs).enumerate() {
+                let mut found = vec![f32::NAN; expected.len()];
+                packed.unpack_output(output, first[output], &mut found);
+                assert_eq!(found, expected, "output {output} of {shape:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn coordinates_are_stored_by_a_type_that_holds_them() {
+    let (grouping, state) = small();
+    let pack = |coordinates: [f32; 4]| {
+        let coordinates = coordinates.to_vec();
+        let state = State {
+            coordinates,
+            ..state.clone()
+        };
+        pack(&[3, 2], &grouping, &state).unwrap()
+    };
+    assert_eq!(
+        pack([0.5, 1.0, 0.1, 0.0]).coordinate_type(),
+        CoordinateType::F32
+    );
+    // Eleven and eight significant bits.
+    let (f16, bf16) = (1.0 + 1.0 / 1024.0, 1.0 + 1.0 / 128.0);
+    let half = pack([0.5, f16, 0.25, 0.0]);
+    let stored = half
+        .clone()
+        .with_coordinate_type(CoordinateType::F16)
+        .unwrap();
+    assert_eq!(stored.coordinate_type(), CoordinateType::F16);
+    assert_eq!(stored.unpack(), half.unpack());
+    let error = half.with_coordinate_type(CoordinateType::Bf16).unwrap_err();
+    let inexact = PackError::Inexact {
+        coordinate: 1,
+        value: f16,
+        coordinate_type: CoordinateType::Bf16,
+    };
+    assert_eq!(error, inexact);
+    let brain = pack([0.5, 3e38, bf16, 0.0]);
+    let brain = brain.with_coordinate_type(CoordinateType::F16);
+    assert!(brain.is_err(), "3e38 is beyond f16");
+}
+
+#[test]
+fn the_same_bits_in_another_shape() {
+    let shape = [4, 3, 7];
+    let two = [4, 3, 1, 7];
+    let (grouping, state) = cases(&shape).pop().unwrap();
+    let packed = pack(&shape, &grouping, &state).unwrap();
+    let other = Grouping::new(vec![0, 3, 2, 1], 21).unwrap();
+    let reshaped = packed.reshaped(&two, other.clone()).unwrap();
+    assert_eq!((reshaped.shape(), reshaped.grouping()), (&two[..], &other));
+    assert_eq!(reshaped.unpack(), packed.unpack());
+    assert!(packed.reshaped(&[4, 21], other).is_err());
 }
 
 #[test]
@@ -287,10 +358,19 @@ impl Sections {
 /// Found by fuzzing: a weight without a bit, of so many weights that no memory has room for them.
 #[test]
 fn a_weight_that_no_memory_holds_is_refused() {
-    let len = usize::MAX / 8;
-    let grouping = Grouping::new(vec![0, 1], len).unwrap();
-    let decoded = PackedWeight::decode(&[1, len], grouping, 1, &[0], &[], &[]);
-    assert_eq!(decoded, Err(DecodeError::TooLarge { groups: 1, len }));
+    let decode = |groups: usize, len: usize| {
+        let grouping = Grouping::new(vec![0, 1], len).unwrap();
+        PackedWeight::decode(&[groups, len], grouping, 1, &[0], &[], &[])
+    };
+    // The bits of a dense weight are the largest number that is asked for.
+    let most = usize::MAX / 32;
+    for (groups, len) in [(1, usize::MAX / 8), (1, most + 1), (2, most / 2 + 1)] {
+        assert_eq!(
+            decode(groups, len),
+            Err(DecodeError::TooLarge { groups, len })
+        );
+    }
+    assert_eq!(decode(1, most).unwrap().weights(), most);
 }
 
 #[test]

@@ -142,6 +142,7 @@ fn the_nearest_level_is_the_nearest_of_all() {
                 })
                 .collect();
             levels.build(&coordinates);
+            assert_eq!(levels.bits(), bits);
             let total: f32 = coordinates.iter().sum();
             assert!(levels.sorted().is_sorted());
             assert_eq!(levels.sorted().len(), 1 << bits);

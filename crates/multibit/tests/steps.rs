@@ -5,7 +5,7 @@ mod support;
 use multibit::fit::{
     StepParams, basis, coordinate, drop_coordinates, importance, local_model, project, ste,
 };
-use support::{Random, State, model};
+use support::{Random, State, model, panic_message};
 
 /// Groups of kernels and of long runs, shorter and longer than `2^I`.
 const LENGTHS: [usize; 4] = [1, 9, 25, 300];
@@ -466,6 +466,12 @@ fn pruned_slots_stay_absent_through_every_step() {
     drop_coordinates(&mut w, &mut moments, &drop, &mut out);
     for t in 1..=9 {
         let grad = random.normals(75, 0.1);
+        // Moments that something else left there go.
+        for slot in 3..8 {
+            state.m_alpha[slot] = 0.5;
+            state.v_alpha[slot] = 0.5;
+            state.v_max_alpha[slot] = 0.5;
+        }
         match t % 3 {
             0 => {
                 let (mut w, mut moments) = state.parts();
@@ -528,6 +534,30 @@ fn the_same_input_gives_the_same_bits() {
 fn a_short_gradient_is_named() {
     let mut state = State::random(&mut Random::new(27), 3, 2, &[1, 2]);
     basis_step(&mut state, &[0.0; 5], &params(1));
+}
+
+#[test]
+fn a_state_that_does_not_fit_together_is_named() {
+    type Change = fn(&mut State);
+    let changes: [(Change, &str); 5] = [
+        (|s| s.max_bits = 9, "`max_bits` is 9, but must be 1 to 8"),
+        (|s| s.widths[1] = 3, "group 1 has 3 bits, `max_bits` is 2"),
+        (
+            |s| _ = s.codes.pop(),
+            "`codes` holds 5 values, but 2 groups of 3 need 6",
+        ),
+        (|s| _ = s.coordinates.pop(), "`coordinates` holds 3 values"),
+        (
+            |s| _ = s.v_alpha.pop(),
+            "`v_alpha` holds 3 values, but 2 groups of 2 need 4",
+        ),
+    ];
+    for (change, message) in changes {
+        let mut state = State::random(&mut Random::new(27), 3, 2, &[1, 2]);
+        change(&mut state);
+        let found = panic_message(|| _ = basis_step(&mut state, &[0.0; 6], &params(1)));
+        assert!(found.contains(message), "{found}");
+    }
 }
 
 #[test]

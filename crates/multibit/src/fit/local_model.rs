@@ -26,3 +26,20 @@ pub fn local_model(centre: &[f32], p: &[f32], h: &[f32], candidate: &[f32]) -> f
     }
     model
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_model() {
+        // Moves of 2, -1 and 0: 3·2 + ½·1·4 and 5·(−1) + ½·4·1.
+        let found = local_model(
+            &[1.0, 1.0, 7.0],
+            &[3.0, 5.0, 9.0],
+            &[1.0, 4.0, 9.0],
+            &[3.0, 0.0, 7.0],
+        );
+        assert_eq!(found, 8.0 - 3.0);
+    }
+}
