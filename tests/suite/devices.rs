@@ -4,6 +4,8 @@
 //! but for its first test, and `learner_seed` (Burn's Learner, its checkpoints, its threads and what
 //! it draws). Without a device: the golden vectors.
 
+use std::process::Command;
+
 use burn::tensor::{Device, Tensor};
 
 /// The names of the devices, and how Burn writes them.
@@ -45,5 +47,23 @@ fn the_device_is_the_one_asked_for() {
         let place = format!("{:?}", sum.device());
         assert!(place.contains(expected), "{place} for {name}");
         assert_eq!(sum.into_scalar::<f32>(), 3.0, "{place}");
+    }
+}
+
+/// On Flex steps and layers run on kernels of this project; on NdArray on tensors, as on any device
+/// that it has no kernels for.
+#[test]
+fn steps_and_layers_pass_on_ndarray() {
+    if device_name() != "flex" {
+        return;
+    }
+    let modules = "activations:: family:: layers:: model:: numbers:: packed:: steps::";
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let child = child.args(modules.split(' ')).env("BURN_DEVICE", "ndarray");
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    for module in modules.split(' ') {
+        assert!(text.contains(&format!("test {module}")), "{module}: {text}");
     }
 }
