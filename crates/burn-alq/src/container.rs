@@ -8,6 +8,12 @@ use burn_pack::{Error, Reader};
 /// Bytes before the directory: magic number, version, length of the directory.
 const HEADER: usize = 10;
 
+/// CBOR's major types of items with a length.
+const BYTES: u8 = 2;
+const TEXT: u8 = 3;
+const LIST: u8 = 4;
+const MAP: u8 = 5;
+
 /// Opens a container, once its directory is [checked](check).
 pub(crate) fn open(bytes: Bytes) -> Result<Reader, Error> {
     check(&bytes)?;
@@ -20,23 +26,18 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), Error> {
     // CBOR (RFC 8949): what a list holds follows its head, so that one pass sees all heads.
     let mut rest = directory(bytes).unwrap_or_default();
     while let Some((kind, argument, tail)) = head(rest) {
-        let left = tail.len() as u64;
-        rest = match kind {
+        let left = tail.len();
+        let after = match kind {
             BYTES | TEXT => tail.get(usize::try_from(argument).unwrap_or(usize::MAX)..),
-            LIST | MAP => (argument <= left).then_some(tail),
+            LIST | MAP => (argument <= left as u64).then_some(tail),
             _ => Some(tail),
-        }
-        .ok_or_else(|| {
-            Error::ValidationError(format!("{argument} entries in the last {left} bytes"))
+        };
+        rest = after.ok_or_else(|| {
+            Error::ValidationError(format!("a length of {argument} with {left} bytes left"))
         })?;
     }
     Ok(())
 }
-
-const BYTES: u8 = 2;
-const TEXT: u8 = 3;
-const LIST: u8 = 4;
-const MAP: u8 = 5;
 
 fn directory(bytes: &[u8]) -> Option<&[u8]> {
     let len = bytes.get(..HEADER)?.last_chunk()?;
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     fn longer_ones_do_not() {
-        for (directory, entries) in [
+        for (directory, len) in [
             (&b"\x82\x01"[..], 2),
             (b"\xa1\x61a\x99\x01\x00\x01", 256),
             (b"\x81\x9b\0\0\0\0\xff\0\0\0", 0xff00_0000),
@@ -99,7 +100,7 @@ mod tests {
             (b"\x7b\xff\xff\xff\xff\xff\xff\xff\xff", u64::MAX),
         ] {
             let error = check(&container(directory)).unwrap_err();
-            let text = format!("{entries} entries in the last");
+            let text = format!("a length of {len} with");
             assert!(error.to_string().contains(&text), "{error}");
         }
     }

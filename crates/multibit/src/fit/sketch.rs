@@ -232,4 +232,23 @@ mod tests {
         assert_eq!(slots, [0.25, 0.5, 0.0]);
         assert_eq!(codes, [0b01, 0b11, 0b00, 0b01, 0b10]);
     }
+    /// Rounded up one by one, and again when they are added, they could pass the largest number.
+    #[test]
+    fn coordinates_beyond_f32_shrink_until_their_sum_is_finite() {
+        let mut state = 1u64;
+        let mut unit = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+            (state >> 11) as f64 / (1u64 << 53) as f64
+        };
+        for bases in 2..=MAX_BITS {
+            for _ in 0..500 {
+                let mut alpha = [0.0; MAX_BITS];
+                alpha[..bases].fill_with(|| f64::from(f32::MAX) * (0.6 + 0.4 * unit()));
+                let mut slots = [0.0; MAX_BITS];
+                normalize(&alpha[..bases], &mut [], &mut slots);
+                let sum: f32 = slots.iter().sum();
+                assert!(sum.is_finite() && sum > 0.99 * f32::MAX, "{slots:?}");
+            }
+        }
+    }
 }
