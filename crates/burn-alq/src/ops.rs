@@ -6,6 +6,11 @@
 
 // Routing names `NdArray`, which Burn has deprecated.
 #![allow(deprecated)]
+// Without a back end nothing is routed.
+#![cfg_attr(
+    not(any(feature = "flex", feature = "ndarray", feature = "cube")),
+    allow(unused_variables)
+)]
 
 pub(crate) mod dense;
 mod expr;

@@ -9,10 +9,20 @@ use plotters::style::{Color as _, RGBColor};
 
 use super::axes::{Axis, Scale, round_ticks};
 use super::canvas::{Area, IN_MEMORY, LINE, Legend, rectangle, svg, text, text_style, text_width};
-use super::palette::{self, GRID, INK, MUTED};
+use super::palette::{BLUE, Color, GRAY, GREEN, GRID, INK, MUTED, ORANGE, PINK};
 use super::{Figure, grouped, short};
 use crate::schedule::PhaseKind;
 use crate::train::Point;
+
+fn color(phase: PhaseKind) -> Color {
+    match phase {
+        PhaseKind::Fixed => GRAY,
+        PhaseKind::Basis => BLUE,
+        PhaseKind::Coordinate => GREEN,
+        PhaseKind::Prune => ORANGE,
+        PhaseKind::Ste => PINK,
+    }
+}
 
 /// The loss over steps.
 pub fn loss(history: &[Point]) -> Figure {
@@ -132,9 +142,7 @@ impl Curve {
         let mut kinds: Vec<PhaseKind> = phases.iter().map(|((_, kind), ..)| *kind).collect();
         kinds.sort();
         kinds.dedup();
-        let legend = kinds
-            .iter()
-            .map(|&kind| (palette::phase(kind), kind.to_string()));
+        let legend = kinds.iter().map(|&kind| (color(kind), kind.to_string()));
         let legend = Legend::new(legend);
         let top = legend.height + LINE + STRIP + 8;
         svg(top + 540, |area| {
@@ -150,8 +158,8 @@ impl Curve {
                 .build_cartesian_2d(Axis::new(0.0, last, steps), Axis::new(low, high, places))
                 .expect(IN_MEMORY);
             for ((_, kind), from, to) in &phases {
-                let color = RGBColor::from(palette::phase(*kind));
-                let band = Rectangle::new([(*from, high), (*to, low)], color.mix(0.12).filled());
+                let shade = RGBColor::from(color(*kind)).mix(0.12);
+                let band = Rectangle::new([(*from, high), (*to, low)], shade.filled());
                 chart.draw_series([band]).expect(IN_MEMORY);
             }
             chart
@@ -178,7 +186,7 @@ impl Curve {
             let x = |step: f64| chart.backend_coord(&(step, high)).0;
             for ((_, kind), from, to) in &phases {
                 let (from, to) = ((x(*from), top - STRIP), (x(*to), top));
-                rectangle(area, from, to, palette::phase(*kind));
+                rectangle(area, from, to, color(*kind));
             }
             let bottom = chart.backend_coord(&(0.0, low)).1;
             for (name, from, to) in spans(history, period) {

@@ -17,7 +17,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use self::bars::Bars;
-use self::palette::{BLUE, Color, GRAY, GREEN, ORANGE, PINK, YELLOW, bitwidth};
+use self::palette::{BLUE, Color, GRAY, GREEN, PINK, YELLOW, bitwidth};
 use super::ModelReport;
 #[cfg(feature = "train")]
 use crate::train::Timing;
@@ -197,7 +197,7 @@ pub fn file_bytes(model: &ModelReport, file_bytes: u64) -> Figure {
 pub fn timings<'a>(timings: impl IntoIterator<Item = (&'a str, &'a Timing)>) -> Figure {
     let parts = [
         (BLUE, "forward, backward"),
-        (ORANGE, "optimizer"),
+        (palette::ORANGE, "optimizer"),
         (GRAY, "validation"),
     ];
     let bars = Bars {

@@ -7,8 +7,6 @@ use std::vec::Vec;
 
 use plotters::style::RGBColor;
 
-use crate::schedule::PhaseKind;
-
 /// A colour on a light page, which is what the SVG holds, and its stand-in on a dark one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Color {
@@ -68,16 +66,6 @@ pub(super) fn ramp(step: usize) -> Color {
     Color {
         light: mix(from.light, to.light),
         dark: mix(from.dark, to.dark),
-    }
-}
-
-pub(super) fn phase(kind: PhaseKind) -> Color {
-    match kind {
-        PhaseKind::Fixed => GRAY,
-        PhaseKind::Basis => BLUE,
-        PhaseKind::Coordinate => GREEN,
-        PhaseKind::Prune => ORANGE,
-        PhaseKind::Ste => PINK,
     }
 }
 
