@@ -2,16 +2,17 @@
 
 use burn::tensor::{DType, Device};
 use burn_alq::Target;
-use burn_alq::train::TrainError;
 use burn_alq::train::learner::CheckpointError;
+use burn_alq::train::{Run, TrainError};
 use burn_core::module::Module;
 use burn_core::store::ModuleRecord;
 use burn_pack::{Bytes, Reader, Scalar, Writer};
+use tempfile::TempDir;
 
 use crate::MEMORY;
 use crate::file::crc32;
 use crate::learner::{alq, net};
-use crate::model::{Fit, start};
+use crate::model::{Fit, Net, start};
 use crate::support::{Random, alone};
 
 /// Changes to bytes: each bit of what describes the rest, and bits all over.
@@ -152,15 +153,22 @@ fn with_model(good: &[u8], model: &[u8]) -> Vec<u8> {
     writer.into_bytes().unwrap().to_vec()
 }
 
+/// A folder for checkpoints, a run at its start and its checkpoint.
+fn saved() -> (TempDir, Run<Net>, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("start.bpk");
+    let fresh = start(&Device::flex().autodiff(), Target::Bits(0.7));
+    fresh.clone().save(&file).unwrap();
+    let good = std::fs::read(&file).unwrap();
+    (folder, fresh, good)
+}
+
 /// With a right checksum, but weights that are none: an error, before anything is computed with them.
 #[test]
 fn a_checkpoint_of_broken_weights_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let (folder, fresh, good) = saved();
     let file = folder.path().join("checkpoint.bpk");
     let device = Device::flex().autodiff();
-    let fresh = start(&device, Target::Bits(0.7));
-    fresh.clone().save(&file).unwrap();
-    let good = std::fs::read(&file).unwrap();
     let [_, model, _] = parts(&good);
     let resume = |model: &[u8]| {
         std::fs::write(&file, with_model(&good, model)).unwrap();
@@ -189,12 +197,9 @@ fn reading_a_checkpoint_takes_little_more_than_twice_its_bytes() {
     }
     /// The directories in memory, Flex's own, and what the test harness prints meanwhile.
     const SLACK: usize = 1 << 17;
-    let folder = tempfile::tempdir().unwrap();
+    let (folder, fresh, good) = saved();
     let file = folder.path().join("checkpoint.bpk");
     let device = Device::flex().autodiff();
-    let fresh = start(&device, Target::Bits(0.7));
-    fresh.clone().save(&file).unwrap();
-    let good = std::fs::read(&file).unwrap();
     let [_, mut claim, _] = parts(&good);
     let name = b"eshape";
     let shape = claim.windows(name.len()).position(|text| text == name);
