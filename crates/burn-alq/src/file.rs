@@ -248,6 +248,8 @@ impl PackedModel {
     }
 
     /// Writes the model to a file, whole or not at all: to a scratch file beside it, then renamed.
+    /// A process that is killed while it writes leaves the scratch file, `FILE.PID-N.tmp`, which
+    /// nothing reads and anybody may remove.
     ///
     /// # Errors
     /// If the file cannot be written; what was there before is kept.
