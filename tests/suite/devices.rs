@@ -4,9 +4,9 @@
 //! but for its first test, and `learner_seed` (Burn's Learner, its checkpoints, its threads and what
 //! it draws). Without a device: the golden vectors.
 
-use std::process::Command;
-
 use burn::tensor::{Device, Tensor};
+
+use crate::support::rerun;
 
 /// The names of the devices, and how Burn writes them.
 const DEVICES: [(&str, &str); 6] = [
@@ -58,11 +58,7 @@ fn steps_and_layers_pass_on_ndarray() {
         return;
     }
     let modules = "activations:: family:: layers:: model:: numbers:: packed:: steps::";
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    let child = child.args(modules.split(' ')).env("BURN_DEVICE", "ndarray");
-    let output = child.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}");
+    let text = rerun(modules.split(' '), ("BURN_DEVICE", "ndarray"));
     for module in modules.split(' ') {
         assert!(text.contains(&format!("test {module}")), "{module}: {text}");
     }

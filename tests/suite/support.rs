@@ -16,16 +16,20 @@ pub fn alone(test: &str) -> bool {
     if std::env::var_os(CHILD).is_some() {
         return true;
     }
-    let program = std::env::current_exe().unwrap();
-    let mut child = Command::new(program);
-    let child = child.args(["--exact", test, "--nocapture"]).env(CHILD, "1");
-    let output = child.output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(output.status.success(), "{text}");
+    let text = rerun(["--exact", test, "--nocapture"], (CHILD, "1"));
     assert!(text.contains(" 1 passed"), "{test} is not a test: {text}");
     print!("{text}");
     false
+}
+
+/// What this binary prints with other arguments and one more variable, where all tests pass.
+pub fn rerun<'a>(args: impl IntoIterator<Item = &'a str>, (name, value): (&str, &str)) -> String {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let output = child.args(args).env(name, value).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(output.status.success(), "{text}");
+    text
 }
 
 /// A weight in training form with its moments, owned.

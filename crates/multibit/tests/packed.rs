@@ -165,9 +165,11 @@ fn coordinates_are_stored_by_a_type_that_holds_them() {
         coordinate_type: CoordinateType::Bf16,
     };
     assert_eq!(error, inexact);
-    let brain = pack([0.5, 3e38, bf16, 0.0]);
-    let brain = brain.with_coordinate_type(CoordinateType::F16);
-    assert!(brain.is_err(), "3e38 is beyond f16");
+    let wide = pack([bf16, 2f32.powi(100), 0.25, 0.0]);
+    let stored = wide.clone().with_coordinate_type(CoordinateType::Bf16);
+    assert_eq!(stored.unwrap().unpack(), wide.unpack());
+    let stored = wide.with_coordinate_type(CoordinateType::F16);
+    assert!(stored.is_err(), "2^100 is beyond f16");
 }
 
 #[test]

@@ -232,6 +232,7 @@ mod tests {
         assert_eq!(slots, [0.25, 0.5, 0.0]);
         assert_eq!(codes, [0b01, 0b11, 0b00, 0b01, 0b10]);
     }
+
     /// Rounded up one by one, and again when they are added, they could pass the largest number.
     #[test]
     fn coordinates_beyond_f32_shrink_until_their_sum_is_finite() {

@@ -100,7 +100,6 @@ impl<M: Module> Run<M> {
         let mut sections: Vec<Bytes> = Vec::new();
         for name in SECTIONS {
             let bytes = reader.tensor_data(name).map_err(container)?;
-            check(&bytes).map_err(container)?;
             sections.push(Bytes::from_bytes_vec(bytes));
         }
         drop(reader);
@@ -123,6 +122,7 @@ impl<M: Module> Run<M> {
         }
         let [model, optimizer, rest]: [Bytes; 3] =
             sections.try_into().expect("as many as section names");
+        check(&model).map_err(container)?;
         let model = ModuleRecord::from_bytes(model).map_err(record)?;
         check_record(&self.model, &model).map_err(record)?;
         self.optimizer = self
