@@ -1,6 +1,13 @@
-//! Bit streams, least significant bit first, and sign bits.
+//! Bit streams, least significant bit first, sign bits, and what codes of them stand for.
+
+mod codebook;
 
 use alloc::vec::Vec;
+
+pub(crate) use codebook::{CODES, Codebook, code_mask};
+
+/// The largest bitwidth of a group: a weight's signs on all bases of its group fit in one byte.
+pub const MAX_BITS: usize = 8;
 
 /// `x` where bit `j` of `row` is 0, `−x` where it is 1.
 #[inline(always)]

@@ -1,12 +1,14 @@
 //! How a weight is cut into groups that share coordinates.
 
 mod error;
+mod rule;
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 pub use error::GroupingError;
+pub use rule::{GroupingRule, Layout};
 
 /// How one weight is cut into groups: permute its axes, then cut the result into runs of `len`.
 ///
@@ -171,36 +173,11 @@ impl Grouping {
     /// Structures that coincide, like kernelwise and channelwise at one input channel, have one
     /// name.
     pub fn describe(&self, shape: &[usize]) -> String {
-        if let Some(name) = self.name(shape) {
-            return name;
+        match GroupingRule::of(self, shape) {
+            Some((rule, Layout::Direct)) => rule.to_string(),
+            Some((rule, Layout::Transposed)) => format!("{rule}, transposed"),
+            None => format!("axes {:?} runs of {}", self.axes, self.len),
         }
-        if shape.len() > 1 {
-            let mut swapped = shape.to_vec();
-            swapped.swap(0, 1);
-            if let Some(name) = self.clone().transposed().name(&swapped) {
-                return format!("{name}, transposed");
-            }
-        }
-        format!("axes {:?} runs of {}", self.axes, self.len)
-    }
-
-    fn name(&self, shape: &[usize]) -> Option<String> {
-        let is = |other: Result<Self, GroupingError>| other.as_ref() == Ok(self);
-        if is(Self::kernelwise(shape)) {
-            return Some("kernelwise".into());
-        }
-        if is(Self::pixelwise(shape)) {
-            return Some("pixelwise".into());
-        }
-        if is(Self::channelwise(shape)) {
-            return Some("channelwise".into());
-        }
-        if let &[d_in, _] = shape
-            && is(Self::subchannelwise(shape, d_in / self.len))
-        {
-            return Some(format!("subchannelwise({})", d_in / self.len));
-        }
-        None
     }
 
     /// Cuts a weight into groups.
@@ -249,7 +226,7 @@ impl Grouping {
         examples.extend(Self::kernelwise(shape));
         examples.extend(Self::pixelwise(shape));
         if rank > 2 {
-            // Without a name: all inputs in reverse order, in runs that cross two axes.
+            // One has no name: all inputs in reverse order, in runs that cross two axes.
             let axes: Vec<usize> = [0].into_iter().chain((1..rank).rev()).collect();
             let len = shape[axes[rank - 1]] * shape[axes[rank - 2]];
             examples.extend(Self::fitting(axes, len, shape));

@@ -41,11 +41,15 @@
 //!              file ◄─ sections: encode, decode ─► PackedWeight ─► cpu, gpu: layers on the bits
 //! ```
 //!
-//! - [`Grouping`]: permute the axes, cut into runs; the only place that knows the groupings' names
+//! - [`Grouping`]: permute the axes, cut into runs; [`GroupingRule`] is the only place that knows the
+//!   groupings' names
 //! - [`PackedWeight`]: the packed form, its sizes, its serialized sections
 //! - [`fit`]: sketching and the optimization steps, on the training form
 //! - [`cpu`]: layers that compute from the packed form
 //! - `gpu` (feature `cube`): the steps and the layers as CubeCL kernels, over the same bits
+//!
+//! Modules stand in one order, `bits`, `math`, `grouping`, `packed`, `fit`, `cpu`, `gpu`, and import
+//! from earlier ones alone.
 //!
 //! A kernel of [`cpu`] is written once, over a trait of vector operations, and compiled for each
 //! instruction set: portable Rust, AVX2, AVX-512, NEON. `MULTIBIT_ISA` pins one. The definitions that
@@ -85,8 +89,6 @@ mod grouping;
 mod math;
 mod packed;
 
-pub use grouping::{Grouping, GroupingError};
+pub use bits::MAX_BITS;
+pub use grouping::{Grouping, GroupingError, GroupingRule, Layout};
 pub use packed::{CoordinateType, DecodeError, EncodedBytes, PackError, PackedWeight};
-
-/// The largest bitwidth of a group: a weight's signs on all bases of its group fit in one byte.
-pub const MAX_BITS: usize = 8;

@@ -1,4 +1,8 @@
-//! Square root and rounding, with and without `std`.
+//! Square root and rounding, with and without `std`; a small system of equations.
+
+mod solve;
+
+pub(crate) use solve::solve_spd;
 
 /// `√x`, correctly rounded in both builds, so that they agree bit for bit.
 #[inline(always)]

@@ -6,11 +6,11 @@ mod sections;
 
 use alloc::vec;
 use alloc::vec::Vec;
-use core::fmt;
+use core::{fmt, iter};
 
-use crate::bits::{bit, row_words};
-use crate::fit::LevelTable;
-use crate::{Grouping, GroupingError, MAX_BITS};
+use crate::MAX_BITS;
+use crate::bits::{Codebook, bit, row_words};
+use crate::grouping::{Grouping, GroupingError};
 
 pub use coordinates::CoordinateType;
 pub use error::{DecodeError, PackError};
@@ -211,13 +211,16 @@ impl PackedWeight {
     /// their number.
     pub fn first_rows(&self) -> Vec<usize> {
         let per_output = self.grouping.groups_per_output(&self.shape);
-        let mut row = 0;
-        let mut first = vec![0];
-        for widths in self.widths.chunks_exact(per_output) {
-            row += widths.iter().copied().map(usize::from).sum::<usize>();
-            first.push(row);
-        }
-        first
+        self.group_rows().step_by(per_output).collect()
+    }
+
+    /// The row of bits that each group starts at, and at the end their number.
+    pub(crate) fn group_rows(&self) -> impl Iterator<Item = usize> {
+        let ends = self.widths.iter().scan(0, |row, &width| {
+            *row += usize::from(width);
+            Some(*row)
+        });
+        iter::once(0).chain(ends)
     }
 
     /// The dense weights of one output in the grouping's order, for example one row of an embedding.
@@ -270,12 +273,12 @@ impl PackedWeight {
     fn unpack_groups(&self, widths: &[u8], mut first: usize, grouped: &mut [f32]) {
         let len = self.grouping.len();
         let mut codes = vec![0; len];
-        let mut table = LevelTable::new();
+        let mut codebook = Codebook::new();
         for (group, &width) in grouped.chunks_exact_mut(len).zip(widths) {
             self.group_codes(first, width, &mut codes);
             let next = first + usize::from(width);
-            table.build(&self.coordinates[first..next]);
-            table.values(&codes, group);
+            codebook.build(&self.coordinates[first..next]);
+            codebook.values(&codes, group);
             first = next;
         }
     }
@@ -289,7 +292,7 @@ impl PackedWeight {
             max_bits <= MAX_BITS,
             "`max_bits` is {max_bits}, but at most {MAX_BITS} fit a code"
         );
-        let widest = self.widths.iter().max().copied().unwrap_or(0);
+        let widest = sections::widest(&self.widths);
         assert!(
             usize::from(widest) <= max_bits,
             "a group has {widest} bits, `max_bits` is {max_bits}"
@@ -297,13 +300,12 @@ impl PackedWeight {
         let len = self.grouping.len();
         let mut codes = vec![0; self.weights()];
         let mut coordinates = vec![0.0; self.widths.len() * max_bits];
-        let mut first = 0;
-        for (group, &width) in self.widths.iter().enumerate() {
+        let rows = self.group_rows().zip(&self.widths);
+        for (group, (first, &width)) in rows.enumerate() {
             self.group_codes(first, width, &mut codes[group * len..][..len]);
-            let next = first + usize::from(width);
-            coordinates[group * max_bits..][..next - first]
-                .copy_from_slice(&self.coordinates[first..next]);
-            first = next;
+            let live = usize::from(width);
+            coordinates[group * max_bits..][..live]
+                .copy_from_slice(&self.coordinates[first..][..live]);
         }
         (codes, coordinates, self.widths.clone())
     }

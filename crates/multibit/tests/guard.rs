@@ -11,7 +11,7 @@ use multibit::cpu::{
     Affine, Conv2dKernel, Conv2dOptions, Isa, LinearKernel, Mode, Planes, Pool2dOptions,
     conv2d_output_shape, max_pool2d, reference,
 };
-use multibit::fit::{GroupsMut, MomentsMut, StepParams, basis, coordinate};
+use multibit::fit::{StateMut, StepParams, basis, coordinate};
 use multibit::{Grouping, PackedWeight};
 use support::{Random, State, conv_options, levels, modes, packed};
 
@@ -129,7 +129,7 @@ impl<T> DerefMut for Guarded<T> {
     }
 }
 
-/// Of a list, all; under Miri, which takes a thousand times as long, the first few.
+/// All of a list; under Miri, which takes a thousand times as long, the first few.
 fn some<T>(list: impl IntoIterator<Item = T>, few: usize) -> Vec<T> {
     let most = if cfg!(miri) { few } else { usize::MAX };
     list.into_iter().take(most).collect()
@@ -143,7 +143,7 @@ fn isas() -> Vec<Isa> {
     Isa::available()
 }
 
-/// Of the sums of absolute terms, as in the tests of the kernels.
+/// Compares with room for a share of the sums of absolute terms, as the tests of the kernels do.
 fn assert_close(found: &[f32], expected: &[f32], room: f32, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (found, expected) in found.iter().zip(expected) {
@@ -308,7 +308,7 @@ fn pooling_stays_inside() {
 /// The steps are safe code; their slices are guarded all the same.
 #[test]
 fn steps_stay_inside() {
-    type Step = fn(&mut GroupsMut<'_>, &mut MomentsMut<'_>, &[f32], &StepParams, &mut [f32]);
+    type Step = fn(&mut StateMut<'_>, &[f32], &StepParams, &mut [f32]);
     let mut random = Random::new(75);
     let params = StepParams {
         lr: 1e-3,
@@ -319,8 +319,8 @@ fn steps_stay_inside() {
         ridge: 1e-6,
     };
     let steps: [(&str, Step); 2] = [
-        ("basis", |w, moments, grad, params, out| {
-            basis(w, moments, None, grad, params, out);
+        ("basis", |w, grad, params, out| {
+            basis(w, None, grad, params, out);
         }),
         ("coordinate", coordinate),
     ];
@@ -331,36 +331,25 @@ fn steps_stay_inside() {
         for (name, step) in steps {
             let mut expected = start.clone();
             let mut values = vec![f32::NAN; grad.len()];
-            let (mut groups, mut moments) = expected.parts();
-            step(&mut groups, &mut moments, &grad, &params, &mut values);
+            step(&mut expected.parts(), &grad, &params, &mut values);
             for place in some(PLACES, 1) {
                 let grad = Guarded::new(&grad, place);
                 let mut out = Guarded::new(&vec![f32::NAN; grad.len()], place);
-                let mut codes = Guarded::new(&start.codes, place);
-                let mut coordinates = Guarded::new(&start.coordinates, place);
-                let mut widths = Guarded::new(&start.widths, place);
-                let zeros = |like: &[f32]| Guarded::new(like, place);
-                let [mut m, mut v, mut v_max] = [(); 3].map(|()| zeros(&start.m));
-                let [mut m_alpha, mut v_alpha, mut v_max_alpha] =
-                    [(); 3].map(|()| zeros(&start.m_alpha));
-                let mut groups = GroupsMut {
+                let mut guarded = start.state.clone().map(
+                    |codes| Guarded::new(&codes, place),
+                    |widths| Guarded::new(&widths, place),
+                    |floats| Guarded::new(&floats, place),
+                );
+                let mut w = StateMut {
                     len,
                     max_bits: 8,
-                    codes: &mut codes,
-                    coordinates: &mut coordinates,
-                    widths: &mut widths,
+                    state: guarded
+                        .as_mut()
+                        .map(|x| &mut **x, |x| &mut **x, |x| &mut **x),
                 };
-                let mut moments = MomentsMut {
-                    m: &mut m,
-                    v: &mut v,
-                    v_max: &mut v_max,
-                    m_alpha: &mut m_alpha,
-                    v_alpha: &mut v_alpha,
-                    v_max_alpha: &mut v_max_alpha,
-                };
-                step(&mut groups, &mut moments, &grad, &params, &mut out);
+                step(&mut w, &grad, &params, &mut out);
                 assert_eq!(*out, *values, "{name} {len} {place:?}");
-                assert_eq!(*codes, *expected.codes, "{name} {len} {place:?}");
+                assert_eq!(*guarded.codes, *expected.codes, "{name} {len} {place:?}");
             }
         }
     }

@@ -11,7 +11,8 @@ use multibit::cpu::{
 use multibit::{Grouping, PackedWeight};
 use support::{Random, modes, packed, panic_message};
 
-/// Of the largest output; sums of some dozens of terms in another order.
+/// What sums of some dozens of terms in another order may differ by, as a share of the largest
+/// output.
 const TOLERANCE: f32 = 1e-5;
 
 fn linear(weight: &PackedWeight, isa: Isa, mode: &Mode, x: &[f32]) -> Vec<f32> {
@@ -24,7 +25,7 @@ fn linear(weight: &PackedWeight, isa: Isa, mode: &Mode, x: &[f32]) -> Vec<f32> {
     y
 }
 
-/// Of images with 2 channels of 5 × 4; [`PADDED`].
+/// A convolution of images with 2 channels of 5 × 4, with [`PADDED`].
 fn conv(weight: &Arc<PackedWeight>, isa: Isa, mode: &Mode, x: &[f32]) -> Vec<f32> {
     let input = [x.len() / 40, 2, 5, 4];
     let output = conv2d_output_shape(input, weight.shape(), &PADDED);
@@ -165,7 +166,7 @@ fn inputs_of_every_size() {
                     let found = conv(&conv_weight, isa, &mode, &x);
                     assert_close(&found, &expected_conv, &mode, &what);
                 }
-                // And the definition by that of float arithmetic, at least in size.
+                // The definition itself stays as large as float arithmetic says.
                 if matches!(mode, Mode::Exact | Mode::Int8) {
                     let bound = 6.0 * scale * 40.0 * 3.0 * 0.22;
                     assert!(expected.iter().all(|y| y.abs() <= bound), "{mode} {scale}");

@@ -11,7 +11,8 @@ use multibit::cpu::{
 use multibit::{Grouping, PackedWeight};
 use support::{Random, affines, conv_options, modes, packed};
 
-/// Of the sums of absolute terms: f32 sums of up to some thousand terms in another order.
+/// What f32 sums of up to some thousand terms in another order may differ by, as a share of the sums
+/// of absolute terms.
 const TOLERANCE: f32 = 5e-7;
 
 /// Room for sums of terms in another order: all terms with a positive sign.

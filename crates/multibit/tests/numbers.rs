@@ -4,8 +4,8 @@
 mod support;
 
 use multibit::fit::{
-    LevelTable, Levels, SketchError, StepParams, basis, coordinate, drop_coordinates, importance,
-    local_model, project, reconstruct, sketch, solve_spd, ste,
+    SketchError, StepParams, basis, coordinate, drop_coordinates, importance, local_model, project,
+    reconstruct, sketch, ste,
 };
 use multibit::{CoordinateType, Grouping, PackedWeight};
 use support::{Random, State, panic_message};
@@ -127,37 +127,37 @@ fn steps() -> [(&'static str, Step); 5] {
     [
         ("basis", |state, grad, params| {
             let mut y = out(state);
-            let (mut w, mut moments) = state.parts();
-            basis(&mut w, &mut moments, None, grad, params, &mut y);
+            let mut w = state.parts();
+            basis(&mut w, None, grad, params, &mut y);
             checked(state, &y);
         }),
         ("basis around a centre", |state, grad, params| {
             let mut y = out(state);
             let centre = state.reconstruct();
-            let (mut w, mut moments) = state.parts();
-            basis(&mut w, &mut moments, Some(&centre), grad, params, &mut y);
+            let mut w = state.parts();
+            basis(&mut w, Some(&centre), grad, params, &mut y);
             checked(state, &y);
         }),
         ("ste", |state, grad, params| {
             let mut y = out(state);
             let mut latent = state.reconstruct();
-            let (mut w, mut moments) = state.parts();
-            ste(&mut w, &mut moments, &mut latent, grad, params, &mut y);
+            let mut w = state.parts();
+            ste(&mut w, &mut latent, grad, params, &mut y);
             checked(state, &y);
         }),
         ("coordinate", |state, grad, params| {
             let mut y = out(state);
-            let (mut w, mut moments) = state.parts();
-            coordinate(&mut w, &mut moments, grad, params, &mut y);
+            let mut w = state.parts();
+            coordinate(&mut w, grad, params, &mut y);
             checked(state, &y);
         }),
         ("prune", |state, grad, params| {
             let mut y = out(state);
             let mut delta = vec![0.0; state.coordinates.len()];
-            let (mut w, mut moments) = state.parts();
-            importance(&mut w, &mut moments, grad, params, &mut delta);
+            let mut w = state.parts();
+            importance(&mut w, grad, params, &mut delta);
             let drop: Vec<bool> = delta.iter().map(|&delta| delta < 0.0).collect();
-            drop_coordinates(&mut w, &mut moments, &drop, &mut y);
+            drop_coordinates(&mut w, &drop, &mut y);
             checked(state, &y);
         }),
     ]
@@ -219,12 +219,16 @@ fn a_hostile_gradient_stays_in_its_group() {
                     other.codes[weights.clone()],
                     "{name}"
                 );
-                assert_eq!(one.m[weights.clone()], other.m[weights], "{name}");
+                assert_eq!(
+                    one.weight.m[weights.clone()],
+                    other.weight.m[weights],
+                    "{name}"
+                );
                 assert_eq!(
                     one.coordinates[slots.clone()],
                     other.coordinates[slots.clone()]
                 );
-                assert_eq!(one.v_max_alpha[slots.clone()], other.v_max_alpha[slots]);
+                assert_eq!(one.alpha.v_max[slots.clone()], other.alpha.v_max[slots]);
             }
         }
     }
@@ -335,50 +339,12 @@ fn numbers_of_a_step_that_are_out_of_range_are_named() {
 fn an_importance_that_is_not_a_number_is_documented() {
     let mut state = State::random(&mut Random::new(9), 4, 2, &[2, 1]);
     let mut delta = [0.0; 4];
-    let (mut w, mut moments) = state.parts();
+    let mut w = state.parts();
     let grad = [f32::NAN, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1];
-    importance(
-        &mut w,
-        &mut moments,
-        &grad,
-        &StepParams::default(),
-        &mut delta,
-    );
+    importance(&mut w, &grad, &StepParams::default(), &mut delta);
     assert!(delta[0].is_nan() && delta[1].is_nan());
     assert!(delta[2].is_finite());
     assert_eq!(delta[3], f32::INFINITY);
-}
-
-#[test]
-fn the_nearest_level_of_anything() {
-    let mut levels = Levels::new();
-    levels.build(&[0.5, 0.5, 2.0]);
-    let nearest = |x| levels.value(levels.nearest(x));
-    assert_eq!(nearest(f32::NAN), -3.0, "the lowest");
-    assert_eq!(nearest(f32::NEG_INFINITY), -3.0);
-    assert_eq!(nearest(f32::INFINITY), 3.0);
-    assert_eq!(
-        nearest(-1e-45),
-        -1.0,
-        "of -1 and 1, with equal levels in between"
-    );
-    let mut codes = [9; 4];
-    levels.assign(&[f32::NAN, f32::MAX, 0.2, -0.2], &mut codes);
-    for (code, x) in codes.iter().zip([f32::NAN, f32::MAX, 0.2, -0.2]) {
-        assert_eq!(*code, levels.nearest(x));
-    }
-    let mut table = LevelTable::new();
-    table.build(&[f32::MAX, f32::MAX]);
-    assert_eq!(table.value(0b00), f32::INFINITY, "beyond f32");
-    assert_eq!(table.value(0b01), 0.0);
-}
-
-#[test]
-fn a_system_of_no_equations_is_solved() {
-    assert_eq!(solve_spd(&mut [], &mut [], 0), Ok(()));
-    let mut x = [f64::NAN, 1.0];
-    assert_eq!(solve_spd(&mut [1.0, 0.0, 0.0, 1.0], &mut x, 2), Ok(()));
-    assert!(x[0].is_nan(), "as float arithmetic has it");
 }
 
 /// Coordinates of any positive size come back from the packed form and from its sections.

@@ -138,11 +138,8 @@ fn outputs_unpack_one_by_one() {
 fn coordinates_are_stored_by_a_type_that_holds_them() {
     let (grouping, state) = small();
     let pack = |coordinates: [f32; 4]| {
-        let coordinates = coordinates.to_vec();
-        let state = State {
-            coordinates,
-            ..state.clone()
-        };
+        let mut state = state.clone();
+        state.coordinates = coordinates.to_vec();
         pack(&[3, 2], &grouping, &state).unwrap()
     };
     assert_eq!(
@@ -188,8 +185,9 @@ fn the_same_bits_in_another_shape() {
 #[test]
 fn padding_is_zero() {
     for (grouping, mut state) in cases(&[33, 4]) {
-        for (group, codes) in state.codes.chunks_mut(state.len).enumerate() {
-            codes.fill(((1u16 << state.widths[group]) - 1) as u8);
+        let (len, state_mut) = (state.len, &mut state.state);
+        for (group, codes) in state_mut.codes.chunks_mut(len).enumerate() {
+            codes.fill(((1u16 << state_mut.widths[group]) - 1) as u8);
         }
         let packed = pack(&[33, 4], &grouping, &state).unwrap();
         for row in 0..packed.coordinates().len() {

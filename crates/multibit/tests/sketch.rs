@@ -2,7 +2,7 @@
 
 mod support;
 
-use multibit::fit::{Levels, SketchError, sketch};
+use multibit::fit::{SketchError, sketch};
 use support::{Random, State};
 
 fn squared_error(weights: &[f32], state: &State) -> f64 {
@@ -124,57 +124,6 @@ fn what_is_not_finite_is_an_error() {
             sketch(&weights, 2, 3),
             Err(SketchError::NotFinite { index: 2 })
         );
-    }
-}
-
-#[test]
-fn the_nearest_level_is_the_nearest_of_all() {
-    let mut random = Random::new(5);
-    let mut levels = Levels::new();
-    for bits in 0..=8 {
-        for case in 0..20 {
-            let coordinates: Vec<f32> = (0..bits)
-                .map(|i| match case {
-                    // Equal coordinates make equal levels.
-                    0 => 0.25,
-                    1 => 0.25 * (i / 2 + 1) as f32,
-                    _ => 0.01 + random.unit(),
-                })
-                .collect();
-            levels.build(&coordinates);
-            assert_eq!(levels.bits(), bits);
-            let total: f32 = coordinates.iter().sum();
-            assert!(levels.sorted().is_sorted());
-            assert_eq!(levels.sorted().len(), 1 << bits);
-            let mut targets = random.normals(50, 0.5 * total + 0.1);
-            targets.extend([0.0, total, -total, 1e30, -1e30]);
-            targets.extend(levels.sorted());
-            let mut codes = vec![0; targets.len()];
-            levels.assign(&targets, &mut codes);
-            for (&target, &code) in targets.iter().zip(&codes) {
-                assert_eq!(levels.nearest(target), code, "one by one and in bulk");
-                assert!(usize::from(code) < 1 << bits);
-                let distance = |code: u8| (f64::from(levels.value(code)) - f64::from(target)).abs();
-                let best = (0..1u16 << bits).map(|code| distance(code as u8));
-                let best = best.fold(f64::INFINITY, f64::min);
-                // The midpoint is rounded to f32.
-                let rounding = 1e-7 * f64::from(total);
-                assert!(
-                    distance(code) <= best + rounding,
-                    "{coordinates:?}: {target} takes {code:#b}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn a_target_midway_takes_the_lower_level() {
-    let mut levels = Levels::new();
-    levels.build(&[1.0, 2.0]);
-    assert_eq!(levels.sorted(), [-3.0, -1.0, 1.0, 3.0]);
-    for (target, value) in [(-2.0, -3.0), (0.0, -1.0), (2.0, 1.0)] {
-        assert_eq!(levels.value(levels.nearest(target)), value);
     }
 }
 

@@ -20,21 +20,21 @@ fn params(t: u32) -> StepParams {
 
 fn basis_step(state: &mut State, grad: &[f32], params: &StepParams) -> Vec<f32> {
     let mut out = vec![f32::NAN; state.weights()];
-    let (mut w, mut moments) = state.parts();
-    basis(&mut w, &mut moments, None, grad, params, &mut out);
+    let mut w = state.parts();
+    basis(&mut w, None, grad, params, &mut out);
     out
 }
 
 fn coordinate_step(state: &mut State, grad: &[f32], params: &StepParams) -> Vec<f32> {
     let mut out = vec![f32::NAN; state.weights()];
-    let (mut w, mut moments) = state.parts();
-    coordinate(&mut w, &mut moments, grad, params, &mut out);
+    let mut w = state.parts();
+    coordinate(&mut w, grad, params, &mut out);
     out
 }
 
 /// `p` and `h` of all weights, from moments after their update.
 fn models(state: &State, params: &StepParams) -> (Vec<f32>, Vec<f32>) {
-    let pairs = state.m.iter().zip(&state.v_max);
+    let pairs = state.weight.m.iter().zip(&state.weight.v_max);
     pairs
         .map(|(&m, &v_max)| model(params, m, v_max))
         .map(|(p, h)| (p as f32, h as f32))
@@ -141,15 +141,8 @@ fn a_basis_step_assigns_the_nearest_of_the_old_levels() {
     let centre = random.normals(5 * 40, 0.1);
     let grad = random.normals(5 * 40, 0.01);
     let mut out = vec![0.0; 200];
-    let (mut w, mut moments) = state.parts();
-    basis(
-        &mut w,
-        &mut moments,
-        Some(&centre),
-        &grad,
-        &params(1),
-        &mut out,
-    );
+    let mut w = state.parts();
+    basis(&mut w, Some(&centre), &grad, &params(1), &mut out);
     let (p, h) = models(&state, &params(1));
     let mut flips = [None; 15];
     for j in 0..200 {
@@ -185,22 +178,22 @@ fn moments_carry_over_from_weights_to_coordinates() {
         let grad = random.normals(200, 0.1);
         basis_step(&mut state, &grad, &params(t));
         for (j, &g) in grad.iter().enumerate() {
-            let [g, m, v] = [g, old.m[j], old.v[j]].map(f64::from);
+            let [g, m, v] = [g, old.weight.m[j], old.weight.v[j]].map(f64::from);
             let v = 0.999 * v + 0.001 * g * g;
-            assert!((f64::from(state.m[j]) - (0.9 * m + 0.1 * g)).abs() < 1e-7);
-            assert!((f64::from(state.v[j]) - v).abs() < 1e-6 * v + 1e-12);
-            let v_max = v.max(f64::from(old.v_max[j]));
-            assert!((f64::from(state.v_max[j]) - v_max).abs() < 1e-6 * v_max + 1e-12);
+            assert!((f64::from(state.weight.m[j]) - (0.9 * m + 0.1 * g)).abs() < 1e-7);
+            assert!((f64::from(state.weight.v[j]) - v).abs() < 1e-6 * v + 1e-12);
+            let v_max = v.max(f64::from(old.weight.v_max[j]));
+            assert!((f64::from(state.weight.v_max[j]) - v_max).abs() < 1e-6 * v_max + 1e-12);
         }
         for group in 0..4 {
             for i in 0..usize::from(state.widths[group]) {
                 let slot = group * 6 + i;
-                let m = state.project(group, i, |j| f64::from(state.m[j]));
-                assert!((f64::from(state.m_alpha[slot]) - m).abs() < 1e-6 * m.abs() + 1e-9);
+                let m = state.project(group, i, |j| f64::from(state.weight.m[j]));
+                assert!((f64::from(state.alpha.m[slot]) - m).abs() < 1e-6 * m.abs() + 1e-9);
                 let span = group * 50..(group + 1) * 50;
                 for (sum, all) in [
-                    (state.v_alpha[slot], &state.v),
-                    (state.v_max_alpha[slot], &state.v_max),
+                    (state.alpha.v[slot], &state.weight.v),
+                    (state.alpha.v_max[slot], &state.weight.v_max),
                 ] {
                     let expected: f64 = all[span.clone()].iter().map(|&v| f64::from(v)).sum();
                     assert!((f64::from(sum) - expected).abs() < 1e-6 * expected);
@@ -224,8 +217,8 @@ fn a_group_without_gradients_is_left_alone() {
     assert_eq!(state.coordinates[4..8], old.coordinates[4..8]);
     assert_ne!(state.coordinates[..4], old.coordinates[..4]);
     assert_ne!(
-        state.m[60..],
-        old.m[60..],
+        state.weight.m[60..],
+        old.weight.m[60..],
         "moments of empty groups advance"
     );
 }
@@ -292,21 +285,14 @@ fn an_ste_step_is_a_basis_step_around_the_kept_weight() {
         let (params, grad) = (params(t), random.normals(75, 0.1));
         let before = latent.clone();
         let [mut out, mut expected] = [vec![0.0; 75], vec![0.0; 75]];
-        let (mut w, mut moments) = state.parts();
-        ste(&mut w, &mut moments, &mut latent, &grad, &params, &mut out);
-        let (mut w, mut moments) = other.parts();
-        basis(
-            &mut w,
-            &mut moments,
-            Some(&before),
-            &grad,
-            &params,
-            &mut expected,
-        );
+        let mut w = state.parts();
+        ste(&mut w, &mut latent, &grad, &params, &mut out);
+        let mut w = other.parts();
+        basis(&mut w, Some(&before), &grad, &params, &mut expected);
         assert_eq!(out, expected);
         assert_eq!(state, other);
         for j in 0..75 {
-            let (p, h) = model(&params, state.m[j], state.v_max[j]);
+            let (p, h) = model(&params, state.weight.m[j], state.weight.v_max[j]);
             let moved = f64::from(before[j]) - p / h;
             // A few roundings to f32 of numbers below 1.
             assert!((f64::from(latent[j]) - moved).abs() < 1e-6, "weight {j}");
@@ -359,7 +345,7 @@ fn a_coordinate_step_is_amsgrad_on_the_coordinates() {
                         (alpha_now - *alpha).abs() < 1e-5,
                         "{alpha_now} for {alpha} at {t}"
                     );
-                    let m_now = sign * f64::from(state.m_alpha[slot]);
+                    let m_now = sign * f64::from(state.alpha.m[slot]);
                     assert!((m_now - *m).abs() < 1e-5, "{m_now} for {m}");
                 }
             }
@@ -378,14 +364,14 @@ fn both_domains_advance_at_every_step() {
     coordinate_step(&mut by_coordinate, &grad, &params(1));
     basis_step(&mut by_basis, &grad, &params(1));
     let mut delta = vec![0.0; 8];
-    let (mut w, mut moments) = by_importance.parts();
-    importance(&mut w, &mut moments, &grad, &params(1), &mut delta);
+    let mut w = by_importance.parts();
+    importance(&mut w, &grad, &params(1), &mut delta);
     for other in [&by_coordinate, &by_importance] {
-        assert_eq!(other.m, by_basis.m);
-        assert_eq!(other.v, by_basis.v);
-        assert_eq!(other.v_max, by_basis.v_max);
+        assert_eq!(other.weight.m, by_basis.weight.m);
+        assert_eq!(other.weight.v, by_basis.weight.v);
+        assert_eq!(other.weight.v_max, by_basis.weight.v_max);
     }
-    assert_eq!(by_importance.v_alpha, by_coordinate.v_alpha);
+    assert_eq!(by_importance.alpha.v, by_coordinate.alpha.v);
 }
 
 #[test]
@@ -396,8 +382,8 @@ fn importance_moves_nothing_and_predicts_the_model() {
         let old = state.clone();
         let grad = random.normals(120, 0.1);
         let mut delta = vec![0.0; 15];
-        let (mut w, mut moments) = state.parts();
-        importance(&mut w, &mut moments, &grad, &params(t), &mut delta);
+        let mut w = state.parts();
+        importance(&mut w, &grad, &params(t), &mut delta);
         assert_eq!(state.codes, old.codes);
         assert_eq!(state.coordinates, old.coordinates);
         for (slot, &delta) in delta.iter().enumerate() {
@@ -406,7 +392,7 @@ fn importance_moves_nothing_and_predicts_the_model() {
                 continue;
             }
             let alpha = f64::from(state.coordinates[slot]);
-            let (p, h) = model(&params(t), state.m_alpha[slot], state.v_max_alpha[slot]);
+            let (p, h) = model(&params(t), state.alpha.m[slot], state.alpha.v_max[slot]);
             let expected = -p * alpha + 0.5 * h * alpha * alpha;
             let scale = (p * alpha).abs() + h * alpha * alpha;
             assert!((f64::from(delta) - expected).abs() < 1e-6 * scale);
@@ -425,8 +411,8 @@ fn what_is_dropped_is_zero_and_absent() {
     let mut drop: Vec<bool> = (0..30).map(|_| random.below(2) == 0).collect();
     drop[24..].fill(true);
     let mut out = vec![f32::NAN; 100];
-    let (mut w, mut moments) = state.parts();
-    drop_coordinates(&mut w, &mut moments, &drop, &mut out);
+    let mut w = state.parts();
+    drop_coordinates(&mut w, &drop, &mut out);
     state.assert_invariants("drop");
     assert_eq!(out, state.reconstruct());
     assert_eq!(state.widths[4], 0);
@@ -439,9 +425,9 @@ fn what_is_dropped_is_zero_and_absent() {
         for (to, &from) in stay.iter().enumerate() {
             let (to, from) = (group * 6 + to, group * 6 + from);
             assert_eq!(state.coordinates[to], old.coordinates[from]);
-            assert_eq!(state.m_alpha[to], old.m_alpha[from]);
-            assert_eq!(state.v_alpha[to], old.v_alpha[from]);
-            assert_eq!(state.v_max_alpha[to], old.v_max_alpha[from]);
+            assert_eq!(state.alpha.m[to], old.alpha.m[from]);
+            assert_eq!(state.alpha.v[to], old.alpha.v[from]);
+            assert_eq!(state.alpha.v_max[to], old.alpha.v_max[from]);
         }
         for (j, &out) in out.iter().enumerate().skip(group * 20).take(20) {
             let value: f32 = stay.iter().fold(0.0, |sum, &i| {
@@ -450,7 +436,7 @@ fn what_is_dropped_is_zero_and_absent() {
             assert_eq!(out, value, "weight {j}");
         }
     }
-    assert_eq!(state.m, old.m, "moments of the weights stay");
+    assert_eq!(state.weight.m, old.weight.m, "moments of the weights stay");
 }
 
 #[test]
@@ -462,27 +448,20 @@ fn pruned_slots_stay_absent_through_every_step() {
     drop[4..8].fill(true);
     let mut latent = state.reconstruct();
     let mut out = vec![0.0; 75];
-    let (mut w, mut moments) = state.parts();
-    drop_coordinates(&mut w, &mut moments, &drop, &mut out);
+    let mut w = state.parts();
+    drop_coordinates(&mut w, &drop, &mut out);
     for t in 1..=9 {
         let grad = random.normals(75, 0.1);
         // Moments that something else left there go.
         for slot in 3..8 {
-            state.m_alpha[slot] = 0.5;
-            state.v_alpha[slot] = 0.5;
-            state.v_max_alpha[slot] = 0.5;
+            state.alpha.m[slot] = 0.5;
+            state.alpha.v[slot] = 0.5;
+            state.alpha.v_max[slot] = 0.5;
         }
         match t % 3 {
             0 => {
-                let (mut w, mut moments) = state.parts();
-                ste(
-                    &mut w,
-                    &mut moments,
-                    &mut latent,
-                    &grad,
-                    &params(t),
-                    &mut out,
-                );
+                let mut w = state.parts();
+                ste(&mut w, &mut latent, &grad, &params(t), &mut out);
             }
             1 => out = basis_step(&mut state, &grad, &params(t)),
             _ => out = coordinate_step(&mut state, &grad, &params(t)),
@@ -548,7 +527,7 @@ fn a_state_that_does_not_fit_together_is_named() {
         ),
         (|s| _ = s.coordinates.pop(), "`coordinates` holds 3 values"),
         (
-            |s| _ = s.v_alpha.pop(),
+            |s| _ = s.alpha.v.pop(),
             "`v_alpha` holds 3 values, but 2 groups of 2 need 4",
         ),
     ];

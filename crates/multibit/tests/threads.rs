@@ -58,9 +58,10 @@ fn linear_layers() {
 #[test]
 fn convolutions() {
     let mut random = Random::new(82);
-    let (shape, size) = match cfg!(miri) {
-        true => ([4, 2, 2, 2], [4, 5]),
-        false => ([70, 16, 3, 3], [13, 12]),
+    let (shape, size) = if cfg!(miri) {
+        ([4, 2, 2, 2], [4, 5])
+    } else {
+        ([70, 16, 3, 3], [13, 12])
     };
     for grouping in some(Grouping::examples(&shape), 1) {
         let weight = Arc::new(packed(&mut random, &shape, grouping, 3));
@@ -88,9 +89,10 @@ fn convolutions() {
 #[test]
 fn activations_as_bits() {
     let mut random = Random::new(83);
-    let (shape, size) = match cfg!(miri) {
-        true => ([4, 2, 1, 2], [3, 5]),
-        false => ([70, 40, 3, 3], [20, 21]),
+    let (shape, size) = if cfg!(miri) {
+        ([4, 2, 1, 2], [3, 5])
+    } else {
+        ([70, 40, 3, 3], [20, 21])
     };
     let weight = packed(&mut random, &shape, Grouping::pixelwise(&shape).unwrap(), 2);
     let (weight, options) = (Arc::new(weight), Conv2dOptions::default());

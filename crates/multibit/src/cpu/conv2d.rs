@@ -19,7 +19,7 @@ use super::{
     Affine, Arithmetic, Conv2dOptions, Isa, KernelError, Mode, assert_arithmetic, assert_len,
     conv2d_output_shape,
 };
-use crate::PackedWeight;
+use crate::packed::PackedWeight;
 use blocks::{End, ToValues};
 use exact::Rows;
 use int8::{ByteSigns, Int8Blocks};

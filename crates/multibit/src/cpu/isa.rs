@@ -1,8 +1,33 @@
 //! The only table of instruction sets, chosen at run time.
+//!
+//! | name | needs | what is its own |
+//! |---|---|---|
+//! | `portable` | nothing | plain Rust, in the vectors that the program is compiled for |
+//! | `avx2` | AVX2, FMA | look-up by `pshufb`, bits counted by look-up of their nibbles |
+//! | `avx512` | AVX-512 F and BW as well | the same in one register instead of two |
+//! | `avx512-vnni` | VBMI, VNNI and VPOPCNTDQ as well | one instruction each for a look-up in four tables, for counting bits and for four products of bytes |
+//! | `neon` | NEON, which 64-bit Arm has | look-up in 64 bytes by `tbl`, bits counted by `cnt` |
+//!
+//! What could be wired and is not:
+//!
+//! | instructions | what they would serve | why not |
+//! |---|---|---|
+//! | AVX and SSE without AVX2 | processors of before about 2015 | `portable` runs there, and nobody has asked for more |
+//! | AVX-512 without BW | Xeon Phi alone | the bytes of look-ups need BW; it takes `avx2` |
+//! | AVX-VNNI | products of bytes in `avx2`: one instruction instead of three | not measured yet: no processor that has it, but no AVX-512, was at hand |
+//! | AMX | products of bytes | its intrinsics are not stable in Rust 1.95 |
+//! | NEON's `dotprod` and `i8mm` | products of bytes in `neon`: one instruction instead of ten | as AMX |
+//! | SVE | longer vectors on 64-bit Arm | as AMX |
+//! | `tbl` for tables of f32 in `neon` | [`entry`](Simd::entry), which goes through memory there | not measured yet: tests run on an emulator, whose times say nothing |
+//! | shuffles for [`transpose`](Simd::transpose) in `avx2` and `neon` | convolutions, once for 16 × 16 sums; it goes through memory there | it is a small part of their time |
+//! | WebAssembly's `simd128` | browsers | `portable` runs there; not measured yet |
+//! | any of x86-64's without the feature `std` | programs without an operating system | asking the processor needs `std` |
 
 use alloc::vec::Vec;
 use core::fmt;
 
+#[cfg(doc)]
+use super::simd::Simd;
 use super::simd::Task;
 
 /// An instruction set that this processor has.
@@ -31,8 +56,8 @@ impl Isa {
 
     /// The instruction sets that this processor has, the slowest first.
     ///
-    /// Without the feature `std` the processor is not asked: then there are only those that the
-    /// program was compiled for.
+    /// Without the feature `std` the processor is not asked: then there are only those that every
+    /// processor of the target has.
     pub fn available() -> Vec<Self> {
         #[allow(unused_mut, reason = "without std, x86-64 has no more")]
         let mut found = Vec::from([Self::PORTABLE]);

@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use thiserror::Error;
+
 use super::Isa;
 use super::generic::Quantize;
 use super::threads::{self, Shared};
@@ -27,50 +29,37 @@ pub struct Levels {
 }
 
 /// Why numbers are no levels.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum LevelsError {
     /// No coordinate, or more than [`MAX_ACTIVATION_BITS`].
+    #[error("{bits} coordinates, but 1 to {MAX_ACTIVATION_BITS} can be used")]
     Bits {
         /// How many there are.
         bits: usize,
     },
     /// A number that must be finite, or a coordinate that must be positive.
+    #[error(fmt = name_value)]
     Value {
-        /// `x_ref`, `gamma 0`, …
+        /// Which coordinate, none for `x_ref`.
         index: Option<usize>,
         /// The number.
         value: f32,
     },
     /// A level, or the distance of two neighbours, is beyond f32.
+    #[error("levels up to {largest:e} lie too far apart for f32")]
     TooLarge {
         /// `|x_ref| + Σγ`.
         largest: f64,
     },
 }
 
-impl fmt::Display for LevelsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bits { bits } => {
-                write!(
-                    f,
-                    "{bits} coordinates, but 1 to {MAX_ACTIVATION_BITS} can be used"
-                )
-            }
-            Self::Value { index: None, value } => write!(f, "x_ref is {value}, not finite"),
-            Self::Value {
-                index: Some(index),
-                value,
-            } => write!(f, "coordinate {index} is {value}, not positive and finite"),
-            Self::TooLarge { largest } => {
-                write!(f, "levels up to {largest:e} lie too far apart for f32")
-            }
-        }
+fn name_value(index: &Option<usize>, value: &f32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match index {
+        None => write!(f, "x_ref is {value}, not finite"),
+        Some(index) => write!(f, "coordinate {index} is {value}, not positive and finite"),
     }
 }
-
-impl core::error::Error for LevelsError {}
 
 impl Levels {
     /// Levels around `reference` with the given coordinates, in any order.
@@ -170,7 +159,7 @@ impl Levels {
         for i in 0..n {
             a[i * n + i] += ridge;
         }
-        if crate::fit::solve_spd(&mut a, &mut b, n).is_err() {
+        if crate::math::solve_spd(&mut a, &mut b, n).is_err() {
             return self.clone();
         }
         let fitted = present.iter().zip(&b).map(|(&present, &new)| {
@@ -214,7 +203,7 @@ impl Levels {
         &self.values
     }
 
-    /// Between the levels: an activation above `r` thresholds takes level `r`.
+    /// The thresholds between the levels: an activation above `r` of them takes level `r`.
     pub fn thresholds(&self) -> &[f32] {
         &self.thresholds
     }

@@ -6,9 +6,6 @@ use core::hint::black_box;
 use super::Isa;
 use super::simd::{LANES, Line, Simd, Tables, Task};
 
-/// Sums that are kept in registers: enough to hide the latency of each operation.
-const SUMS: usize = 12;
-
 /// An operation in a loop in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -37,9 +34,11 @@ impl Operation {
     /// Runs the operation `rounds` times on each of some registers; returns how many products of an
     /// input and a weight that were.
     pub fn run(self, isa: Isa, rounds: usize) -> f64 {
+        let mut sums = 0;
         isa.run(Registers {
             operation: self,
             rounds,
+            sums: &mut sums,
         });
         let products = match self {
             Self::F32 => 1,
@@ -48,41 +47,64 @@ impl Operation {
             Self::F32Lookup => 4,
             Self::Bits => 32,
         };
-        (products * LANES * SUMS * rounds) as f64
+        (products * LANES * sums * rounds) as f64
     }
 }
 
-struct Registers {
+struct Registers<'a> {
     operation: Operation,
     rounds: usize,
+    /// Receives how many sums were kept in registers.
+    sums: &'a mut usize,
 }
 
-impl Task for Registers {
+impl Task for Registers<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        match self.operation {
-            Operation::F32 | Operation::F32Lookup => self.floats(simd),
-            _ => self.words(simd),
+        // As many as hide the latency of each operation, and leave registers for what it needs.
+        match S::REGISTERS {
+            32.. => self.keep::<S, 12>(simd),
+            8.. => self.keep::<S, 4>(simd),
+            _ => self.keep::<S, 2>(simd),
         }
     }
 }
 
-impl Registers {
+impl Registers<'_> {
     #[inline(always)]
-    fn floats<S: Simd>(&self, simd: S) {
+    fn keep<S: Simd, const SUMS: usize>(self, simd: S) {
+        *self.sums = SUMS;
+        match self.operation {
+            Operation::F32 | Operation::F32Lookup => self.floats::<S, SUMS>(simd),
+            _ => self.words::<S, SUMS>(simd),
+        }
+    }
+
+    #[inline(always)]
+    fn floats<S: Simd, const SUMS: usize>(&self, simd: S) {
         let table = black_box(Line([0.5; LANES]));
-        let step = simd.splat(black_box(0x0123_4567));
+        // Each is loaded, so that the compiler cannot know that lanes or sums are equal.
+        let step = simd.load(&black_box(Line([0x0123_4567; LANES])));
         let mut word = simd.zero();
         let x = simd.f_splat(black_box(0.25));
-        let mut sums = [simd.f_splat(black_box(1.0)); SUMS];
-        for _ in 0..self.rounds {
-            for sum in &mut sums {
-                *sum = match self.operation {
-                    Operation::F32 => simd.f_fma(x, x, *sum),
-                    _ => simd.f_add(simd.entry(&table.0, word), *sum),
-                };
-                // Each look-up has another index, as in a kernel.
-                word = simd.add(word, step);
+        let mut sums = [simd.f_splat(0.0); SUMS];
+        for sum in &mut sums {
+            *sum = simd.f_load(&black_box([1.0; LANES]));
+        }
+        // The operation is chosen outside of the loop, whose time it would take.
+        if self.operation == Operation::F32 {
+            for _ in 0..self.rounds {
+                for sum in &mut sums {
+                    *sum = simd.f_fma(x, x, *sum);
+                }
+            }
+        } else {
+            for _ in 0..self.rounds {
+                for sum in &mut sums {
+                    *sum = simd.f_add(simd.entry(&table.0, word), *sum);
+                    // Each look-up has another index, as in a kernel.
+                    word = simd.add(word, step);
+                }
             }
         }
         for sum in sums {
@@ -93,10 +115,14 @@ impl Registers {
     }
 
     #[inline(always)]
-    fn words<S: Simd>(&self, simd: S) {
+    fn words<S: Simd, const SUMS: usize>(&self, simd: S) {
         let tables = black_box(Tables([[1; LANES]; 4]));
-        let a = simd.splat(black_box(0x1234_5678));
-        let mut sums = [simd.splat(black_box(1)); SUMS];
+        // Each is loaded, so that the compiler cannot know that lanes or sums are equal.
+        let a = simd.load(&black_box(Line([0x1234_5678; LANES])));
+        let mut sums = [simd.zero(); SUMS];
+        for sum in &mut sums {
+            *sum = simd.load(&black_box(Line([1; LANES])));
+        }
         for _ in 0..self.rounds {
             for sum in &mut sums {
                 *sum = match self.operation {

@@ -12,7 +12,7 @@ use super::simd::{LANES, Line};
 use super::threads::{self, Shared};
 use super::tiles::{NONE, Sort, Tiles};
 use super::{Affine, Arithmetic, Isa, KernelError, Levels, Mode, assert_arithmetic, assert_len};
-use crate::PackedWeight;
+use crate::packed::PackedWeight;
 
 /// Rows of inputs from which expanding the weights to f32 is faster than look-up.
 const EXPAND_ROWS: usize = 4;

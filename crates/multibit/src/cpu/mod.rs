@@ -24,6 +24,7 @@ mod conv2d;
 mod generic;
 mod isa;
 mod levels;
+#[cfg(feature = "limits")]
 #[doc(hidden)]
 pub mod limits;
 mod linear;
@@ -39,6 +40,8 @@ mod x86_64;
 
 use core::fmt;
 
+use thiserror::Error;
+
 pub use conv2d::{Conv2dInput, Conv2dKernel};
 pub use isa::Isa;
 pub use levels::{Levels, LevelsError, MAX_ACTIVATION_BITS};
@@ -46,15 +49,16 @@ pub use linear::LinearKernel;
 pub use planes::Planes;
 pub use pool::{Pool2dOptions, max_pool2d};
 
-/// The arithmetic of a packed layer.
+/// The arithmetic of a layer once it is packed; it trains as float in every case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Arithmetic {
-    /// Inputs in f32.
+    /// Inputs in f32: the result of the dense layer, up to the order of sums.
     #[default]
     Exact,
-    /// Inputs rounded to int8 at run time.
+    /// Inputs rounded to int8 at run time; [`Mode::Int8`] bounds the error.
     Int8,
-    /// Inputs as bits.
+    /// Inputs from a multi-bit activation, as bits.
     Bitwise,
 }
 
@@ -158,10 +162,11 @@ impl<'a> Affine<'a> {
 }
 
 /// Why a kernel cannot run a weight.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum KernelError {
     /// The weight has another rank.
+    #[error("the weight has rank {found}, but the layer needs {expected}")]
     Rank {
         /// Needed.
         expected: usize,
@@ -169,6 +174,7 @@ pub enum KernelError {
         found: usize,
     },
     /// The groups lie along another axis than the outputs.
+    #[error("the groups of the weight lie along axis {axis}, but its outputs along {expected}")]
     OutputAxis {
         /// The axis of the outputs.
         expected: usize,
@@ -176,25 +182,6 @@ pub enum KernelError {
         axis: usize,
     },
 }
-
-impl fmt::Display for KernelError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rank { expected, found } => {
-                write!(
-                    f,
-                    "the weight has rank {found}, but the layer needs {expected}"
-                )
-            }
-            Self::OutputAxis { expected, axis } => write!(
-                f,
-                "the groups of the weight lie along axis {axis}, but its outputs along {expected}"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for KernelError {}
 
 /// How a 2-D convolution slides over its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

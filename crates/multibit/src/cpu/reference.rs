@@ -5,13 +5,13 @@
 use alloc::vec::Vec;
 
 use super::{Affine, Conv2dOptions, Levels, Mode, assert_len, conv2d_output_shape, int8_scale};
-use crate::PackedWeight;
 use crate::bits::{bit, signed};
 use crate::math::round;
+use crate::packed::PackedWeight;
 
 /// A linear layer, `y = scale·(x Ŵ) + offset`.
 ///
-/// Of each output, `x Ŵ = Σ over its groups and their bases of α·(Σ ±x)`. A group of width 0
+/// An output is `x Ŵ = Σ over its groups and their bases of α·(Σ ±x)`. A group of width 0
 /// costs nothing.
 ///
 /// # Shapes
@@ -136,28 +136,15 @@ pub(super) fn named(shape: [usize; 4]) -> [(&'static str, usize); 4] {
 struct Outputs<'a> {
     weight: &'a PackedWeight,
     groups: usize,
-    first_row: Vec<usize>,
+    first_rows: Vec<usize>,
 }
 
 impl<'a> Outputs<'a> {
     fn new(weight: &'a PackedWeight) -> Self {
-        let groups = weight.grouping().groups_per_output(weight.shape());
-        let mut row = 0;
-        let outputs = weight.widths().chunks_exact(groups);
-        let first_row = outputs
-            .map(|widths| {
-                let first = row;
-                row += widths
-                    .iter()
-                    .map(|&width| usize::from(width))
-                    .sum::<usize>();
-                first
-            })
-            .collect();
         Self {
             weight,
-            groups,
-            first_row,
+            groups: weight.grouping().groups_per_output(weight.shape()),
+            first_rows: weight.first_rows(),
         }
     }
 
@@ -170,7 +157,7 @@ impl<'a> Outputs<'a> {
     fn dot(&self, output: usize, inputs: &[Option<f32>], mode: &Mode, int8: Int8) -> f32 {
         let len = self.len();
         let widths = &self.weight.widths()[output * self.groups..];
-        let mut row = self.first_row[output];
+        let mut row = self.first_rows[output];
         // A scale that is not a number reaches outputs without rows too.
         let mut y = match mode {
             Mode::Int8 => 0.0 * int8.scale,

@@ -1,11 +1,11 @@
 //! The basis step and the STE step: bases move, then coordinates.
 
-use super::levels::Levels;
 use super::moments::{LocalModel, Rates};
+use super::nearest::NearestCode;
 use super::normal::{Normal, project_group};
-use super::solve::solve_spd;
-use super::{GroupsMut, MomentsMut, StepParams};
+use super::{Moments, StateMut, StepParams};
 use crate::MAX_BITS;
+use crate::math::solve_spd;
 
 /// One basis step with speedup: bases to the nearest levels, then coordinates by least squares.
 ///
@@ -36,8 +36,7 @@ use crate::MAX_BITS;
 /// # Panics
 /// If a slice has another length or a number in `params` is out of range.
 pub fn basis(
-    w: &mut GroupsMut<'_>,
-    moments: &mut MomentsMut<'_>,
+    w: &mut StateMut<'_>,
     centre: Option<&[f32]>,
     grad: &[f32],
     params: &StepParams,
@@ -47,7 +46,7 @@ pub fn basis(
         None => Centre::Present,
         Some(centre) => Centre::Given(centre),
     };
-    step(w, moments, centre, grad, params, out);
+    step(w, centre, grad, params, out);
 }
 
 /// One STE step: a [`basis`] step around a full-precision weight that is kept, which then moves to
@@ -65,14 +64,13 @@ pub fn basis(
 /// # Panics
 /// If a slice has another length or a number in `params` is out of range.
 pub fn ste(
-    w: &mut GroupsMut<'_>,
-    moments: &mut MomentsMut<'_>,
+    w: &mut StateMut<'_>,
     latent: &mut [f32],
     grad: &[f32],
     params: &StepParams,
     out: &mut [f32],
 ) {
-    step(w, moments, Centre::Latent(latent), grad, params, out);
+    step(w, Centre::Latent(latent), grad, params, out);
 }
 
 /// The point that the local model is taken around.
@@ -85,15 +83,13 @@ enum Centre<'a> {
 }
 
 fn step(
-    w: &mut GroupsMut<'_>,
-    moments: &mut MomentsMut<'_>,
+    w: &mut StateMut<'_>,
     mut centre: Centre<'_>,
     grad: &[f32],
     params: &StepParams,
     out: &mut [f32],
 ) {
     w.check();
-    moments.check(w);
     w.check_weights("grad", grad.len());
     w.check_weights("out", out.len());
     match &centre {
@@ -106,20 +102,16 @@ fn step(
     let mut refit = Refit::new(w.len, params.ridge);
     for group in 0..w.groups() {
         let (span, live) = (w.span(group), w.live(group));
-        let codes = &mut w.codes[span.clone()];
-        let coordinates = &mut w.coordinates[live.clone()];
-        let (m, v, v_max) = (
-            &mut moments.m[span.clone()],
-            &mut moments.v[span.clone()],
-            &mut moments.v_max[span.clone()],
-        );
-        refit.levels.build(coordinates);
+        let codes = &mut w.state.codes[span.clone()];
+        let coordinates = &mut w.state.coordinates[live.clone()];
+        let mut moments = w.state.weight.part(span.clone());
+        refit.nearest.build(coordinates);
         match &centre {
-            Centre::Present => refit.levels.table().values(codes, &mut model.centre),
+            Centre::Present => refit.nearest.codebook().values(codes, &mut model.centre),
             Centre::Given(centre) => model.centre.copy_from_slice(&centre[span.clone()]),
             Centre::Latent(latent) => model.centre.copy_from_slice(&latent[span.clone()]),
         }
-        model.update(&rates, m, v, v_max, &grad[span.clone()]);
+        model.update(&rates, &mut moments, &grad[span.clone()]);
         if let Centre::Latent(latent) = &mut centre {
             latent[span.clone()].copy_from_slice(&model.target);
         }
@@ -127,24 +119,22 @@ fn step(
         if coordinates.is_empty() {
             out.fill(0.0);
         } else {
+            let Moments { m, v, v_max } = moments;
             if v_max.iter().any(|&v_max| v_max > 0.0) {
                 refit.group(codes, coordinates, &model);
-                refit.levels.build_table(coordinates);
+                refit.nearest.build_codebook(coordinates);
             }
-            refit.levels.table().values(codes, out);
+            refit.nearest.codebook().values(codes, out);
             let m = project_group(codes, coordinates.len(), m);
             let (v, v_max) = (sum(v) as f32, sum(v_max) as f32);
             for (slot, m) in live.zip(m) {
-                moments.m_alpha[slot] = m as f32;
-                moments.v_alpha[slot] = v;
-                moments.v_max_alpha[slot] = v_max;
+                let m = m as f32;
+                w.state.alpha.set(slot, Moments { m, v, v_max });
             }
         }
         for slot in w.absent(group) {
-            w.coordinates[slot] = 0.0;
-            moments.m_alpha[slot] = 0.0;
-            moments.v_alpha[slot] = 0.0;
-            moments.v_max_alpha[slot] = 0.0;
+            w.state.coordinates[slot] = 0.0;
+            w.state.alpha.set(slot, Moments::default());
         }
     }
 }
@@ -152,7 +142,7 @@ fn step(
 /// New bases and coordinates of a group; buffers reused from group to group.
 struct Refit {
     ridge: f64,
-    levels: Levels,
+    nearest: NearestCode,
     codes: alloc::vec::Vec<u8>,
 }
 
@@ -160,7 +150,7 @@ impl Refit {
     fn new(len: usize, ridge: f64) -> Self {
         Self {
             ridge,
-            levels: Levels::new(),
+            nearest: NearestCode::new(),
             codes: alloc::vec![0; len],
         }
     }
@@ -168,7 +158,7 @@ impl Refit {
     /// Refits a group of at least one basis, whose levels are built.
     fn group(&mut self, codes: &mut [u8], coordinates: &mut [f32], model: &LocalModel) {
         let width = coordinates.len();
-        self.levels.assign(&model.target, &mut self.codes);
+        self.nearest.assign(&model.target, &mut self.codes);
         let normal = |codes: &[u8]| Normal::new(codes, width, &model.h, &model.centre, &model.p);
         let new = normal(&self.codes);
         match self.solve(&new, width) {

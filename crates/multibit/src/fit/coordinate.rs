@@ -1,11 +1,11 @@
 //! The coordinate step: bases fixed, AMSGrad on the coordinates.
 
 use super::basis::set_positive;
-use super::levels::LevelTable;
 use super::moments::Rates;
 use super::normal::project_group;
-use super::{GroupsMut, MomentsMut, StepParams};
+use super::{Moments, StateMut, StepParams};
 use crate::MAX_BITS;
+use crate::bits::Codebook;
 
 /// One coordinate step: AMSGrad on `g_α = Bᵀg` in the domain of the coordinates.
 ///
@@ -21,23 +21,17 @@ use crate::MAX_BITS;
 ///
 /// # Panics
 /// If a slice has another length or a number in `params` is out of range.
-pub fn coordinate(
-    w: &mut GroupsMut<'_>,
-    moments: &mut MomentsMut<'_>,
-    grad: &[f32],
-    params: &StepParams,
-    out: &mut [f32],
-) {
+pub fn coordinate(w: &mut StateMut<'_>, grad: &[f32], params: &StepParams, out: &mut [f32]) {
     w.check_weights("out", out.len());
     let rates = Rates::new(params);
-    advance(w, moments, grad, &rates);
-    let mut table = LevelTable::new();
+    advance(w, grad, &rates);
+    let mut codebook = Codebook::new();
     for group in 0..w.groups() {
         let (span, live) = (w.span(group), w.live(group));
-        let codes = &mut w.codes[span.clone()];
-        let coordinates = &mut w.coordinates[live.clone()];
-        let m = &mut moments.m_alpha[live.clone()];
-        let v_max = &moments.v_max_alpha[live];
+        let codes = &mut w.state.codes[span.clone()];
+        let coordinates = &mut w.state.coordinates[live.clone()];
+        let m = &mut w.state.alpha.m[live.clone()];
+        let v_max = &w.state.alpha.v_max[live];
         let mut alpha = [0.0; MAX_BITS];
         for (i, alpha) in alpha[..coordinates.len()].iter_mut().enumerate() {
             let (p, h) = rates.model(m[i], v_max[i]);
@@ -57,35 +51,23 @@ pub fn coordinate(
                 *code ^= negative;
             }
         }
-        table.build(coordinates);
-        table.values(codes, &mut out[span]);
+        codebook.build(coordinates);
+        codebook.values(codes, &mut out[span]);
     }
 }
 
 /// Updates the moments of both domains with a gradient of the weights; moves nothing.
-pub(super) fn advance(
-    w: &GroupsMut<'_>,
-    moments: &mut MomentsMut<'_>,
-    grad: &[f32],
-    rates: &Rates,
-) {
+pub(super) fn advance(w: &mut StateMut<'_>, grad: &[f32], rates: &Rates) {
     w.check();
-    moments.check(w);
     w.check_weights("grad", grad.len());
-    rates.update(moments.m, moments.v, moments.v_max, grad);
+    rates.update(w.state.weight.part(0..grad.len()), grad);
     for group in 0..w.groups() {
         let (span, live) = (w.span(group), w.live(group));
-        let g = project_group(&w.codes[span.clone()], live.len(), &grad[span]).map(|g| g as f32);
-        rates.update(
-            &mut moments.m_alpha[live.clone()],
-            &mut moments.v_alpha[live.clone()],
-            &mut moments.v_max_alpha[live],
-            &g,
-        );
+        let g =
+            project_group(&w.state.codes[span.clone()], live.len(), &grad[span]).map(|g| g as f32);
+        rates.update(w.state.alpha.part(live), &g);
         for slot in w.absent(group) {
-            moments.m_alpha[slot] = 0.0;
-            moments.v_alpha[slot] = 0.0;
-            moments.v_max_alpha[slot] = 0.0;
+            w.state.alpha.set(slot, Moments::default());
         }
     }
 }

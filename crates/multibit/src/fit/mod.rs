@@ -27,64 +27,25 @@
 
 mod basis;
 mod coordinate;
-mod levels;
 mod local_model;
 mod moments;
+mod nearest;
 mod normal;
 mod prune;
 mod sketch;
-mod solve;
-
-use core::ops::Range;
+mod state;
 
 use crate::MAX_BITS;
+use crate::bits::Codebook;
 
 pub use basis::{basis, ste};
 pub use coordinate::coordinate;
-pub use levels::{LevelTable, Levels};
 pub use local_model::local_model;
 #[cfg(feature = "cube")]
 pub(crate) use moments::Rates;
 pub use prune::{drop_coordinates, importance};
 pub use sketch::{Sketch, SketchError, sketch};
-pub use solve::{NotPositiveDefinite, solve_spd};
-
-/// One weight in training form, `groups` groups of `len`.
-///
-/// Invariants that every step keeps: bits of a code from its group's width on are 0; the first
-/// `width` coordinates of a group are positive, the others 0.
-#[derive(Debug)]
-pub struct GroupsMut<'a> {
-    /// Weights of a group.
-    pub len: usize,
-    /// Slots of a group, 1 to [`MAX_BITS`].
-    pub max_bits: usize,
-    /// `[groups, len]`; bit `i` set where basis `i` is −1.
-    pub codes: &'a mut [u8],
-    /// `[groups, max_bits]`.
-    pub coordinates: &'a mut [f32],
-    /// `[groups]`.
-    pub widths: &'a mut [u8],
-}
-
-/// AMSGrad's moments of one weight, in the domain of the weights and in that of the coordinates.
-///
-/// Both advance at every step of any kind; absent slots hold 0.
-#[derive(Debug)]
-pub struct MomentsMut<'a> {
-    /// First moment of the weights, `[groups, len]`.
-    pub m: &'a mut [f32],
-    /// Second moment of the weights, `[groups, len]`.
-    pub v: &'a mut [f32],
-    /// Largest second moment so far of the weights, `[groups, len]`.
-    pub v_max: &'a mut [f32],
-    /// First moment of the coordinates, `[groups, max_bits]`.
-    pub m_alpha: &'a mut [f32],
-    /// Second moment of the coordinates, `[groups, max_bits]`.
-    pub v_alpha: &'a mut [f32],
-    /// Largest second moment so far of the coordinates, `[groups, max_bits]`.
-    pub v_max_alpha: &'a mut [f32],
-}
+pub use state::{Moments, State, StateMut};
 
 /// The numbers of one optimization step. A step panics with the name of one that is out of range.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -117,58 +78,7 @@ impl Default for StepParams {
     }
 }
 
-impl GroupsMut<'_> {
-    fn groups(&self) -> usize {
-        self.widths.len()
-    }
-
-    /// Where a group's weights lie.
-    fn span(&self, group: usize) -> Range<usize> {
-        group * self.len..(group + 1) * self.len
-    }
-
-    /// Where a group's live slots lie.
-    fn live(&self, group: usize) -> Range<usize> {
-        let first = group * self.max_bits;
-        first..first + usize::from(self.widths[group])
-    }
-
-    /// Where a group's absent slots lie.
-    fn absent(&self, group: usize) -> Range<usize> {
-        self.live(group).end..(group + 1) * self.max_bits
-    }
-
-    fn check(&self) {
-        check_weight(
-            self.codes,
-            self.coordinates,
-            self.widths,
-            self.len,
-            self.max_bits,
-        );
-    }
-
-    fn check_weights(&self, name: &str, found: usize) {
-        check_len(name, found, self.groups(), self.len);
-    }
-
-    fn check_slots(&self, name: &str, found: usize) {
-        check_len(name, found, self.groups(), self.max_bits);
-    }
-}
-
-impl MomentsMut<'_> {
-    fn check(&self, w: &GroupsMut<'_>) {
-        w.check_weights("m", self.m.len());
-        w.check_weights("v", self.v.len());
-        w.check_weights("v_max", self.v_max.len());
-        w.check_slots("m_alpha", self.m_alpha.len());
-        w.check_slots("v_alpha", self.v_alpha.len());
-        w.check_slots("v_max_alpha", self.v_max_alpha.len());
-    }
-}
-
-fn check_len(name: &str, found: usize, groups: usize, each: usize) {
+fn check_len(name: impl core::fmt::Display, found: usize, groups: usize, each: usize) {
     assert_eq!(
         found,
         groups * each,
@@ -223,12 +133,12 @@ pub fn reconstruct(
 ) {
     check_weight(codes, coordinates, widths, len, max_bits);
     check_len("out", out.len(), widths.len(), len);
-    let mut table = LevelTable::new();
+    let mut codebook = Codebook::new();
     let slots = coordinates.chunks_exact(max_bits);
     let groups = codes.chunks_exact(len).zip(slots).zip(widths);
     for (((codes, slots), &width), out) in groups.zip(out.chunks_exact_mut(len)) {
-        table.build(&slots[..usize::from(width)]);
-        table.values(codes, out);
+        codebook.build(&slots[..usize::from(width)]);
+        codebook.values(codes, out);
     }
 }
 

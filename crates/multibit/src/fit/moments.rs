@@ -1,6 +1,6 @@
 //! AMSGrad's moments, written once for both domains, and the local model that they give.
 
-use super::StepParams;
+use super::{Moments, StepParams};
 use crate::math::sqrt;
 
 /// A step's numbers, ready for f32.
@@ -71,7 +71,8 @@ impl Rates {
     }
 
     /// Updates moments: `m ← β₁m + (1−β₁)g`, `v ← β₂v + (1−β₂)g²`, `v̂ ← max(v̂, v)`.
-    pub fn update(&self, m: &mut [f32], v: &mut [f32], v_max: &mut [f32], g: &[f32]) {
+    pub fn update(&self, moments: Moments<&mut [f32]>, g: &[f32]) {
+        let Moments { m, v, v_max } = moments;
         for (((m, v), v_max), &g) in m.iter_mut().zip(v).zip(v_max).zip(g) {
             self.advance(m, v, v_max, g);
         }
@@ -99,17 +100,10 @@ impl LocalModel {
     }
 
     /// Updates a group's moments, and from them the model around `self.centre`.
-    pub fn update(
-        &mut self,
-        rates: &Rates,
-        m: &mut [f32],
-        v: &mut [f32],
-        v_max: &mut [f32],
-        g: &[f32],
-    ) {
+    pub fn update(&mut self, rates: &Rates, moments: &mut Moments<&mut [f32]>, g: &[f32]) {
         // Equal lengths in sight of the compiler, so that it drops the bounds checks.
         let n = g.len();
-        let (m, v, v_max) = (&mut m[..n], &mut v[..n], &mut v_max[..n]);
+        let Moments { m, v, v_max } = moments.part(0..n);
         let (p, h, target) = (&mut self.p[..n], &mut self.h[..n], &mut self.target[..n]);
         let centre = &self.centre[..n];
         for j in 0..n {

@@ -4,8 +4,8 @@
 //! into `2^I` buckets, and the `I²` sums over weights become sums over buckets: signs by bit are a
 //! Walsh–Hadamard transform. A group with fewer weights than buckets is summed as it is.
 
-use super::levels::mask;
 use crate::MAX_BITS;
+use crate::bits::code_mask;
 
 const CODES: usize = 1 << MAX_BITS;
 
@@ -32,7 +32,7 @@ fn project_direct(codes: &[u8], width: usize, x: &[f32]) -> [f64; MAX_BITS] {
 
 fn project_buckets(codes: &[u8], width: usize, x: &[f32]) -> [f64; MAX_BITS] {
     let mut buckets = [0.0; CODES];
-    let mask = mask(width);
+    let mask = code_mask(width);
     for (&code, &x) in codes.iter().zip(x) {
         buckets[usize::from(code & mask)] += f64::from(x);
     }
@@ -90,7 +90,7 @@ impl Normal {
 
     fn buckets(codes: &[u8], width: usize, h: &[f32], centre: &[f32], p: &[f32]) -> Self {
         let mut buckets = [[0.0; 2]; CODES];
-        let mask = mask(width);
+        let mask = code_mask(width);
         for (&code, [h, y]) in codes.iter().zip(terms(h, centre, p)) {
             let bucket = &mut buckets[usize::from(code & mask)];
             bucket[0] += h;
@@ -176,7 +176,7 @@ mod tests {
             for len in [1, 7, 300] {
                 let codes: Vec<u8> = values(width as u32, len)
                     .iter()
-                    .map(|x| (x * 255.0) as u8 & mask(width))
+                    .map(|x| (x * 255.0) as u8 & code_mask(width))
                     .collect();
                 let [h, centre, p] = [11, 12, 13].map(|seed| values(seed, len));
                 let direct = Normal::direct(&codes, width, &h, &centre, &p);

@@ -1,9 +1,9 @@
 //! The two halves of a pruning step: what each coordinate is worth, and removing those chosen.
 
 use super::coordinate::advance;
-use super::levels::LevelTable;
 use super::moments::Rates;
-use super::{GroupsMut, MomentsMut, StepParams};
+use super::{StateMut, StepParams};
+use crate::bits::Codebook;
 
 /// The modelled rise of the loss if each coordinate is dropped, `Δᵢ = −p_α,i·αᵢ + ½ h_α,i·αᵢ²`.
 ///
@@ -20,21 +20,15 @@ use super::{GroupsMut, MomentsMut, StepParams};
 ///
 /// # Panics
 /// If a slice has another length or a number in `params` is out of range.
-pub fn importance(
-    w: &mut GroupsMut<'_>,
-    moments: &mut MomentsMut<'_>,
-    grad: &[f32],
-    params: &StepParams,
-    out_delta: &mut [f32],
-) {
+pub fn importance(w: &mut StateMut<'_>, grad: &[f32], params: &StepParams, out_delta: &mut [f32]) {
     w.check_slots("out_delta", out_delta.len());
     let rates = Rates::new(params);
-    advance(w, moments, grad, &rates);
+    advance(w, grad, &rates);
     out_delta.fill(f32::INFINITY);
     for group in 0..w.groups() {
         for slot in w.live(group) {
-            let (p, h) = rates.model(moments.m_alpha[slot], moments.v_max_alpha[slot]);
-            let alpha = w.coordinates[slot];
+            let (p, h) = rates.model(w.state.alpha.m[slot], w.state.alpha.v_max[slot]);
+            let alpha = w.state.coordinates[slot];
             out_delta[slot] = 0.5 * h * alpha * alpha - p * alpha;
         }
     }
@@ -51,33 +45,25 @@ pub fn importance(
 ///
 /// # Panics
 /// If a slice has another length.
-pub fn drop_coordinates(
-    w: &mut GroupsMut<'_>,
-    moments: &mut MomentsMut<'_>,
-    drop: &[bool],
-    out: &mut [f32],
-) {
+pub fn drop_coordinates(w: &mut StateMut<'_>, drop: &[bool], out: &mut [f32]) {
     w.check();
-    moments.check(w);
     w.check_slots("drop", drop.len());
     w.check_weights("out", out.len());
-    let mut table = LevelTable::new();
+    let mut codebook = Codebook::new();
     for group in 0..w.groups() {
         let (span, live) = (w.span(group), w.live(group));
         let drop = &drop[live.clone()];
         if drop.contains(&true) {
             let kept = drop.iter().filter(|&&drop| !drop).count();
-            compact(&mut w.coordinates[live.clone()], drop);
-            compact(&mut moments.m_alpha[live.clone()], drop);
-            compact(&mut moments.v_alpha[live.clone()], drop);
-            compact(&mut moments.v_max_alpha[live.clone()], drop);
-            for code in &mut w.codes[span.clone()] {
+            compact(&mut w.state.coordinates[live.clone()], drop);
+            w.state.alpha.part(live).map(|moment| compact(moment, drop));
+            for code in &mut w.state.codes[span.clone()] {
                 *code = compact_bits(*code, drop);
             }
-            w.widths[group] = kept as u8;
+            w.state.widths[group] = kept as u8;
         }
-        table.build(&w.coordinates[w.live(group)]);
-        table.values(&w.codes[span.clone()], &mut out[span]);
+        codebook.build(&w.state.coordinates[w.live(group)]);
+        codebook.values(&w.state.codes[span.clone()], &mut out[span]);
     }
 }
 

@@ -1,12 +1,13 @@
 //! Structured sketching: float weights → bases and coordinates.
 
 use alloc::vec::Vec;
-use core::fmt;
+
+use thiserror::Error;
 
 use super::check_max_bits;
-use super::levels::mask;
-use super::solve::solve_spd;
 use crate::MAX_BITS;
+use crate::bits::code_mask;
+use crate::math::solve_spd;
 
 /// A residual of this share of the squared norm ends a group's sketch.
 const STOP: f64 = 1e-6;
@@ -27,25 +28,16 @@ pub struct Sketch {
 }
 
 /// Why a weight could not be sketched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SketchError {
     /// A weight is NaN or infinite.
+    #[error("grouped weight {index} is not finite")]
     NotFinite {
         /// Its place in the groups.
         index: usize,
     },
 }
-
-impl fmt::Display for SketchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFinite { index } => write!(f, "grouped weight {index} is not finite"),
-        }
-    }
-}
-
-impl core::error::Error for SketchError {}
 
 /// Approximates every group by a sum of scaled ±1 vectors, greedily: `w ≈ Σᵢ αᵢ bᵢ`.
 ///
@@ -137,7 +129,7 @@ fn greedy(
         }
         let Some(solution) = solve(&gram, &rhs, bases + 1) else {
             // Only rounding could do this; the bases so far stand.
-            codes.iter_mut().for_each(|code| *code &= mask(bases));
+            codes.iter_mut().for_each(|code| *code &= code_mask(bases));
             break;
         };
         alpha = solution;
@@ -202,7 +194,7 @@ fn normalize(alpha: &[f64], codes: &mut [u8], slots: &mut [f32]) -> u8 {
     let order = &mut order[..width];
     order.sort_by(|&a, &b| alpha[a].abs().total_cmp(&alpha[b].abs()));
     let mut moved = [0u8; 1 << MAX_BITS];
-    for (code, moved) in (0..=mask(alpha.len())).zip(&mut moved) {
+    for (code, moved) in (0..=code_mask(alpha.len())).zip(&mut moved) {
         for (to, &from) in order.iter().enumerate() {
             let bit = ((code >> from) & 1) ^ u8::from(alpha[from] < 0.0);
             *moved |= bit << to;

@@ -10,6 +10,8 @@ mod rates;
 mod refit;
 mod slots;
 
+use alloc::format;
+
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
@@ -17,8 +19,8 @@ use self::group::Plan;
 use self::rates::StepRatesLaunch;
 use super::order::{OrderLaunch, order};
 use super::{check, cubes};
-use crate::Grouping;
-use crate::fit::{StepParams, check_max_bits};
+use crate::fit::{State, StepParams, check_max_bits};
+use crate::grouping::Grouping;
 
 /// The most buffers that a step binds, the kernel's own included.
 pub const MAX_BINDINGS: u32 = 16;
@@ -48,37 +50,9 @@ impl Layout<'_> {
     }
 }
 
-/// Buffers of AMSGrad's moments, changed in place.
-///
-/// # Shapes
-/// As [`MomentsMut`](crate::fit::MomentsMut).
-pub struct Moments {
-    /// First moment of the weights.
-    pub m: BufferArg,
-    /// Second moment of the weights.
-    pub v: BufferArg,
-    /// Largest second moment so far of the weights.
-    pub v_max: BufferArg,
-    /// First moment of the coordinates.
-    pub m_alpha: BufferArg,
-    /// Second moment of the coordinates.
-    pub v_alpha: BufferArg,
-    /// Largest second moment so far of the coordinates.
-    pub v_max_alpha: BufferArg,
-}
-
-/// Buffers of bases and coordinates before a step.
-///
-/// # Shapes
-/// As [`GroupsMut`](crate::fit::GroupsMut); codes and widths are integers of one type.
-pub struct Groups {
-    /// `[groups, len]`.
-    pub codes: BufferArg,
-    /// `[groups, max_bits]`.
-    pub coordinates: BufferArg,
-    /// `[groups]`.
-    pub widths: BufferArg,
-}
+/// Buffers of a [`State`] before a step: codes and widths are integers of one type. Moments are changed
+/// in place.
+pub type Buffers = State<BufferArg, BufferArg>;
 
 /// Buffers that a step writes whole.
 pub struct Moved {
@@ -119,27 +93,16 @@ impl Launch {
     }
 }
 
-impl Groups {
-    fn check(&self, layout: &Layout<'_>) {
-        check("codes", &self.codes, layout.weights());
-        check("coordinates", &self.coordinates, layout.slots());
-        check("widths", &self.widths, layout.groups());
+fn check_state(state: &Buffers, layout: &Layout<'_>) {
+    check("codes", &state.codes, layout.weights());
+    check("coordinates", &state.coordinates, layout.slots());
+    check("widths", &state.widths, layout.groups());
+    for (name, moment) in state.weight.as_ref().named() {
+        check(name, moment, layout.weights());
     }
-}
-
-impl Moments {
-    fn check(&self, layout: &Layout<'_>) {
-        check("m", &self.m, layout.weights());
-        check("v", &self.v, layout.weights());
-        check("v_max", &self.v_max, layout.weights());
-        check_alpha(&self.m_alpha, &self.v_alpha, &self.v_max_alpha, layout);
+    for (name, moment) in state.alpha.as_ref().named() {
+        check(&format!("{name}_alpha"), moment, layout.slots());
     }
-}
-
-fn check_alpha(m: &BufferArg, v: &BufferArg, v_max: &BufferArg, layout: &Layout<'_>) {
-    check("m_alpha", m, layout.slots());
-    check("v_alpha", v, layout.slots());
-    check("v_max_alpha", v_max, layout.slots());
 }
 
 impl Moved {
@@ -165,14 +128,12 @@ pub fn refit(
     layout: &Layout<'_>,
     int: ElemType,
     grad: BufferArg,
-    groups: Groups,
-    moments: Moments,
+    state: Buffers,
     latent: Option<BufferArg>,
     params: &StepParams,
     moved: Moved,
 ) {
-    groups.check(layout);
-    moments.check(layout);
+    check_state(&state, layout);
     moved.check(layout);
     check("grad", &grad, layout.weights());
     let launch = Launch::new(layout);
@@ -194,18 +155,18 @@ pub fn refit(
             launch.count,
             launch.dim,
             grad,
-            moments.m,
-            moments.v,
-            moments.v_max,
+            state.weight.m,
+            state.weight.v,
+            state.weight.v_max,
             latent,
-            groups.codes,
-            groups.coordinates,
-            groups.widths,
+            state.codes,
+            state.coordinates,
+            state.widths,
             moved.codes,
             moved.coordinates,
-            moments.m_alpha,
-            moments.v_alpha,
-            moments.v_max_alpha,
+            state.alpha.m,
+            state.alpha.v,
+            state.alpha.v_max,
             moved.weight,
             launch.order,
             launch.groups,
@@ -231,13 +192,11 @@ pub fn coordinate(
     layout: &Layout<'_>,
     int: ElemType,
     grad: BufferArg,
-    groups: Groups,
-    moments: Moments,
+    state: Buffers,
     params: &StepParams,
     moved: Moved,
 ) {
-    groups.check(layout);
-    moments.check(layout);
+    check_state(&state, layout);
     moved.check(layout);
     check("grad", &grad, layout.weights());
     let launch = Launch::new(layout);
@@ -248,17 +207,17 @@ pub fn coordinate(
             launch.count,
             launch.dim,
             grad,
-            moments.m,
-            moments.v,
-            moments.v_max,
-            groups.codes,
-            groups.coordinates,
-            groups.widths,
+            state.weight.m,
+            state.weight.v,
+            state.weight.v_max,
+            state.codes,
+            state.coordinates,
+            state.widths,
             moved.codes,
             moved.coordinates,
-            moments.m_alpha,
-            moments.v_alpha,
-            moments.v_max_alpha,
+            state.alpha.m,
+            state.alpha.v,
+            state.alpha.v_max,
             moved.weight,
             launch.order,
             launch.groups,
@@ -284,13 +243,11 @@ pub fn importance(
     layout: &Layout<'_>,
     int: ElemType,
     grad: BufferArg,
-    groups: Groups,
-    moments: Moments,
+    state: Buffers,
     params: &StepParams,
     delta: BufferArg,
 ) {
-    groups.check(layout);
-    moments.check(layout);
+    check_state(&state, layout);
     check("grad", &grad, layout.weights());
     check("delta", &delta, layout.slots());
     let launch = Launch::new(layout);
@@ -301,15 +258,15 @@ pub fn importance(
             launch.count,
             launch.dim,
             grad,
-            moments.m,
-            moments.v,
-            moments.v_max,
-            groups.codes,
-            groups.coordinates,
-            groups.widths,
-            moments.m_alpha,
-            moments.v_alpha,
-            moments.v_max_alpha,
+            state.weight.m,
+            state.weight.v,
+            state.weight.v_max,
+            state.codes,
+            state.coordinates,
+            state.widths,
+            state.alpha.m,
+            state.alpha.v,
+            state.alpha.v_max,
             delta,
             launch.order,
             launch.groups,
@@ -326,7 +283,6 @@ pub fn importance(
 ///
 /// # Shapes
 /// - `drop`: `[groups, max_bits]`, an integer that is not 0 where a coordinate goes
-/// - `alpha`: first, second and largest second moment of the coordinates, changed in place
 ///
 /// # Panics
 /// As [`refit`].
@@ -336,15 +292,12 @@ pub fn drop_coordinates(
     layout: &Layout<'_>,
     int: ElemType,
     drop: BufferArg,
-    groups: Groups,
-    alpha: [BufferArg; 3],
+    state: Buffers,
     new_widths: BufferArg,
     moved: Moved,
 ) {
-    groups.check(layout);
+    check_state(&state, layout);
     moved.check(layout);
-    let [m_alpha, v_alpha, v_max_alpha] = alpha;
-    check_alpha(&m_alpha, &v_alpha, &v_max_alpha, layout);
     check("drop", &drop, layout.slots());
     check("new widths", &new_widths, layout.groups());
     let launch = Launch::new(layout);
@@ -355,15 +308,15 @@ pub fn drop_coordinates(
             launch.count,
             launch.dim,
             drop,
-            groups.codes,
-            groups.coordinates,
-            groups.widths,
+            state.codes,
+            state.coordinates,
+            state.widths,
             moved.codes,
             moved.coordinates,
             new_widths,
-            m_alpha,
-            v_alpha,
-            v_max_alpha,
+            state.alpha.m,
+            state.alpha.v,
+            state.alpha.v_max,
             moved.weight,
             launch.order,
             launch.groups,

@@ -26,7 +26,7 @@ pub use self::smallest::smallest;
 /// Units of a cube where they work alone.
 const UNITS: usize = 128;
 
-/// So many cubes, in as many dimensions as it takes.
+/// `count` cubes, in as many dimensions as that takes.
 fn cubes(count: usize) -> CubeCount {
     /// What every device can launch along one axis.
     const MOST: usize = 65_535;

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use crate::Grouping;
+use crate::grouping::Grouping;
 
 /// The grouped order as sizes and strides, outermost first; one kernel serves all of a rank.
 #[derive(CubeType, CubeLaunch)]

@@ -1,20 +1,24 @@
 //! Why a grouping cannot be, or does not fit a weight.
 
 use alloc::vec::Vec;
-use core::fmt;
+
+use thiserror::Error;
 
 /// Why a grouping cannot be, or does not fit a weight.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum GroupingError {
     /// The axes are not a permutation of `0..rank`.
+    #[error("axes {axes:?} are not a permutation of 0..{}", axes.len())]
     NotAPermutation {
         /// What was given.
         axes: Vec<usize>,
     },
     /// A run has no weights.
+    #[error("a group needs at least one weight")]
     EmptyRun,
     /// The weight has another rank than the grouping has axes.
+    #[error("the grouping permutes {expected} axes, but the weight has {found}")]
     Rank {
         /// Axes of the grouping.
         expected: usize,
@@ -22,21 +26,25 @@ pub enum GroupingError {
         found: usize,
     },
     /// A structure of convolutions for a weight that is not `[out, in, k…]`.
+    #[error("a convolution weight [out, in, k…] has rank 3 or more, this one has {rank}")]
     NotAConvolution {
         /// Rank of the weight.
         rank: usize,
     },
     /// A structure of linear layers for a weight that is not `[d_in, d_out]`.
+    #[error("a linear weight [d_in, d_out] has rank 2, this one has {rank}")]
     NotLinear {
         /// Rank of the weight.
         rank: usize,
     },
     /// An axis of the weight has no elements.
+    #[error("axis {axis} of the weight is empty")]
     EmptyAxis {
         /// Which.
         axis: usize,
     },
     /// The inputs of a linear layer do not fall into `s` equal runs.
+    #[error("{d_in} inputs do not fall into {s} equal groups")]
     Subchannels {
         /// Inputs.
         d_in: usize,
@@ -44,6 +52,7 @@ pub enum GroupingError {
         s: usize,
     },
     /// One output does not hold a whole number of runs.
+    #[error("{weights} weights of one output do not fall into groups of {len}")]
     Indivisible {
         /// Weights of one output.
         weights: usize,
@@ -51,46 +60,9 @@ pub enum GroupingError {
         len: usize,
     },
     /// The number of weights does not fit the address space.
+    #[error("a weight of shape {shape:?} is too large")]
     TooLarge {
         /// The weight's shape.
         shape: Vec<usize>,
     },
 }
-
-impl fmt::Display for GroupingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotAPermutation { axes } => {
-                write!(
-                    f,
-                    "axes {axes:?} are not a permutation of 0..{}",
-                    axes.len()
-                )
-            }
-            Self::EmptyRun => write!(f, "a group needs at least one weight"),
-            Self::Rank { expected, found } => write!(
-                f,
-                "the grouping permutes {expected} axes, but the weight has {found}"
-            ),
-            Self::NotAConvolution { rank } => write!(
-                f,
-                "a convolution weight [out, in, k…] has rank 3 or more, this one has {rank}"
-            ),
-            Self::NotLinear { rank } => write!(
-                f,
-                "a linear weight [d_in, d_out] has rank 2, this one has {rank}"
-            ),
-            Self::EmptyAxis { axis } => write!(f, "axis {axis} of the weight is empty"),
-            Self::Subchannels { d_in, s } => {
-                write!(f, "{d_in} inputs do not fall into {s} equal groups")
-            }
-            Self::Indivisible { weights, len } => write!(
-                f,
-                "{weights} weights of one output do not fall into groups of {len}"
-            ),
-            Self::TooLarge { shape } => write!(f, "a weight of shape {shape:?} is too large"),
-        }
-    }
-}
-
-impl core::error::Error for GroupingError {}

@@ -1,22 +1,26 @@
 //! Why a weight could not be packed or decoded.
 
-use core::fmt;
+use thiserror::Error;
 
 use super::CoordinateType;
-use crate::{GroupingError, MAX_BITS};
+use crate::MAX_BITS;
+use crate::grouping::GroupingError;
 
 /// Why a weight in training form could not be packed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum PackError {
     /// The grouping does not fit the shape.
-    Grouping(GroupingError),
+    #[error("{0}")]
+    Grouping(#[source] GroupingError),
     /// The training form has no slots, or more than a code has bits.
+    #[error("{max_bits} slots a group; there must be 1 to {MAX_BITS}")]
     MaxBits {
         /// Slots of a group.
         max_bits: usize,
     },
     /// The number of codes is not the number of weights.
+    #[error("{found} codes for {expected} weights")]
     CodeCount {
         /// Weights of the shape.
         expected: usize,
@@ -24,6 +28,7 @@ pub enum PackError {
         found: usize,
     },
     /// The number of coordinates is not `groups · max_bits`.
+    #[error("{found} coordinates for {expected} slots")]
     CoordinateCount {
         /// Slots of all groups.
         expected: usize,
@@ -31,6 +36,7 @@ pub enum PackError {
         found: usize,
     },
     /// The number of widths is not the number of groups.
+    #[error("{found} widths for {expected} groups")]
     WidthCount {
         /// Groups of the shape.
         expected: usize,
@@ -38,6 +44,7 @@ pub enum PackError {
         found: usize,
     },
     /// A group has more bases than slots.
+    #[error("group {group} has width {width}, but {max_bits} slots")]
     TooWide {
         /// The group.
         group: usize,
@@ -47,6 +54,7 @@ pub enum PackError {
         max_bits: usize,
     },
     /// A code has bits for bases that its group does not have.
+    #[error("group {group}: the code {code:#b} of weight {weight} has bits above width {width}")]
     StrayBits {
         /// The group.
         group: usize,
@@ -58,6 +66,7 @@ pub enum PackError {
         width: u8,
     },
     /// A live coordinate is NaN or infinite.
+    #[error("group {group}: coordinate {slot} is {value}, not finite")]
     NotFinite {
         /// The group.
         group: usize,
@@ -67,6 +76,7 @@ pub enum PackError {
         value: f32,
     },
     /// A live coordinate is zero or negative.
+    #[error("group {group}: coordinate {slot} is {value}, not positive")]
     NotPositive {
         /// The group.
         group: usize,
@@ -76,6 +86,10 @@ pub enum PackError {
         value: f32,
     },
     /// A coordinate is not a value of the type that it is to be stored with.
+    #[error(
+        "coordinate {coordinate} is {value}, which {coordinate_type} does not hold; train the last \
+         phase with this type"
+    )]
     Inexact {
         /// Its number, group after group.
         coordinate: usize,
@@ -85,6 +99,7 @@ pub enum PackError {
         coordinate_type: CoordinateType,
     },
     /// A slot from the group's width on is not 0.
+    #[error("group {group}: slot {slot} is beyond the width, but holds {value}")]
     NotAbsent {
         /// The group.
         group: usize,
@@ -95,76 +110,15 @@ pub enum PackError {
     },
 }
 
-impl fmt::Display for PackError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Grouping(source) => write!(f, "{source}"),
-            Self::MaxBits { max_bits } => {
-                write!(f, "{max_bits} slots a group; there must be 1 to {MAX_BITS}")
-            }
-            Self::CodeCount { expected, found } => {
-                write!(f, "{found} codes for {expected} weights")
-            }
-            Self::CoordinateCount { expected, found } => {
-                write!(f, "{found} coordinates for {expected} slots")
-            }
-            Self::WidthCount { expected, found } => {
-                write!(f, "{found} widths for {expected} groups")
-            }
-            Self::TooWide {
-                group,
-                width,
-                max_bits,
-            } => write!(f, "group {group} has width {width}, but {max_bits} slots"),
-            Self::StrayBits {
-                group,
-                weight,
-                code,
-                width,
-            } => write!(
-                f,
-                "group {group}: the code {code:#b} of weight {weight} has bits above width {width}"
-            ),
-            Self::NotFinite { group, slot, value } => {
-                write!(f, "group {group}: coordinate {slot} is {value}, not finite")
-            }
-            Self::NotPositive { group, slot, value } => write!(
-                f,
-                "group {group}: coordinate {slot} is {value}, not positive"
-            ),
-            Self::Inexact {
-                coordinate,
-                value,
-                coordinate_type,
-            } => write!(
-                f,
-                "coordinate {coordinate} is {value}, which {coordinate_type} does not hold; train \
-                 the last phase with this type"
-            ),
-            Self::NotAbsent { group, slot, value } => write!(
-                f,
-                "group {group}: slot {slot} is beyond the width, but holds {value}"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for PackError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Grouping(source) => Some(source),
-            _ => None,
-        }
-    }
-}
-
 /// Why a weight's serialized sections do not decode.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// The grouping does not fit the shape.
-    Grouping(GroupingError),
+    #[error("{0}")]
+    Grouping(#[source] GroupingError),
     /// A number of bits or bytes that the shape promises does not fit the address space.
+    #[error("{groups} groups of {len} weights are too large")]
     TooLarge {
         /// Groups of the shape.
         groups: usize,
@@ -172,6 +126,7 @@ pub enum DecodeError {
         len: usize,
     },
     /// The bits of a width are not those that the largest width needs.
+    #[error("{found} bits a width, but {expected} are needed")]
     WidthBits {
         /// Bits that the largest width needs, at most 4.
         expected: u8,
@@ -179,6 +134,7 @@ pub enum DecodeError {
         found: u8,
     },
     /// The section of widths has another length.
+    #[error("{found} bytes of widths, but {expected} are needed")]
     WidthBytes {
         /// Bytes that the groups need.
         expected: usize,
@@ -186,6 +142,7 @@ pub enum DecodeError {
         found: usize,
     },
     /// A group has more bases than a code has bits.
+    #[error("group {group} has width {width}; at most {MAX_BITS}")]
     TooWide {
         /// The group.
         group: usize,
@@ -193,8 +150,10 @@ pub enum DecodeError {
         width: u8,
     },
     /// The bits after the last width are not 0.
+    #[error("bits after the last width are not 0")]
     WidthPadding,
     /// The number of coordinates is not the sum of the widths.
+    #[error("{found} coordinates, but the widths add up to {expected}")]
     CoordinateCount {
         /// The sum of the widths.
         expected: usize,
@@ -202,6 +161,7 @@ pub enum DecodeError {
         found: usize,
     },
     /// A coordinate is NaN or infinite.
+    #[error("coordinate {coordinate} is {value}, not finite")]
     NotFinite {
         /// Its place among all coordinates.
         coordinate: usize,
@@ -209,6 +169,7 @@ pub enum DecodeError {
         value: f32,
     },
     /// A coordinate is zero or negative.
+    #[error("coordinate {coordinate} is {value}, not positive")]
     NotPositive {
         /// Its place among all coordinates.
         coordinate: usize,
@@ -216,6 +177,7 @@ pub enum DecodeError {
         value: f32,
     },
     /// The section of bases has another length.
+    #[error("{found} bytes of bases, but {expected} are needed")]
     BaseBytes {
         /// Bytes that the coordinates' rows need.
         expected: usize,
@@ -223,51 +185,6 @@ pub enum DecodeError {
         found: usize,
     },
     /// The bits after the last basis are not 0.
+    #[error("bits after the last basis are not 0")]
     BasePadding,
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Grouping(source) => write!(f, "{source}"),
-            Self::TooLarge { groups, len } => {
-                write!(f, "{groups} groups of {len} weights are too large")
-            }
-            Self::WidthBits { expected, found } => {
-                write!(f, "{found} bits a width, but {expected} are needed")
-            }
-            Self::WidthBytes { expected, found } => {
-                write!(f, "{found} bytes of widths, but {expected} are needed")
-            }
-            Self::TooWide { group, width } => {
-                write!(f, "group {group} has width {width}; at most {MAX_BITS}")
-            }
-            Self::WidthPadding => write!(f, "bits after the last width are not 0"),
-            Self::CoordinateCount { expected, found } => {
-                write!(
-                    f,
-                    "{found} coordinates, but the widths add up to {expected}"
-                )
-            }
-            Self::NotFinite { coordinate, value } => {
-                write!(f, "coordinate {coordinate} is {value}, not finite")
-            }
-            Self::NotPositive { coordinate, value } => {
-                write!(f, "coordinate {coordinate} is {value}, not positive")
-            }
-            Self::BaseBytes { expected, found } => {
-                write!(f, "{found} bytes of bases, but {expected} are needed")
-            }
-            Self::BasePadding => write!(f, "bits after the last basis are not 0"),
-        }
-    }
-}
-
-impl core::error::Error for DecodeError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Grouping(source) => Some(source),
-            _ => None,
-        }
-    }
 }

@@ -3,10 +3,11 @@
 use alloc::vec::Vec;
 
 use super::{CoordinateType, DecodeError, PackedWeight};
+use crate::MAX_BITS;
 use crate::bits::{BitReader, BitWriter, row_words};
-use crate::{Grouping, MAX_BITS};
+use crate::grouping::Grouping;
 
-/// The bytes of a weight's serialized sections.
+/// The bytes of a weight's serialized sections: the only place where they are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncodedBytes {
     /// Sign bits.
@@ -18,6 +19,29 @@ pub struct EncodedBytes {
 }
 
 impl EncodedBytes {
+    /// The sections of a weight of `groups` groups of `len` with so many `coordinates` in all, whose
+    /// widths take `width_bits` bits each. None if a section's bits are too many for the address
+    /// space.
+    pub fn new(
+        groups: usize,
+        len: usize,
+        coordinates: usize,
+        width_bits: u8,
+        coordinate_type: CoordinateType,
+    ) -> Option<Self> {
+        Some(Self {
+            bases: bytes(coordinates, len)?,
+            coordinates: bytes(coordinates, 8 * coordinate_type.bytes())?,
+            widths: bytes(groups, width_bits.into())?,
+        })
+    }
+
+    /// Bits of one serialized width: as many as the largest needs, at least 1, so that the length of
+    /// the section vouches for the number of groups.
+    pub fn width_bits(widest: u8) -> u8 {
+        (u8::BITS - widest.leading_zeros()).max(1) as u8
+    }
+
     /// All sections together.
     pub fn total(&self) -> usize {
         self.bases + self.coordinates + self.widths
@@ -38,13 +62,14 @@ impl PackedWeight {
 
     /// Bytes of each serialized section.
     pub fn encoded_bytes(&self) -> EncodedBytes {
-        let base_bits = self.coordinates.len() * self.grouping.len();
-        let width_bits = self.widths.len() * usize::from(self.width_bits());
-        EncodedBytes {
-            bases: base_bits.div_ceil(8),
-            coordinates: self.coordinates.len() * self.coordinate_type.bytes(),
-            widths: width_bits.div_ceil(8),
-        }
+        let bytes = EncodedBytes::new(
+            self.widths.len(),
+            self.grouping.len(),
+            self.coordinates.len(),
+            self.width_bits(),
+            self.coordinate_type,
+        );
+        bytes.expect("what is in memory fits the address space")
     }
 
     /// Bytes of widths, coordinates and words in memory, row padding included.
@@ -54,10 +79,9 @@ impl PackedWeight {
             + size_of_val(self.words.as_slice())
     }
 
-    /// Bits of one serialized width: as many as the largest needs, at least 1, so that the length of
-    /// the section vouches for the number of groups.
+    /// Bits of one serialized width, see [`EncodedBytes::width_bits`].
     pub fn width_bits(&self) -> u8 {
-        width_bits_of(self.widths.iter().max().copied().unwrap_or(0))
+        EncodedBytes::width_bits(widest(&self.widths))
     }
 
     /// The coordinates as their type stores them, little-endian.
@@ -109,16 +133,11 @@ impl PackedWeight {
     ) -> Result<Self, DecodeError> {
         grouping.check(shape).map_err(DecodeError::Grouping)?;
         let (groups, len) = (grouping.groups(shape), grouping.len());
-        let bytes = |count: usize, bits: usize| {
-            let bits = count.checked_mul(bits);
-            bits.map(|bits| bits.div_ceil(8))
-                .ok_or(DecodeError::TooLarge { groups, len })
-        };
+        let too_large = || DecodeError::TooLarge { groups, len };
         // So many weights can be made dense: the bits of their f32 are a number too.
-        bytes(groups, len)?;
-        bytes(groups * len, 8 * size_of::<f32>())?;
-        let widths = decode_widths(groups, width_bits, widths, bytes)?;
-        let rows = widths.iter().map(|&width| usize::from(width)).sum();
+        bytes(groups * len, 8 * size_of::<f32>()).ok_or_else(too_large)?;
+        let widths = decode_widths(groups, width_bits, widths, too_large)?;
+        let rows = widths.iter().copied().map(usize::from).sum();
         if coordinates.len() != rows {
             return Err(DecodeError::CoordinateCount {
                 expected: rows,
@@ -133,7 +152,8 @@ impl PackedWeight {
                 return Err(DecodeError::NotPositive { coordinate, value });
             }
         }
-        let expected = bytes(rows, len)?;
+        let expected = EncodedBytes::new(groups, len, rows, width_bits, CoordinateType::F32);
+        let expected = expected.ok_or_else(too_large)?.bases;
         if bases.len() != expected {
             return Err(DecodeError::BaseBytes {
                 expected,
@@ -161,9 +181,14 @@ impl PackedWeight {
     }
 }
 
-/// Bits that a width up to `widest` is stored with.
-fn width_bits_of(widest: u8) -> u8 {
-    (u8::BITS - widest.leading_zeros()).max(1) as u8
+/// Bytes of a section with so many bits for each of `count` values.
+fn bytes(count: usize, bits: usize) -> Option<usize> {
+    Some(count.checked_mul(bits)?.div_ceil(8))
+}
+
+/// The largest width, 0 of none.
+pub(super) fn widest(widths: &[u8]) -> u8 {
+    widths.iter().max().copied().unwrap_or(0)
 }
 
 /// Bits in use of each word of a row that has any.
@@ -175,7 +200,7 @@ fn decode_widths(
     groups: usize,
     width_bits: u8,
     encoded: &[u8],
-    bytes: impl Fn(usize, usize) -> Result<usize, DecodeError>,
+    too_large: impl Fn() -> DecodeError,
 ) -> Result<Vec<u8>, DecodeError> {
     const MOST: u8 = (usize::BITS - MAX_BITS.leading_zeros()) as u8;
     if !(1..=MOST).contains(&width_bits) {
@@ -185,7 +210,7 @@ fn decode_widths(
         });
     }
     let bits = usize::from(width_bits);
-    let expected = bytes(groups, bits)?;
+    let expected = bytes(groups, bits).ok_or_else(too_large)?;
     if encoded.len() != expected {
         return Err(DecodeError::WidthBytes {
             expected,
@@ -204,8 +229,7 @@ fn decode_widths(
     if !reader.rest_is_zero() {
         return Err(DecodeError::WidthPadding);
     }
-    let widest = widths.iter().max().copied().unwrap_or(0);
-    let needed = width_bits_of(widest);
+    let needed = EncodedBytes::width_bits(widest(&widths));
     if needed != width_bits {
         return Err(DecodeError::WidthBits {
             expected: needed,
@@ -213,4 +237,33 @@ fn decode_widths(
         });
     }
     Ok(widths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_whole_or_there_are_none() {
+        let bytes = |groups, len, coordinates| {
+            EncodedBytes::new(groups, len, coordinates, 3, CoordinateType::F16)
+        };
+        let found = bytes(9, 5, 7).unwrap();
+        assert_eq!((found.bases, found.coordinates, found.widths), (5, 14, 4));
+        assert_eq!(found.total(), 23);
+        assert_eq!(bytes(0, 5, 0).unwrap().total(), 0);
+        for (groups, len, coordinates) in [
+            (usize::MAX / 2, 1, 1),
+            (1, usize::MAX / 2, 3),
+            (1, 1, usize::MAX / 15),
+        ] {
+            assert_eq!(bytes(groups, len, coordinates), None);
+        }
+    }
+
+    #[test]
+    fn a_width_takes_the_bits_of_the_largest() {
+        let bits = [0, 1, 2, 3, 4, 7, 8].map(EncodedBytes::width_bits);
+        assert_eq!(bits, [1, 1, 2, 2, 3, 3, 4]);
+    }
 }

@@ -3,7 +3,9 @@
 #![allow(dead_code)]
 
 use multibit::cpu::{Affine, Conv2dOptions, Levels, Mode};
-use multibit::fit::{GroupsMut, MomentsMut, StepParams, reconstruct, sketch};
+use std::ops::{Deref, DerefMut};
+
+use multibit::fit::{self, Moments, StateMut, StepParams, reconstruct, sketch};
 use multibit::{Grouping, PackedWeight};
 
 /// xorshift64*: small, seeded, the same everywhere.
@@ -112,7 +114,17 @@ pub fn packed(
     let widths: Vec<u8> = (0..grouping.groups(shape))
         .map(|_| random.below(widest + 1) as u8)
         .collect();
-    let state = State::random(random, grouping.len(), 8, &widths);
+    packed_with(random, shape, grouping, &widths)
+}
+
+/// A packed weight with random groups of the given widths.
+pub fn packed_with(
+    random: &mut Random,
+    shape: &[usize],
+    grouping: Grouping,
+    widths: &[u8],
+) -> PackedWeight {
+    let state = State::random(random, grouping.len(), 8, widths);
     PackedWeight::pack(
         shape,
         grouping,
@@ -129,15 +141,21 @@ pub fn packed(
 pub struct State {
     pub len: usize,
     pub max_bits: usize,
-    pub codes: Vec<u8>,
-    pub coordinates: Vec<f32>,
-    pub widths: Vec<u8>,
-    pub m: Vec<f32>,
-    pub v: Vec<f32>,
-    pub v_max: Vec<f32>,
-    pub m_alpha: Vec<f32>,
-    pub v_alpha: Vec<f32>,
-    pub v_max_alpha: Vec<f32>,
+    pub state: fit::State<Vec<u8>, Vec<f32>>,
+}
+
+impl Deref for State {
+    type Target = fit::State<Vec<u8>, Vec<f32>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.state
+    }
+}
+
+impl DerefMut for State {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.state
+    }
 }
 
 impl State {
@@ -167,20 +185,17 @@ impl State {
     }
 
     fn empty(len: usize, max_bits: usize, groups: usize) -> Self {
-        let weights = || vec![0.0; groups * len];
-        let slots = || vec![0.0; groups * max_bits];
+        let moments = |each| Moments::default().map(|()| vec![0.0; groups * each]);
         Self {
             len,
             max_bits,
-            codes: vec![0; groups * len],
-            coordinates: slots(),
-            widths: vec![0; groups],
-            m: weights(),
-            v: weights(),
-            v_max: weights(),
-            m_alpha: slots(),
-            v_alpha: slots(),
-            v_max_alpha: slots(),
+            state: fit::State {
+                codes: vec![0; groups * len],
+                coordinates: vec![0.0; groups * max_bits],
+                widths: vec![0; groups],
+                weight: moments(len),
+                alpha: moments(max_bits),
+            },
         }
     }
 
@@ -192,23 +207,16 @@ impl State {
         self.codes.len()
     }
 
-    pub fn parts(&mut self) -> (GroupsMut<'_>, MomentsMut<'_>) {
-        let groups = GroupsMut {
+    pub fn parts(&mut self) -> StateMut<'_> {
+        StateMut {
             len: self.len,
             max_bits: self.max_bits,
-            codes: &mut self.codes,
-            coordinates: &mut self.coordinates,
-            widths: &mut self.widths,
-        };
-        let moments = MomentsMut {
-            m: &mut self.m,
-            v: &mut self.v,
-            v_max: &mut self.v_max,
-            m_alpha: &mut self.m_alpha,
-            v_alpha: &mut self.v_alpha,
-            v_max_alpha: &mut self.v_max_alpha,
-        };
-        (groups, moments)
+            state: self.state.as_mut().map(
+                |codes| &mut codes[..],
+                |widths| &mut widths[..],
+                |floats| &mut floats[..],
+            ),
+        }
     }
 
     pub fn reconstruct(&self) -> Vec<f32> {
@@ -254,9 +262,9 @@ impl State {
                 } else {
                     let absent = [
                         alpha,
-                        self.m_alpha[at],
-                        self.v_alpha[at],
-                        self.v_max_alpha[at],
+                        self.alpha.m[at],
+                        self.alpha.v[at],
+                        self.alpha.v_max[at],
                     ];
                     assert_eq!(absent, [0.0; 4], "{what}: slot {slot} of group {group}");
                 }

@@ -1,4 +1,7 @@
 //! NEON: four quarters of four lanes.
+//!
+//! Tables of f32 and [`transpose`](Simd::transpose) go through memory, and `dotprod` and `i8mm` are
+//! not used; the table of `cpu::isa` says why.
 
 use core::arch::aarch64::*;
 

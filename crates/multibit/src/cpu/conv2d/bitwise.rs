@@ -32,7 +32,7 @@ impl Call<'_> {
         activations
     }
 
-    /// On words of 32 channels.
+    /// The blocks of a layer that works on words of 32 channels.
     pub(super) fn channel_blocks<'a>(
         &self,
         tiles: &'a [Tiles],
@@ -132,7 +132,7 @@ impl Call<'_> {
         activations
     }
 
-    /// On patches.
+    /// The blocks of a layer that works on patches.
     pub(super) fn patch_blocks<'a>(
         &self,
         tiles: &'a [Tiles],
@@ -235,7 +235,7 @@ pub(super) struct BitwiseBlocks<'a> {
     tiles: &'a [Tiles],
     levels: &'a Levels,
     activations: &'a [u32],
-    /// Of an image and a group.
+    /// The words of an image and a group.
     image_words: usize,
     plane_stride: usize,
     classes: Classes,

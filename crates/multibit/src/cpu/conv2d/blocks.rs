@@ -54,7 +54,7 @@ impl End for ToPlanes<'_> {
 }
 
 impl Call<'_> {
-    /// As values.
+    /// Writes the outputs as values.
     fn to_values(&self, sums: &impl Blocks) {
         let (images, groups) = (self.input_shape[0], self.options.groups);
         let blocks = sums.tiles(0).blocks();
@@ -69,7 +69,7 @@ impl Call<'_> {
         });
     }
 
-    /// As bits of `Q` planes, of a convolution without groups. A task is a word of outputs of an
+    /// Writes the outputs as bits of `Q` planes, for a convolution without groups. A task is a word of outputs of an
     /// image, at some of the positions.
     fn to_planes<const Q: usize>(&self, sums: &impl Blocks, to: ToPlanes<'_>) {
         let ToPlanes {

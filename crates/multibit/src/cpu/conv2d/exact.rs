@@ -1,18 +1,19 @@
 //! Exact mode: the weights of an output in f32, times images.
 //!
 //! Many images lie side by side, one a lane ([`batched`](super::batched)); few are taken one after
-//! the other, shifted below each weight or, where many outputs share them, below sums of four inputs. Groups of width 0 cost nothing where an output is computed
-//! alone; outputs that have most groups in common share the loads of the image.
+//! the other, shifted below each weight or, where many outputs share them, below sums of four
+//! inputs. Groups of width 0 cost nothing where an output is computed alone; outputs that have most
+//! groups in common share the loads of the image.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Call;
-use crate::PackedWeight;
 use crate::cpu::Conv2dOptions;
 use crate::cpu::generic::{Expand, FinishRows, Fours, Offsets, Row, Shifted, Uses};
 use crate::cpu::simd::{LANES, Line};
 use crate::cpu::threads::{self, Shared};
+use crate::packed::PackedWeight;
 
 /// Images that are laid out at once.
 const IMAGES: usize = 16;
@@ -28,26 +29,18 @@ const FEW_USES: usize = 12;
 
 /// Where the rows of bits are.
 pub(super) struct Rows {
-    /// The first row of each output.
+    /// The first row of each output, and the end.
     pub first: Vec<usize>,
-    /// Those of each group of channels by their inputs, where sums of four inputs pay.
+    /// The rows of each group of channels by their inputs, where sums of four inputs pay.
     uses: Option<Vec<Uses>>,
 }
 
 impl Rows {
     pub(super) fn new(weight: &PackedWeight, groups: usize) -> Self {
-        let mut row = 0;
-        let per_output = weight.grouping().groups_per_output(weight.shape());
-        let outputs = weight.widths().chunks_exact(per_output);
-        let first: Vec<usize> = outputs
-            .map(|widths| {
-                let first = row;
-                row += widths.iter().copied().map(usize::from).sum::<usize>();
-                first
-            })
-            .collect();
-        let part = first.len() / groups;
-        let uses = first.chunks(part).enumerate();
+        let first = weight.first_rows();
+        let outputs = first.len() - 1;
+        let part = outputs / groups;
+        let uses = first[..outputs].chunks(part).enumerate();
         let uses: Vec<Uses> = uses
             .map(|(group, rows)| Uses::new(weight, group * part, rows))
             .collect();
@@ -320,6 +313,6 @@ struct Shift<'a> {
     image: usize,
     padded: &'a Padded,
     offsets: &'a Offsets,
-    /// From the first channel of the group on.
+    /// The image from the first channel of the group on.
     values: &'a [f32],
 }

@@ -1,7 +1,21 @@
 //! Int8 mode: the image as bytes, the bits of the weight as signs in bytes.
 //!
+//! Inputs become `x ≈ s·q` with `q = round(x/s)` and one scale an image, `s = max |x| / 127`, so that
+//! `−127 ≤ q ≤ 127`. The instructions multiply bytes without sign by bytes with one, so the image is
+//! stored as `u = q + 128`, and for a row of `n` signs `bⱼ = ±1`
+//! ```text
+//! Σ bⱼ·uⱼ = Σ bⱼ·qⱼ + 128·Σ bⱼ     so     Σ bⱼ·qⱼ = −128·Σ bⱼ + Σ bⱼ·uⱼ
+//! ```
+//! A total starts at `−128·Σ bⱼ`, which the weight alone decides, and is then exact in 32 bits:
+//! `|bⱼ·uⱼ| ≤ 255`, and two of them, which some instruction sets add in 16 bits, stay below 2¹⁵. An
+//! output is `y = s·Σ_rows α·Σ bⱼ·qⱼ`, and since `|x − s·q| ≤ s/2`, a row is wrong by at most
+//! `α·n·s/2`. The padding is `q = 0`, a byte of 128: it needs no case of its own.
+//!
 //! Four neighbours meet at once, a *quad*. Which neighbours depends on the weight's groups: a quad
-//! lies along a row of the kernel, or along the channels at one place of it.
+//! lies along a row of the kernel, or along the channels at one place of it. Places of a quad that
+//! hold no weight of the group have sign 0, and whatever input lies there counts nothing; of the two
+//! ways the one with fewer quads is taken. A 3×3 kernel fills three of four places along its rows;
+//! four channels in one group fill all.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -22,7 +36,7 @@ const QUAD: usize = 4;
 pub(super) struct ByteSigns {
     pub tiles: Tiles,
     along: Along,
-    /// For each group of weights, `[channel, kernel row, kernel column]` of its quads' first.
+    /// The quads of each group of weights: `[channel, kernel row, kernel column]` of their first.
     quads: Vec<Vec<[usize; 3]>>,
     lines: Vec<Line<u32>>,
     firsts: Vec<usize>,
@@ -34,7 +48,7 @@ pub(super) struct ByteSigns {
 enum Along {
     /// Next to each other in a row of the kernel.
     Row,
-    /// In four channels.
+    /// They are at one place of four channels.
     Channels,
 }
 
@@ -47,7 +61,8 @@ impl Along {
         }
     }
 
-    /// For each group of weights its quads, and for each weight of a patch quad and place.
+    /// The quads of each group of weights, and the quad and the place there of each weight of a
+    /// patch.
     fn quads(self, patch: &[[usize; 3]], len: usize) -> (Vec<Vec<[usize; 3]>>, Vec<[usize; 2]>) {
         let mut quads = Vec::new();
         let mut places = Vec::with_capacity(patch.len());
@@ -130,13 +145,13 @@ impl ByteSigns {
 /// - along channels: `[channels / 4, rows, columns, 4]`
 struct Bytes {
     along: Along,
-    /// Padded.
+    /// Height and width of a padded channel.
     size: [usize; 2],
     dilation: usize,
-    /// Of an image and a group of channels.
+    /// The bytes of an image and a group of channels.
     len: usize,
     bytes: Vec<u8>,
-    /// Of each image.
+    /// The scale of each image.
     scales: Vec<f32>,
 }
 
@@ -214,7 +229,7 @@ struct ByteLayout {
 }
 
 impl ByteLayout {
-    /// Of a place in a padded channel.
+    /// The byte of a place in a padded channel.
     fn place(&self, [channel, row, column]: [usize; 3]) -> usize {
         let [height, width] = self.size;
         match self.along {

@@ -16,13 +16,13 @@ use crate::cpu::tiles::Tiles;
 
 /// Positions of an output that see the same part of the kernel.
 pub(in crate::cpu) struct Class {
-    /// For each position: where its activations begin, and its place in the output.
+    /// Where the activations of each position begin, and its place in the output.
     pub positions: Vec<(isize, usize)>,
-    /// For each group: line of a step and distance from where the activations begin.
+    /// The taps of each group: line of a step, and distance from where the activations begin.
     pub taps: Vec<Vec<(usize, isize)>>,
-    /// For each group: weights that are visited.
+    /// How many weights of each group are visited.
     pub counts: Vec<i32>,
-    /// For each group, which bits of its words are visited; empty if all are.
+    /// Which bits of the words of each group are visited; empty if all are.
     pub masks: Vec<Vec<u32>>,
 }
 
@@ -185,7 +185,7 @@ impl<O: Output> Bitwise<'_, O> {
                     continue;
                 }
                 let start = (-(count / 2)) as u32;
-                // What the halves have lost.
+                // Half a count rounds down: this is what an odd one has lost.
                 let odd = simd.f_splat((count % 2) as f32);
                 let sum = if count as usize == tiles.len {
                     simd.f_load(tiles.signs(step))

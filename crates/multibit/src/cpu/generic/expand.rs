@@ -4,8 +4,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use crate::PackedWeight;
 use crate::cpu::simd::{Simd, Task};
+use crate::packed::PackedWeight;
 
 /// Where the input of each weight begins, `[groups, len]`.
 pub(in crate::cpu) struct Offsets {
@@ -63,7 +63,7 @@ const WORD: usize = 32;
 
 /// The weights of one output, `[groups, len]`.
 pub(in crate::cpu) struct Row {
-    /// With room for a word at the end.
+    /// The weights, and room for a word behind them.
     values: Vec<f32>,
     len: usize,
     /// The groups that have a width above 0.
@@ -121,7 +121,7 @@ impl Task for Expand<'_> {
                 for (&word, values) in words.iter().zip(values.chunks_mut(WORD)) {
                     let values: &mut [f32; WORD] =
                         values.try_into().expect("room for a word at the end");
-                    // In vectors, by the compiler.
+                    // The compiler makes vectors of this.
                     for (j, value) in values.iter_mut().enumerate() {
                         let signed = f32::from_bits(alpha ^ (word >> j & 1) << 31);
                         *value = if basis == 0 { signed } else { *value + signed };

@@ -1,14 +1,29 @@
 //! Convolution of floats with bits by sums of four inputs, for outputs that have groups in common.
 //!
-//! Four signs of a row choose one of the 16 sums `±x₀ ± x₁ ± x₂ ± x₃`; eight of them are those of
-//! the other eight, negated. The eight are made for some positions side by side and serve every row
-//! of the group: one multiplication and addition does the work of four.
+//! With the bits `b₀ … b₃` of their signs, four inputs add up to
+//! ```text
+//! T(b) = Σⱼ (−1)^bⱼ·xⱼ     and     T(¬b) = −T(b)
+//! ```
+//! so the eight sums with a positive last input, `b₃ = 0`, are enough: with `b₃ = 1`, the other three
+//! bits are inverted and the sum is negated, together with its coordinate,
+//! ```text
+//! α·T(b₀, b₁, b₂, 1) = (−α)·T(¬b₀, ¬b₁, ¬b₂, 0)
+//! ```
+//! In a whole word, `b ^ 7·(b >> 3 & 0x1111_1111)` inverts the three bits of each nibble whose highest
+//! bit is set: 7 times a nibble of 0 or 1 stays within the nibble. The lowest three bits then choose
+//! the sum, the highest still chooses `α` or `−α`. Inputs behind the end of a group are 0.
+//!
+//! The eight sums of four inputs take 13 operations: `x₀ + x₁`, `x₀ − x₁` and `−x₂`, then for either
+//! sign of `x₂` one for `x₃ ± x₂` and four for what is added to it. They are made for some positions
+//! side by side and serve every row of their group: `r` rows take `13 + r` operations for four
+//! inputs. Weights in f32 take 4 for each output, whose rows are one weight, so with `o` outputs
+//! sums pay where `13 + r < 4·o`: with many outputs, of few bases each ([`Uses::pay`]).
 
 use alloc::vec::Vec;
 
 use super::expand::Offsets;
-use crate::PackedWeight;
 use crate::cpu::simd::{LANES, Line, Simd, Task};
+use crate::packed::PackedWeight;
 
 /// Vectors of positions that are worked on at once: the tables of a word and the sums of some
 /// outputs stay in the first cache.
@@ -37,7 +52,8 @@ pub(in crate::cpu) struct Uses {
 }
 
 impl Uses {
-    /// Those of some outputs, counted from the first; `first_rows` are theirs.
+    /// The rows of some outputs, which are counted from the first and whose rows begin at
+    /// `first_rows`.
     pub fn new(weight: &PackedWeight, first_output: usize, first_rows: &[usize]) -> Self {
         let groups = weight.grouping().groups_per_output(weight.shape());
         let mut next: Vec<usize> = first_rows.to_vec();
@@ -65,8 +81,9 @@ impl Uses {
         uses
     }
 
-    /// Whether sums of four inputs are faster than the weights in f32: a group has some rows on
-    /// average, but not many a weight, which takes them one by one.
+    /// Whether sums of four inputs are faster than the weights in f32: a group has `rows` rows on
+    /// average, to pay for its sums, but no more than three for every two outputs that use it, whose
+    /// weights in f32 take all rows of an output at once.
     pub fn pay(&self, rows: usize) -> bool {
         self.rows.len() >= rows * self.groups() && 2 * self.rows.len() <= 3 * self.outputs
     }
@@ -89,7 +106,7 @@ pub(in crate::cpu) struct Fours<'a> {
     pub uses: &'a Uses,
     /// Where the input of each weight begins, from the start of `image`.
     pub offsets: &'a Offsets,
-    /// From the first of the positions on.
+    /// The image from the first of the positions on.
     pub image: &'a [f32],
     pub outputs: usize,
     /// Receives the sums on top of what is there, `[vectors / WIDE, outputs, WIDE]`; the last vectors

@@ -1,11 +1,17 @@
 //! Floats × bits by look-up: four signs of a row choose one of 16 sums of four inputs.
 //!
-//! The sums `±x₀ ± x₁ ± x₂ ± x₃` are made once for a row of inputs and serve all outputs; then one
-//! look-up does the work of four multiplications, for sixteen outputs at a time.
+//! Let `T(b) = Σⱼ (−1)^bⱼ·xⱼ` be the sum of four inputs with the signs of a nibble `b`. Then
+//! ```text
+//! y = Σ_rows α·Σ_fours T(b)
+//! ```
+//! The 16 sums of each four are made once for a row of inputs and serve all outputs; then one look-up
+//! does the work of four multiplications, for sixteen outputs at a time. Inputs behind the end of a
+//! group are 0, so the padding of a row counts nothing.
 //!
-//! In int8 mode the sums are rounded to int8 with one scale `s` for the row of inputs,
-//! `s = max(|x₀|+|x₁|+|x₂|+|x₃|) / 127` over its fours. Each sum is wrong by at most `s/2`, and
-//! they are added exactly.
+//! In int8 mode the sums are rounded to `t = round(T/s)` with one scale for the row of inputs,
+//! `s = max(|x₀|+|x₁|+|x₂|+|x₃|) / 127` over its fours, so that `|T| ≤ 127·s` and `t` fits int8.
+//! Each is wrong by at most `s/2`, and they are added exactly, in 32 bits: `y = s·Σ α·Σ t`. A row of
+//! `n` weights has `⌈n/4⌉` sums and is wrong by at most `α·⌈n/4⌉·s/2`.
 
 use alloc::vec::Vec;
 use core::ops::Range;

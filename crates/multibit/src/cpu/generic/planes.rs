@@ -97,8 +97,8 @@ impl<const Q: usize> Output for BlockToPlanes<'_, Q> {
         for (above, &threshold) in above.iter_mut().zip(thresholds) {
             *above = simd.bits(simd.greater(y, simd.f_splat(threshold)));
         }
-        // Of one bit, the sign changes at the threshold; of two, that of the larger coordinate
-        // at the middle one, the other's at each.
+        // With one bit, the sign changes at the threshold; with two, the larger coordinate's sign
+        // changes at the middle threshold and the other's at each.
         let [a, b, c, ..] = above;
         let signs = [if Q == 1 { !a } else { !(a ^ b ^ c) }, !b];
         for (start, bits) in self.starts.into_iter().zip(signs) {
@@ -178,7 +178,7 @@ impl Task for MaxPoolPlanes<'_> {
             let lowest = u32::from(self.levels.code(0) >> plane & 1);
             words.fill(self.channels * lowest);
         }
-        // Of every pixel, whether it reaches the level; from the highest level down.
+        // The bits of a pixel say which of its channels reach the level, from the highest level down.
         let mut reached = vec![0u32; pixels];
         let mut rows = vec![0u32; width];
         let mut windows = vec![0u32; out_width];

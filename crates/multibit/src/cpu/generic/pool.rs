@@ -31,7 +31,7 @@ impl Task for MaxPool<'_> {
             padding: [top, left],
             dilation,
         } = *self.options;
-        // With its padding, and whole strides long.
+        // A padded row is a whole number of strides long.
         let padded_height = height + 2 * top;
         let padded_width = (width + 2 * left).next_multiple_of(stride[1]);
         let is_padded = padded_height * padded_width > height * width;
@@ -58,9 +58,10 @@ impl Task for MaxPool<'_> {
                 let strip = strip.min(out_height - start);
                 // Rows of a padded plane under these windows.
                 let from = start * stride[0];
-                let strip_rows = match strip == out_height {
-                    true => padded_height,
-                    false => (strip - 1) * stride[0] + reach,
+                let strip_rows = if strip == out_height {
+                    padded_height
+                } else {
+                    (strip - 1) * stride[0] + reach
                 };
                 let values = if is_padded {
                     let padded = &mut padded[..count * strip_rows * padded_width];
@@ -102,7 +103,7 @@ fn largest_ahead(values: &[f32], count: usize, step: usize, to: &mut Vec<f32>) {
     to.clear();
     to.extend_from_slice(values);
     for k in 1..count {
-        // In vectors, by the compiler.
+        // The compiler makes vectors of this.
         for (to, &x) in to.iter_mut().zip(&values[(k * step).min(values.len())..]) {
             // NaN is kept from either side.
             *to = if x > *to || x.is_nan() { x } else { *to };

@@ -1,4 +1,8 @@
 //! Bytes × signs: the inputs as bytes, the bits of a weight as ±1, four products at a time.
+//!
+//! `Σ b·q` for inputs `q` of −127 to 127, stored as `u = q + 128`, is `−128·Σ b + Σ b·u`: a total
+//! begins at the first term, and each instruction adds four products for 16 outputs. The module of
+//! convolutions in int8 derives it, and says how inputs become bytes.
 
 use alloc::vec::Vec;
 
@@ -35,7 +39,7 @@ pub(in crate::cpu) struct Products<'a, O> {
     pub signs: Signs<'a>,
     pub block: usize,
     pub bytes: &'a [u8],
-    /// For each group: how far its quads lie behind a position's base.
+    /// How far the quads of each group lie behind a position's base.
     pub offsets: &'a [Vec<usize>],
     pub runs: &'a [Run],
     /// Distance of the bases of neighbours.
@@ -132,6 +136,7 @@ impl Task for ToBytes<'_> {
             x[..values.len()].copy_from_slice(values);
             let rounded = simd.to_i8(simd.f_mul(simd.f_load(&x), inverse));
             for (byte, x) in bytes.iter_mut().zip(rounded) {
+                // `x + 128` in two's complement.
                 *byte = x as u8 ^ BIAS;
             }
         }
@@ -147,7 +152,7 @@ pub(in crate::cpu) struct Largest<'a> {
 impl Task for Largest<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        // In vectors, by the compiler; the bits of a NaN are above those of infinity.
+        // The compiler makes vectors of this. The bits of a NaN are above those of infinity.
         let mut bits = 0;
         for x in self.values {
             bits = bits.max(x.to_bits() & (u32::MAX >> 1));

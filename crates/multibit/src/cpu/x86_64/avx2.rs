@@ -1,4 +1,7 @@
 //! AVX2 with FMA: two halves of eight lanes.
+//!
+//! [`transpose`](Simd::transpose) is left to its default, and AVX-VNNI is not used; the table of
+//! `cpu::isa` says why.
 
 use core::arch::x86_64::*;
 

@@ -1,5 +1,9 @@
 //! AVX-512: once with the foundation and byte instructions only, once with VBMI, VNNI and
 //! VPOPCNTDQ as well (Intel from Ice Lake, AMD from Zen 4).
+//!
+//! Processors with some of the three but not all (Cascade Lake has VNNI alone) take the first: what
+//! they would gain is one instruction of a kernel's inner loop, at the price of a further instance
+//! of every kernel.
 
 use core::arch::x86_64::*;
 

@@ -55,7 +55,7 @@ impl Window {
             let row = pixel / self.out_width * self.stride_y + (kernel >> 16u32) * self.dilation_y;
             let column =
                 pixel % self.out_width * self.stride_x + (kernel & 0xFFFFu32) * self.dilation_x;
-            // Before the input is below 0, which wraps around.
+            // A place before the input is below 0, which wraps around.
             let y = row - self.padding_y;
             let x = column - self.padding_x;
             Place {

@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-use crate::Grouping;
-use crate::PackedWeight;
 use crate::cpu::reference::patch;
 use crate::gpu::buffer;
 use crate::gpu::order::{OrderLaunch, order};
+use crate::grouping::Grouping;
+use crate::packed::PackedWeight;
 
 /// A packed weight in a device's memory: the same words and coordinates as in [`PackedWeight`], and
 /// the row that each group starts at.
@@ -32,13 +32,7 @@ impl DeviceWeight {
     /// Copies a weight, whose groups lie within outputs, to the device of a client.
     pub fn new(client: &Client, weight: &PackedWeight) -> Self {
         let shape = weight.shape();
-        let first_rows: Vec<u32> = [0]
-            .into_iter()
-            .chain(weight.widths().iter().scan(0, |row, &width| {
-                *row += u32::from(width);
-                Some(*row)
-            }))
-            .collect();
+        let first_rows: Vec<u32> = weight.group_rows().map(|row| row as u32).collect();
         let upload = |values: &[u32]| {
             let values = if values.is_empty() { &[0] } else { values };
             client.create_from_slice(u32::as_bytes(values))

@@ -1,27 +1,16 @@
 //! A small symmetric positive definite system.
 
-use core::fmt;
+use thiserror::Error;
 
 use crate::MAX_BITS;
 
 /// The matrix of a system is not positive definite, as far as rounding lets tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotPositiveDefinite {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the matrix is not positive definite at row {pivot}")]
+pub(crate) struct NotPositiveDefinite {
     /// The row at which elimination met a pivot that is not positive and finite.
-    pub pivot: usize,
+    pub(crate) pivot: usize,
 }
-
-impl fmt::Display for NotPositiveDefinite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the matrix is not positive definite at row {}",
-            self.pivot
-        )
-    }
-}
-
-impl core::error::Error for NotPositiveDefinite {}
 
 /// Solves `A x = b` in place by Cholesky's method.
 ///
@@ -36,7 +25,7 @@ impl core::error::Error for NotPositiveDefinite {}
 ///
 /// # Panics
 /// If `n` is above [`MAX_BITS`] or a slice has another length.
-pub fn solve_spd(a: &mut [f64], b: &mut [f64], n: usize) -> Result<(), NotPositiveDefinite> {
+pub(crate) fn solve_spd(a: &mut [f64], b: &mut [f64], n: usize) -> Result<(), NotPositiveDefinite> {
     assert!(n <= MAX_BITS, "`n` is {n}, but at most {MAX_BITS}");
     assert_eq!(a.len(), n * n, "`a` is not {n} × {n}");
     assert_eq!(b.len(), n, "`b` does not hold {n} values");
@@ -75,6 +64,7 @@ pub fn solve_spd(a: &mut [f64], b: &mut [f64], n: usize) -> Result<(), NotPositi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
     use alloc::vec::Vec;
 
     /// `A = M Mᵀ + I` from a fixed pattern, and `b = A x` for `x = 1, 2, …`.
@@ -106,6 +96,14 @@ mod tests {
     }
 
     #[test]
+    fn a_system_of_no_equations_is_solved() {
+        assert_eq!(solve_spd(&mut [], &mut [], 0), Ok(()));
+        let mut x = [f64::NAN, 1.0];
+        assert_eq!(solve_spd(&mut [1.0, 0.0, 0.0, 1.0], &mut x, 2), Ok(()));
+        assert!(x[0].is_nan(), "as float arithmetic has it");
+    }
+
+    #[test]
     fn names_the_pivot_that_fails() {
         let mut a = [1.0, 0.0, 1.0, 1.0];
         let error = solve_spd(&mut a, &mut [1.0, 1.0], 2);
@@ -116,5 +114,9 @@ mod tests {
         let mut a = [f64::INFINITY];
         let error = solve_spd(&mut a, &mut [1.0], 1);
         assert_eq!(error, Err(NotPositiveDefinite { pivot: 0 }));
+        assert_eq!(
+            NotPositiveDefinite { pivot: 2 }.to_string(),
+            "the matrix is not positive definite at row 2"
+        );
     }
 }

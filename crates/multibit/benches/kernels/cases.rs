@@ -1,0 +1,251 @@
+//! Single layers: what they compute, and the definition that they are proven against.
+
+use std::sync::Arc;
+
+use multibit::cpu::{
+    Affine, Conv2dKernel, Conv2dOptions, Isa, Levels, LinearKernel, Mode, reference,
+};
+use multibit::{Grouping, PackedWeight};
+
+use crate::support::{Random, packed_with};
+
+/// A layer, before it is made.
+#[derive(Clone, Copy)]
+pub struct Plan {
+    pub name: &'static str,
+    shape: Shape,
+    /// Average bits of a weight.
+    bits: f64,
+    inputs: Inputs,
+}
+
+#[derive(Clone, Copy)]
+enum Shape {
+    /// A square linear layer.
+    Linear {
+        width: usize,
+        batch: usize,
+        subchannels: usize,
+    },
+    /// A channelwise convolution 3×3 of one image with padding.
+    Conv { channels: usize, size: usize },
+}
+
+/// What a layer takes.
+#[derive(Clone, Copy)]
+enum Inputs {
+    Exact,
+    Int8,
+    /// Activations of so many bits, whose packing counts too.
+    Bits(usize),
+}
+
+impl Inputs {
+    fn mode(self) -> Mode {
+        match self {
+            Self::Exact => Mode::Exact,
+            Self::Int8 => Mode::Int8,
+            Self::Bits(bits) => Mode::Bitwise(Levels::uniform(bits, 0.9).expect("1 to 4 bits")),
+        }
+    }
+}
+
+/// All cases.
+pub fn all() -> impl Iterator<Item = Plan> {
+    use Inputs::{Bits, Exact, Int8};
+    let linear = [
+        ("linear-4096-m1-w2-int8", 1, 2.0, 16, Int8),
+        ("linear-4096-m1-w1-int8", 1, 1.0, 16, Int8),
+        ("linear-4096-m1-w0.5-int8", 1, 0.5, 16, Int8),
+        ("linear-4096-m1-w2-exact", 1, 2.0, 16, Exact),
+        ("linear-4096-m16-w2-int8", 16, 2.0, 16, Int8),
+        ("linear-4096-m128-w1a1", 128, 1.0, 1, Bits(1)),
+        ("linear-4096-m128-w1a2", 128, 1.0, 1, Bits(2)),
+        ("linear-4096-m128-w2a2", 128, 2.0, 1, Bits(2)),
+        ("linear-4096-m128-w2-exact", 128, 2.0, 16, Exact),
+    ];
+    let linear = linear.map(|(name, batch, bits, subchannels, inputs)| Plan {
+        name,
+        shape: Shape::Linear {
+            width: 4096,
+            batch,
+            subchannels,
+        },
+        bits,
+        inputs,
+    });
+    let conv = [
+        ("conv-64x56-w1a2", 64, 56, Bits(2)),
+        ("conv-128x28-w1a2", 128, 28, Bits(2)),
+        ("conv-256x14-w1a2", 256, 14, Bits(2)),
+        ("conv-512x7-w1a2", 512, 7, Bits(2)),
+        ("conv-128x28-w1-int8", 128, 28, Int8),
+        ("conv-128x28-w1-exact", 128, 28, Exact),
+    ];
+    let conv = conv.map(|(name, channels, size, inputs)| Plan {
+        name,
+        shape: Shape::Conv { channels, size },
+        bits: 1.0,
+        inputs,
+    });
+    linear.into_iter().chain(conv)
+}
+
+/// A layer with random weights and inputs.
+pub struct Case {
+    pub name: &'static str,
+    /// Products of inputs and weights, bits counted one by one.
+    pub products: f64,
+    /// Which limit of the machine bounds them.
+    pub limit: &'static str,
+    shape: Shape,
+    weight: Arc<PackedWeight>,
+    input: Vec<f32>,
+    mode: Mode,
+}
+
+/// A kernel that writes the whole output.
+type Forward<'a> = Box<dyn Fn(&mut [f32]) + 'a>;
+
+/// A part of the output that is proven: where it begins, and its values.
+type Part = (usize, Vec<f32>);
+
+impl Plan {
+    /// Makes the weight and the inputs.
+    pub fn make(self) -> Case {
+        let mut random = Random::new(1);
+        let (dims, grouping, inputs) = match self.shape {
+            Shape::Linear {
+                width,
+                batch,
+                subchannels,
+            } => {
+                let dims = vec![width, width];
+                let grouping = Grouping::subchannelwise(&dims, subchannels);
+                (dims, grouping, batch * width)
+            }
+            Shape::Conv { channels, size } => {
+                let dims = vec![channels, channels, 3, 3];
+                let grouping = Grouping::channelwise(&dims);
+                (dims, grouping, channels * size * size)
+            }
+        };
+        let grouping = grouping.expect("shapes that fit");
+        // The whole part of the bits, or one more as often as the rest says.
+        let widths: Vec<u8> = (0..grouping.groups(&dims))
+            .map(|_| self.bits as u8 + u8::from(f64::from(random.unit()) < self.bits.fract()))
+            .collect();
+        let weight = packed_with(&mut random, &dims, grouping, &widths);
+        let (factor, limit) = self.limit();
+        let positions = match self.shape {
+            Shape::Linear { batch, .. } => batch,
+            Shape::Conv { size, .. } => size * size,
+        };
+        Case {
+            name: self.name,
+            products: factor * (weight.weights() * positions) as f64,
+            limit,
+            shape: self.shape,
+            weight: Arc::new(weight),
+            input: (0..inputs).map(|_| 2.0 * random.unit() - 1.0).collect(),
+            mode: self.inputs.mode(),
+        }
+    }
+
+    /// Products for each weight and input, and what bounds them. Dense products take all bases of a
+    /// weight at once; sums of four inputs take 13 to make and one for each row of bits.
+    fn limit(&self) -> (f64, &'static str) {
+        match (self.inputs, self.shape) {
+            (Inputs::Exact, Shape::Linear { batch: 1..=3, .. }) => (self.bits, "f32_lookup"),
+            (Inputs::Exact, Shape::Linear { .. }) => (1.0, "f32_fma"),
+            (Inputs::Exact, Shape::Conv { channels, .. }) => {
+                let rows = self.bits * channels as f64;
+                ((13.0 + rows) / (4 * channels) as f64, "f32_fma")
+            }
+            (Inputs::Int8, Shape::Linear { .. }) => (self.bits, "int8_lookup"),
+            (Inputs::Int8, Shape::Conv { .. }) => (self.bits, "int8_dot"),
+            (Inputs::Bits(planes), _) => (self.bits * planes as f64, "xor_popcount"),
+        }
+    }
+}
+
+impl Case {
+    /// Values of the output; these layers have as many as inputs.
+    pub fn outputs(&self) -> usize {
+        self.input.len()
+    }
+
+    fn conv(channels: usize, size: usize) -> ([usize; 4], Conv2dOptions) {
+        let options = Conv2dOptions {
+            padding: [(1, 1); 2],
+            ..Conv2dOptions::default()
+        };
+        ([1, channels, size, size], options)
+    }
+
+    /// The layer laid out anew for an instruction set.
+    pub fn kernel(&self, isa: Isa) -> Forward<'_> {
+        let (mode, input, affine) = (&self.mode, &self.input, Affine::default());
+        let arithmetic = mode.arithmetic();
+        match self.shape {
+            Shape::Linear { batch, .. } => {
+                let kernel = LinearKernel::new(&self.weight, arithmetic);
+                let kernel = kernel.expect("a linear weight").on(isa);
+                Box::new(move |output| kernel.forward(mode, input, batch, &affine, output))
+            }
+            Shape::Conv { channels, size } => {
+                let kernel = Conv2dKernel::new(self.weight.clone(), 1, arithmetic);
+                let kernel = kernel.expect("a weight of a convolution").on(isa);
+                let (dims, options) = Self::conv(channels, size);
+                Box::new(move |output| {
+                    kernel.forward(mode, input, dims, &affine, &options, output);
+                })
+            }
+        }
+    }
+
+    /// The definition; it is slow: of a linear layer the first and the last row alone.
+    pub fn definition(&self) -> Vec<Part> {
+        let affine = Affine::default();
+        match self.shape {
+            Shape::Linear { width, batch, .. } => {
+                let rows = [0, batch - 1].map(|row| {
+                    let mut y = vec![0.0; width];
+                    let x = &self.input[row * width..][..width];
+                    reference::linear(x, 1, &self.weight, &self.mode, &affine, &mut y);
+                    (row * width, y)
+                });
+                rows.into()
+            }
+            Shape::Conv { channels, size } => {
+                let (dims, options) = Self::conv(channels, size);
+                let mut y = vec![0.0; self.outputs()];
+                let (weight, mode) = (&self.weight, &self.mode);
+                reference::conv2d(&self.input, dims, weight, mode, &affine, &options, &mut y);
+                vec![(0, y)]
+            }
+        }
+    }
+
+    /// Whether the kernel computes the definition, up to the order of sums, by the norm of the
+    /// difference.
+    pub fn verify(&self, isa: Isa, definition: &[Part]) -> Result<(), String> {
+        const ROOM: f64 = 1e-5;
+        let mut output = vec![f32::NAN; self.outputs()];
+        self.kernel(isa)(&mut output);
+        for (first, expected) in definition {
+            let found = &output[*first..][..expected.len()];
+            let pairs = found.iter().zip(expected);
+            let difference = norm(pairs.map(|(a, b)| a - b));
+            let error = difference / norm(expected.iter().copied());
+            if error.is_nan() || error > ROOM {
+                return Err(format!("wrong by {error} of the norm, more than {ROOM}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn norm(values: impl Iterator<Item = f32>) -> f64 {
+    values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+}
