@@ -5,7 +5,7 @@ use burn::nn::pool::MaxPool2dConfig;
 use burn::nn::{BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Distribution, Tensor, TensorData, Tolerance};
 use burn_alq::{
-    Arithmetic, ConvGrouping, MultiBitActivation, MultiBitActivationConfig, MultiBitConv2d,
+    Arithmetic, GroupingRule, MultiBitActivation, MultiBitActivationConfig, MultiBitConv2d,
     MultiBitConv2dConfig, MultiBitLinear, MultiBitLinearConfig, PackedModel, Quantized,
 };
 
@@ -94,7 +94,7 @@ struct Net {
 }
 
 impl Net {
-    fn new(arithmetic: Arithmetic, grouping: ConvGrouping, device: &Device) -> Self {
+    fn new(arithmetic: Arithmetic, grouping: GroupingRule, device: &Device) -> Self {
         Self {
             activation: fitted(2, device),
             conv: MultiBitConv2dConfig::new([5, 7], [3, 3])
@@ -104,7 +104,7 @@ impl Net {
                 .with_max_bits(2)
                 .init(device),
             linear: MultiBitLinearConfig::new(36, 9)
-                .with_subchannels(2)
+                .with_grouping(GroupingRule::Subchannelwise(2))
                 .with_arithmetic(arithmetic)
                 .with_bias(false)
                 .with_max_bits(3)
@@ -125,9 +125,9 @@ fn packed_layers_compute_what_they_were_trained_to() {
     let device = device();
     for arithmetic in [Arithmetic::Exact, Arithmetic::Int8, Arithmetic::Bitwise] {
         for grouping in [
-            ConvGrouping::Channelwise,
-            ConvGrouping::Kernelwise,
-            ConvGrouping::Pixelwise,
+            GroupingRule::Channelwise,
+            GroupingRule::Kernelwise,
+            GroupingRule::Pixelwise,
         ] {
             device.seed(4);
             let net = Net::new(arithmetic, grouping, &device);
@@ -169,10 +169,10 @@ fn what_lies_between_layers_is_the_same_as_bits() {
         let activation = fitted(bits, &device);
         let levels = activation.levels().unwrap();
         for (arithmetic, grouping) in [
-            (Arithmetic::Bitwise, ConvGrouping::Pixelwise),
-            (Arithmetic::Bitwise, ConvGrouping::Kernelwise),
-            (Arithmetic::Int8, ConvGrouping::Channelwise),
-            (Arithmetic::Exact, ConvGrouping::Channelwise),
+            (Arithmetic::Bitwise, GroupingRule::Pixelwise),
+            (Arithmetic::Bitwise, GroupingRule::Kernelwise),
+            (Arithmetic::Int8, GroupingRule::Channelwise),
+            (Arithmetic::Exact, GroupingRule::Channelwise),
         ] {
             let layer = MultiBitConv2dConfig::new([33, 33], [3, 3])
                 .with_grouping(grouping)
@@ -234,7 +234,7 @@ fn in_training_what_lies_between_layers_is_computed_as_it_reads() {
 #[test]
 fn the_arithmetic_is_in_the_display() {
     let device = device();
-    let net = Net::new(Arithmetic::Int8, ConvGrouping::Kernelwise, &device);
+    let net = Net::new(Arithmetic::Int8, GroupingRule::Kernelwise, &device);
     let display = format!("{net}");
     assert_eq!(display.matches("Int8").count(), 2, "{display}");
     assert!(display.contains("levels"), "{display}");

@@ -1,17 +1,17 @@
-//! The file in the fewest bytes, version 3.
+//! The file in the fewest bytes, and files of both codings that lie.
 
-use std::path::Path;
-
+use burn::tensor::quantization::QuantScheme;
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_alq::file::PackModelError;
 use burn_alq::file::{Coding, FileError};
-use burn_alq::pack::PackModelError;
 use burn_alq::{CoordinateType, PackedModel};
 use burn_pack::{Bytes, Reader, Writer};
+use ciborium::Value;
+use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::decompress_to_vec;
 use multibit::{Grouping, PackedWeight};
-use serde_json::{Value, json};
 
-use crate::file::{crc32, halved, load, packed, sparse};
+use crate::file::{halved, load, packed, sparse};
 use crate::model::Net;
 
 fn compact(model: &PackedModel) -> Vec<u8> {
@@ -58,7 +58,7 @@ pub fn odd() -> PackedModel {
 }
 
 /// Equal to the last bit, NaN included.
-fn assert_same(a: &PackedModel, b: &PackedModel, what: &str) {
+pub fn assert_same(a: &PackedModel, b: &PackedModel, what: &str) {
     assert!(a.weights == b.weights && a.config == b.config, "{what}");
     assert_eq!(a.tensors.len(), b.tensors.len(), "{what}");
     for ((path, a), (other, b)) in a.tensors.iter().zip(&b.tensors) {
@@ -158,151 +158,6 @@ fn rounded_biases_take_two_bytes() {
     assert!(matches!(error, PackModelError::Range { .. }));
 }
 
-/// Never write it anew.
-#[test]
-fn a_frozen_file_loads_forever() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/file_v3/odd.bpk");
-    assert_same(&PackedModel::load(file).unwrap(), &odd(), "frozen");
-}
-
-#[test]
-fn a_file_cut_or_damaged_anywhere_is_refused_or_means_the_same() {
-    let model = sparse();
-    let bytes = compact(&model);
-    for len in 0..bytes.len() {
-        let error = load(&bytes[..len]).expect_err("a file that is too short");
-        assert!(error.to_string().contains("model.bpk"), "{error}");
-    }
-    let mut refused = 0;
-    for place in 0..bytes.len() {
-        for mask in [0x01, 0x10, 0x80, 0xff] {
-            let mut damaged = bytes.clone();
-            damaged[place] ^= mask;
-            match load(&damaged) {
-                Err(_) => refused += 1,
-                Ok(loaded) => assert_eq!(loaded, model, "byte {place}"),
-            }
-        }
-    }
-    // All but the container's padding.
-    assert!(
-        refused >= 4 * (bytes.len() - 256),
-        "{refused} of {}",
-        bytes.len()
-    );
-}
-
-/// The file with another directory and other data, and a right checksum.
-fn with(model: &PackedModel, change: impl FnOnce(&mut Value, &mut Vec<u8>)) -> Vec<u8> {
-    let reader = Reader::from_bytes(Bytes::from_bytes_vec(compact(model))).unwrap();
-    let body = reader.tensor_data("burn-alq").unwrap();
-    let stored = u32::from_le_bytes(body[4..8].try_into().unwrap()) as usize;
-    let (directory, data) = body[12..].split_at(stored);
-    let mut directory = serde_json::from_slice(&decompress_to_vec(directory).unwrap()).unwrap();
-    let mut data = data.to_vec();
-    change(&mut directory, &mut data);
-    wrapped(directory.to_string().as_bytes(), &data)
-}
-
-/// A body around a plain directory.
-fn wrapped(directory: &[u8], data: &[u8]) -> Vec<u8> {
-    let length = (directory.len() as u32).to_le_bytes();
-    let rest = [&length[..], &length, directory, data].concat();
-    container([&crc32(&rest).to_le_bytes()[..], &rest].concat())
-}
-
-fn container(body: Vec<u8>) -> Vec<u8> {
-    let shape = [body.len()];
-    let body = Bytes::from_bytes_vec(body);
-    let tensor = burn_pack::Tensor::new("burn-alq".into(), DType::U8, shape, None, body);
-    Writer::new(vec![tensor]).into_bytes().unwrap().to_vec()
-}
-
-/// A change of the directory and the data.
-type Lie = Box<dyn Fn(&mut Value, &mut Vec<u8>)>;
-
-#[test]
-fn a_file_that_lies_is_refused() {
-    let model = odd();
-    assert!(
-        load(&with(&model, |_, _| {})).is_ok(),
-        "a plain directory is one too"
-    );
-    let weight = |directory: &mut Value, field: &str, value: Value| {
-        assert_eq!(directory["weights"][2]["path"], "sparse.weight");
-        directory["weights"][2][field] = value;
-    };
-    let lies: [(&str, Lie); 13] = [
-        ("version 5", Box::new(|d, _| d["version"] = json!(5))),
-        (
-            "laid out otherwise",
-            Box::new(|d, _| d["version"] = json!(2)),
-        ),
-        ("unknown field", Box::new(|d, _| d["more"] = json!(1))),
-        ("of no tensor", Box::new(|_, data| data.push(0))),
-        (
-            "ends in it",
-            Box::new(|_, data| data.truncate(data.len() - 1)),
-        ),
-        (
-            "twice",
-            Box::new(|d, _| d["tensors"][1]["path"] = json!("conv.bias")),
-        ),
-        (
-            "ends in it",
-            Box::new(move |d, _| weight(d, "stored", json!([u64::MAX, 1, 1]))),
-        ),
-        (
-            "do not hold",
-            Box::new(move |d, _| weight(d, "shape", json!([4_000_000_000_000_u64, 4]))),
-        ),
-        (
-            "do not hold 4",
-            Box::new(move |d, _| weight(d, "coordinates", json!(1))),
-        ),
-        (
-            "address space",
-            Box::new(|d, _| {
-                d["tensors"][0]["shape"] = json!([u64::MAX, 8]);
-                d["tensors"][0]["stored"] = json!(5);
-            }),
-        ),
-        (
-            "no tensor of",
-            Box::new(|d, _| {
-                let tensor = d["tensors"].as_array_mut().unwrap().last_mut().unwrap();
-                tensor["dtype"] = json!("I64");
-            }),
-        ),
-        (
-            "do not hold",
-            Box::new(|d, _| {
-                let tensor = d["tensors"].as_array_mut().unwrap().last_mut().unwrap();
-                tensor["shape"] = json!([1_000_000_000]);
-            }),
-        ),
-        (
-            "ends in it",
-            Box::new(|d, _| d["tensors"][0]["stored"] = json!(u64::MAX)),
-        ),
-    ];
-    for (expected, lie) in lies {
-        let error = load(&with(&model, lie)).unwrap_err();
-        let text = error.to_string();
-        assert!(
-            text.contains(expected) && text.contains("model.bpk"),
-            "{expected}: {text}"
-        );
-    }
-    for body in [&[][..], &[0; 11], &[0; 12], &[1; 40]] {
-        assert!(load(&container(body.to_vec())).is_err(), "{body:?}");
-    }
-    for directory in ["", "{}", "[]", r#"{"version":3}"#, r#"{"version":-3}"#] {
-        let error = load(&wrapped(directory.as_bytes(), &[])).unwrap_err();
-        assert!(matches!(error, FileError::Directory { .. }), "{error}");
-    }
-}
-
 /// The model runs from the file.
 #[test]
 fn a_compact_file_gives_the_same_scores() {
@@ -314,4 +169,320 @@ fn a_compact_file_gives_the_same_scores() {
         net.forward(images.clone()).into_data()
     });
     assert!(a.as_bytes() == b.as_bytes());
+}
+
+/// CRC-32 of IEEE 802.3, bit by bit, as `FORMAT.md` names it.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            if crc & 1 == 1 {
+                crc >> 1 ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            }
+        })
+    })
+}
+
+pub fn container(name: &str, body: Vec<u8>) -> Vec<u8> {
+    let shape = [body.len()];
+    let body = Bytes::from_bytes_vec(body);
+    let tensor = burn_pack::Tensor::new(name.into(), DType::U8, shape, None, body);
+    Writer::new(vec![tensor]).into_bytes().unwrap().to_vec()
+}
+
+/// A file of a directory that has `plain` bytes once inflated, with a right checksum.
+fn wrapped(directory: &[u8], plain: usize, coding: Coding, data: &[u8]) -> Vec<u8> {
+    let mut body = [[0; 4], [1, 0, coding as u8, 0]].concat();
+    body.extend((directory.len() as u64).to_le_bytes());
+    body.extend((plain as u64).to_le_bytes());
+    body.extend(directory);
+    let end = body.len();
+    body.resize(end.next_multiple_of(boundary(coding)), 0);
+    body.extend(data);
+    let covered = match coding {
+        Coding::Plain => end,
+        Coding::Deflate => body.len(),
+    };
+    let checksum = crc32(&body[4..covered]);
+    body[..4].copy_from_slice(&checksum.to_le_bytes());
+    container("burn-alq", body)
+}
+
+fn boundary(coding: Coding) -> usize {
+    match coding {
+        Coding::Plain => 64,
+        Coding::Deflate => 1,
+    }
+}
+
+/// Directory and data of a model's file.
+fn parts(model: &PackedModel, coding: Coding) -> (Value, Vec<u8>) {
+    let file = Bytes::from_bytes_vec(model.to_bytes_with(coding).unwrap());
+    let body = Reader::from_bytes(file).unwrap();
+    let body = body.tensor_data("burn-alq").unwrap();
+    let length = |at| u64::from_le_bytes(body[at..at + 8].try_into().unwrap()) as usize;
+    let (stored, plain) = (length(8), length(16));
+    let mut directory = body[24..24 + stored].to_vec();
+    if stored < plain {
+        directory = decompress_to_vec(&directory).unwrap();
+    }
+    let data = body[(24 + stored).next_multiple_of(boundary(coding))..].to_vec();
+    (ciborium::from_reader(&directory[..]).unwrap(), data)
+}
+
+/// The file with another directory, which is plain, and other data.
+fn with(model: &PackedModel, coding: Coding, lie: impl Fn(&mut Value, &mut Vec<u8>)) -> Vec<u8> {
+    let (mut directory, mut data) = parts(model, coding);
+    lie(&mut directory, &mut data);
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&directory, &mut bytes).unwrap();
+    wrapped(&bytes, bytes.len(), coding, &data)
+}
+
+/// The place of a key's value in a map; made where it was not.
+fn at(map: &mut Value, key: u64) -> &mut Value {
+    let map = map.as_map_mut().unwrap();
+    let number = |key: &Value| u64::try_from(key.as_integer().unwrap()).unwrap();
+    let place = map
+        .iter()
+        .take_while(|(other, _)| number(other) < key)
+        .count();
+    if map.get(place).is_none_or(|(other, _)| number(other) != key) {
+        map.insert(place, (key.into(), Value::Null));
+    }
+    &mut map[place].1
+}
+
+/// A field of an entry of a list.
+fn field(directory: &mut Value, list: u64, entry: usize, key: u64) -> &mut Value {
+    at(&mut at(directory, list).as_array_mut().unwrap()[entry], key)
+}
+
+const WEIGHTS: u64 = 0;
+const TENSORS: u64 = 1;
+
+/// What the error says, and a change of directory and data.
+type Lie = (&'static str, Box<dyn Fn(&mut Value, &mut Vec<u8>)>);
+
+/// A lie that is another value of a field.
+fn other(says: &'static str, list: u64, entry: usize, key: u64, value: impl Into<Value>) -> Lie {
+    let value = value.into();
+    (
+        says,
+        Box::new(move |directory, _| *field(directory, list, entry, key) = value.clone()),
+    )
+}
+
+fn numbers<const N: usize>(numbers: [u64; N]) -> Value {
+    Value::Array(numbers.map(Value::from).to_vec())
+}
+
+fn lies_of_any_coding() -> Vec<Lie> {
+    vec![
+        ("misplaced field", Box::new(|d, _| *at(d, 4) = 1.into())),
+        (
+            "misplaced field",
+            Box::new(|d, _| {
+                let map = d.as_map_mut().unwrap();
+                map.push(map[0].clone());
+            }),
+        ),
+        (
+            "Directory::weights",
+            Box::new(|d, _| {
+                d.as_map_mut().unwrap().remove(0);
+            }),
+        ),
+        ("of no tensor", Box::new(|_, data| data.push(0))),
+        (
+            "ends in it",
+            Box::new(|_, data| data.truncate(data.len() - 1)),
+        ),
+        other("misplaced field", WEIGHTS, 0, 7, 1),
+        other("conv.weight: code 3 stands", WEIGHTS, 0, 8, 3),
+        other("conv.weight: wrong checksum", WEIGHTS, 0, 2, 1),
+        other("twice", TENSORS, 1, 0, "conv.bias"),
+        other("twice", TENSORS, 1, 0, "conv.weight"),
+        other("conv.bias: code 17 stands for nothing", TENSORS, 0, 7, 17),
+        other(
+            "conv.bias: does not fit the address space",
+            TENSORS,
+            0,
+            1,
+            numbers([u64::MAX, 8]),
+        ),
+        (
+            "TensorEntry::shape",
+            Box::new(|d, _| {
+                let entry = &mut at(d, TENSORS).as_array_mut().unwrap()[0];
+                entry.as_map_mut().unwrap().remove(1);
+            }),
+        ),
+        // Groupings that do not fit.
+        other("conv.weight: ", WEIGHTS, 0, 4, 5),
+        other("conv.weight: ", WEIGHTS, 0, 3, numbers([0, 1, 2, 2])),
+        other("conv.weight: ", WEIGHTS, 0, 1, numbers([u64::MAX, 1, 3, 3])),
+    ]
+}
+
+fn lies_of_plain_files() -> Vec<Lie> {
+    vec![
+        other(
+            "ends in it",
+            WEIGHTS,
+            0,
+            1,
+            numbers([4_611_686_018_427_387, 1, 3, 3]),
+        ),
+        other("conv.weight: ", WEIGHTS, 0, 5, 900),
+        other("conv.weight: ", WEIGHTS, 0, 6, 7),
+        other(
+            "deflated in a plain file",
+            WEIGHTS,
+            0,
+            9,
+            numbers([1, 2, 3]),
+        ),
+        other("deflated in a plain file", TENSORS, 0, 9, 5),
+        other(
+            "no tensor of F32 is stored in f16 by Plain",
+            TENSORS,
+            0,
+            8,
+            1,
+        ),
+        (
+            "the padding before it is not 0",
+            Box::new(|_, data| data[63] = 1),
+        ),
+    ]
+}
+
+fn lies_of_deflated_files() -> Vec<Lie> {
+    // `odd` ends with a tensor of zeros; its third weight deflates in all sections.
+    let last = odd().tensors.len() - 1;
+    vec![
+        other("ends in it", WEIGHTS, 2, 9, numbers([u64::MAX, 1, 1])),
+        other("sparse.weight: ", WEIGHTS, 2, 9, numbers([1, 2, 3])),
+        other("sparse.weight: ", WEIGHTS, 2, 9, numbers([0, 0, 0])),
+        other(
+            "do not hold",
+            WEIGHTS,
+            2,
+            1,
+            numbers([4_000_000_000_000, 4]),
+        ),
+        other("do not hold 4", WEIGHTS, 2, 5, 1),
+        other("no tensor of", TENSORS, last, 7, 5),
+        other("do not hold", TENSORS, last, 1, numbers([1_000_000_000])),
+        other("ends in it", TENSORS, 0, 9, u64::MAX),
+        other("only Coding::Plain", TENSORS, 0, 7, 16),
+    ]
+}
+
+#[test]
+fn a_file_that_lies_is_refused() {
+    let model = odd();
+    for (coding, lies) in [
+        (Coding::Plain, lies_of_plain_files()),
+        (Coding::Deflate, lies_of_deflated_files()),
+    ] {
+        let unchanged = load(&with(&model, coding, |_, _| {})).unwrap();
+        assert_same(&unchanged, &model, "a plain directory is one too");
+        for (says, lie) in lies.into_iter().chain(lies_of_any_coding()) {
+            let error = load(&with(&model, coding, lie)).unwrap_err().to_string();
+            let named = error.contains(says) && error.contains("model.bpk");
+            assert!(named, "{coding:?}, {says}: {error}");
+        }
+    }
+    // The version counts before all else.
+    let body = |version: u16| [&[0; 4], &version.to_le_bytes()[..], &[0xff; 18]].concat();
+    for version in [0, 2, u16::MAX] {
+        let error = load(&container("burn-alq", body(version))).unwrap_err();
+        let found = u32::from(version);
+        assert!(
+            matches!(error, FileError::Version { found: other, .. } if other == found),
+            "{error}"
+        );
+    }
+    let error = load(&container("burn-alq", body(1))).unwrap_err();
+    assert!(
+        error.to_string().contains("code 65535 stands for"),
+        "{error}"
+    );
+    for body in [&[][..], &[0; 23], &[0; 24], &[1; 40], &body(1)] {
+        let error = load(&container("burn-alq", body.to_vec())).unwrap_err();
+        assert!(error.to_string().contains("model.bpk"), "{error}");
+    }
+}
+
+/// Also where a length in it is a lie, and where it is written in another form.
+#[test]
+fn a_directory_that_is_none_is_refused() {
+    let (directory, data) = parts(&packed(), Coding::Plain);
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&directory, &mut bytes).unwrap();
+    let refused = |bytes: &[u8], plain, says: &str| {
+        let error = load(&wrapped(bytes, plain, Coding::Plain, &data)).unwrap_err();
+        assert!(matches!(error, FileError::Directory { .. }), "{error}");
+        assert!(error.to_string().contains(says), "{says}: {error}");
+    };
+    // A list of 2^64 - 1 entries, a text of as many bytes.
+    let huge = b"\xa2\0\x9b\xff\xff\xff\xff\xff\xff\xff\xff";
+    let text = b"\xa2\0\x81\xa7\0\x7b\xff\xff\xff\xff\xff\xff\xff\xff";
+    for bytes in [&b""[..], b"\xa0", b"\x80", b"{}", b"\xa1\0\0", huge, text] {
+        refused(bytes, bytes.len(), "damaged directory");
+    }
+    refused(
+        &[&bytes[..], &[0]].concat(),
+        bytes.len() + 1,
+        "misplaced field",
+    );
+    let open_ended = [&[0xbf], &bytes[1..], &[0xff]].concat();
+    refused(&open_ended, open_ended.len(), "misplaced field");
+    let deflated = compress_to_vec(&bytes, 10);
+    refused(&deflated, bytes.len(), "deflated in a plain file");
+    let error = load(&wrapped(&deflated, 1 << 40, Coding::Deflate, &data)).unwrap_err();
+    assert!(error.to_string().contains("do not hold"), "{error}");
+}
+
+/// A wrong number with a right checksum.
+#[test]
+fn a_coordinate_that_is_none_is_refused() {
+    let model = packed();
+    let weight = &model.weights[0].1;
+    let mut coordinates = weight.encode_coordinates();
+    coordinates[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let sections = [coordinates, weight.encode_bases(), weight.encode_widths()];
+    let lie = with(&model, Coding::Plain, |directory, data| {
+        data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        *field(directory, WEIGHTS, 0, 2) = crc32(&sections.concat()).into();
+    });
+    let error = load(&lie).unwrap_err();
+    assert!(
+        matches!(&error, FileError::Weight { path, .. } if path == "conv.weight"),
+        "{error}"
+    );
+}
+
+/// Only Burn understands the bytes of a tensor that it has quantized: they are kept as they are.
+#[test]
+fn a_tensor_quantized_by_burn_is_stored_plain() {
+    let dtype = DType::QFloat(QuantScheme::default());
+    let tensor = TensorData::from_bytes_vec((0..12).collect(), [8], dtype);
+    let mut model = packed();
+    model.tensors.push(("quantized".into(), tensor));
+    assert_same(&load(&model.to_bytes().unwrap()).unwrap(), &model, "plain");
+    let error = model.to_bytes_with(Coding::Deflate).unwrap_err();
+    let text = "quantized is quantized by Burn; only Coding::Plain stores it";
+    assert!(error.to_string().contains(text), "{error}");
+    let last = model.tensors.len() - 1;
+    for (key, value) in [(1, numbers([9])), (9, 12.into())] {
+        let lie = with(&model, Coding::Plain, |directory, _| {
+            *field(directory, TENSORS, last, key) = value.clone();
+        });
+        let error = load(&lie).unwrap_err();
+        assert!(error.to_string().contains("quantized"), "{error}");
+    }
 }

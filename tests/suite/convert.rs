@@ -10,7 +10,7 @@ use burn::nn::{
 };
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use burn_alq::sketch::{Action, Layout, Outcome, QuantizeError, RuleError, load_float};
+use burn_alq::quantize::{Action, Layout, Outcome, QuantizeError, RuleError, load_float};
 use burn_alq::{
     AlqOptimizerConfig, GroupingRule, MultiBitActivation, MultiBitLinear, MultiBitLinearConfig,
     PackedModel, PathPattern, Phase, Quantizer, Rules,
@@ -93,12 +93,12 @@ fn rules() -> Rules {
 fn any_module_converts_trains_records_packs_and_materializes() {
     let device = device();
     let train = device.clone().autodiff();
-    let (net, report) = Quantizer::from(rules()).convert(Zoo::new(&train)).unwrap();
+    let (net, report) = Quantizer::from(rules()).quantize(Zoo::new(&train)).unwrap();
     let outcome = |path: &str| {
         let mut found = report.parameters.iter();
         found.find(|(found, ..)| found == path).unwrap().2.clone()
     };
-    let Outcome::Converted(conv) = outcome("conv.weight") else {
+    let Outcome::Quantized(conv) = outcome("conv.weight") else {
         panic!("the convolution is converted");
     };
     assert_eq!((conv.grouping.as_str(), conv.max_bits), ("pixelwise", 2));
@@ -113,7 +113,7 @@ fn any_module_converts_trains_records_packs_and_materializes() {
             12,
         ),
     ] {
-        let Outcome::Converted(converted) = outcome(path) else {
+        let Outcome::Quantized(converted) = outcome(path) else {
             panic!("{path} is converted");
         };
         assert_eq!(converted.grouping, grouping, "{path}");
@@ -146,7 +146,10 @@ fn any_module_converts_trains_records_packs_and_materializes() {
     // Records, moves, and changes modes with the same output.
     let valid = net.valid();
     let expected = valid.forward(tokens(&device)).into_data();
-    let fresh = Quantizer::from(rules()).apply(Zoo::new(&device)).unwrap();
+    let fresh = Quantizer::from(rules())
+        .quantize(Zoo::new(&device))
+        .unwrap()
+        .0;
     let loaded = fresh.load_record(valid.clone().into_record());
     let same = |zoo: &Zoo, what: &str| {
         let found = zoo.forward(tokens(&device)).into_data();
@@ -208,7 +211,7 @@ fn a_wrong_rule_file_says_what_is_wrong() {
         ),
         (
             "[[weights]]\npath = 'a'\ngrouping = 'rowwise'",
-            "unknown variant `rowwise`",
+            "unknown grouping `rowwise`",
         ),
         ("[[weights]]\ngrouping = 'pixelwise'", "exactly one of"),
         (
@@ -247,30 +250,32 @@ fn what_cannot_be_converted_is_named() {
     let good = || one("head.weight", GroupingRule::Channelwise);
 
     let unmatched = good().rule(PathPattern::glob("fc*"), GroupingRule::Channelwise);
-    let error = unmatched.apply(zoo()).unwrap_err();
+    let error = unmatched.quantize(zoo()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "rule 2 (glob `fc*`) matches no weight of rank 2 or more"
     );
-    let error = one("head.bias", GroupingRule::Channelwise).apply(zoo());
+    let error = one("head.bias", GroupingRule::Channelwise).quantize(zoo());
     assert!(matches!(
         error.unwrap_err(),
         QuantizeError::Unmatched { .. }
     ));
     assert_eq!(
-        Quantizer::new(3).apply(zoo()).unwrap_err(),
+        Quantizer::new(3).quantize(zoo()).unwrap_err(),
         QuantizeError::Nothing
     );
-    let error = one("embedding.weight", GroupingRule::Subchannelwise(3)).apply(zoo());
+    let error = one("embedding.weight", GroupingRule::Subchannelwise(3)).quantize(zoo());
     assert_eq!(
         error.unwrap_err().to_string(),
         "embedding.weight: 8 inputs do not fall into 3 equal groups"
     );
-    let twice = good().apply(good().apply(zoo()).unwrap()).unwrap_err();
+    let twice = good()
+        .quantize(good().quantize(zoo()).unwrap().0)
+        .unwrap_err();
     assert_eq!(twice.to_string(), "head.weight is multi-bit already");
-    let packed = PackedModel::pack(&good().apply(zoo()).unwrap()).unwrap();
+    let packed = PackedModel::pack(&good().quantize(zoo()).unwrap().0).unwrap();
     let packed = packed.apply(zoo()).unwrap();
-    let error = good().apply(packed).unwrap_err();
+    let error = good().quantize(packed).unwrap_err();
     assert!(matches!(error, QuantizeError::Already { path } if path == "head.weight"));
 
     #[derive(Module, Debug)]
@@ -283,7 +288,7 @@ fn what_cannot_be_converted_is_named() {
         state: RunningState::new(Tensor::ones([2, 2], &device)),
     };
     let all = Quantizer::new(3).rule(PathPattern::glob("**"), GroupingRule::Channelwise);
-    let error = all.apply(stateful).unwrap_err();
+    let error = all.quantize(stateful).unwrap_err();
     assert!(matches!(error, QuantizeError::RunningState { path } if path == "state"));
 }
 
@@ -305,8 +310,8 @@ fn a_parameter_of_ones_own_gets_its_layout_by_rule() {
         layout: Some(Layout::Transposed),
     };
     let quantizer = Quantizer::new(3).with(ParamGroup::from_predicate("table"), action);
-    let (_, report) = quantizer.convert(own).unwrap();
-    let (_, _, converted) = report.converted().next().unwrap();
+    let (_, report) = quantizer.quantize(own).unwrap();
+    let (_, _, converted) = report.quantized().next().unwrap();
     assert_eq!((converted.groups, converted.average_bits), (6, 1.0));
 }
 
@@ -314,8 +319,8 @@ fn a_parameter_of_ones_own_gets_its_layout_by_rule() {
 fn a_float_record_loads_into_multi_bit_layers() {
     let device = device();
     let float = LinearConfig::new(12, 5).init(&device);
-    let config = MultiBitLinearConfig::new(12, 5).with_subchannels(2);
-    let expected: MultiBitLinear = config.sketch(float.clone()).unwrap();
+    let config = MultiBitLinearConfig::new(12, 5).with_grouping(GroupingRule::Subchannelwise(2));
+    let expected: MultiBitLinear = config.quantize(float.clone()).unwrap();
     let record = float.clone().into_record();
     let (loaded, report) = load_float(config.init(&device), record.clone()).unwrap();
     assert_eq!(
@@ -367,7 +372,7 @@ fn a_rule_switches_activations_on() {
     assert_eq!(off, relu, "off is ReLU");
 
     let rule = |pattern| Quantizer::new(3).activations(pattern, 2);
-    let (net, report) = rule(PathPattern::exact("relu1")).convert(net).unwrap();
+    let (net, report) = rule(PathPattern::exact("relu1")).quantize(net).unwrap();
     assert_eq!([net.relu1.bits(), net.relu2.bits()], [2, 0]);
     let table = report.to_markdown();
     assert!(
@@ -391,18 +396,18 @@ fn a_rule_switches_activations_on() {
     assert_eq!(loaded.relu1.levels(), on.relu1.levels());
     assert_eq!([loaded.relu1.bits(), loaded.relu2.bits()], [2, 0]);
 
-    let error = rule(PathPattern::glob("relu*")).apply(on).unwrap_err();
+    let error = rule(PathPattern::glob("relu*")).quantize(on).unwrap_err();
     assert_eq!(error.to_string(), "relu1 is multi-bit already");
     let fresh = || Active::new(&device);
     let error = rule(PathPattern::exact("relu3"))
-        .apply(fresh())
+        .quantize(fresh())
         .unwrap_err();
     assert_eq!(
         error.to_string(),
         "rule path `relu3` matches no MultiBitActivation"
     );
     let none = Quantizer::new(3).activations(PathPattern::exact("relu1"), 0);
-    let error = none.apply(fresh()).unwrap_err();
+    let error = none.quantize(fresh()).unwrap_err();
     assert!(matches!(
         error,
         QuantizeError::ActivationBits { bits: 0, .. }

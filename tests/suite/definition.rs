@@ -16,13 +16,9 @@ pub fn weight(random: &mut Random, shape: &[usize], grouping: Grouping) -> Packe
         .map(|group| group % (MAX_BITS + 1))
         .collect();
     let state = State::new(&random_groups(random, len, &widths), len, MAX_BITS);
-    let State {
-        codes,
-        coordinates,
-        widths,
-        ..
-    } = state;
-    PackedWeight::pack(shape, grouping, MAX_BITS, &codes, &coordinates, &widths).unwrap()
+    let state = state.state;
+    let (codes, coordinates, widths) = (&state.codes, &state.coordinates, &state.widths);
+    PackedWeight::pack(shape, grouping, MAX_BITS, codes, coordinates, widths).unwrap()
 }
 
 /// A weight in f64, as that of a 2-D convolution.

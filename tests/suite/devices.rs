@@ -1,11 +1,12 @@
 //! The device that the suite runs on.
 //!
 //! On Flex whatever the device: `file` (bytes in files), `levers` (options of the loop), `learner`
-//! but for its first test, and `learner_seed` (Burn's Learner, its checkpoints, its threads and what
+//! but for its first test, and `learner::seed` (Burn's Learner, its checkpoints, its threads and what
 //! it draws). Without a device: the golden vectors.
 
 use burn::tensor::{Device, Tensor};
 
+#[cfg(feature = "ndarray")]
 use crate::support::rerun;
 
 /// The names of the devices, and how Burn writes them.
@@ -51,7 +52,8 @@ fn the_device_is_the_one_asked_for() {
 }
 
 /// On Flex steps and layers run on kernels of this project; on NdArray on tensors, as on any device
-/// that it has no kernels for.
+/// that it has no kernels for. (`--device ndarray` runs the whole suite there.)
+#[cfg(feature = "ndarray")]
 #[test]
 fn steps_and_layers_pass_on_ndarray() {
     if device_name() != "flex" {

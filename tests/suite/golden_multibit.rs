@@ -1,6 +1,7 @@
 //! The slice kernels against the golden vectors: sketches, and whole trajectories.
 
-use burn_alq::step::prune::{Budget, Candidates, Cost, Size, select};
+use burn_alq::optim::prune::{Budget, Candidates, select};
+use burn_alq::optim::{Cost, Size};
 use burn_alq_tests::golden::{Layout, cases, count, load, numbers};
 use burn_alq_tests::{Group, prune};
 use multibit::fit;
@@ -24,12 +25,18 @@ fn sketches_of_layers() {
         let slots = layout.slots.min(multibit::MAX_BITS);
         for (index, w) in groups.iter().enumerate() {
             let sketch = fit::sketch(&narrow(w), layout.len, slots).unwrap();
-            let mut state = State::new(&[], layout.len, slots);
-            (state.codes, state.coordinates, state.widths) =
-                (sketch.codes, sketch.coordinates, sketch.widths);
-            let (weights, places) = (state.codes.len(), state.coordinates.len());
-            state.moments =
-                [weights, weights, weights, places, places, places].map(|n| vec![0.0; n]);
+            let zeros = |like: usize| fit::Moments::default().map(|()| vec![0.0; like]);
+            let state = State {
+                len: layout.len,
+                max_bits: slots,
+                state: fit::State {
+                    weight: zeros(sketch.codes.len()),
+                    alpha: zeros(sketch.coordinates.len()),
+                    codes: sketch.codes,
+                    coordinates: sketch.coordinates,
+                    widths: sketch.widths,
+                },
+            };
             let found = state.group(0);
             if margins[index] > 1e-4 {
                 assert_groups(&[found], &expected[index..=index], 2e-5, label);
@@ -79,10 +86,10 @@ impl Layer {
         let params = params(lr, t, 1e-6);
         let mut out = vec![0.0; grads.len()];
         let (centre, latent) = (self.centre.take(), &mut self.latent);
-        self.state.with(|groups, moments| match mode {
-            "basis" => fit::basis(groups, moments, centre.as_deref(), grads, &params, &mut out),
-            "coordinate" => fit::coordinate(groups, moments, grads, &params, &mut out),
-            "ste" => fit::ste(groups, moments, latent, grads, &params, &mut out),
+        self.state.with(|state| match mode {
+            "basis" => fit::basis(state, centre.as_deref(), grads, &params, &mut out),
+            "coordinate" => fit::coordinate(state, grads, &params, &mut out),
+            "ste" => fit::ste(state, latent, grads, &params, &mut out),
             other => panic!("no mode {other}"),
         });
         let reconstructed: Vec<f64> = self
@@ -140,9 +147,9 @@ fn positive(mut groups: Vec<Group>) -> Vec<Group> {
 fn prune_step(layers: &mut [Layer], grads: &[Vec<f32>], step: &Value, lr: f64, t: u32) {
     let mut tables = Vec::new();
     for (layer, grads) in layers.iter_mut().zip(grads) {
-        let mut delta = vec![0.0; layer.state.coordinates.len()];
-        layer.state.with(|groups, moments| {
-            fit::importance(groups, moments, grads, &params(lr, t, 1e-6), &mut delta);
+        let mut delta = vec![0.0; layer.state.state.coordinates.len()];
+        layer.state.with(|state| {
+            fit::importance(state, grads, &params(lr, t, 1e-6), &mut delta);
         });
         tables.push(delta);
     }
@@ -152,7 +159,7 @@ fn prune_step(layers: &mut [Layer], grads: &[Vec<f32>], step: &Value, lr: f64, t
         .map(|(layer, delta)| {
             let groups = delta
                 .chunks_exact(layer.layout.slots)
-                .zip(&layer.state.widths);
+                .zip(&layer.state.state.widths);
             groups
                 .map(|(delta, &width)| widen(&delta[..width.into()]))
                 .collect()
@@ -168,13 +175,13 @@ fn prune_step(layers: &mut [Layer], grads: &[Vec<f32>], step: &Value, lr: f64, t
     let count = (top.iter().sum::<usize>() as f64 * rates[1]) as usize;
     let dropped = prune::select(&deltas, &top, count);
     for (index, layer) in layers.iter_mut().enumerate() {
-        let mut marks = vec![false; layer.state.coordinates.len()];
+        let mut marks = vec![false; layer.state.state.coordinates.len()];
         for (_, group, i) in dropped.iter().filter(|id| id.0 == index) {
             marks[group * layer.layout.slots + i] = true;
         }
-        let mut out = vec![0.0; layer.state.codes.len()];
-        layer.state.with(|groups, moments| {
-            fit::drop_coordinates(groups, moments, &marks, &mut out);
+        let mut out = vec![0.0; layer.state.state.codes.len()];
+        layer.state.with(|state| {
+            fit::drop_coordinates(state, &marks, &mut out);
         });
     }
 }

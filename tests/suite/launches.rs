@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn_alq::optim::AlqOptimizer;
-use burn_alq::step::prune::{Budget, Cost};
+use burn_alq::optim::prune::{Budget, Cost};
 use burn_alq::{
     AlqOptimizerConfig, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear, MultiBitLinearConfig,
     Phase,

@@ -5,7 +5,7 @@ use burn::nn::conv::Conv2dConfig;
 use burn::nn::{LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Distribution, Tensor, Tolerance};
 use burn_alq::{
-    ConvGrouping, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear, MultiBitLinearConfig,
+    GroupingRule, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear, MultiBitLinearConfig,
     PackedModel,
 };
 
@@ -24,8 +24,8 @@ fn linear_is_burns_linear_with_the_reconstructed_weight() {
     device.seed(1);
     let float = LinearConfig::new(24, 10).init(&device);
     let input = Tensor::<3>::random([2, 5, 24], Distribution::Normal(0.0, 1.0), &device);
-    let config = MultiBitLinearConfig::new(24, 10).with_subchannels(3);
-    let layer = config.sketch(float.clone()).unwrap();
+    let config = MultiBitLinearConfig::new(24, 10).with_grouping(GroupingRule::Subchannelwise(3));
+    let layer = config.quantize(float.clone()).unwrap();
     let mut dense = float.clone();
     dense.weight = layer.weight.clone().materialize();
     let expected = dense.forward(input.clone()).into_data();
@@ -46,10 +46,10 @@ fn conv2d_is_burns_conv2d_with_the_reconstructed_weight() {
     let cases = [
         base(),
         base()
-            .with_grouping(ConvGrouping::Pixelwise)
+            .with_grouping(GroupingRule::Pixelwise)
             .with_stride([2, 1]),
         base()
-            .with_grouping(ConvGrouping::Channelwise)
+            .with_grouping(GroupingRule::Channelwise)
             .with_padding(PaddingConfig2d::Same),
         base()
             .with_padding(PaddingConfig2d::Explicit(1, 0, 2, 3))
@@ -138,6 +138,6 @@ fn wrong_channels_name_their_axis() {
 #[should_panic(expected = "8 inputs do not fall into 3 equal groups")]
 fn subchannels_that_do_not_divide_are_refused() {
     let _ = MultiBitLinearConfig::new(8, 4)
-        .with_subchannels(3)
+        .with_grouping(GroupingRule::Subchannelwise(3))
         .init(&Device::flex());
 }

@@ -2,10 +2,10 @@
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
+use burn_alq::optim::{Cost, total};
 use burn_alq::optim::{average_bits, sizes};
-use burn_alq::schedule::{Pace, Recovery};
-use burn_alq::step::prune::{Cost, total};
 use burn_alq::train::{DistillError, DistillationConfig};
+use burn_alq::train::{Pace, Recovery};
 use burn_alq::{AlqOptimizerConfig, CoordinateType, PackedModel, Phase, ScheduleConfig, Target};
 
 use crate::model::{Fit, Net, assert_consistent, bytes, finish, quantizer, short, start_with};
@@ -153,7 +153,7 @@ fn recovery_steps_train_between_prunings() {
                 break;
             };
             // Of five batches, the first and the third prune.
-            let pruning_epoch = progress.plan.kind == burn_alq::schedule::PhaseKind::Prune;
+            let pruning_epoch = progress.plan.kind == burn_alq::optim::PhaseKind::Prune;
             let pruned = pruning_epoch && (batch == 0 || batch == 2);
             let changed = statistics(run.model()) != before;
             assert_eq!(changed, !pruned, "batch norm learns in recovery");
@@ -200,7 +200,7 @@ fn coordinates_are_tuned_as_they_are_stored() {
 #[test]
 fn rounded_coordinates_go_on_from_their_masters() {
     let device = Device::flex().autodiff();
-    let mut net = quantizer().apply(Net::new(&device)).unwrap();
+    let mut net = quantizer().quantize(Net::new(&device)).unwrap().0;
     let mut optimizer = AlqOptimizerConfig::new().init();
     optimizer.set_coordinate_type(CoordinateType::Bf16);
     let coordinates = |net: &Net| {

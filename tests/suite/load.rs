@@ -38,7 +38,7 @@ fn threads_share_a_packed_model() {
         return;
     }
     let device = Device::flex();
-    let packed = PackedModel::pack(&quantizer().apply(Net::new(&device)).unwrap()).unwrap();
+    let packed = PackedModel::pack(&quantizer().quantize(Net::new(&device)).unwrap().0).unwrap();
     let net = packed.apply(Net::new(&device)).unwrap();
     let mut random = Random::new(1);
     let cases = BATCHES.map(|batch| {

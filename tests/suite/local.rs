@@ -4,9 +4,10 @@ use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{Tensor, TensorData};
+use burn_alq::analysis::{LocalModel, Sensitivity, SensitivityError};
 use burn_alq::optim::{average_bits, sizes};
-use burn_alq::sketch::sketch;
-use burn_alq::train::{LocalModel, Sensitivity, SensitivityError, Task, TrainError};
+use burn_alq::quantize::sketch;
+use burn_alq::train::{Task, TrainError};
 use burn_alq::{GroupingRule, PathPattern, Quantizer, ScheduleConfig, Target};
 
 use crate::devices::device;
@@ -226,7 +227,7 @@ fn the_grouping_that_a_weight_has_is_found() {
             for choice in &choices {
                 assert_eq!((choice.bits, choice.loss < 1e-6), (1.0, true), "{choice:?}");
             }
-            let model = quantizer.apply(layers.clone()).unwrap();
+            let model = quantizer.quantize(layers.clone()).unwrap().0;
             let sizes = sizes(&model);
             assert_eq!(average_bits(&sizes), 1.0, "every sketch ends at one bit");
             for (size, choice) in sizes.iter().zip(&choices) {
@@ -257,7 +258,7 @@ fn bits_go_where_the_loss_is_steep() {
         let regrouped = quantizer.clone().regroup(&layers, &local, &schedule);
         let (quantizer, choices) = regrouped.unwrap();
         assert_eq!(choices.len(), 2, "what is kept in float stays so");
-        let (_, report) = quantizer.convert(layers.clone()).unwrap();
+        let (_, report) = quantizer.quantize(layers.clone()).unwrap();
         assert!(
             report.to_markdown().contains("float: rule 2"),
             "{}",
@@ -274,7 +275,7 @@ fn bits_go_where_the_loss_is_steep() {
         assert!(choices[0].bits > choices[1].bits, "{choices:?}");
         last = bits;
     }
-    let bytes = |choices: &[burn_alq::train::GroupingChoice]| -> f64 {
+    let bytes = |choices: &[burn_alq::analysis::GroupingChoice]| -> f64 {
         choices.iter().map(|choice| choice.bytes).sum()
     };
     assert!(bytes(&at(Target::Bytes(60))) <= 60.0);

@@ -6,9 +6,10 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
+use burn_alq::optim::prune::Budget;
+use burn_alq::optim::{Cost, total};
 use burn_alq::optim::{average_bits, sizes};
-use burn_alq::sketch::QuantizeError;
-use burn_alq::step::prune::{Budget, Cost, total};
+use burn_alq::quantize::QuantizeError;
 use burn_alq::train::{Run, Task, TrainError};
 use burn_alq::{
     AlqOptimizerConfig, CoordinateType, GroupingRule, MultiBitConv2d, MultiBitConv2dConfig,
@@ -166,7 +167,7 @@ pub fn start(device: &Device, target: Target) -> Run<Net> {
 }
 
 pub fn start_with(device: &Device, config: &ScheduleConfig) -> Run<Net> {
-    let net = quantizer().apply(Net::new(device)).unwrap();
+    let net = quantizer().quantize(Net::new(device)).unwrap().0;
     let schedule = config.init(&sizes(&net)).unwrap();
     Run::new(net, AlqOptimizerConfig::new().init(), schedule, "test")
 }
@@ -201,7 +202,7 @@ pub fn assert_consistent(net: &Net) {
 fn a_hand_written_loop_trains_prunes_and_packs() {
     let device = device().autodiff();
     let task = Fit::new(&device);
-    let mut net = quantizer().apply(Net::new(&device)).unwrap();
+    let mut net = quantizer().quantize(Net::new(&device)).unwrap().0;
     let mut optimizer = AlqOptimizerConfig::new().init();
     let before = task.evaluate(&net.valid());
     let start = total(&sizes(&net), Cost::Coordinates);
@@ -244,7 +245,7 @@ fn a_hand_written_loop_trains_prunes_and_packs() {
 fn a_frozen_phase_trains_the_rest_only() {
     let device = device().autodiff();
     let task = Fit::new(&device);
-    let net = quantizer().apply(Net::new(&device)).unwrap();
+    let net = quantizer().quantize(Net::new(&device)).unwrap().0;
     let mut optimizer = AlqOptimizerConfig::new().init();
     let (images, targets) = task.batch(0, Fit::BATCH);
     let grads = GradientsParams::from_grads(error(&net, images, targets).backward(), &net);
@@ -261,7 +262,7 @@ fn a_frozen_phase_trains_the_rest_only() {
 #[test]
 fn a_weight_without_a_gradient_takes_its_part_of_the_budget() {
     let device = device().autodiff();
-    let net = quantizer().apply(Net::new(&device)).unwrap();
+    let net = quantizer().quantize(Net::new(&device)).unwrap().0;
     let mut optimizer = AlqOptimizerConfig::new().init();
     let start = total(&sizes(&net), Cost::Coordinates);
     let budget = Budget {
@@ -327,13 +328,47 @@ fn the_same_seed_gives_the_same_bytes() {
     assert!(first == second);
 }
 
+/// Whatever a batch needs is in the step of the schedule: a loop of the caller's, on a model with batch
+/// norm, reaches every bit that a run reaches, with coordinates rounded to f16 and recovery between the
+/// prunings.
+#[test]
+fn a_loop_over_the_steps_of_a_schedule_trains_what_a_run_trains() {
+    let device = device().autodiff();
+    let task = Fit::new(&device);
+    let config = short(Target::Bits(0.7))
+        .with_coordinate_type(CoordinateType::F16)
+        .with_recovery_steps(1);
+    let mut run = start_with(&device, &config);
+    let mut net = start_with(&device, &config).into_model();
+    let mut optimizer = AlqOptimizerConfig::new().init();
+    for step in run.schedule().clone().steps(Fit::BATCHES) {
+        let training = step.model(&net);
+        let (images, targets) = task.batch(step.batch * Fit::BATCH, Fit::BATCH);
+        let grads = error(&training, images, targets).backward();
+        let grads = GradientsParams::from_grads(grads, &training);
+        optimizer.follow(&step);
+        net = optimizer.step(step.lr, net, grads);
+        assert_eq!(run.position(), (step.epoch, step.batch));
+        run.advance(&task).unwrap();
+    }
+    assert!(run.is_finished());
+    // What is not rounded to f16 is refused.
+    let stored = |net: &Net| {
+        let packed = PackedModel::pack(net).unwrap();
+        let rounded = packed.with_coordinate_type(CoordinateType::F16).unwrap();
+        rounded.to_bytes().unwrap()
+    };
+    assert!(stored(&net) == stored(run.model()), "bits, norm and biases");
+    assert!(average_bits(&sizes(&net)) <= 0.7, "pruned");
+}
+
 /// Shards sum to the whole batch: the same training up to rounding. (Without batch statistics, which
 /// each shard would take of its own images.)
 #[test]
 fn shards_sum_to_the_batch() {
     let device = device().autodiff();
     let mut task = Fit::new(&device);
-    let net = quantizer().apply(Net::new(&device)).unwrap();
+    let net = quantizer().quantize(Net::new(&device)).unwrap().0;
     let net = net.freeze_group(ParamGroup::from_predicate("norm"));
     let mut losses = Vec::new();
     for shards in [1, 2, 3] {
@@ -381,12 +416,21 @@ fn a_checkpoint_of_another_run_is_refused() {
     let device = device().autodiff();
     let file = folder.path().join("checkpoint.bpk");
     start(&device, Target::Bits(0.7)).save(&file).unwrap();
-    let net = quantizer().apply(Net::new(&device)).unwrap();
+    let net = quantizer().quantize(Net::new(&device)).unwrap().0;
     let plan = schedule(&net, Target::Bits(0.7));
     let other = Run::new(net, AlqOptimizerConfig::new().init(), plan, "another seed");
     let error = other.resume(&file, &device).unwrap_err();
     assert!(matches!(error, TrainError::Checkpoint { .. }), "{error}");
     assert!(error.to_string().contains("checkpoint.bpk"), "{error}");
+
+    let packed = folder.path().join("model.bpk");
+    let run = start(&device, Target::Bits(0.7));
+    PackedModel::pack(run.model())
+        .unwrap()
+        .save(&packed)
+        .unwrap();
+    let error = run.resume(&packed, &device).unwrap_err();
+    assert!(error.to_string().contains("not a checkpoint"), "{error}");
 
     let text = std::fs::read(&file).unwrap();
     for len in [0, 5, 100, text.len() / 2, text.len() - 1] {
@@ -439,7 +483,7 @@ fn pruning_runs_in_evaluation_mode() {
         let Some(progress) = run.advance(&task).unwrap() else {
             break;
         };
-        let pruning = progress.plan.kind == burn_alq::schedule::PhaseKind::Prune;
+        let pruning = progress.plan.kind == burn_alq::optim::PhaseKind::Prune;
         let changed = statistics(run.model()) != before;
         assert_eq!(changed, !pruning, "{}", progress.plan.kind);
         seen[usize::from(pruning)] = true;
@@ -453,35 +497,37 @@ fn what_cannot_be_quantized_is_refused_by_path() {
     let net = Net::new(&device);
     let fc = |rule| Quantizer::new(3).rule(ParamGroup::from_path("fc.weight"), rule);
     let error = fc(GroupingRule::Subchannelwise(3))
-        .apply(net.clone())
+        .quantize(net.clone())
         .unwrap_err();
     assert!(
         matches!(&error, QuantizeError::Grouping { path, .. } if path == "fc.weight"),
         "{error}"
     );
-    let error = fc(GroupingRule::Kernelwise).apply(net.clone()).unwrap_err();
+    let error = fc(GroupingRule::Kernelwise)
+        .quantize(net.clone())
+        .unwrap_err();
     assert!(matches!(error, QuantizeError::Grouping { .. }));
     let nothing =
         Quantizer::new(3).rule(ParamGroup::from_path("no.such"), GroupingRule::Channelwise);
     let unmatched = QuantizeError::Unmatched { rule: "1".into() };
-    assert_eq!(nothing.apply(net.clone()).unwrap_err(), unmatched);
+    assert_eq!(nothing.quantize(net.clone()).unwrap_err(), unmatched);
     let biases = Quantizer::new(3).rule(
         ParamGroup::from_predicate("bias"),
         GroupingRule::Channelwise,
     );
     assert_eq!(
-        biases.apply(net.clone()).unwrap_err(),
+        biases.quantize(net.clone()).unwrap_err(),
         unmatched,
         "biases stay"
     );
     let wide = Quantizer::new(9).rule(ParamGroup::all(), GroupingRule::Channelwise);
     assert!(matches!(
-        wide.apply(net.clone()).unwrap_err(),
+        wide.quantize(net.clone()).unwrap_err(),
         QuantizeError::MaxBits { max_bits: 9, .. }
     ));
 
     let twice = quantizer()
-        .apply(quantizer().apply(net.clone()).unwrap())
+        .quantize(quantizer().quantize(net.clone()).unwrap().0)
         .unwrap_err();
     assert!(
         matches!(&twice, QuantizeError::Already { path } if path == "conv.weight"),
@@ -493,7 +539,7 @@ fn what_cannot_be_quantized_is_refused_by_path() {
         weight[17] = bad;
         let data = TensorData::new(weight, [128, 4]);
         net.fc.weight = Param::from_tensor(Tensor::from_data(data, &device));
-        let error = quantizer().apply(net).unwrap_err();
+        let error = quantizer().quantize(net).unwrap_err();
         assert!(
             matches!(&error, QuantizeError::Weight { path, .. } if path == "fc.weight"),
             "{error}"
@@ -505,7 +551,7 @@ fn what_cannot_be_quantized_is_refused_by_path() {
 #[test]
 fn packed_weights_work_in_any_layer() {
     let device = device();
-    let net = quantizer().apply(Net::new(&device)).unwrap();
+    let net = quantizer().quantize(Net::new(&device)).unwrap().0;
     let images = Tensor::<4>::ones([2, 1, 6, 6], &device) * 0.5;
     let expected = net.valid().forward(images.clone()).into_data();
     let packed = PackedModel::pack(&net)

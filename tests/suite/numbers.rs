@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::nn::PaddingConfig2d;
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_alq::sketch::QuantizeError;
+use burn_alq::quantize::QuantizeError;
 use burn_alq::train::learner::Alq;
 use burn_alq::train::{Task, TrainError};
 use burn_alq::{
@@ -37,7 +37,7 @@ fn a_weight_that_is_not_finite_is_refused_by_its_path() {
     let device = device();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let net = with_weight(&device, |i| if i == 100 { bad } else { 0.1 });
-        let error = quantizer().apply(net).unwrap_err();
+        let error = quantizer().quantize(net).unwrap_err();
         assert!(
             matches!(&error, QuantizeError::Weight { path, .. } if path == "fc.weight"),
             "{error}"
@@ -65,7 +65,10 @@ fn weights_of_every_size_are_sketched() {
     ];
     for (name, value) in cases {
         let before: Vec<f32> = (0..512).map(&value).collect();
-        let net = quantizer().apply(with_weight(&device, &value)).unwrap();
+        let net = quantizer()
+            .quantize(with_weight(&device, &value))
+            .unwrap()
+            .0;
         let after = values(net.fc.weight.val());
         let sum = |f: &dyn Fn(usize) -> f64| (0..512).map(f).sum::<f64>();
         let size = sum(&|i| f64::from(before[i]).powi(2));
@@ -92,7 +95,7 @@ fn weights_of_every_size_are_sketched() {
 
 /// One step of a phase with the given gradient of every weight, at a learning rate.
 fn step(device: &Device, phase: Phase, gradient: f32, lr: f64) -> Net {
-    let net = quantizer().apply(Net::new(device)).unwrap();
+    let net = quantizer().quantize(Net::new(device)).unwrap().0;
     let mut optimizer = AlqOptimizerConfig::new().init();
     optimizer.set_phase(phase);
     // The loss is linear in the output's bias and in each weight of an input that is constant.
@@ -108,7 +111,7 @@ fn step(device: &Device, phase: Phase, gradient: f32, lr: f64) -> Net {
 #[test]
 fn every_gradient_keeps_the_weights_finite() {
     let device = device().autodiff();
-    let before = quantizer().apply(Net::new(&device)).unwrap();
+    let before = quantizer().quantize(Net::new(&device)).unwrap().0;
     for phase in [Phase::Basis, Phase::Coordinate, Phase::Ste] {
         for gradient in [0.0, 1e-30, 1e4, 1e18, 1e30, f32::INFINITY, f32::NAN] {
             for lr in [0.0, 1e-3] {
@@ -180,7 +183,7 @@ fn a_gradient_that_is_not_finite_stops_the_run() {
 #[should_panic(expected = "fc.weight: a gradient is not finite in the basis phase, epoch 1")]
 fn a_gradient_that_is_not_finite_stops_the_learner() {
     let device = Device::flex().autodiff();
-    let net = quantizer().apply(Net::new(&device)).unwrap();
+    let net = quantizer().quantize(Net::new(&device)).unwrap().0;
     let schedule = schedule(&net, Target::Bits(0.7));
     let grads = GradientsParams::from_grads(steep(&net).backward(), &net);
     let mut adam = AdamConfig::new().init();

@@ -11,9 +11,10 @@ use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig1d, PaddingConfig2d};
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_alq::Layout;
 use burn_alq::{
-    Arithmetic, ConvGrouping, GroupingRule, MultiBitActivation, MultiBitConv1dConfig,
-    MultiBitConv2d, MultiBitConv2dConfig, MultiBitConvTranspose2dConfig, MultiBitEmbeddingConfig,
+    Arithmetic, GroupingRule, MultiBitActivation, MultiBitConv1dConfig, MultiBitConv2d,
+    MultiBitConv2dConfig, MultiBitConvTranspose2dConfig, MultiBitEmbeddingConfig,
     MultiBitLinearConfig, PackedModel, Quantized,
 };
 use multibit::cpu::{Conv2dOptions, Levels, conv2d_output_shape};
@@ -70,7 +71,7 @@ fn linear_is_its_definition() {
         for arithmetic in ARITHMETICS {
             let layer = MultiBitLinearConfig::new(d_in, d_out)
                 .with_max_bits(1)
-                .with_subchannels(subchannels)
+                .with_grouping(GroupingRule::Subchannelwise(subchannels))
                 .with_arithmetic(arithmetic)
                 .init(&device);
             let layer = with_weight(layer, &weight);
@@ -99,7 +100,7 @@ fn convolutions() -> Vec<(MultiBitConv2dConfig, [usize; 3])> {
         // One input channel more than a word has, in groups along the channels.
         (
             of([33, 5], [3, 3])
-                .with_grouping(ConvGrouping::Pixelwise)
+                .with_grouping(GroupingRule::Pixelwise)
                 .with_padding(explicit(1, 1, 1, 1)),
             [2, 6, 7],
         ),
@@ -112,14 +113,14 @@ fn convolutions() -> Vec<(MultiBitConv2dConfig, [usize; 3])> {
         ),
         (
             of([8, 6], [3, 3])
-                .with_grouping(ConvGrouping::Channelwise)
+                .with_grouping(GroupingRule::Channelwise)
                 .with_groups(2)
                 .with_dilation([2, 1]),
             [33, 7, 5],
         ),
         (
             of([70, 4], [1, 1])
-                .with_grouping(ConvGrouping::Pixelwise)
+                .with_grouping(GroupingRule::Pixelwise)
                 .with_stride([2, 2]),
             [2, 5, 5],
         ),
@@ -133,7 +134,7 @@ fn convolutions() -> Vec<(MultiBitConv2dConfig, [usize; 3])> {
         // More channels and pixels than a tile of a kernel has.
         (
             of([64, 40], [3, 3])
-                .with_grouping(ConvGrouping::Pixelwise)
+                .with_grouping(GroupingRule::Pixelwise)
                 .with_padding(explicit(1, 1, 1, 1)),
             [2, 9, 17],
         ),
@@ -158,9 +159,7 @@ fn convolution(
     };
     let layer = config.clone().with_max_bits(1).init(device);
     let shape = layer.weight.dims();
-    let grouping = GroupingRule::from(config.grouping)
-        .grouping(&shape)
-        .unwrap();
+    let grouping = config.grouping.grouping(Layout::Direct, &shape).unwrap();
     let weight = weight(random, &shape, grouping);
     (with_weight(layer, &weight), weight, options)
 }
@@ -299,7 +298,7 @@ fn int8_keeps_its_bound() {
     let weight = weight(&mut random, &shape, grouping);
     let layer = MultiBitLinearConfig::new(shape[0], shape[1])
         .with_max_bits(1)
-        .with_subchannels(2)
+        .with_grouping(GroupingRule::Subchannelwise(2))
         .with_arithmetic(Arithmetic::Int8)
         .init(&device);
     let layer = with_weight(layer, &weight);
@@ -344,7 +343,7 @@ fn conv1d_is_its_definition() {
     };
     for arithmetic in ARITHMETICS {
         let layer = MultiBitConv1dConfig::new(33, 5, 3)
-            .with_grouping(ConvGrouping::Pixelwise)
+            .with_grouping(GroupingRule::Pixelwise)
             .with_stride(2)
             .with_padding(PaddingConfig1d::Explicit(2, 1))
             .with_max_bits(1)
@@ -395,7 +394,7 @@ fn embedding_gives_the_unpacked_rows() {
     let grouping = Grouping::subchannelwise(&[66, 11], 2).unwrap().transposed();
     let weight = weight(&mut random, &shape, grouping);
     let layer = MultiBitEmbeddingConfig::new(11, 66)
-        .with_subchannels(2)
+        .with_grouping(GroupingRule::Subchannelwise(2))
         .with_max_bits(1)
         .init(&device);
     let layer = with_weight(layer, &weight);
@@ -425,7 +424,7 @@ fn gradients_pass_through_packed_layers() {
     // Rounded inputs pass their gradient straight through.
     for arithmetic in [Arithmetic::Exact, Arithmetic::Int8] {
         let layer = MultiBitLinearConfig::new(70, 9)
-            .with_subchannels(2)
+            .with_grouping(GroupingRule::Subchannelwise(2))
             .with_max_bits(1)
             .with_arithmetic(arithmetic)
             .init(&device);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ciborium::Value;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
-use serde_json::Value;
 
 /// A model as the page describes it.
 #[derive(Debug, Default)]
@@ -28,7 +28,8 @@ pub struct Weight {
 pub struct Plain {
     pub path: String,
     pub shape: Vec<usize>,
-    pub dtype: String,
+    /// By its code.
+    pub dtype: u64,
     pub bytes: Vec<u8>,
 }
 
@@ -53,40 +54,9 @@ impl<'a> Input<'a> {
         Ok(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
     }
 
-    /// A value in CBOR (RFC 8949), of the kinds that the metadata has.
-    fn cbor(&mut self) -> Result<Value> {
-        let first = self.take(1)?[0];
-        let argument = match first & 31 {
-            small @ 0..24 => u64::from(small),
-            long @ 24..28 => self
-                .take(1 << (long - 24))?
-                .iter()
-                .fold(0, |value, &byte| value << 8 | u64::from(byte)),
-            _ => return Err("a length that is not given".into()),
-        };
-        let count = argument as usize;
-        Ok(match first >> 5 {
-            0 => argument.into(),
-            1 => (-1 - argument as i64).into(),
-            3 => {
-                let text = self.take(count)?.to_vec();
-                String::from_utf8(text).map_err(|e| e.to_string())?.into()
-            }
-            4 => (0..count)
-                .map(|_| self.cbor())
-                .collect::<Result<Vec<Value>>>()?
-                .into(),
-            5 => {
-                let mut map = serde_json::Map::new();
-                for _ in 0..count {
-                    let key = self.cbor()?;
-                    let key = key.as_str().ok_or("a key that is no text")?.to_string();
-                    map.insert(key, self.cbor()?);
-                }
-                map.into()
-            }
-            _ => return Err("a kind of value that no metadata has".into()),
-        })
+    fn u64(&mut self) -> Result<usize> {
+        let bytes = self.take(8)?.try_into().expect("eight bytes");
+        usize::try_from(u64::from_le_bytes(bytes)).map_err(|e| e.to_string())
     }
 }
 
@@ -102,117 +72,136 @@ fn crc32(bytes: &[u8]) -> u32 {
     !crc
 }
 
-fn text(value: &Value, key: &str) -> Result<String> {
-    let text = value[key].as_str().ok_or(format!("no {key}"))?;
-    Ok(text.to_string())
+/// A value in CBOR that takes all of the bytes.
+fn cbor(mut bytes: &[u8]) -> Result<Value> {
+    let value = ciborium::from_reader(&mut bytes).map_err(|e| e.to_string())?;
+    check(bytes.is_empty(), "bytes behind the value")?;
+    Ok(value)
 }
 
-fn number(value: &Value, key: &str) -> Result<usize> {
-    let number = value[key].as_u64().ok_or(format!("no {key}"))?;
-    Ok(number as usize)
+/// The value of a key, if the map has it.
+fn get(map: &Value, key: impl Into<Value>) -> Option<&Value> {
+    let key = key.into();
+    let mut pairs = map.as_map()?.iter();
+    pairs
+        .find(|(other, _)| *other == key)
+        .map(|(_, value)| value)
 }
 
-fn numbers(value: &Value) -> Result<Vec<usize>> {
-    let list = value.as_array().ok_or("no list")?.iter();
-    let list = list.map(|value| value.as_u64().map(|number| number as usize));
-    list.collect::<Option<_>>().ok_or("no number".into())
+fn field(map: &Value, key: u64) -> Result<&Value> {
+    get(map, key).ok_or(format!("no {key}"))
 }
 
-/// A file of any version.
+fn text(value: &Value) -> Result<String> {
+    Ok(value.as_text().ok_or("no text")?.to_string())
+}
+
+fn number(value: &Value) -> Result<u64> {
+    let number = value.as_integer().ok_or("no number")?;
+    u64::try_from(number).map_err(|e| e.to_string())
+}
+
+fn length(value: &Value) -> Result<usize> {
+    usize::try_from(number(value)?).map_err(|e| e.to_string())
+}
+
+fn list(value: &Value) -> Result<&[Value]> {
+    Ok(value.as_array().ok_or("no list")?)
+}
+
+fn lengths(value: &Value) -> Result<Vec<usize>> {
+    list(value)?.iter().map(length).collect()
+}
+
+/// A number that is 0 where it is left out.
+fn code(map: &Value, key: u64) -> Result<u64> {
+    get(map, key).map_or(Ok(0), number)
+}
+
+/// A file.
 pub fn read(bytes: &[u8]) -> Result<Model> {
     let mut input = Input(bytes);
     check(input.take(4)? == b"NRUB", "another kind of file")?;
     check(input.take(2)?[1] == 0, "a newer container")?;
-    let length = input.u32()? as usize;
-    let metadata = Input(input.take(length)?).cbor()?;
-    let data = bytes
-        .get((10 + length).div_ceil(256) * 256..)
-        .unwrap_or(&[]);
-    let mut tensors = BTreeMap::new();
-    for (name, tensor) in metadata["tensors"].as_object().ok_or("no tensors")? {
-        let range = numbers(&tensor["data_offsets"])?;
-        let part = data.get(range[0]..range[1]).ok_or("data beyond the file")?;
-        tensors.insert(name.as_str(), (tensor, part));
-    }
-    let Some(directory) = metadata["metadata"]["burn-alq.directory"].as_str() else {
-        let (_, body) = tensors.get("burn-alq").ok_or("not a packed model")?;
-        return compact(body);
-    };
-    let checksum = &metadata["scalars"]["burn-alq.directory.crc32"]["UInt"];
-    check(
-        *checksum == crc32(directory.as_bytes()),
-        "a damaged directory",
-    )?;
-    let directory: Value = serde_json::from_str(directory).map_err(|e| e.to_string())?;
-    check(directory["format"] == "burn-alq", "another format")?;
-    let version = number(&directory, "version")?;
-    check([1, 2, 4].contains(&version), "a newer version")?;
-    let mut model = Model {
-        config: config(&directory),
-        ..Model::default()
-    };
-    let mut take = |entry: &Value| {
-        let path = text(entry, "path")?;
-        let (tensor, part) = tensors.remove(path.as_str()).ok_or("a missing tensor")?;
-        check(entry["crc32"] == crc32(part), "a damaged tensor")?;
-        Ok::<_, String>((path, tensor, part))
-    };
-    for entry in directory["weights"].as_array().ok_or("no weights")? {
-        let (path, _, part) = take(entry)?;
-        let [plain, stored] = lengths(entry)?;
-        check(stored.iter().sum::<usize>() == part.len(), "other sections")?;
-        model
-            .weights
-            .push(weight(path, entry, &mut Input(part), plain, stored)?);
-    }
-    for entry in directory["tensors"].as_array().ok_or("no tensors")? {
-        let (path, tensor, part) = take(entry)?;
-        if version == 4 {
-            let same = entry["shape"] == tensor["shape"] && entry["dtype"] == tensor["dtype"];
-            check(same, "another shape or type")?;
-        }
-        model.tensors.push(Plain {
-            path,
-            shape: numbers(&tensor["shape"])?,
-            dtype: tensor["dtype"].to_string(),
-            bytes: part.to_vec(),
-        });
-    }
-    check(tensors.is_empty(), "a tensor of no entry")?;
-    Ok(model)
-}
+    let metadata = input.u32()? as usize;
+    let start = (10 + metadata).div_ceil(256) * 256;
+    let metadata = cbor(input.take(metadata)?)?;
+    let tensors = get(&metadata, "tensors").ok_or("no tensors")?;
+    let place = get(tensors, "burn-alq").ok_or("not a packed model")?;
+    let range = lengths(get(place, "data_offsets").ok_or("no place")?)?;
+    let body = bytes.get(start + range[0]..start + range[1]);
+    let body = body.ok_or("data beyond the file")?;
 
-fn config(directory: &Value) -> BTreeMap<String, String> {
-    let pairs = directory["config"].as_object().into_iter().flatten();
-    pairs
-        .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_string()))
-        .collect()
-}
-
-/// Version 3.
-fn compact(body: &[u8]) -> Result<Model> {
     let mut input = Input(body);
-    check(input.u32()? == crc32(&body[4..]), "a damaged file")?;
-    let (stored, plain) = (input.u32()? as usize, input.u32()? as usize);
-    let directory = section(input.take(stored)?, plain)?;
-    let directory: Value = serde_json::from_slice(&directory).map_err(|e| e.to_string())?;
-    check(directory["version"] == 3, "another version")?;
-    let mut model = Model {
-        config: config(&directory),
-        ..Model::default()
+    let checksum = input.u32()?;
+    check(input.take(2)? == [1, 0], "another version")?;
+    let plain_file = match input.take(2)? {
+        [0, 0] => true,
+        [1, 0] => false,
+        _ => return Err("another coding".into()),
     };
-    for entry in directory["weights"].as_array().ok_or("no weights")? {
-        let [plain, stored] = lengths(entry)?;
-        let path = text(entry, "path")?;
-        model
-            .weights
-            .push(weight(path, entry, &mut input, plain, stored)?);
+    let (stored, plain) = (input.u64()?, input.u64()?);
+    let directory = input.take(stored)?;
+    let end = 24 + stored;
+    let covered = if plain_file { end } else { body.len() };
+    check(checksum == crc32(&body[4..covered]), "a damaged file")?;
+    let directory = cbor(&section(directory, plain)?)?;
+    let mut data = Data {
+        body,
+        end,
+        plain_file,
+    };
+    let mut model = Model::default();
+    for entry in list(field(&directory, 0)?)? {
+        model.weights.push(weight(entry, &mut data)?);
     }
-    for entry in directory["tensors"].as_array().ok_or("no tensors")? {
-        model.tensors.push(tensor(entry, &mut input)?);
+    for entry in list(field(&directory, 1)?)? {
+        model.tensors.push(tensor(entry, &mut data)?);
     }
-    check(input.0.is_empty(), "bytes of no tensor")?;
+    for (key, value) in get(&directory, 2)
+        .and_then(Value::as_map)
+        .into_iter()
+        .flatten()
+    {
+        model.config.insert(text(key)?, text(value)?);
+    }
+    check(data.end == body.len(), "bytes of no tensor")?;
     Ok(model)
+}
+
+/// Sections, one after the other.
+struct Data<'a> {
+    body: &'a [u8],
+    end: usize,
+    plain_file: bool,
+}
+
+impl Data<'_> {
+    /// The sections of an entry, inflated.
+    fn sections(
+        &mut self,
+        entry: &Value,
+        plain: &[usize],
+        stored: &[usize],
+    ) -> Result<Vec<Vec<u8>>> {
+        let (mut all, mut sections) = (Vec::new(), Vec::new());
+        for (&plain, &stored) in plain.iter().zip(stored) {
+            let boundary = if self.plain_file { 64 } else { 1 };
+            let start = self.end.div_ceil(boundary) * boundary;
+            let bytes = self
+                .body
+                .get(start..start + stored)
+                .ok_or("the bytes end")?;
+            all.extend_from_slice(bytes);
+            sections.push(section(bytes, plain)?);
+            self.end = start + stored;
+        }
+        if self.plain_file {
+            let checksum = number(field(entry, 2)?)?;
+            check(checksum == u64::from(crc32(&all)), "a damaged tensor")?;
+        }
+        Ok(sections)
+    }
 }
 
 /// A section of `plain` bytes, deflated if it has fewer.
@@ -226,24 +215,6 @@ fn section(stored: &[u8], plain: usize) -> Result<Vec<u8>> {
     Ok(inflated)
 }
 
-/// Bytes of the three sections, plain and as they are stored.
-fn lengths(entry: &Value) -> Result<[Vec<usize>; 2]> {
-    let (k, len) = (number(entry, "coordinates")?, number(entry, "len")?);
-    let groups = numbers(&entry["shape"])?.iter().product::<usize>() / len;
-    let coordinate = if entry["coordinate_type"].is_null() {
-        4
-    } else {
-        2
-    };
-    let widths = groups * number(entry, "width_bits")?;
-    let plain = vec![coordinate * k, (k * len).div_ceil(8), widths.div_ceil(8)];
-    let stored = match entry["stored"].is_null() {
-        true => plain.clone(),
-        false => numbers(&entry["stored"])?,
-    };
-    Ok([plain, stored])
-}
-
 /// Bits from the lowest up.
 fn bits(bytes: &[u8], start: usize, count: usize) -> usize {
     (0..count).fold(0, |value, i| {
@@ -252,10 +223,10 @@ fn bits(bytes: &[u8], start: usize, count: usize) -> usize {
     })
 }
 
-/// A number in two bytes.
-fn half(bytes: &[u8], kind: &str) -> f32 {
+/// A number in two bytes, of a stored type.
+fn half(bytes: &[u8], kind: u64) -> f32 {
     let bits = u32::from(u16::from_le_bytes([bytes[0], bytes[1]]));
-    if kind == "bf16" {
+    if kind == 2 {
         return f32::from_bits(bits << 16);
     }
     let (sign, exponent, fraction) = (bits >> 15, bits >> 10 & 31, bits & 1023);
@@ -268,27 +239,22 @@ fn half(bytes: &[u8], kind: &str) -> f32 {
     }
 }
 
-fn weight(
-    path: String,
-    entry: &Value,
-    input: &mut Input<'_>,
-    plain: Vec<usize>,
-    stored: Vec<usize>,
-) -> Result<Weight> {
-    let mut sections = Vec::new();
-    for (plain, stored) in plain.into_iter().zip(stored) {
-        sections.push(section(input.take(stored)?, plain)?);
-    }
-    let (shape, axes) = (numbers(&entry["shape"])?, numbers(&entry["axes"])?);
-    let (len, width_bits) = (number(entry, "len")?, number(entry, "width_bits")?);
+fn weight(entry: &Value, data: &mut Data<'_>) -> Result<Weight> {
+    let (shape, axes) = (lengths(field(entry, 1)?)?, lengths(field(entry, 3)?)?);
+    let (len, k) = (length(field(entry, 4)?)?, length(field(entry, 5)?)?);
+    let (width_bits, kind) = (length(field(entry, 6)?)?, code(entry, 8)?);
     let count: usize = shape.iter().product();
-    let kind = entry["coordinate_type"].as_str();
-    let coordinates: Vec<f32> = match kind {
-        None => sections[0]
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")))
-            .collect(),
-        Some(kind) => sections[0].chunks_exact(2).map(|b| half(b, kind)).collect(),
+    let size = if kind == 0 { 4 } else { 2 };
+    let widths = count / len * width_bits;
+    let plain = [size * k, (k * len).div_ceil(8), widths.div_ceil(8)];
+    let stored = get(entry, 9).map_or(Ok(plain.to_vec()), lengths)?;
+    let sections = data.sections(entry, &plain, &stored)?;
+    let coordinates = sections[0].chunks_exact(size);
+    let coordinates: Vec<f32> = if kind == 0 {
+        let four = coordinates.map(|b| b.try_into().expect("four bytes"));
+        four.map(f32::from_le_bytes).collect()
+    } else {
+        coordinates.map(|b| half(b, kind)).collect()
     };
     let widths = (0..count / len).map(|group| bits(&sections[2], group * width_bits, width_bits));
     let widths: Vec<u8> = widths.map(|width| width as u8).collect();
@@ -309,7 +275,7 @@ fn weight(
     }
     check(row == coordinates.len(), "other widths")?;
     Ok(Weight {
-        path,
+        path: text(field(entry, 0)?)?,
         shape,
         widths,
         values,
@@ -328,32 +294,23 @@ fn unpermuted(mut index: usize, shape: &[usize], axes: &[usize]) -> usize {
     place
 }
 
-/// A tensor of version 3.
-fn tensor(entry: &Value, input: &mut Input<'_>) -> Result<Plain> {
-    let shape = numbers(&entry["shape"])?;
-    let dtype = match entry["dtype"].is_null() {
-        true => Value::from("F32").to_string(),
-        false => entry["dtype"].to_string(),
-    };
-    let kind = entry["stored_type"].as_str();
-    let size = match (kind, dtype.as_str()) {
-        (Some(_), _) | (_, r#""F16""# | r#""BF16""#) => 2,
-        (_, r#""F64""# | r#""I64""# | r#""U64""#) => 8,
-        (_, r#""F32""# | r#""I32""# | r#""U32""# | r#"{"Bool":"U32"}"#) => 4,
-        _ => 1,
-    };
+/// Bytes of a number, by the code of its type.
+const SIZES: [usize; 16] = [4, 8, 4, 2, 2, 8, 4, 2, 1, 8, 4, 2, 1, 1, 1, 4];
+
+fn tensor(entry: &Value, data: &mut Data<'_>) -> Result<Plain> {
+    let shape = lengths(field(entry, 1)?)?;
+    let (dtype, kind) = (code(entry, 7)?, code(entry, 8)?);
+    let size = SIZES.get(dtype as usize).ok_or("quantized by Burn")?;
+    let size = if kind == 0 { *size } else { 2 };
     let plain = shape.iter().product::<usize>() * size;
-    let stored = match entry["stored"].is_null() {
-        true => plain,
-        false => number(entry, "stored")?,
-    };
-    let mut bytes = section(input.take(stored)?, plain)?;
-    if let Some(kind) = kind {
+    let stored = get(entry, 9).map_or(Ok(plain), length)?;
+    let mut bytes = data.sections(entry, &[plain], &[stored])?.remove(0);
+    if kind != 0 {
         let values = bytes.chunks_exact(2).map(|bytes| half(bytes, kind));
         bytes = values.flat_map(f32::to_le_bytes).collect();
     }
     Ok(Plain {
-        path: text(entry, "path")?,
+        path: text(field(entry, 0)?)?,
         shape,
         dtype,
         bytes,

@@ -1,9 +1,10 @@
 //! The steps of `burn-alq` against the oracle: the slice kernels on Flex, the default bodies of the
 //! backend extension on other devices.
 
-use burn::tensor::{Device, Tensor};
-use burn_alq::ops::WeightLayout;
-use burn_alq::step::{self, Bases, Moments};
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_alq::Layout;
+use burn_alq::optim::step::WeightLayout;
+use burn_alq::optim::step::{self, TensorState};
 use burn_alq::{GroupingRule, MultiBitData};
 use burn_alq_tests::step::Ridge;
 use burn_alq_tests::{Group, prune, step as oracle};
@@ -16,8 +17,8 @@ const RIDGE: f64 = 1e-6;
 /// One weight on a device, beside the oracle's.
 struct Pair {
     layout: WeightLayout,
-    bases: Option<Bases>,
-    moments: Option<Moments>,
+    state: TensorState,
+    latent: Option<Tensor<2>>,
     groups: Vec<Group>,
     max_bits: usize,
     device: Device,
@@ -32,8 +33,8 @@ impl Pair {
         groups: Vec<Group>,
         max_bits: usize,
     ) -> Self {
-        let grouping = rule.grouping(shape).unwrap();
-        let state = State::new(&groups, grouping.len(), max_bits);
+        let grouping = rule.grouping(Layout::Direct, shape).unwrap();
+        let state = State::new(&groups, grouping.len(), max_bits).state;
         let data = MultiBitData {
             shape: shape.to_vec(),
             grouping: grouping.clone(),
@@ -45,8 +46,8 @@ impl Pair {
         let attached = data.to_device(device);
         Self {
             layout: WeightLayout::new(shape.to_vec(), grouping),
-            bases: Some(Bases::new(&attached)),
-            moments: Some(Moments::new(&attached)),
+            state: step::start(&attached),
+            latent: None,
             groups,
             max_bits,
             device: device.clone(),
@@ -65,23 +66,15 @@ impl Pair {
     }
 
     fn found(&self) -> Vec<Group> {
-        let (bases, moments) = (self.bases.as_ref().unwrap(), self.moments.as_ref().unwrap());
-        let floats = |tensor: &Tensor<2>| tensor.to_data().try_into_vec::<f32>().unwrap();
+        let ints = |data: TensorData| data.convert::<u8>().try_into_vec().unwrap();
         let state = State {
             len: self.layout.grouping.len(),
             max_bits: self.max_bits,
-            codes: bases.codes.to_data_as::<u8>().try_into_vec().unwrap(),
-            coordinates: floats(&bases.coordinates),
-            widths: bases.widths.to_data_as::<u8>().try_into_vec().unwrap(),
-            moments: {
-                let all: Vec<Vec<f32>> = moments
-                    .weight
-                    .iter()
-                    .chain(&moments.alpha)
-                    .map(floats)
-                    .collect();
-                all.try_into().unwrap()
-            },
+            state: self.state.clone().map(
+                |codes| ints(codes.into_data()),
+                |widths| ints(widths.into_data()),
+                |floats| floats.into_data().try_into_vec().unwrap(),
+            ),
         };
         state.groups()
     }
@@ -115,20 +108,19 @@ impl Pair {
                 other => panic!("no step {other}"),
             }
         }
-        let step = match kind {
-            "basis" => step::basis,
-            "coordinate" => step::coordinate,
-            _ => step::ste,
+        let (state, grad) = (self.state.clone(), self.tensor(grads));
+        let params = params(lr, t, RIDGE);
+        let weight;
+        (self.state, weight) = match kind {
+            "basis" => step::basis(state, grad, &self.layout, params),
+            "coordinate" => step::coordinate(state, grad, &self.layout, params),
+            _ => {
+                let latent = self.latent.take().unwrap();
+                let (state, latent, weight) = step::ste(state, latent, grad, &self.layout, params);
+                self.latent = Some(latent);
+                (state, weight)
+            }
         };
-        let (bases, moments) = (self.bases.take().unwrap(), self.moments.take().unwrap());
-        let (bases, moments, weight) = step(
-            bases,
-            moments,
-            self.tensor(grads),
-            &self.layout,
-            params(lr, t, RIDGE),
-        );
-        (self.bases, self.moments) = (Some(bases), Some(moments));
         self.check(weight, what);
     }
 
@@ -139,10 +131,8 @@ impl Pair {
         let deltas: Vec<Vec<f64>> = groups
             .map(|(group, g)| oracle::importance(group, g, lr, self.t))
             .collect();
-        let (bases, moments) = (self.bases.take().unwrap(), self.moments.take().unwrap());
-        let (bases, moments, found) = step::importance(
-            bases,
-            moments,
+        let (state, found) = step::importance(
+            self.state.clone(),
             self.tensor(grads),
             &self.layout,
             params(lr, self.t, RIDGE),
@@ -169,8 +159,8 @@ impl Pair {
                 .for_each(|slot| marks[index * self.max_bits + slot] = true);
             prune::drop(group, &slots);
         }
-        let (bases, moments, weight) = step::drop_coordinates(bases, moments, &marks, &self.layout);
-        (self.bases, self.moments) = (Some(bases), Some(moments));
+        let weight;
+        (self.state, weight) = step::drop_coordinates(state, &marks, &self.layout);
         self.check(weight, what);
     }
 }
@@ -188,7 +178,7 @@ fn steps_agree_with_the_oracle() {
     let device = device();
     for (case, (shape, rule)) in cases.into_iter().enumerate() {
         let mut random = Random::new(case as u64 + 1);
-        let grouping = rule.grouping(shape).unwrap();
+        let grouping = rule.grouping(Layout::Direct, shape).unwrap();
         let (groups, len) = (grouping.groups(shape), grouping.len());
         // Wide groups need room, or their bases depend on each other and coordinates are noise.
         let widest = if len < 20 { 2 } else { 6 };
@@ -219,9 +209,8 @@ fn steps_agree_with_the_oracle() {
                 pair.prune(&grads, 1e-2, live / 5, &what);
                 continue;
             }
-            if kind == "ste" && pair.moments.as_ref().unwrap().latent.is_none() {
-                let latent = step::reconstruct(pair.bases.as_ref().unwrap());
-                pair.moments.as_mut().unwrap().latent = Some(latent);
+            if kind == "ste" && pair.latent.is_none() {
+                pair.latent = Some(step::reconstruct(&pair.state));
                 for group in &mut pair.groups {
                     group.latent = group.reconstruct();
                 }
@@ -242,15 +231,9 @@ fn silent_and_dependent_groups_do_not_fail() {
     let mut pair = Pair::new(&device, &[4, 2], GroupingRule::Subchannelwise(1), groups, 3);
     for t in 1..=3 {
         let grads = [vec![0.1, 0.2, -0.1, 0.3], vec![0.0; 4]];
-        let (bases, moments) = (pair.bases.take().unwrap(), pair.moments.take().unwrap());
-        let (bases, moments, weight) = step::basis(
-            bases,
-            moments,
-            pair.tensor(&grads),
-            &pair.layout,
-            params(1e-3, t, RIDGE),
-        );
-        (pair.bases, pair.moments) = (Some(bases), Some(moments));
+        let (state, grad) = (pair.state.clone(), pair.tensor(&grads));
+        let weight;
+        (pair.state, weight) = step::basis(state, grad, &pair.layout, params(1e-3, t, RIDGE));
         let weight: Vec<f32> = weight.into_data().try_into_vec().unwrap();
         assert!(weight.iter().all(|w| w.is_finite()), "{weight:?}");
     }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use burn_alq_tests::Group;
 use multibit::cpu::Levels;
-use multibit::fit::{GroupsMut, MomentsMut, StepParams};
+use multibit::fit::{self, Moments, StateMut, StepParams};
 
 /// Whether this process runs one test alone; if not, runs it so.
 ///
@@ -37,23 +37,20 @@ pub fn rerun<'a>(args: impl IntoIterator<Item = &'a str>, (name, value): (&str, 
 pub struct State {
     pub len: usize,
     pub max_bits: usize,
-    pub codes: Vec<u8>,
-    pub coordinates: Vec<f32>,
-    pub widths: Vec<u8>,
-    /// m, v, v̂ of the weights, then of the coordinates.
-    pub moments: [Vec<f32>; 6],
+    pub state: fit::State<Vec<u8>, Vec<f32>>,
 }
 
 impl State {
     /// The same groups as in the oracle, with zero moments.
     pub fn new(groups: &[Group], len: usize, max_bits: usize) -> Self {
-        let mut state = Self {
-            len,
-            max_bits,
+        let slots = groups.len() * max_bits;
+        let zeros = |count| Moments::default().map(|()| vec![0.0; count]);
+        let mut state = fit::State {
             codes: Vec::new(),
-            coordinates: vec![0.0; groups.len() * max_bits],
+            coordinates: vec![0.0; slots],
             widths: Vec::new(),
-            moments: Default::default(),
+            weight: zeros(groups.len() * len),
+            alpha: zeros(slots),
         };
         for (index, group) in groups.iter().enumerate() {
             state.widths.push(group.alpha.len() as u8);
@@ -65,38 +62,32 @@ impl State {
                 bases.fold(0, |code, (i, basis)| code | u8::from(basis[j] < 0.0) << i)
             }));
         }
-        let (weights, slots) = (state.codes.len(), state.coordinates.len());
-        state.moments = [weights, weights, weights, slots, slots, slots].map(|n| vec![0.0; n]);
-        state
+        Self {
+            len,
+            max_bits,
+            state,
+        }
     }
 
     /// Runs a kernel on the slices.
-    pub fn with<T>(&mut self, run: impl FnOnce(&mut GroupsMut<'_>, &mut MomentsMut<'_>) -> T) -> T {
-        let [m, v, v_max, m_alpha, v_alpha, v_max_alpha] = &mut self.moments;
-        let mut groups = GroupsMut {
+    pub fn with<T>(&mut self, run: impl FnOnce(&mut StateMut<'_>) -> T) -> T {
+        run(&mut StateMut {
             len: self.len,
             max_bits: self.max_bits,
-            codes: &mut self.codes,
-            coordinates: &mut self.coordinates,
-            widths: &mut self.widths,
-        };
-        let mut moments = MomentsMut {
-            m,
-            v,
-            v_max,
-            m_alpha,
-            v_alpha,
-            v_max_alpha,
-        };
-        run(&mut groups, &mut moments)
+            state: self.state.as_mut().map(
+                |codes| &mut codes[..],
+                |widths| &mut widths[..],
+                |floats| &mut floats[..],
+            ),
+        })
     }
 
     /// Group `index` in the oracle's form.
     pub fn group(&self, index: usize) -> Group {
-        let width = usize::from(self.widths[index]);
+        let width = usize::from(self.state.widths[index]);
         let weights = |x: &[f32]| widen(&x[index * self.len..][..self.len]);
         let slots = |x: &[f32]| widen(&x[index * self.max_bits..][..width]);
-        let codes = &self.codes[index * self.len..][..self.len];
+        let codes = &self.state.codes[index * self.len..][..self.len];
         let basis = |i: usize| {
             let signs = codes
                 .iter()
@@ -106,19 +97,18 @@ impl State {
         let mut group = Group::new(
             self.len,
             (0..width).map(basis).collect(),
-            slots(&self.coordinates),
+            slots(&self.state.coordinates),
         );
-        let [m, v, v_max, m_alpha, v_alpha, v_max_alpha] = &self.moments;
+        let Moments { m, v, v_max } = &self.state.weight;
         (group.m, group.v, group.v_max) = (weights(m), weights(v), weights(v_max));
-        group.m_alpha = slots(m_alpha);
-        group.v_alpha = slots(v_alpha);
-        group.v_max_alpha = slots(v_max_alpha);
+        let Moments { m, v, v_max } = &self.state.alpha;
+        (group.m_alpha, group.v_alpha, group.v_max_alpha) = (slots(m), slots(v), slots(v_max));
         group
     }
 
     /// All groups in the oracle's form.
     pub fn groups(&self) -> Vec<Group> {
-        (0..self.widths.len())
+        (0..self.state.widths.len())
             .map(|index| self.group(index))
             .collect()
     }

@@ -143,7 +143,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let net = Quantizer::new(6)
         .rule(ParamGroup::all(), GroupingRule::Subchannelwise(1))
-        .apply(net)?;
+        .quantize(net)?
+        .0;
     let schedule = ScheduleConfig::new(Target::Bits(0.7)).init(&sizes(&net))?;
     let (mut hand, mut learner) = (Vec::new(), Vec::new());
     for _ in 0..BLOCKS {

@@ -82,7 +82,7 @@ fn main() {
             GroupingRule::Subchannelwise(1),
         );
     let start = Instant::now();
-    let (converted, report) = quantizer.convert(weights).expect("the rules fit");
+    let (converted, report) = quantizer.quantize(weights).expect("the rules fit");
     let time = start.elapsed().as_secs_f64();
     let peak = memory("VmHWM") - before;
     println!("{}", report.to_markdown());

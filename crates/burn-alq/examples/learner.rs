@@ -7,22 +7,28 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn_alq::optim::{average_bits, sizes};
-use burn_alq::train::learner::{Alq, resume_data};
-use burn_alq::{GroupingRule, PackedModel, Quantizer, ScheduleConfig, Target};
-use burn_core as burn;
-use burn_core::data::dataloader::batcher::Batcher;
-use burn_core::data::dataloader::{DataLoader, DataLoaderBuilder};
-use burn_core::data::dataset::InMemDataset;
-use burn_core::module::{Module, ParamGroup};
-use burn_core::tensor::activation::relu;
-use burn_core::tensor::{Device, Tensor, TensorData};
-use burn_nn::{Linear, LinearConfig};
-use burn_optim::AdamConfig;
-use burn_train::metric::LossMetric;
-use burn_train::{
+use burn::data::dataloader::batcher::Batcher;
+use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
+use burn::data::dataset::InMemDataset;
+use burn::module::{Module, ParamGroup};
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::AdamConfig;
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor, TensorData};
+use burn::train::metric::LossMetric;
+use burn::train::{
     InferenceStep, Learner, RegressionOutput, SupervisedTraining, TrainOutput, TrainStep,
 };
+use burn_alq::train::learner::{Alq, resume_data};
+use burn_alq::{GroupingRule, PackedModel, Quantizer};
+use burn_alq::{ScheduleConfig, Target, average_bits, sizes};
+
+/// What `burn` is with its feature `train`. A program of yours enables that and goes without these
+/// lines; here it would be compiled for every benchmark too.
+mod burn {
+    pub use ::burn::*;
+    pub use burn_train as train;
+}
 
 /// The user's model: nothing in it knows of ALQ.
 #[derive(Module, Debug)]
@@ -104,7 +110,8 @@ pub fn train(folder: &Path, epochs: usize) -> Result<Option<f64>, Box<dyn Error>
     let (train, valid) = (data(256, 1), data(64, 2));
     let model = Quantizer::new(4)
         .rule(ParamGroup::all(), GroupingRule::Subchannelwise(1))
-        .apply(model)?;
+        .quantize(model)?
+        .0;
     let schedule = ScheduleConfig::new(Target::Bits(0.7))
         .with_rounds(2)
         .with_basis_epochs(2)

@@ -1,35 +1,40 @@
 #![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "std"), no_std)]
 #![doc = include_str!("../README.md")]
 
 extern crate alloc;
 
-pub mod activation;
+// What runs.
 mod backends;
-mod container;
 pub mod file;
-mod multibit;
 pub mod nn;
-pub mod ops;
+mod ops;
+mod weight;
+
+// What trains.
+#[cfg(feature = "train")]
+pub mod analysis;
+#[cfg(feature = "train")]
 pub mod optim;
-pub mod pack;
-pub mod prepared;
+#[cfg(feature = "train")]
+pub mod quantize;
+#[cfg(feature = "train")]
 pub mod report;
-pub mod schedule;
-pub mod sketch;
-pub mod step;
 #[cfg(feature = "train")]
 pub mod train;
 
-pub use ::multibit::CoordinateType;
+pub use multibit::CoordinateType;
 
-pub use self::activation::{MultiBitActivation, MultiBitActivationConfig, Quantized};
-pub use self::multibit::{MultiBit, MultiBitData};
-pub use self::nn::{
-    Arithmetic, ConvGrouping, MultiBitConv1d, MultiBitConv1dConfig, MultiBitConv2d,
-    MultiBitConv2dConfig, MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig,
-    MultiBitEmbedding, MultiBitEmbeddingConfig, MultiBitLinear, MultiBitLinearConfig,
-};
+pub use self::file::PackedModel;
+pub use self::nn::*;
+#[cfg(feature = "train")]
 pub use self::optim::{AlqOptimizer, AlqOptimizerConfig, Phase};
-pub use self::pack::PackedModel;
-pub use self::schedule::{Schedule, ScheduleConfig, Target};
-pub use self::sketch::{GroupingRule, PathPattern, Quantizer, Rules};
+#[cfg(feature = "train")]
+pub use self::quantize::{PathPattern, Quantizer, Rules};
+#[cfg(feature = "train")]
+pub use self::train::{Schedule, ScheduleConfig, Target};
+#[cfg(feature = "train")]
+pub use self::weight::sizes;
+pub use self::weight::{
+    GroupingRule, Layout, MultiBit, MultiBitData, Packed, QuantizeError, Size, average_bits,
+};

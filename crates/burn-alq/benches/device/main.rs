@@ -84,9 +84,10 @@ fn measure(args: &Args) -> Result<(), String> {
 
 /// Medians of both sides, in turns.
 fn time(name: &str, case: &mut Case, quick: bool) -> Row {
-    let (least, budget) = match quick {
-        true => (3, Duration::ZERO),
-        false => (15, Duration::from_secs(2)),
+    let (least, budget) = if quick {
+        (3, Duration::ZERO)
+    } else {
+        (15, Duration::from_secs(2))
     };
     // Compiles kernels, and lets CubeCL and Burn try which of them is the fastest here.
     for _ in 0..3 {

@@ -91,12 +91,11 @@ impl Report {
 
     /// A table to read.
     pub fn to_markdown(&self) -> String {
-        let notice = match self.software {
-            true => {
-                "\nThis is no card but a device in software: that cases are right means something, \
-                 their times do not.\n"
-            }
-            false => "",
+        let notice = if self.software {
+            "\nThis is no card but a device in software: that cases are right means something, \
+             their times do not.\n"
+        } else {
+            ""
         };
         let head = [
             "case", "ms", "GB/s", "GFLOP/s", "against", "ms", "GB/s", "GFLOP/s", "ratio",

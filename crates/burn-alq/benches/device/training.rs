@@ -46,7 +46,10 @@ fn case<N: Net>(device: &Device, dims: [usize; 4], bits: usize, counts: Counts) 
             weights("(fc|full).*weight$"),
             GroupingRule::Subchannelwise(2),
         );
-    let quantized = quantizer.apply(float.clone()).expect("groupings that fit");
+    let quantized = quantizer
+        .quantize(float.clone())
+        .expect("groupings that fit")
+        .0;
     let x = Tensor::<4>::random(dims, Distribution::Default, &Device::flex());
     let check = {
         let (model, x, device) = (quantized.clone(), x.clone(), device.clone());
@@ -74,8 +77,6 @@ fn case<N: Net>(device: &Device, dims: [usize; 4], bits: usize, counts: Counts) 
         ours: step(quantized),
         other: step(float),
         side: Side::BurnF32,
-        products: 0.0,
-        limit: None,
         work: Work {
             bytes: [4.0 * values as f64; 2],
             operations: 6.0 * (dims[0] * counts.multiplications) as f64,

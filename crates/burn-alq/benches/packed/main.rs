@@ -5,7 +5,6 @@
 //! several times and reports medians.
 
 mod cases;
-mod limits;
 mod report;
 #[path = "../shared/mod.rs"]
 mod shared;
@@ -63,9 +62,10 @@ const BUDGET: Duration = Duration::from_millis(900);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let result = match args.one {
-        true => one_start(&args),
-        false => all_starts(&args),
+    let result = if args.one {
+        one_start(&args)
+    } else {
+        all_starts(&args)
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -123,7 +123,6 @@ fn one_start(args: &Args) -> Result<(), String> {
 }
 
 fn measure(args: &Args) -> Result<(), String> {
-    let limits = limits::measure();
     let mut measured = Vec::new();
     for (name, kind, make) in cases::all() {
         let wanted = args.kinds.is_empty() || args.kinds.iter().any(|wanted| wanted == kind);
@@ -141,10 +140,7 @@ fn measure(args: &Args) -> Result<(), String> {
             measured.push(time(name, &mut case));
         }
     }
-    let start = Start {
-        limits,
-        cases: measured,
-    };
+    let start = Start { cases: measured };
     let line = serde_json::to_string(&start).map_err(|error| error.to_string())?;
     println!("{line}");
     Ok(())

@@ -1,6 +1,5 @@
-//! What was measured: medians, ratios, shares of the machine's limits.
+//! What was measured: medians and ratios.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -25,8 +24,6 @@ pub struct Measured {
     cold: f64,
     other: f64,
     against_adam: bool,
-    products: f64,
-    limit: Option<String>,
 }
 
 impl Measured {
@@ -39,8 +36,6 @@ impl Measured {
             cold: ms(&samples.cold),
             other: ms(&samples.other),
             against_adam: case.side == Side::Adam,
-            products: case.products,
-            limit: case.limit.map(Into::into),
         }
     }
 }
@@ -48,7 +43,6 @@ impl Measured {
 /// All that one start of the program has measured.
 #[derive(Serialize, Deserialize)]
 pub struct Start {
-    pub limits: BTreeMap<String, f64>,
     pub cases: Vec<Measured>,
 }
 
@@ -65,9 +59,6 @@ struct Row {
     adam_ms: Option<f64>,
     /// How many times as fast.
     ratio: f64,
-    limit: Option<String>,
-    /// Of the limit, by the number of products.
-    share_of_limit: Option<f64>,
     verified: bool,
 }
 
@@ -78,39 +69,22 @@ pub struct Report {
     isa: String,
     threads: usize,
     starts: usize,
-    limits: BTreeMap<String, f64>,
     cases: Vec<Row>,
 }
 
 /// Medians over the starts.
 pub fn merge(starts: &[Start], threads: usize) -> Report {
-    let names = starts[0].limits.keys();
-    let limits: BTreeMap<String, f64> = names
-        .map(|name| {
-            (
-                name.clone(),
-                median(starts.iter().map(|start| start.limits[name])),
-            )
-        })
-        .collect();
     let cases = starts[0].cases.iter().enumerate();
     let cases = cases.map(|(i, case)| {
         let all = || starts.iter().map(|start| &start.cases[i]);
-        let ms = median(all().map(|case| case.ours));
         let other = median(all().map(|case| case.other));
-        let rate = case.products / ms / 1e6;
         Row {
             name: case.name.clone(),
-            ms,
+            ms: median(all().map(|case| case.ours)),
             cold_ms: median(all().map(|case| case.cold)),
             flex_f32_ms: (!case.against_adam).then_some(other),
             adam_ms: case.against_adam.then_some(other),
             ratio: median(all().map(|case| case.other / case.ours)),
-            share_of_limit: case
-                .limit
-                .as_ref()
-                .map(|limit| rate / limits[limit] / threads as f64),
-            limit: case.limit.clone(),
             verified: true,
         }
     });
@@ -120,7 +94,6 @@ pub fn merge(starts: &[Start], threads: usize) -> Report {
         threads,
         starts: starts.len(),
         cases: cases.collect(),
-        limits,
     }
 }
 
@@ -128,27 +101,18 @@ impl Report {
     /// A table to read.
     pub fn to_markdown(&self) -> String {
         let mut text = format!(
-            "{}, {}, {} thread(s), medians of {} starts\n\nlimits of one core (billions a second):",
+            "{}, {}, {} thread(s), medians of {} starts\n\n",
             self.machine, self.isa, self.threads, self.starts
         );
-        for (name, limit) in &self.limits {
-            let _ = write!(text, " {name} {limit:.0}");
-        }
-        text.push_str(
-            "\n\n| case | ms | cold ms | against ms | ratio | share of limit |\n|---|---|---|---|---|---|\n",
-        );
+        text.push_str("| case | ms | cold ms | against ms | ratio |\n|---|---|---|---|---|\n");
         for row in &self.cases {
             let (against, other) = match (row.flex_f32_ms, row.adam_ms) {
                 (Some(flex), _) => ("Flex f32", flex),
                 (None, adam) => ("Adam", adam.unwrap_or(f64::NAN)),
             };
-            let share = match (&row.limit, row.share_of_limit) {
-                (Some(limit), Some(share)) => format!("{:.0} % {limit}", 100.0 * share),
-                _ => String::new(),
-            };
             let _ = writeln!(
                 text,
-                "| {} | {:.3} | {:.3} | {other:.3} {against} | {:.1} | {share} |",
+                "| {} | {:.3} | {:.3} | {other:.3} {against} | {:.1} |",
                 row.name, row.ms, row.cold_ms, row.ratio
             );
         }

@@ -47,10 +47,6 @@ pub struct Case {
     pub ours: Run,
     pub other: Run,
     pub side: Side,
-    /// Products of inputs and weights, bits counted one by one.
-    pub products: f64,
-    /// Which limit of the machine bounds them.
-    pub limit: Option<&'static str>,
     /// What a device has to do at least; nothing where nobody asks.
     pub work: Work,
     /// Proves `ours`.
@@ -74,9 +70,10 @@ pub fn same(found: &[f32], expected: &[f32], room: f32) -> Result<(), String> {
     };
     let difference = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b));
     let error = difference / norm(&mut expected.iter().copied());
-    match error <= room && found.len() == expected.len() {
-        true => Ok(()),
-        false => Err(format!("wrong by {error} of the norm, more than {room}")),
+    if error <= room && found.len() == expected.len() {
+        Ok(())
+    } else {
+        Err(format!("wrong by {error} of the norm, more than {room}"))
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Instant;
 use burn::module::{Module, Param, ParamGroup};
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Tensor};
+use burn_alq::optim::prune::Budget;
 use burn_alq::optim::sizes;
-use burn_alq::step::prune::{Budget, Cost, total};
+use burn_alq::optim::{Cost, total};
 use burn_alq::{AlqOptimizerConfig, GroupingRule, Phase, Quantizer};
 
 use super::case::{Case, Side, Work, same, values, wait};
@@ -126,7 +127,7 @@ fn case(
         let float = float.clone();
         move |device: &Device| {
             let float = float.clone().fork(device);
-            quantizer.apply(float).expect("groupings that fit")
+            quantizer.quantize(float).expect("groupings that fit").0
         }
     };
     let mut optimizer = AlqOptimizerConfig::new().init();
@@ -177,8 +178,6 @@ fn case(
             start.elapsed()
         }),
         side: Side::Adam,
-        products: 0.0,
-        limit: None,
         // The gradient, three moments and the weight, of which all but the gradient are written
         // too; ours reads a byte of signs in the weight's place, and writes both.
         work: Work {

@@ -120,12 +120,6 @@ pub fn linear(
         .init(device);
     let dense = TensorData::new(weight.unpack(), shape);
     float.weight = Param::from_data(dense, device);
-    let (products, limit) = match inputs {
-        Inputs::Exact if batch > 3 => (1.0, "f32_fma"),
-        Inputs::Exact => (bits, "f32_lookup"),
-        Inputs::Int8 => (bits, "int8_lookup"),
-        Inputs::Bits(planes) => (bits * planes as f64, "xor_popcount"),
-    };
     let check = {
         let (forward, weight, room) = (forward.clone(), weight.clone(), room(device));
         move || {
@@ -146,8 +140,6 @@ pub fn linear(
         ours: timed(device, forward),
         other: timed(device, move || float.forward(input.clone())),
         side: Side::BurnF32,
-        products: products * (batch * width * width) as f64,
-        limit: Some(limit),
         check: Box::new(check),
     }
 }
@@ -182,10 +174,6 @@ pub fn conv(device: &Device, channels: usize, size: usize, inputs: Inputs) -> Ca
         .init(device);
     float.weight = Param::from_data(TensorData::new(weight.unpack(), shape), device);
     let products = 9 * channels * channels * size * size;
-    let planes = match inputs {
-        Inputs::Bits(planes) => planes,
-        _ => 1,
-    };
     let check = {
         let (forward, weight, room) = (forward.clone(), weight.clone(), room(device));
         move || {
@@ -206,8 +194,6 @@ pub fn conv(device: &Device, channels: usize, size: usize, inputs: Inputs) -> Ca
         ours: timed(device, forward),
         other: timed(device, move || float.forward(input.clone())),
         side: Side::BurnF32,
-        products: (planes * products) as f64,
-        limit: Some("xor_popcount"),
         check: Box::new(check),
     }
 }

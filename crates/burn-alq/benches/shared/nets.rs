@@ -9,7 +9,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_alq::{
-    Arithmetic, ConvGrouping, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig,
+    Arithmetic, GroupingRule, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig,
     MultiBitLinear, MultiBitLinearConfig, PackedModel, Quantized,
 };
 
@@ -147,9 +147,9 @@ impl Maker {
                     .with_bias(!norm)
                     // Those of the paper's networks.
                     .with_grouping(match (act_bits, hidden) {
-                        (0, _) => ConvGrouping::Kernelwise,
-                        (_, false) => ConvGrouping::Channelwise,
-                        (_, true) => ConvGrouping::Pixelwise,
+                        (0, _) => GroupingRule::Kernelwise,
+                        (_, false) => GroupingRule::Channelwise,
+                        (_, true) => GroupingRule::Pixelwise,
                     })
                     .with_arithmetic(match (act_bits, hidden) {
                         (0, _) => Arithmetic::Exact,
@@ -158,9 +158,10 @@ impl Maker {
                         (_, true) => Arithmetic::Bitwise,
                     })
                     .with_max_bits(1);
-                match sketched {
-                    true => config.init(&self.device),
-                    false => config.init_float(&self.device),
+                if sketched {
+                    config.init(&self.device)
+                } else {
+                    config.init_float(&self.device)
                 }
             }),
         };
@@ -176,15 +177,17 @@ impl Maker {
             Kind::Float => Full::Float(LinearConfig::new(input, output).init(&self.device)),
             Kind::MultiBit { act_bits, sketched } => Full::MultiBit({
                 let config = MultiBitLinearConfig::new(input, output)
-                    .with_subchannels(subchannels)
-                    .with_arithmetic(match hidden && act_bits > 0 {
-                        true => Arithmetic::Bitwise,
-                        false => Arithmetic::Exact,
+                    .with_grouping(GroupingRule::Subchannelwise(subchannels))
+                    .with_arithmetic(if hidden && act_bits > 0 {
+                        Arithmetic::Bitwise
+                    } else {
+                        Arithmetic::Exact
                     })
                     .with_max_bits(1);
-                match sketched {
-                    true => config.init(&self.device),
-                    false => config.init_float(&self.device),
+                if sketched {
+                    config.init(&self.device)
+                } else {
+                    config.init_float(&self.device)
                 }
             }),
         }
@@ -378,24 +381,22 @@ pub fn float<N: Net>(device: &Device) -> N {
 
 /// LeNet5 in exact arithmetic.
 pub fn lenet5(batch: usize, bits: f64) -> Case {
-    let products = (batch * LENET5_PRODUCTS) as f64;
-    case::<LeNet5>([batch, 1, 28, 28], bits, 0, products, 1e-4)
+    case::<LeNet5>([batch, 1, 28, 28], bits, 0, 1e-4)
 }
 
 /// VGG-small for images of 32×32, activations of 2 bits.
 pub fn vgg_small(bits: f64) -> Case {
-    let products = VGG_SMALL_PRODUCTS as f64 * 2.0 * bits;
-    case::<VggSmall>([1, 3, 32, 32], bits, 2, products, 1e-4)
+    case::<VggSmall>([1, 3, 32, 32], bits, 2, 1e-4)
 }
 
 /// ResNet18, activations of 2 bits.
 pub fn resnet18(bits: f64) -> Case {
-    case::<ResNet18>([1, 3, 224, 224], bits, 2, 1814e6 * 2.0 * bits, 1e-4)
+    case::<ResNet18>([1, 3, 224, 224], bits, 2, 1e-4)
 }
 
 /// A network with random weights of `bits` bits against the same in f32. `room` is for the rounding
 /// of sums: in the networks with activations of bits, of batch norm alone.
-fn case<N: Net>(dims: [usize; 4], bits: f64, act_bits: usize, products: f64, room: f32) -> Case {
+fn case<N: Net>(dims: [usize; 4], bits: f64, act_bits: usize, room: f32) -> Case {
     let nets = Nets::<N>::new(dims, bits, act_bits);
     let packed = nets.model.apply(N::new(&nets.fresh)).expect("it fits");
     let Nets {
@@ -407,8 +408,6 @@ fn case<N: Net>(dims: [usize; 4], bits: f64, act_bits: usize, products: f64, roo
         ours: timed(&fresh.device, move || packed.forward(ours.clone())),
         other: timed(&fresh.device, move || float.forward(x.clone())),
         side: Side::BurnF32,
-        products,
-        limit: (act_bits > 0).then_some("xor_popcount"),
         work: Work::default(),
         check: Box::new(check),
     }
@@ -446,8 +445,6 @@ pub fn load_resnet18(bits: f64) -> Case {
             net.forward(x.clone())
         }),
         side: Side::BurnF32,
-        products: 0.0,
-        limit: None,
         work: Work::default(),
         check: Box::new(check),
     }

@@ -19,45 +19,20 @@ fn tensors(reader: Reader) -> Option<Vec<Part>> {
     parts.collect()
 }
 
-/// A packed model of any version.
+/// A packed model. The checksums of a plain file's entries stay as they are: what is behind them is
+/// reached through deflated files, whose sections may be plain too.
 pub fn packed(bytes: &[u8]) -> Option<Vec<u8>> {
-    let reader = reader(bytes)?;
-    let directory = reader.metadata().get("burn-alq.directory").cloned();
-    let mut parts = tensors(reader)?;
-    let mut directory = match directory {
-        Some(directory) => directory,
-        None => {
-            let [(_, _, _, _, body)] = parts.as_mut_slice() else {
-                return None;
-            };
-            let (checksum, rest) = body.split_at_mut_checked(4)?;
-            checksum.copy_from_slice(&crc32fast::hash(rest).to_le_bytes());
-            return written(&parts, |writer| writer);
-        }
+    let mut parts = tensors(reader(bytes)?)?;
+    let [(.., body)] = parts.as_mut_slice() else {
+        return None;
     };
-    if let Ok(mut json) = serde_json::from_str::<Value>(&directory) {
-        for list in ["weights", "tensors"] {
-            for entry in json
-                .get_mut(list)
-                .and_then(Value::as_array_mut)
-                .into_iter()
-                .flatten()
-            {
-                let path = entry.get("path").and_then(Value::as_str);
-                let part = path.and_then(|path| parts.iter().find(|part| part.0 == path));
-                let checksum = part.map(|part| crc32fast::hash(&part.4));
-                if let (Some(checksum), Some(entry)) = (checksum, entry.as_object_mut()) {
-                    entry.insert("crc32".into(), checksum.into());
-                }
-            }
-        }
-        directory = json.to_string();
-    }
-    let checksum = Scalar::from(crc32fast::hash(directory.as_bytes()));
-    written(&parts, |writer| {
-        let writer = writer.with_scalar("burn-alq.directory.crc32", checksum);
-        writer.with_metadata("burn-alq.directory", &directory)
-    })
+    let deflated = body.get(6..8)? == [1, 0];
+    let stored = u64::from_le_bytes(body.get(8..16)?.try_into().ok()?);
+    let directory = usize::try_from(stored).ok()?.checked_add(24)?;
+    let end = if deflated { body.len() } else { directory };
+    let checksum = crc32fast::hash(body.get(4..end)?);
+    body[..4].copy_from_slice(&checksum.to_le_bytes());
+    written(&parts, |writer| writer)
 }
 
 /// The tensors in a container, with metadata added.
@@ -70,43 +45,20 @@ fn written(parts: &[Part], add: impl FnOnce(Writer) -> Writer) -> Option<Vec<u8>
     Some(writer.into_bytes().ok()?.to_vec())
 }
 
-/// A checkpoint of a run.
+/// A checkpoint of a run, or the record of a model in Burn's Learner.
 pub fn checkpoint(bytes: &[u8]) -> Option<Vec<u8>> {
-    let reader = reader(bytes)?;
-    let position = reader.metadata().get("burn-alq.position")?.clone();
-    let parts = tensors(reader)?;
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(position.as_bytes());
-    for name in ["model", "optimizer", "rest"] {
-        let (.., bytes) = parts.iter().find(|part| part.0 == name)?;
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    }
-    written(&parts, |writer| {
-        let writer = writer.with_metadata("burn-alq.position", &position);
-        writer.with_scalar("burn-alq.crc32", Scalar::from(hasher.finalize()))
-    })
-}
-
-/// The record of a model in Burn's Learner.
-pub fn record(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut parts = tensors(reader(bytes)?)?;
     let place = parts.iter().position(|part| part.0 == "alq:position")?;
-    let (.., position) = &parts[place];
-    let mut position: Value = serde_json::from_slice(position).ok()?;
-    let step = position.get("step")?.as_u64()?;
-    let fingerprint = position.get("fingerprint")?.as_str()?;
+    let mut position = parts.remove(place);
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(format!("{step} {fingerprint}").as_bytes());
-    for (index, (name, dtype, shape, id, bytes)) in parts.iter().enumerate() {
-        if index != place {
-            hasher.update(format!("{name} {dtype:?} {shape:?} {id:?}").as_bytes());
-            hasher.update(bytes);
-        }
+    // A reader gives tensors in the order of their names.
+    for (name, dtype, shape, id, bytes) in &parts {
+        hasher.update(format!("{name} {dtype:?} {shape:?} {id:?}").as_bytes());
+        hasher.update(bytes);
     }
-    position["crc32"] = hasher.finalize().into();
-    let position = position.to_string().into_bytes();
-    parts[place].2 = vec![position.len()];
-    parts[place].4 = position;
+    let (checksum, text) = position.4.split_at_mut_checked(4)?;
+    hasher.update(text);
+    checksum.copy_from_slice(&hasher.finalize().to_le_bytes());
+    parts.push(position);
     written(&parts, |writer| writer)
 }

@@ -32,7 +32,7 @@ pub fn net(device: &Device) -> Net {
         ParamGroup::from_path("hidden.weight"),
         GroupingRule::Subchannelwise(1),
     );
-    quantizer.apply(net).expect("the rule fits")
+    quantizer.quantize(net).expect("the rule fits").0
 }
 
 fn schedule(net: &Net) -> Schedule {

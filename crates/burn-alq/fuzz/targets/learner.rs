@@ -25,7 +25,7 @@ fn load(bytes: &[u8]) -> Option<Alq<Net>> {
 
 fuzz_target!(|bytes: &[u8]| {
     load(bytes);
-    if let Some(bytes) = container::record(bytes) {
+    if let Some(bytes) = container::checkpoint(bytes) {
         load(&bytes);
     }
 });

@@ -9,13 +9,15 @@ use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
-use burn_core::backend::tensor::{Device, FloatTensor, IntTensor};
+use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::backend::{AutodiffBackend, TensorMetadata};
-use burn_core::tensor::{FloatDType, Shape};
+use burn_core::tensor::Shape;
 use multibit::cpu::{Conv2dOptions, Mode};
 
-use crate::ops::{AlqOps, packed};
-use crate::prepared::PreparedWeight;
+#[cfg(feature = "train")]
+use crate::ops::StepOps;
+use crate::ops::{Activations, AlqOps, PackedConv2d, Term, host, packed};
+use crate::weight::PreparedWeight;
 
 /// `x Ŵ` with regard to `x`.
 #[derive(Debug)]
@@ -50,51 +52,59 @@ impl<B: AlqOps> Backward<B, 1> for Conv2d {
     }
 }
 
-/// A scale or offset that is not there.
-fn none<B: AlqOps>(device: &Device<B>, dtype: FloatDType) -> FloatTensor<B> {
-    B::float_empty(Shape::new([0]), device, dtype)
-}
-
 impl<B: AlqOps, C: CheckpointStrategy> AlqOps for Autodiff<B, C> {
     fn alq_linear(
         input: FloatTensor<Self>,
-        scale: FloatTensor<Self>,
-        offset: FloatTensor<Self>,
+        scale: Term<Self>,
+        offset: Term<Self>,
         weight: Arc<PreparedWeight>,
         mode: Mode,
     ) -> FloatTensor<Self> {
         let (input, node) = input.into_parts();
-        let none = || none::<B>(&input.device(), input.dtype().into());
-        let [no_scale, no_offset] = [none(), none()];
-        let y = B::alq_linear(input, no_scale, no_offset, weight.clone(), mode);
+        let y = B::alq_linear(input, Term::None, Term::None, weight.clone(), mode);
         let y = match Linear.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(weight, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         };
-        packed::affine::<Self>(y, scale, offset, 1)
+        packed::affine::<Self>(y, [scale, offset])
     }
 
+    /// No gradient flows to and from bits.
     fn alq_conv2d(
-        input: FloatTensor<Self>,
-        scale: FloatTensor<Self>,
-        offset: FloatTensor<Self>,
+        input: Activations<Self>,
+        scale: Term<Self>,
+        offset: Term<Self>,
+        residual: Activations<Self>,
         weight: Arc<PreparedWeight>,
-        options: Conv2dOptions,
-        mode: Mode,
-    ) -> FloatTensor<Self> {
+        conv2d: PackedConv2d,
+    ) -> Activations<Self> {
+        let input = match (input, &conv2d.levels) {
+            (Activations::Values(input), None) => input,
+            (input, _) => {
+                let affine = [scale, offset];
+                return host::conv2d::<Self, host::Copied>(
+                    input, affine, residual, &weight, &conv2d,
+                );
+            }
+        };
         let (input, node) = input.into_parts();
-        let none = || none::<B>(&input.device(), input.dtype().into());
-        let [no_scale, no_offset] = [none(), none()];
-        let shape = input.shape();
-        let y = B::alq_conv2d(input, no_scale, no_offset, weight.clone(), options, mode);
+        let state = (weight.clone(), conv2d.options, input.shape());
+        let (input, none) = (Activations::Values(input), Activations::None);
+        let y = B::alq_conv2d(input, Term::None, Term::None, none, weight, conv2d);
+        let Activations::Values(y) = y else {
+            unreachable!("without levels the outputs are values")
+        };
         let y = match Conv2d.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((weight, options, shape), y),
+            OpsKind::Tracked(prep) => prep.finish(state, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         };
-        packed::affine::<Self>(y, scale, offset, 1)
+        Activations::Values(packed::affine::<Self>(y, [scale, offset]))
     }
 
     fn alq_lookup(indices: IntTensor<Self>, weight: Arc<PreparedWeight>) -> FloatTensor<Self> {
         Self::from_inner(B::alq_lookup(indices, weight))
     }
 }
+
+#[cfg(feature = "train")]
+impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {}

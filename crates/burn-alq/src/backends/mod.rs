@@ -1,4 +1,4 @@
-//! What each back end does faster than the default bodies of [`AlqOps`](crate::ops::AlqOps).
+//! What each back end does faster than the default bodies of the extension ([`ops`](crate::ops)).
 
 #[cfg(feature = "autodiff")]
 mod autodiff;
@@ -6,5 +6,9 @@ mod autodiff;
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
+#[cfg(feature = "fusion")]
+mod fusion;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod host;
 #[cfg(feature = "ndarray")]
 mod ndarray;

@@ -10,14 +10,12 @@ use burn_nn::conv::{Conv1d, Conv1dConfig};
 use burn_nn::{BatchNorm, Initializer, PaddingConfig1d, PaddingConfig2d};
 use multibit::cpu::Conv2dOptions;
 
-use super::{Arithmetic, ConvGrouping, affine, describe, mode, packed, padding_pairs};
-use crate::activation::Quantized;
-use crate::ops::AlqOps;
-use crate::prepared::PreparedWeight;
-use crate::sketch::{Layout, QuantizeError, attach};
+use super::{Arithmetic, Quantized, affine, describe, mode, packed, padding_pairs};
+use crate::ops::{Activations, AlqOps, PackedConv2d};
+use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
 
 /// Configuration to create a [`MultiBitConv1d`] layer with [`init`](Self::init), or from a trained
-/// [`Conv1d`] with [`sketch`](Self::sketch).
+/// [`Conv1d`] with [`quantize`](Self::quantize).
 #[derive(Config, Debug)]
 pub struct MultiBitConv1dConfig {
     /// The number of input channels.
@@ -42,8 +40,8 @@ pub struct MultiBitConv1dConfig {
     #[config(default = true)]
     pub bias: bool,
     /// How the weight is cut into groups that share coordinates.
-    #[config(default = "ConvGrouping::Channelwise")]
-    pub grouping: ConvGrouping,
+    #[config(default = "GroupingRule::Channelwise")]
+    pub grouping: GroupingRule,
     /// Bases of a group before pruning, 1 to 8.
     #[config(default = 6)]
     pub max_bits: usize,
@@ -85,22 +83,15 @@ pub struct MultiBitConv1d {
 }
 
 impl MultiBitConv1dConfig {
-    /// A fresh layer: random weights, sketched.
-    ///
-    /// # Panics
-    /// If `groups` does not divide the channels or `max_bits` is out of range.
-    pub fn init(&self, device: &Device) -> MultiBitConv1d {
-        self.sketch(self.conv1d(device))
-            .unwrap_or_else(|error| panic!("MultiBitConv1dConfig: {error}"))
-    }
-
-    /// A layer that is not quantized yet: train it as float, then quantize the whole model by path
-    /// rules ([`Quantizer`](crate::Quantizer)).
-    ///
-    /// # Panics
-    /// If `groups` does not divide the channels.
-    pub fn init_float(&self, device: &Device) -> MultiBitConv1d {
-        self.wrap(self.conv1d(device))
+    fn float(&self, device: &Device) -> Conv1d {
+        Conv1dConfig::new(self.channels_in, self.channels_out, self.kernel_size)
+            .with_stride(self.stride)
+            .with_dilation(self.dilation)
+            .with_groups(self.groups)
+            .with_padding(self.padding.clone())
+            .with_bias(self.bias)
+            .with_initializer(self.initializer.clone())
+            .init(device)
     }
 
     fn wrap(&self, conv: Conv1d) -> MultiBitConv1d {
@@ -115,42 +106,9 @@ impl MultiBitConv1dConfig {
             arithmetic: self.arithmetic,
         }
     }
-
-    fn conv1d(&self, device: &Device) -> Conv1d {
-        Conv1dConfig::new(self.channels_in, self.channels_out, self.kernel_size)
-            .with_stride(self.stride)
-            .with_dilation(self.dilation)
-            .with_groups(self.groups)
-            .with_padding(self.padding.clone())
-            .with_bias(self.bias)
-            .with_initializer(self.initializer.clone())
-            .init(device)
-    }
-
-    /// A layer from a trained one, by structured sketching. Only `grouping`, `max_bits` and
-    /// `arithmetic` of the configuration are used; everything else comes from the layer.
-    ///
-    /// # Errors
-    /// If `max_bits` is out of range or a weight is not finite.
-    pub fn sketch(&self, conv: Conv1d) -> Result<MultiBitConv1d, QuantizeError> {
-        let mut layer = self.wrap(conv);
-        let (rule, layout) = (self.grouping.into(), Layout::Direct);
-        layer.weight = attach("weight", layer.weight, rule, layout, self.max_bits)?;
-        Ok(layer)
-    }
 }
 
-impl From<&Conv1d> for MultiBitConv1d {
-    /// Sketches a trained layer with the defaults of [`MultiBitConv1dConfig`].
-    ///
-    /// # Panics
-    /// If a weight is not finite.
-    fn from(conv: &Conv1d) -> Self {
-        MultiBitConv1dConfig::new(1, 1, 1)
-            .sketch(conv.clone())
-            .unwrap_or_else(|error| panic!("MultiBitConv1d: {error}"))
-    }
-}
+constructors!(MultiBitConv1d, MultiBitConv1dConfig from Conv1d, default |_| MultiBitConv1dConfig::new(1, 1, 1));
 
 impl MultiBitConv1d {
     /// Applies the forward pass on the input tensor; on the bits once packed.
@@ -212,16 +170,24 @@ impl MultiBitConv1d {
         };
         let bias = self.bias.as_ref().map(Param::val);
         let [scale, offset] = affine(channels_out, bias, norm, &input.device());
-        let output: Tensor<4> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_conv2d(
-            input
-                .reshape([batch, channels_in, 1, length])
-                .into_dispatch(),
-            scale.into_dispatch(),
-            offset.into_dispatch(),
+        let input = input.reshape([batch, channels_in, 1, length]);
+        let output = <Dispatch as AlqOps>::alq_conv2d(
+            Activations::Values(input.into_dispatch()),
+            scale,
+            offset,
+            Activations::None,
             weight.with_height(),
-            options,
-            mode,
-        ));
+            PackedConv2d {
+                options,
+                mode,
+                residual: None,
+                levels: None,
+            },
+        );
+        let Activations::Values(output) = output else {
+            unreachable!("without levels the outputs are values")
+        };
+        let output: Tensor<4> = Tensor::from_dispatch(output);
         output.squeeze_dim(2)
     }
 

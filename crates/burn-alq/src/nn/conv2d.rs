@@ -5,40 +5,18 @@ use burn_core as burn;
 use burn_core::backend::Dispatch;
 use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
-use burn_core::tensor::{DType, Device, Int, Tensor};
+use burn_core::tensor::{Device, Tensor};
 use burn_nn::conv::{Conv2d, Conv2dConfig};
 use burn_nn::{BatchNorm, Initializer, PaddingConfig2d};
-use multibit::cpu::{self, Conv2dOptions, Levels, Mode};
+use multibit::cpu::{Arithmetic, Conv2dOptions, Levels, Mode};
 
-use super::{Arithmetic, affine, describe, mode, packed, padding_pairs};
-use crate::activation::{BitPlanes, MultiBitActivation, Quantized};
-use crate::ops::{AlqOps, Conv2dToPlanes};
-use crate::prepared::PreparedWeight;
-use crate::sketch::{GroupingRule, Layout, QuantizeError, attach};
-
-/// How the weight of a [`MultiBitConv2d`] is cut into groups.
-#[derive(Config, Debug, PartialEq, Eq, Copy)]
-pub enum ConvGrouping {
-    /// One group per output channel.
-    Channelwise,
-    /// One group per 2-D kernel.
-    Kernelwise,
-    /// One group per kernel position, across the input channels.
-    Pixelwise,
-}
-
-impl From<ConvGrouping> for GroupingRule {
-    fn from(grouping: ConvGrouping) -> Self {
-        match grouping {
-            ConvGrouping::Channelwise => Self::Channelwise,
-            ConvGrouping::Kernelwise => Self::Kernelwise,
-            ConvGrouping::Pixelwise => Self::Pixelwise,
-        }
-    }
-}
+use super::quantized::BitPlanes;
+use super::{MultiBitActivation, Quantized, affine, describe, mode, packed, padding_pairs};
+use crate::ops::{Activations, AlqOps, PackedConv2d};
+use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
 
 /// Configuration to create a [`MultiBitConv2d`] layer with [`init`](Self::init), or from a trained
-/// [`Conv2d`] with [`sketch`](Self::sketch).
+/// [`Conv2d`] with [`quantize`](Self::quantize).
 #[derive(Config, Debug)]
 pub struct MultiBitConv2dConfig {
     /// The number of channels, `[in, out]`.
@@ -61,8 +39,8 @@ pub struct MultiBitConv2dConfig {
     #[config(default = true)]
     pub bias: bool,
     /// How the weight is cut into groups that share coordinates.
-    #[config(default = "ConvGrouping::Kernelwise")]
-    pub grouping: ConvGrouping,
+    #[config(default = "GroupingRule::Kernelwise")]
+    pub grouping: GroupingRule,
     /// Bases of a group before pruning, 1 to 8.
     #[config(default = 6)]
     pub max_bits: usize,
@@ -102,22 +80,15 @@ pub struct MultiBitConv2d {
 }
 
 impl MultiBitConv2dConfig {
-    /// A fresh layer: random weights, sketched.
-    ///
-    /// # Panics
-    /// If `groups` does not divide the channels or `max_bits` is out of range.
-    pub fn init(&self, device: &Device) -> MultiBitConv2d {
-        self.sketch(self.conv2d(device))
-            .unwrap_or_else(|error| panic!("MultiBitConv2dConfig: {error}"))
-    }
-
-    /// A layer that is not quantized yet: train it as float, then quantize the whole model by path
-    /// rules ([`Quantizer`](crate::Quantizer)).
-    ///
-    /// # Panics
-    /// If `groups` does not divide the channels.
-    pub fn init_float(&self, device: &Device) -> MultiBitConv2d {
-        self.wrap(self.conv2d(device))
+    fn float(&self, device: &Device) -> Conv2d {
+        Conv2dConfig::new(self.channels, self.kernel_size)
+            .with_stride(self.stride)
+            .with_dilation(self.dilation)
+            .with_groups(self.groups)
+            .with_padding(self.padding.clone())
+            .with_bias(self.bias)
+            .with_initializer(self.initializer.clone())
+            .init(device)
     }
 
     fn wrap(&self, conv: Conv2d) -> MultiBitConv2d {
@@ -132,47 +103,9 @@ impl MultiBitConv2dConfig {
             arithmetic: self.arithmetic,
         }
     }
-
-    fn conv2d(&self, device: &Device) -> Conv2d {
-        Conv2dConfig::new(self.channels, self.kernel_size)
-            .with_stride(self.stride)
-            .with_dilation(self.dilation)
-            .with_groups(self.groups)
-            .with_padding(self.padding.clone())
-            .with_bias(self.bias)
-            .with_initializer(self.initializer.clone())
-            .init(device)
-    }
-
-    /// A layer from a trained one, by structured sketching. Only `grouping`, `max_bits` and
-    /// `arithmetic` of the configuration are used; everything else comes from the layer.
-    ///
-    /// # Errors
-    /// If `max_bits` is out of range or a weight is not finite.
-    pub fn sketch(&self, conv: Conv2d) -> Result<MultiBitConv2d, QuantizeError> {
-        let mut layer = self.wrap(conv);
-        layer.weight = attach(
-            "weight",
-            layer.weight,
-            self.grouping.into(),
-            Layout::Direct,
-            self.max_bits,
-        )?;
-        Ok(layer)
-    }
 }
 
-impl From<&Conv2d> for MultiBitConv2d {
-    /// Sketches a trained layer with the defaults of [`MultiBitConv2dConfig`].
-    ///
-    /// # Panics
-    /// If a weight is not finite.
-    fn from(conv: &Conv2d) -> Self {
-        MultiBitConv2dConfig::new([1, 1], conv.kernel_size)
-            .sketch(conv.clone())
-            .unwrap_or_else(|error| panic!("MultiBitConv2d: {error}"))
-    }
-}
+constructors!(MultiBitConv2d, MultiBitConv2dConfig from Conv2d, default |conv| MultiBitConv2dConfig::new([1, 1], conv.kernel_size));
 
 impl MultiBitConv2d {
     /// Applies the forward pass on the input tensor; on the bits once packed.
@@ -232,15 +165,24 @@ impl MultiBitConv2d {
             && !input.device().is_autodiff();
         let levels = could_fuse.then(|| activation.fixed_levels()).flatten();
         // Values that are added are added as values.
-        let residual = residual.map(|residual| match levels.is_some() {
-            true => residual.pack(),
-            false => residual,
-        });
+        let residual = if levels.is_some() {
+            residual.map(Quantized::pack)
+        } else {
+            residual
+        };
         let is_ready = residual.as_ref().is_none_or(|x| x.planes().is_some());
         if let (Some(weight), Some(levels), true) = (weight.clone(), levels, is_ready) {
             let residual = residual.and_then(|residual| residual.planes().cloned());
-            let planes = self.forward_to_planes(weight, input, norm, residual, levels);
-            return planes.into();
+            let output = self.run(weight, input, norm, residual, Some(levels.clone()));
+            let Activations::Planes(words) = output else {
+                unreachable!("with levels the outputs are bits")
+            };
+            return BitPlanes {
+                words: Tensor::from_dispatch(words),
+                channels: self.weight.dims()[0],
+                levels,
+            }
+            .into();
         }
         let y = match norm {
             Some(norm) => self.forward_norm(input, norm),
@@ -263,86 +205,58 @@ impl MultiBitConv2d {
         input: Quantized<4>,
         norm: Option<&BatchNorm>,
     ) -> Tensor<4> {
-        let options = self.options(input.dims());
-        let takes_planes = self.takes_planes(&weight);
-        if let Some(planes) = input.planes().filter(|_| takes_planes).cloned() {
-            let [scale, offset] = self.affine(norm, &planes.words.device());
-            return Tensor::from_dispatch(<Dispatch as AlqOps>::alq_planes_conv2d(
-                planes.words.into_dispatch(),
-                scale.into_dispatch(),
-                offset.into_dispatch(),
-                weight,
-                options,
-                planes.levels,
-            ));
+        match self.run(weight, input, norm, None, None) {
+            Activations::Values(values) => Tensor::from_dispatch(values),
+            _ => unreachable!("without levels the outputs are values"),
         }
-        let (input, mode) = mode("MultiBitConv2d", self.arithmetic, input);
-        let [scale, offset] = self.affine(norm, &input.device());
-        Tensor::from_dispatch(<Dispatch as AlqOps>::alq_conv2d(
-            input.into_dispatch(),
-            scale.into_dispatch(),
-            offset.into_dispatch(),
-            weight,
-            options,
-            mode,
-        ))
     }
 
-    fn forward_to_planes(
+    /// The packed layer; to bits, if there are levels.
+    fn run(
         &self,
         weight: Arc<PreparedWeight>,
         input: Quantized<4>,
         norm: Option<&BatchNorm>,
         residual: Option<BitPlanes>,
-        levels: Levels,
-    ) -> BitPlanes {
+        levels: Option<Levels>,
+    ) -> Activations<Dispatch> {
         let options = self.options(input.dims());
         let takes_planes = self.takes_planes(&weight);
-        let input = match takes_planes {
-            true => input.pack(),
-            false => input,
+        // A layer whose outputs are bits takes bits where it can.
+        let input = if takes_planes && levels.is_some() {
+            input.pack()
+        } else {
+            input
         };
-        let residual_levels = residual.as_ref().map(|residual| residual.levels.clone());
-        let device = input.device();
-        let [scale, offset] = self.affine(norm, &device).map(Tensor::into_dispatch);
-        let residual = match residual {
-            Some(residual) => residual.words.into_dispatch(),
-            None => Tensor::<1, Int>::empty([0], (&device, DType::U32)).into_dispatch(),
-        };
-        let call = |mode| Conv2dToPlanes::new(options, mode, residual_levels, levels.clone());
-        let words = match input.planes().filter(|_| takes_planes).cloned() {
-            Some(planes) => <Dispatch as AlqOps>::alq_planes_conv2d_to_planes(
-                planes.words.into_dispatch(),
-                scale,
-                offset,
-                residual,
-                weight,
-                call(Mode::Bitwise(planes.levels)),
-            ),
+        let bias = self.bias.as_ref().map(Param::val);
+        let [scale, offset] = affine(self.weight.dims()[0], bias, norm, &input.device());
+        let (input, mode) = match input.planes().filter(|_| takes_planes).cloned() {
+            Some(planes) => {
+                let words = Activations::Planes(planes.words.into_dispatch());
+                (words, Mode::Bitwise(planes.levels))
+            }
             None => {
-                let (input, mode) = mode("MultiBitConv2d", self.arithmetic, input);
-                <Dispatch as AlqOps>::alq_conv2d_to_planes(
-                    input.into_dispatch(),
-                    scale,
-                    offset,
-                    residual,
-                    weight,
-                    call(mode),
-                )
+                let (values, mode) = mode("MultiBitConv2d", self.arithmetic, input);
+                (Activations::Values(values.into_dispatch()), mode)
             }
         };
-        BitPlanes {
-            words: Tensor::from_dispatch(words),
-            channels: self.weight.dims()[0],
+        let conv2d = PackedConv2d {
+            options,
+            mode,
+            residual: residual.as_ref().map(|residual| residual.levels.clone()),
             levels,
-        }
+        };
+        let residual = residual.map_or(Activations::None, |residual| {
+            Activations::Planes(residual.words.into_dispatch())
+        });
+        <Dispatch as AlqOps>::alq_conv2d(input, scale, offset, residual, weight, conv2d)
     }
 
     /// Whether activations that are bits need not become values.
     fn takes_planes(&self, weight: &PreparedWeight) -> bool {
         self.arithmetic == Arithmetic::Bitwise
             && weight
-                .conv2d(cpu::Arithmetic::Bitwise, self.groups)
+                .conv2d(Arithmetic::Bitwise, self.groups)
                 .takes_planes()
     }
 
@@ -366,11 +280,6 @@ impl MultiBitConv2d {
             dilation: self.dilation,
             groups: self.groups,
         }
-    }
-
-    fn affine(&self, norm: Option<&BatchNorm>, device: &Device) -> [Tensor<1>; 2] {
-        let bias = self.bias.as_ref().map(Param::val);
-        affine(self.weight.dims()[0], bias, norm, device)
     }
 
     /// The same layer as Burn's, sharing its parameters.

@@ -9,12 +9,11 @@ use burn_core::tensor::{Device, Tensor};
 use burn_nn::Initializer;
 use burn_nn::conv::{ConvTranspose2d, ConvTranspose2dConfig};
 
-use super::{ConvGrouping, describe, packed};
-use crate::activation::Quantized;
-use crate::sketch::{Layout, QuantizeError, attach};
+use super::{Quantized, describe, packed};
+use crate::weight::{GroupingRule, QuantizeError, attach};
 
 /// Configuration to create a [`MultiBitConvTranspose2d`] layer with [`init`](Self::init), or from a
-/// trained [`ConvTranspose2d`] with [`sketch`](Self::sketch).
+/// trained [`ConvTranspose2d`] with [`quantize`](Self::quantize).
 #[derive(Config, Debug)]
 pub struct MultiBitConvTranspose2dConfig {
     /// The number of channels, `[in, out]`.
@@ -41,8 +40,8 @@ pub struct MultiBitConvTranspose2dConfig {
     pub bias: bool,
     /// How the weight is cut into groups that share coordinates. Outputs are axis 1 of the weight;
     /// with `groups` above 1, one place of it stands for an output channel in every group.
-    #[config(default = "ConvGrouping::Kernelwise")]
-    pub grouping: ConvGrouping,
+    #[config(default = "GroupingRule::Kernelwise")]
+    pub grouping: GroupingRule,
     /// Bases of a group before pruning, 1 to 8.
     #[config(default = 6)]
     pub max_bits: usize,
@@ -82,25 +81,7 @@ pub struct MultiBitConvTranspose2d {
 }
 
 impl MultiBitConvTranspose2dConfig {
-    /// A fresh layer: random weights, sketched.
-    ///
-    /// # Panics
-    /// If `groups` does not divide the channels or `max_bits` is out of range.
-    pub fn init(&self, device: &Device) -> MultiBitConvTranspose2d {
-        self.sketch(self.conv(device))
-            .unwrap_or_else(|error| panic!("MultiBitConvTranspose2dConfig: {error}"))
-    }
-
-    /// A layer that is not quantized yet: train it as float, then quantize the whole model by path
-    /// rules ([`Quantizer`](crate::Quantizer)).
-    ///
-    /// # Panics
-    /// If `groups` does not divide the channels.
-    pub fn init_float(&self, device: &Device) -> MultiBitConvTranspose2d {
-        wrap(self.conv(device))
-    }
-
-    fn conv(&self, device: &Device) -> ConvTranspose2d {
+    fn float(&self, device: &Device) -> ConvTranspose2d {
         ConvTranspose2dConfig::new(self.channels, self.kernel_size)
             .with_stride(self.stride)
             .with_dilation(self.dilation)
@@ -112,44 +93,22 @@ impl MultiBitConvTranspose2dConfig {
             .init(device)
     }
 
-    /// A layer from a trained one, by structured sketching. Only `grouping` and `max_bits` of the
-    /// configuration are used; everything else comes from the layer.
-    ///
-    /// # Errors
-    /// If `max_bits` is out of range or a weight is not finite.
-    pub fn sketch(&self, conv: ConvTranspose2d) -> Result<MultiBitConvTranspose2d, QuantizeError> {
-        let mut layer = wrap(conv);
-        let (rule, layout) = (self.grouping.into(), Layout::Transposed);
-        layer.weight = attach("weight", layer.weight, rule, layout, self.max_bits)?;
-        Ok(layer)
+    fn wrap(&self, conv: ConvTranspose2d) -> MultiBitConvTranspose2d {
+        MultiBitConvTranspose2d {
+            weight: conv.weight,
+            bias: conv.bias,
+            stride: conv.stride,
+            kernel_size: conv.kernel_size,
+            dilation: conv.dilation,
+            groups: conv.groups,
+            padding: conv.padding,
+            padding_out: conv.padding_out,
+            channels: conv.channels,
+        }
     }
 }
 
-fn wrap(conv: ConvTranspose2d) -> MultiBitConvTranspose2d {
-    MultiBitConvTranspose2d {
-        weight: conv.weight,
-        bias: conv.bias,
-        stride: conv.stride,
-        kernel_size: conv.kernel_size,
-        dilation: conv.dilation,
-        groups: conv.groups,
-        padding: conv.padding,
-        padding_out: conv.padding_out,
-        channels: conv.channels,
-    }
-}
-
-impl From<&ConvTranspose2d> for MultiBitConvTranspose2d {
-    /// Sketches a trained layer with the defaults of [`MultiBitConvTranspose2dConfig`].
-    ///
-    /// # Panics
-    /// If a weight is not finite.
-    fn from(conv: &ConvTranspose2d) -> Self {
-        MultiBitConvTranspose2dConfig::new(conv.channels, conv.kernel_size)
-            .sketch(conv.clone())
-            .unwrap_or_else(|error| panic!("MultiBitConvTranspose2d: {error}"))
-    }
-}
+constructors!(MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig from ConvTranspose2d, default |conv| MultiBitConvTranspose2dConfig::new(conv.channels, conv.kernel_size));
 
 impl MultiBitConvTranspose2d {
     /// Applies the forward pass on the input tensor.

@@ -8,19 +8,19 @@ use burn_nn::{Embedding, EmbeddingConfig, Initializer};
 
 use super::{describe, packed};
 use crate::ops::AlqOps;
-use crate::sketch::{GroupingRule, Layout, QuantizeError, attach};
+use crate::weight::{GroupingRule, QuantizeError, attach};
 
 /// Configuration to create a [`MultiBitEmbedding`] layer with [`init`](Self::init), or from a
-/// trained [`Embedding`] with [`sketch`](Self::sketch).
+/// trained [`Embedding`] with [`quantize`](Self::quantize).
 #[derive(Config, Debug)]
 pub struct MultiBitEmbeddingConfig {
     /// The number of embedding vectors.
     pub n_embedding: usize,
     /// The size of each vector.
     pub d_model: usize,
-    /// Groups of each vector; must divide `d_model`.
-    #[config(default = 1)]
-    pub subchannels: usize,
+    /// How the weight is cut into groups that share coordinates.
+    #[config(default = "GroupingRule::Channelwise")]
+    pub grouping: GroupingRule,
     /// Bases of a group before pruning, 1 to 8.
     #[config(default = 6)]
     pub max_bits: usize,
@@ -44,53 +44,20 @@ pub struct MultiBitEmbedding {
 }
 
 impl MultiBitEmbeddingConfig {
-    /// A fresh layer: random weights, sketched.
-    ///
-    /// # Panics
-    /// If `subchannels` does not divide `d_model` or `max_bits` is out of range.
-    pub fn init(&self, device: &Device) -> MultiBitEmbedding {
-        self.sketch(self.embedding(device))
-            .unwrap_or_else(|error| panic!("MultiBitEmbeddingConfig: {error}"))
-    }
-
-    /// A layer that is not quantized yet: train it as float, then quantize the whole model by path
-    /// rules ([`Quantizer`](crate::Quantizer)).
-    pub fn init_float(&self, device: &Device) -> MultiBitEmbedding {
-        let Embedding { weight } = self.embedding(device);
-        MultiBitEmbedding { weight }
-    }
-
-    fn embedding(&self, device: &Device) -> Embedding {
+    fn float(&self, device: &Device) -> Embedding {
         EmbeddingConfig::new(self.n_embedding, self.d_model)
             .with_initializer(self.initializer.clone())
             .init(device)
     }
 
-    /// A layer from a trained one, by structured sketching. Only `subchannels` and `max_bits` of
-    /// the configuration are used.
-    ///
-    /// # Errors
-    /// If `subchannels` does not divide the vectors, `max_bits` is out of range, or a weight is not
-    /// finite.
-    pub fn sketch(&self, embedding: Embedding) -> Result<MultiBitEmbedding, QuantizeError> {
-        let rule = GroupingRule::Subchannelwise(self.subchannels);
-        let layout = Layout::Transposed;
-        let weight = attach("weight", embedding.weight, rule, layout, self.max_bits)?;
-        Ok(MultiBitEmbedding { weight })
+    fn wrap(&self, embedding: Embedding) -> MultiBitEmbedding {
+        MultiBitEmbedding {
+            weight: embedding.weight,
+        }
     }
 }
 
-impl From<&Embedding> for MultiBitEmbedding {
-    /// Sketches a trained layer with the defaults of [`MultiBitEmbeddingConfig`].
-    ///
-    /// # Panics
-    /// If a weight is not finite.
-    fn from(embedding: &Embedding) -> Self {
-        MultiBitEmbeddingConfig::new(1, 1)
-            .sketch(embedding.clone())
-            .unwrap_or_else(|error| panic!("MultiBitEmbedding: {error}"))
-    }
-}
+constructors!(MultiBitEmbedding, MultiBitEmbeddingConfig from Embedding, default |_| MultiBitEmbeddingConfig::new(1, 1));
 
 impl MultiBitEmbedding {
     /// Looks vectors up.

@@ -8,14 +8,12 @@ use burn_core::tensor::module::linear;
 use burn_core::tensor::{Device, Tensor, assert_shape};
 use burn_nn::{BatchNorm, Initializer, Linear, LinearConfig, LinearLayout};
 
-use super::{Arithmetic, affine, describe, mode, packed};
-use crate::activation::Quantized;
+use super::{Arithmetic, Quantized, affine, describe, mode, packed};
 use crate::ops::AlqOps;
-use crate::prepared::PreparedWeight;
-use crate::sketch::{GroupingRule, Layout, QuantizeError, attach};
+use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
 
 /// Configuration to create a [`MultiBitLinear`] layer with [`init`](Self::init), or from a trained
-/// [`Linear`] with [`sketch`](Self::sketch).
+/// [`Linear`] with [`quantize`](Self::quantize).
 #[derive(Config, Debug)]
 pub struct MultiBitLinearConfig {
     /// The size of the input features.
@@ -25,9 +23,9 @@ pub struct MultiBitLinearConfig {
     /// If a bias should be applied during the linear transformation.
     #[config(default = true)]
     pub bias: bool,
-    /// Groups of each output; must divide `d_input`.
-    #[config(default = 1)]
-    pub subchannels: usize,
+    /// How the weight is cut into groups that share coordinates.
+    #[config(default = "GroupingRule::Channelwise")]
+    pub grouping: GroupingRule,
     /// Bases of a group before pruning, 1 to 8.
     #[config(default = 6)]
     pub max_bits: usize,
@@ -60,27 +58,7 @@ pub struct MultiBitLinear {
 }
 
 impl MultiBitLinearConfig {
-    /// A fresh layer: random weights, sketched.
-    ///
-    /// # Panics
-    /// If `subchannels` does not divide `d_input` or `max_bits` is out of range.
-    pub fn init(&self, device: &Device) -> MultiBitLinear {
-        self.sketch(self.linear(device))
-            .unwrap_or_else(|error| panic!("MultiBitLinearConfig: {error}"))
-    }
-
-    /// A layer that is not quantized yet: train it as float, then quantize the whole model by path
-    /// rules ([`Quantizer`](crate::Quantizer)).
-    pub fn init_float(&self, device: &Device) -> MultiBitLinear {
-        let Linear { weight, bias } = self.linear(device);
-        MultiBitLinear {
-            weight,
-            bias,
-            arithmetic: self.arithmetic,
-        }
-    }
-
-    fn linear(&self, device: &Device) -> Linear {
+    fn float(&self, device: &Device) -> Linear {
         LinearConfig::new(self.d_input, self.d_output)
             .with_bias(self.bias)
             .with_initializer(self.initializer.clone())
@@ -88,33 +66,16 @@ impl MultiBitLinearConfig {
             .init(device)
     }
 
-    /// A layer from a trained one, by structured sketching. Sizes, bias and initializer of the
-    /// configuration are not used; `subchannels`, `max_bits` and `arithmetic` are.
-    ///
-    /// # Errors
-    /// If `subchannels` does not divide the inputs, `max_bits` is out of range, or a weight is not
-    /// finite.
-    pub fn sketch(&self, linear: Linear) -> Result<MultiBitLinear, QuantizeError> {
-        let rule = GroupingRule::Subchannelwise(self.subchannels);
-        Ok(MultiBitLinear {
-            weight: attach("weight", linear.weight, rule, Layout::Direct, self.max_bits)?,
+    fn wrap(&self, linear: Linear) -> MultiBitLinear {
+        MultiBitLinear {
+            weight: linear.weight,
             bias: linear.bias,
             arithmetic: self.arithmetic,
-        })
+        }
     }
 }
 
-impl From<&Linear> for MultiBitLinear {
-    /// Sketches a trained layer with the defaults of [`MultiBitLinearConfig`].
-    ///
-    /// # Panics
-    /// If a weight is not finite.
-    fn from(linear: &Linear) -> Self {
-        MultiBitLinearConfig::new(1, 1)
-            .sketch(linear.clone())
-            .unwrap_or_else(|error| panic!("MultiBitLinear: {error}"))
-    }
-}
+constructors!(MultiBitLinear, MultiBitLinearConfig from Linear, default |_| MultiBitLinearConfig::new(1, 1));
 
 impl MultiBitLinear {
     /// Applies the forward pass on the input tensor; on the bits once packed.
@@ -173,8 +134,8 @@ impl MultiBitLinear {
         let [scale, offset] = affine(d_output, bias, norm, &input.device());
         let output: Tensor<2> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_linear(
             input.reshape([batch, d_input]).into_dispatch(),
-            scale.into_dispatch(),
-            offset.into_dispatch(),
+            scale,
+            offset,
             weight,
             mode,
         ));

@@ -1,48 +1,91 @@
 //! Multi-bit layers in the shape of Burn's own: change a field's type, keep the forward pass.
 //!
 //! They train, evaluate and pack like any module; once packed weights are put into them
-//! ([`PackedModel::apply`](crate::pack::PackedModel::apply)) they run on the bits.
+//! ([`PackedModel::apply`](crate::file::PackedModel::apply)) they run on the bits.
 
+/// The ways to make a layer. A file says how Burn's layer is made (`float`) and what it becomes
+/// (`wrap`); the table of layers has the layout of its weight.
+macro_rules! constructors {
+    ($layer:ident, $config:ident from $burn:ident, default $default:expr) => {
+        impl $config {
+            /// A fresh layer: random weights, quantized.
+            ///
+            /// # Panics
+            /// If a number of the configuration is out of range or does not divide another.
+            pub fn init(&self, device: &Device) -> $layer {
+                self.quantize(self.float(device))
+                    .unwrap_or_else(|error| panic!("{}: {error}", stringify!($config)))
+            }
+
+            /// A layer that is not quantized yet: train it as float, then quantize the whole model by
+            /// path rules (`Quantizer`).
+            ///
+            /// # Panics
+            /// If a number of the configuration does not divide another.
+            pub fn init_float(&self, device: &Device) -> $layer {
+                self.wrap(self.float(device))
+            }
+
+            /// A layer from a trained one, by structured sketching. Only `grouping`, `max_bits` and
+            /// `arithmetic` of the configuration are used; everything else comes from the layer.
+            ///
+            /// # Errors
+            /// If the grouping does not fit the weight, `max_bits` is out of range, or a weight is not
+            /// finite.
+            pub fn quantize(&self, layer: $burn) -> Result<$layer, QuantizeError> {
+                let mut layer = self.wrap(layer);
+                let layout = crate::nn::table::ours(stringify!($layer)).layout;
+                layer.weight =
+                    attach("weight", layer.weight, self.grouping, layout, self.max_bits)?;
+                Ok(layer)
+            }
+        }
+
+        impl From<&$burn> for $layer {
+            /// Quantizes a trained layer with the defaults of its configuration.
+            ///
+            /// # Panics
+            /// If a weight is not finite.
+            fn from(layer: &$burn) -> Self {
+                let config: fn(&$burn) -> $config = $default;
+                config(layer)
+                    .quantize(layer.clone())
+                    .unwrap_or_else(|error| panic!("{}: {error}", stringify!($layer)))
+            }
+        }
+    };
+}
+
+mod activation;
 mod conv1d;
 mod conv2d;
 mod conv_transpose2d;
 mod embedding;
 mod linear;
+mod quantized;
+pub(crate) mod table;
 
+pub use activation::{MultiBitActivation, MultiBitActivationConfig};
 pub use conv_transpose2d::{MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig};
 pub use conv1d::{MultiBitConv1d, MultiBitConv1dConfig};
-pub use conv2d::{ConvGrouping, MultiBitConv2d, MultiBitConv2dConfig};
+pub use conv2d::{MultiBitConv2d, MultiBitConv2dConfig};
 pub use embedding::{MultiBitEmbedding, MultiBitEmbeddingConfig};
 pub use linear::{MultiBitLinear, MultiBitLinearConfig};
+pub use multibit::cpu::Arithmetic;
+pub use quantized::Quantized;
 
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 
-use burn_core as burn;
-use burn_core::config::Config;
+use burn_core::backend::Dispatch;
 use burn_core::module::Param;
 use burn_core::tensor::{Device, Tensor};
 use burn_nn::{BatchNorm, PaddingConfig2d};
 use multibit::cpu::Mode;
 
-use crate::activation::Quantized;
-use crate::multibit::{MultiBit, read_u8};
-use crate::optim::average_bits;
-use crate::pack::Packed;
-use crate::prepared::PreparedWeight;
-use crate::step::prune::Size;
-
-/// The arithmetic of a layer once it is packed; it trains as float in every case.
-#[derive(Config, Debug, PartialEq, Eq, Copy)]
-pub enum Arithmetic {
-    /// Inputs in f32: the result of the dense layer, up to the order of sums.
-    Exact,
-    /// Inputs rounded to int8 at run time; [`Mode::Int8`] bounds the error.
-    Int8,
-    /// Inputs from a [`MultiBitActivation`](crate::MultiBitActivation), as bits.
-    Bitwise,
-}
+use crate::ops::Term;
+use crate::weight::{MultiBit, Packed, PreparedWeight, Size, average_bits, read_u8};
 
 /// What the kernels compute with: the values, and what to do with them.
 ///
@@ -69,16 +112,16 @@ fn mode<const D: usize>(
 }
 
 /// Scale and offset at the end of a packed layer: its bias, and batch norm in evaluation behind it,
-/// `γ·(y + b − μ)/√(σ² + ε) + β`. Where there is none, a tensor without elements.
+/// `γ·(y + b − μ)/√(σ² + ε) + β`.
 fn affine(
     outputs: usize,
     bias: Option<Tensor<1>>,
     norm: Option<&BatchNorm>,
     device: &Device,
-) -> [Tensor<1>; 2] {
-    let none = || Tensor::empty([0], device);
+) -> [Term<Dispatch>; 2] {
+    let term = |tensor: Tensor<1>| Term::Tensor(tensor.into_dispatch());
     let Some(norm) = norm else {
-        return [none(), bias.unwrap_or_else(none)];
+        return [Term::None, bias.map_or(Term::None, term)];
     };
     assert_eq!(
         norm.gamma.dims(),
@@ -93,7 +136,7 @@ fn affine(
         None => -mean,
     };
     let offset = center * scale.clone() + norm.beta.val();
-    [scale, offset]
+    [term(scale), term(offset)]
 }
 
 /// The bits of a parameter, once packed.

@@ -8,11 +8,13 @@ use alloc::vec::Vec;
 
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::backend::{Backend, TensorMetadata};
-use burn_core::tensor::{DType, IntDType, Shape, TensorData, read_sync};
-use multibit::fit::StepParams;
+use burn_core::tensor::{IntDType, Shape, TensorData};
+use multibit::CoordinateType;
+use multibit::fit::{self, Moments, StepParams};
 
 use super::expr::{F, I};
-use super::{WeightLayout, WeightState};
+use super::host::{Copied, Elements, Memory};
+use super::{StepState, WeightLayout};
 
 /// A weight's state with operators, its integers at 32 bits.
 struct State<B: Backend> {
@@ -21,17 +23,13 @@ struct State<B: Backend> {
     /// Live masks, one `[groups, 1]` column a slot.
     live: Vec<F<B>>,
     widths: IntTensor<B>,
-    m: F<B>,
-    v: F<B>,
-    v_max: F<B>,
-    m_alpha: F<B>,
-    v_alpha: F<B>,
-    v_max_alpha: F<B>,
+    weight: Moments<F<B>>,
+    alpha: Moments<F<B>>,
     codes_like: IntTensor<B>,
 }
 
 impl<B: Backend> State<B> {
-    fn new(state: WeightState<B>) -> Self {
+    fn new(StepState(state): StepState<B>) -> Self {
         let coordinates = F(state.coordinates);
         let [groups, slots] = coordinates.dims();
         let widths = I::<B>::from_any(state.widths.clone()).reshape([groups, 1]);
@@ -42,29 +40,21 @@ impl<B: Backend> State<B> {
             codes: I::from_any(state.codes.clone()),
             live,
             widths: state.widths,
-            m: F(state.m),
-            v: F(state.v),
-            v_max: F(state.v_max),
-            m_alpha: F(state.m_alpha),
-            v_alpha: F(state.v_alpha),
-            v_max_alpha: F(state.v_max_alpha),
+            weight: state.weight.map(F),
+            alpha: state.alpha.map(F),
             codes_like: state.codes,
             coordinates,
         }
     }
 
-    fn finish(self) -> WeightState<B> {
-        WeightState {
+    fn finish(self) -> StepState<B> {
+        StepState(fit::State {
             codes: B::int_cast(self.codes.0, self.codes_like.dtype().into()),
             coordinates: self.coordinates.0,
             widths: self.widths,
-            m: self.m.0,
-            v: self.v.0,
-            v_max: self.v_max.0,
-            m_alpha: self.m_alpha.0,
-            v_alpha: self.v_alpha.0,
-            v_max_alpha: self.v_max_alpha.0,
-        }
+            weight: self.weight.map(|moment| moment.0),
+            alpha: self.alpha.map(|moment| moment.0),
+        })
     }
 
     fn slots(&self) -> usize {
@@ -73,14 +63,12 @@ impl<B: Backend> State<B> {
 
     /// Basis `i`, `[groups, len]` of ±1.
     fn basis(&self, i: usize) -> F<B> {
-        self.codes.bit(i).float(&self.coordinates) * -2.0 + 1.0
+        basis_of(&self.codes, i, &self.coordinates)
     }
 
     /// `ŵ = Σ_i α_i b_i`, in ascending order of `i`.
     fn reconstruct(&self) -> F<B> {
-        (0..self.slots()).fold(self.m.zeros_like(), |sum, i| {
-            sum + self.basis(i) * self.coordinates.column(i)
-        })
+        sum_of_bases(&self.codes, &self.coordinates, self.weight.m.zeros_like())
     }
 
     /// `Bᵀ x`, 0 in absent slots.
@@ -92,19 +80,13 @@ impl<B: Backend> State<B> {
 
     /// The moments of the weight domain with gradient `g`.
     fn update_moments(&mut self, g: &F<B>, params: &StepParams) {
-        update(&mut self.m, &mut self.v, &mut self.v_max, g, params);
+        update(&mut self.weight, g, params);
     }
 
     /// The moments of the α domain with gradient `Bᵀ g`.
     fn update_alpha_moments(&mut self, g: &F<B>, params: &StepParams) {
         let g_alpha = self.project(g);
-        update(
-            &mut self.m_alpha,
-            &mut self.v_alpha,
-            &mut self.v_max_alpha,
-            &g_alpha,
-            params,
-        );
+        update(&mut self.alpha, &g_alpha, params);
     }
 
     /// Makes `alpha` the coordinates, negative ones by negating the coordinate, its basis and its
@@ -116,7 +98,7 @@ impl<B: Backend> State<B> {
             let column = alpha.column(i);
             let negative = I::<B>::from_bool(column.lower_scalar(0.0));
             let sign = negative.clone().float(&alpha) * -2.0 + 1.0;
-            moments.push(self.m_alpha.column(i) * sign);
+            moments.push(self.alpha.m.column(i) * sign);
             let bit = negative.mul_scalar(1 << i);
             flips = Some(match flips {
                 None => bit,
@@ -124,9 +106,9 @@ impl<B: Backend> State<B> {
             });
         }
         let Some(flips) = flips else { return };
-        let dims = self.m.dims();
+        let dims = self.weight.m.dims();
         self.codes = self.codes.clone().xor(flips.expand(dims));
-        self.m_alpha = F::cat(moments);
+        self.alpha.m = F::cat(moments);
         // A live coordinate stays positive, an absent one 0.
         let smallest = f64::from(f32::MIN_POSITIVE);
         let alpha = alpha.abs();
@@ -136,14 +118,29 @@ impl<B: Backend> State<B> {
     }
 }
 
-fn update<B: Backend>(m: &mut F<B>, v: &mut F<B>, v_max: &mut F<B>, g: &F<B>, params: &StepParams) {
+fn update<B: Backend>(moments: &mut Moments<F<B>>, g: &F<B>, params: &StepParams) {
+    let Moments { m, v, v_max } = moments;
     *m = m.clone() * params.beta1 + g.clone() * (1.0 - params.beta1);
     *v = v.clone() * params.beta2 + g.clone() * g.clone() * (1.0 - params.beta2);
     *v_max = v_max.clone().max(v.clone());
 }
 
+/// Basis `i` of some codes, `[groups, len]` of ±1.
+fn basis_of<B: Backend>(codes: &I<B>, i: usize, like: &F<B>) -> F<B> {
+    codes.bit(i).float(like) * -2.0 + 1.0
+}
+
+/// `Σ_i α_i b_i` in ascending order of `i`, from `zeros`.
+fn sum_of_bases<B: Backend>(codes: &I<B>, coordinates: &F<B>, zeros: F<B>) -> F<B> {
+    let [_, slots] = coordinates.dims();
+    (0..slots).fold(zeros, |sum, i| {
+        sum + basis_of(codes, i, coordinates) * coordinates.column(i)
+    })
+}
+
 /// `p` and `h` of the local model.
-fn model<B: Backend>(m: &F<B>, v_max: &F<B>, params: &StepParams) -> (F<B>, F<B>) {
+fn model<B: Backend>(moments: &Moments<F<B>>, params: &StepParams) -> (F<B>, F<B>) {
+    let Moments { m, v_max, .. } = moments;
     let t = params.t as i32;
     let p = m.clone() * (params.lr / (1.0 - libm::pow(params.beta1, f64::from(t))));
     let h = (v_max.clone().sqrt() + params.epsilon)
@@ -158,7 +155,7 @@ fn group<B: Backend>(weight: FloatTensor<B>, layout: &WeightLayout) -> F<B> {
 }
 
 /// `[groups, len]` → weight layout, flat.
-pub(super) fn ungroup<B: Backend>(grouped: F<B>, layout: &WeightLayout) -> FloatTensor<B> {
+fn ungroup<B: Backend>(grouped: F<B>, layout: &WeightLayout) -> FloatTensor<B> {
     let axes = layout.grouping.axes();
     let permuted: Vec<usize> = axes.iter().map(|&axis| layout.shape[axis]).collect();
     let mut inverse = alloc::vec![0; axes.len()];
@@ -173,7 +170,7 @@ pub(super) fn ungroup<B: Backend>(grouped: F<B>, layout: &WeightLayout) -> Float
 
 /// The basis step around `centre`: new codes and coordinates.
 fn refit<B: Backend>(state: &mut State<B>, centre: &F<B>, params: &StepParams) {
-    let (p, h) = model(&state.m, &state.v_max, params);
+    let (p, h) = model(&state.weight, params);
     let target = centre.clone() - p.clone() / h.clone();
     let old_codes = state.codes.clone();
     let old_alpha = state.coordinates.clone();
@@ -206,21 +203,29 @@ fn refit<B: Backend>(state: &mut State<B>, centre: &F<B>, params: &StepParams) {
 
     // A group whose gradients have always been zero, or whose system has no finite solution,
     // stays as it was.
-    let largest = state.v_max.clone().sum_row();
+    let largest = state.weight.v_max.clone().sum_row();
     let finite = alpha.clone().abs().sum_row().finite();
     let moved = I::<B>::from_bool(F::<B>(B::float_neg(largest.0)).lower_scalar(0.0));
     let moved = moved.mul(I::from_bool(finite)).reshape([groups, 1]);
     let alpha = old_alpha
         .clone()
         .replace(moved.clone().expand(old_alpha.dims()).above(0), alpha);
-    state.codes = old_codes.replace(moved.expand(state.m.dims()).above(0), state.codes.clone());
+    state.codes = old_codes.replace(
+        moved.expand(state.weight.m.dims()).above(0),
+        state.codes.clone(),
+    );
     state.set_coordinates(alpha);
 
     // The α domain continues from the weight domain with the new bases.
-    state.m_alpha = state.project(&state.m.clone());
-    let (v, v_max) = (state.v.clone().sum_row(), state.v_max.clone().sum_row());
-    state.v_alpha = F::cat(state.live.iter().map(|live| live.clone() * v.clone()));
-    state.v_max_alpha = F::cat(state.live.iter().map(|live| live.clone() * v_max.clone()));
+    let sums = |x: &F<B>| {
+        let sum = x.clone().sum_row();
+        F::cat(state.live.iter().map(|live| live.clone() * sum.clone()))
+    };
+    state.alpha = Moments {
+        m: state.project(&state.weight.m),
+        v: sums(&state.weight.v),
+        v_max: sums(&state.weight.v_max),
+    };
 }
 
 /// The code of the nearest level for every target: levels sorted a group, then a binary search
@@ -249,7 +254,7 @@ fn nearest<B: Backend>(state: &State<B>, target: F<B>) -> I<B> {
         place = place.add(above.mul_scalar(step));
     }
     let code = order.gather(place);
-    // Of equal levels, the one without bits in absent slots.
+    // Of equal levels it is the one without bits in absent slots that counts.
     (0..slots)
         .map(|i| {
             let live = I::<B>::from_any(B::float_into_int(state.live[i].0.clone(), IntDType::I32));
@@ -294,11 +299,11 @@ fn solve<B: Backend>(mut matrix: Vec<Vec<F<B>>>, mut rhs: Vec<F<B>>) -> Vec<F<B>
 }
 
 pub(crate) fn basis<B: Backend>(
-    state: WeightState<B>,
+    state: StepState<B>,
     grad: FloatTensor<B>,
     layout: &WeightLayout,
     params: &StepParams,
-) -> (WeightState<B>, FloatTensor<B>) {
+) -> (StepState<B>, FloatTensor<B>) {
     let mut state = State::new(state);
     state.update_moments(&group(grad, layout), params);
     let centre = state.reconstruct();
@@ -308,33 +313,33 @@ pub(crate) fn basis<B: Backend>(
 }
 
 pub(crate) fn ste<B: Backend>(
-    state: WeightState<B>,
+    state: StepState<B>,
     latent: FloatTensor<B>,
     grad: FloatTensor<B>,
     layout: &WeightLayout,
     params: &StepParams,
-) -> (WeightState<B>, FloatTensor<B>, FloatTensor<B>) {
+) -> (StepState<B>, FloatTensor<B>, FloatTensor<B>) {
     let mut state = State::new(state);
     state.update_moments(&group(grad, layout), params);
     let latent = F(latent);
     refit(&mut state, &latent, params);
-    let (p, h) = model(&state.m, &state.v_max, params);
+    let (p, h) = model(&state.weight, params);
     let latent = latent - p / h;
     let weight = ungroup(state.reconstruct(), layout);
     (state.finish(), latent.0, weight)
 }
 
 pub(crate) fn coordinate<B: Backend>(
-    state: WeightState<B>,
+    state: StepState<B>,
     grad: FloatTensor<B>,
     layout: &WeightLayout,
     params: &StepParams,
-) -> (WeightState<B>, FloatTensor<B>) {
+) -> (StepState<B>, FloatTensor<B>) {
     let mut state = State::new(state);
     let g = group(grad, layout);
     state.update_moments(&g, params);
     state.update_alpha_moments(&g, params);
-    let (p, h) = model(&state.m_alpha, &state.v_max_alpha, params);
+    let (p, h) = model(&state.alpha, params);
     let old = state.coordinates.clone();
     let alpha = old.clone() - p / h;
     // Only a moment that is not finite can do this; the coordinate stays valid.
@@ -344,16 +349,16 @@ pub(crate) fn coordinate<B: Backend>(
 }
 
 pub(crate) fn importance<B: Backend>(
-    state: WeightState<B>,
+    state: StepState<B>,
     grad: FloatTensor<B>,
     layout: &WeightLayout,
     params: &StepParams,
-) -> (WeightState<B>, FloatTensor<B>) {
+) -> (StepState<B>, FloatTensor<B>) {
     let mut state = State::new(state);
     let g = group(grad, layout);
     state.update_moments(&g, params);
     state.update_alpha_moments(&g, params);
-    let (p, h) = model(&state.m_alpha, &state.v_max_alpha, params);
+    let (p, h) = model(&state.alpha, params);
     let alpha = state.coordinates.clone();
     let delta = h * alpha.clone() * alpha.clone() * 0.5 - p * alpha;
     let live = F::cat(state.live.iter().cloned());
@@ -367,9 +372,8 @@ pub(crate) fn smallest<B: Backend>(
     count: usize,
 ) -> (IntTensor<B>, FloatTensor<B>) {
     let device = values.device();
-    let data = read_sync(B::float_into_data(values)).expect("the device gives its data back");
-    let data = data.convert_dtype(DType::F32);
-    let values: &[f32] = data.as_slice().expect("converted to f32");
+    let data = <Copied as Memory<B>>::floats(values);
+    let values = data.f32();
     // NaN last, of whichever sign, and -0 before 0 as by their bits.
     let key = |&place: &u32| match values[place as usize] {
         x if x.is_nan() => (f32::NAN.copysign(1.0), place),
@@ -391,14 +395,14 @@ pub(crate) fn smallest<B: Backend>(
 }
 
 pub(crate) fn drop_coordinates<B: Backend>(
-    state: WeightState<B>,
+    state: StepState<B>,
     drop: IntTensor<B>,
     layout: &WeightLayout,
-) -> (WeightState<B>, FloatTensor<B>) {
+) -> (StepState<B>, FloatTensor<B>) {
     let mut state = State::new(state);
     let slots = state.slots();
     let [groups, _] = state.coordinates.dims();
-    let dims = state.m.dims();
+    let dims = state.weight.m.dims();
     let drop = I::<B>::from_any(drop);
     let integer = |x: &F<B>| I::<B>::from_any(B::float_into_int(x.0.clone(), IntDType::I32));
     // kept[i] is 1 where slot i stays; place[i] counts the kept ones before it.
@@ -431,10 +435,9 @@ pub(crate) fn drop_coordinates<B: Backend>(
                 .expect("slot j can keep its own value")
         }))
     };
+    let alpha = state.alpha.as_ref().map(&compact);
     state.coordinates = compact(&state.coordinates);
-    state.m_alpha = compact(&state.m_alpha);
-    state.v_alpha = compact(&state.v_alpha);
-    state.v_max_alpha = compact(&state.v_max_alpha);
+    state.alpha = alpha;
     state.codes = (0..slots)
         .flat_map(|i| (0..=i).map(move |j| (i, j)))
         .map(|(i, j)| {
@@ -453,4 +456,31 @@ pub(crate) fn drop_coordinates<B: Backend>(
     );
     let weight = ungroup(state.reconstruct(), layout);
     (state.finish(), weight)
+}
+
+/// On the host: coordinates are few, and not every device has these types.
+pub(crate) fn round<B: Backend>(
+    coordinates: FloatTensor<B>,
+    coordinate_type: CoordinateType,
+) -> FloatTensor<B> {
+    let device = coordinates.device();
+    let mut data = <Copied as Memory<B>>::floats(coordinates);
+    for coordinate in data.f32_mut() {
+        *coordinate = coordinate_type.round(*coordinate);
+    }
+    B::float_from_data(data, &device)
+}
+
+pub(crate) fn reconstruct<B: Backend>(
+    codes: IntTensor<B>,
+    coordinates: FloatTensor<B>,
+    layout: &WeightLayout,
+) -> FloatTensor<B> {
+    let (codes, coordinates) = (I::<B>::from_any(codes), F::<B>(coordinates));
+    let zeros = B::float_zeros(
+        codes.0.shape(),
+        &coordinates.0.device(),
+        coordinates.0.dtype().into(),
+    );
+    ungroup(sum_of_bases(&codes, &coordinates, F(zeros)), layout)
 }

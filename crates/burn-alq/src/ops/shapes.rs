@@ -2,56 +2,74 @@
 
 use burn_core::backend::fusion::custom::TensorSpec;
 use burn_core::tensor::{DType, Shape};
-use multibit::cpu::{Conv2dOptions, Levels, Pool2dOptions, conv2d_output_shape};
-use multibit::fit::StepParams;
+use multibit::cpu::{Levels, Pool2dOptions, conv2d_output_shape};
+#[cfg(feature = "train")]
+use multibit::fit::{State, StepParams};
 
-use super::{Conv2dToPlanes, WeightLayout, WeightStateMetadata};
-use crate::prepared::PreparedWeight;
+#[cfg(feature = "train")]
+use super::WeightLayout;
+use super::{ActivationsMetadata, PackedConv2d, TermMetadata};
+use crate::weight::PreparedWeight;
+
+/// A weight's state.
+#[cfg(feature = "train")]
+pub(crate) type StateSpec = State<TensorSpec, TensorSpec>;
 
 /// A weight in its own layout, flat.
-fn weight(layout: &WeightLayout) -> TensorSpec {
+#[cfg(feature = "train")]
+pub(super) fn flat(layout: &WeightLayout) -> Shape {
     let len: usize = layout.shape.iter().product();
-    TensorSpec::new([len].into(), DType::F32)
+    [len].into()
 }
 
+#[cfg(feature = "train")]
+fn weight(layout: &WeightLayout) -> TensorSpec {
+    TensorSpec::new(flat(layout), DType::F32)
+}
+
+#[cfg(feature = "train")]
 pub(super) fn step(
-    state: &WeightStateMetadata,
+    state: &StateSpec,
     _grad: &TensorSpec,
     layout: &WeightLayout,
     _params: &StepParams,
-) -> (WeightStateMetadata, TensorSpec) {
+) -> (StateSpec, TensorSpec) {
     (state.clone(), weight(layout))
 }
 
+#[cfg(feature = "train")]
 pub(super) fn ste(
-    state: &WeightStateMetadata,
+    state: &StateSpec,
     latent: &TensorSpec,
     _grad: &TensorSpec,
     layout: &WeightLayout,
     _params: &StepParams,
-) -> (WeightStateMetadata, TensorSpec, TensorSpec) {
+) -> (StateSpec, TensorSpec, TensorSpec) {
     (state.clone(), latent.clone(), weight(layout))
 }
 
+#[cfg(feature = "train")]
 pub(super) fn importance(
-    state: &WeightStateMetadata,
+    state: &StateSpec,
     _grad: &TensorSpec,
     _layout: &WeightLayout,
     _params: &StepParams,
-) -> (WeightStateMetadata, TensorSpec) {
+) -> (StateSpec, TensorSpec) {
     (state.clone(), state.coordinates.clone())
 }
 
+#[cfg(feature = "train")]
 pub(super) fn smallest(_values: &TensorSpec, count: &usize) -> (TensorSpec, TensorSpec) {
     let spec = |dtype| TensorSpec::new([*count].into(), dtype);
     (spec(DType::U32), spec(DType::F32))
 }
 
+#[cfg(feature = "train")]
 pub(super) fn drop(
-    state: &WeightStateMetadata,
+    state: &StateSpec,
     _drop: &TensorSpec,
     layout: &WeightLayout,
-) -> (WeightStateMetadata, TensorSpec) {
+) -> (StateSpec, TensorSpec) {
     (state.clone(), weight(layout))
 }
 
@@ -61,10 +79,6 @@ pub(super) fn linear(input: &Shape, weight: &PreparedWeight) -> Shape {
 
 pub(super) fn lookup(indices: &Shape, weight: &PreparedWeight) -> Shape {
     [indices.num_elements(), weight.shape()[1]].into()
-}
-
-pub(super) fn conv2d(input: &Shape, weight: &PreparedWeight, options: &Conv2dOptions) -> Shape {
-    conv2d_output_shape(input.dims(), weight.shape(), options).into()
 }
 
 /// Words `[batch, ⌈channels / 32⌉, bits, h, w]` of activations `[batch, channels, h, w]`.
@@ -84,28 +98,27 @@ pub(super) fn pooled(planes: &Shape, options: &Pool2dOptions) -> Shape {
     [batch, words, bits, height, width].into()
 }
 
-pub(super) fn planes_conv2d(
-    planes: &Shape,
+pub(super) fn conv2d(
+    input: &ActivationsMetadata,
+    _scale: &TermMetadata,
+    _offset: &TermMetadata,
+    _residual: &ActivationsMetadata,
     weight: &PreparedWeight,
-    options: &Conv2dOptions,
-) -> Shape {
-    let input = values(planes, weight.shape()[1] * options.groups);
-    conv2d(&input, weight, options)
-}
-
-pub(super) fn conv2d_to_planes(
-    input: &Shape,
-    weight: &PreparedWeight,
-    conv: &Conv2dToPlanes,
-) -> Shape {
-    planes(&conv2d(input, weight, &conv.options), &conv.levels)
-}
-
-pub(super) fn planes_conv2d_to_planes(
-    input: &Shape,
-    weight: &PreparedWeight,
-    conv: &Conv2dToPlanes,
-) -> Shape {
-    let output = planes_conv2d(input, weight, &conv.options);
-    planes(&output, &conv.levels)
+    conv2d: &PackedConv2d,
+) -> ActivationsMetadata {
+    let (input, dtype) = match input {
+        ActivationsMetadata::Values(input) => (input.shape.clone(), input.dtype),
+        ActivationsMetadata::Planes(planes) => {
+            let channels = weight.shape()[1] * conv2d.options.groups;
+            (values(&planes.shape, channels), DType::F32)
+        }
+        ActivationsMetadata::None => panic!("a convolution without an input"),
+    };
+    let output = conv2d_output_shape(input.dims(), weight.shape(), &conv2d.options).into();
+    match &conv2d.levels {
+        None => ActivationsMetadata::Values(TensorSpec::new(output, dtype)),
+        Some(levels) => {
+            ActivationsMetadata::Planes(TensorSpec::new(planes(&output, levels), DType::U32))
+        }
+    }
 }

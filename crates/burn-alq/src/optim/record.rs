@@ -1,21 +1,18 @@
 //! The optimizer's state in checkpoints.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::vec::Vec;
-use std::collections::{BTreeMap, HashMap};
 
-#[cfg(feature = "train")]
 use burn_core::module::Module;
 use burn_core::store::RecordError;
 use burn_core::tensor::{Bytes, Device, TensorData};
 use burn_pack::{Scalar, Writer};
 
-use super::AlqOptimizer;
-use crate::container;
-#[cfg(feature = "train")]
-use crate::multibit::quantized;
-use crate::step::Moments;
+use super::{AlqOptimizer, Memory};
+use crate::file::container;
+use crate::weight::multi_bit_weights;
 
 impl AlqOptimizer {
     /// Serializes the state of the multi-bit weights and of the other parameters.
@@ -28,14 +25,11 @@ impl AlqOptimizer {
 
     /// The state of the multi-bit weights alone.
     pub(crate) fn weights_to_bytes(&self) -> Result<Bytes, RecordError> {
-        let mut paths: Vec<&String> = self.moments.keys().collect();
-        paths.sort();
         let mut tensors = Vec::new();
         let mut steps = Vec::new();
-        for path in paths {
-            let moments = &self.moments[path];
-            steps.push((path, moments.t));
-            for (name, data) in moments.to_record() {
+        for (path, memory) in &self.memory {
+            steps.push((path, memory.kept.t));
+            for (name, data) in memory.to_record() {
                 let (bytes, shape, dtype) = data.into_parts();
                 let name = format!("{path}/{name}");
                 tensors.push(burn_pack::Tensor::new(name, dtype, shape, None, bytes));
@@ -71,32 +65,29 @@ impl AlqOptimizer {
         let device = device.clone().without_autodiff();
         let reader = container::open(bytes)?;
         let steps = reader.scalars().clone();
-        let mut tensors = HashMap::new();
+        let mut tensors = BTreeMap::new();
         for tensor in reader.into_tensors()? {
             let (name, dtype, shape, _, bytes) = tensor.into_parts()?;
             tensors.insert(name, TensorData::from_bytes(bytes, shape, dtype));
         }
-        self.moments.clear();
+        self.memory.clear();
         for (path, t) in steps {
             let t = u32::try_from(t)
                 .map_err(|_| RecordError::Validation(format!("{path}: step is not a count")))?;
             let take = |name: &str| tensors.remove(&format!("{path}/{name}"));
-            let moments = Moments::from_record(t, take, &device)
+            let memory = Memory::from_record(t, take, &device)
                 .map_err(|name| RecordError::Validation(format!("{path}: no moment {name}")))?;
-            self.moments.insert(path.to_string(), moments);
+            self.memory.insert(path.to_string(), memory);
         }
         Ok(())
     }
-}
 
-#[cfg(feature = "train")]
-impl AlqOptimizer {
     /// Whether all moments are of weights of this model.
     pub(crate) fn check<M: Module>(&self, module: &M) -> Result<(), RecordError> {
-        let weights = quantized(module);
-        for (path, moments) in &self.moments {
+        let weights = multi_bit_weights(module);
+        for (path, memory) in &self.memory {
             let weight = weights.iter().find(|weight| weight.path == *path);
-            let fits = weight.is_some_and(|weight| moments.fit(&weight.state));
+            let fits = weight.is_some_and(|weight| memory.fit(&weight.state));
             if !fits {
                 let text = format!("{path}: the moments do not fit the weight");
                 return Err(RecordError::Validation(text));

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use multibit::PackedWeight;
 use serde::{Deserialize, Serialize};
 
-use crate::pack::PackedModel;
+use crate::file::PackedModel;
 
 /// Bitwidths of the groups of one weight as a map: a row for each output, a column for each group
 /// of an output, in the order of the weight.

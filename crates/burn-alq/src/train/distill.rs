@@ -1,6 +1,5 @@
 //! Distillation: a part of the loss that draws a network's outputs to those of a teacher.
 
-use core::fmt;
 use std::vec::Vec;
 
 use burn_core as burn;
@@ -8,6 +7,7 @@ use burn_core::config::Config;
 use burn_core::tensor::Tensor;
 use burn_core::tensor::activation::log_softmax;
 use burn_nn::loss::{KLDivLossConfig, Reduction};
+use thiserror::Error;
 
 /// Configuration of a [`Distillation`].
 #[derive(Config, Debug, PartialEq)]
@@ -21,10 +21,11 @@ pub struct DistillationConfig {
 }
 
 /// Why a distillation is impossible.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum DistillError {
     /// A number is outside its range.
+    #[error("the {field} of a distillation must not be {value}")]
     Value {
         /// The field.
         field: &'static str,
@@ -32,6 +33,10 @@ pub enum DistillError {
         value: f64,
     },
     /// The teacher's outputs are not those of the network.
+    #[error(
+        "the teacher's outputs have shape {teacher:?}, the network's {student:?}; a teacher \
+         must have the classes of its student"
+    )]
     Outputs {
         /// Shape of the teacher's outputs.
         teacher: Vec<usize>,
@@ -39,23 +44,6 @@ pub enum DistillError {
         student: Vec<usize>,
     },
 }
-
-impl fmt::Display for DistillError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Value { field, value } => {
-                write!(f, "the {field} of a distillation must not be {value}")
-            }
-            Self::Outputs { teacher, student } => write!(
-                f,
-                "the teacher's outputs have shape {teacher:?}, the network's {student:?}; a teacher \
-                 must have the classes of its student"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for DistillError {}
 
 impl DistillationConfig {
     /// The distillation, checked.
@@ -119,9 +107,10 @@ impl Distillation {
                 student: shape.to_vec(),
             });
         }
-        let teacher = match (student.is_autodiff(), teacher.is_autodiff()) {
-            (true, false) => Tensor::from_inner(teacher),
-            _ => teacher.detach(),
+        let teacher = if student.is_autodiff() && !teacher.is_autodiff() {
+            Tensor::from_inner(teacher)
+        } else {
+            teacher.detach()
         };
         let classes = shape[D - 1];
         let rows = student.shape().num_elements() / classes;

@@ -1,18 +1,19 @@
-//! Training along a schedule: in a loop of the caller's with checkpoints ([`Run`]), or in Burn's
-//! own Learner (`learner`, with the feature of that name). [`Distillation`] adds a teacher to the loss;
-//! [`LocalModel`] measures what moving a weight would cost,
-//! [`Sensitivity`] what fewer bits of each would.
+//! Training along a schedule: in a loop of the caller's ([`Schedule::steps`]), with checkpoints
+//! ([`Run`]), or in Burn's own Learner (`learner`, with the feature of that name). [`Distillation`] adds a
+//! teacher to the loss.
 
+mod checkpoint;
 mod distill;
-mod grouping;
 #[cfg(feature = "learner")]
 pub mod learner;
-mod local_model;
 mod run;
-mod sensitivity;
+mod schedule;
 
-pub use distill::{DistillError, Distillation, DistillationConfig};
-pub use grouping::GroupingChoice;
-pub use local_model::{LocalModel, LocalWeight};
-pub use run::{Point, Progress, Run, Task, Timing, TrainError};
-pub use sensitivity::{BitLess, Sensitivity, SensitivityError, WeightLoss};
+pub use self::checkpoint::CheckpointError;
+pub use self::distill::{DistillError, Distillation, DistillationConfig};
+pub(crate) use self::run::gradients;
+pub use self::run::{Point, Progress, Run, Task, Timing, TrainError};
+pub(crate) use self::schedule::evaluating;
+pub use self::schedule::{
+    Epoch, Pace, Recovery, Schedule, ScheduleConfig, ScheduleError, ScheduleStep, Target,
+};

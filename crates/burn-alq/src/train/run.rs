@@ -3,25 +3,23 @@
 //! [`Run`] is the loop turned inside out: the caller asks for one batch at a time with
 //! [`Run::advance`], and so decides what to print, when to save and when to stop.
 
-mod checkpoint;
-
 use std::collections::BTreeMap;
-use std::fmt;
 use std::format;
-use std::path::PathBuf;
-use std::string::String;
+use std::path::Path;
+use std::string::{String, ToString};
 use std::time::Instant;
 use std::vec::Vec;
 
-use burn_core::module::{Flag, Module, ModuleMapper, Param};
-use burn_core::store::RecordError;
-use burn_core::tensor::Tensor;
+use burn_core::module::Module;
+use burn_core::tensor::{Bytes, Device, Tensor};
 use burn_optim::{GradientsAccumulator, GradientsParams};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::multibit::read_f32;
-use crate::optim::{AlqOptimizer, average_bits, sizes};
-use crate::schedule::{Epoch, PhaseKind, Schedule};
+use super::checkpoint::{Checkpoint, CheckpointError, encode, in_file, other_model};
+use super::schedule::{Epoch, Schedule};
+use crate::optim::{AlqOptimizer, PhaseKind, average_bits, sizes};
+use crate::weight::read_f32;
 
 /// What a run trains on.
 pub trait Task: Sync {
@@ -53,10 +51,16 @@ pub trait Task: Sync {
 }
 
 /// Why a run stopped, or could not be resumed.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TrainError {
     /// The loss is NaN or infinite.
+    #[error(
+        "the loss is {loss} in the {phase} phase, epoch {}, batch {}; \
+         lower the learning rate or check the data",
+        .epoch + 1,
+        .batch + 1
+    )]
     Loss {
         /// The loss.
         loss: f32,
@@ -68,6 +72,7 @@ pub enum TrainError {
         batch: usize,
     },
     /// A gradient of a multi-bit weight was not finite, or its square was not.
+    #[error("{}", not_finite(.path, *.phase, *.epoch))]
     Gradient {
         /// The path of the weight.
         path: String,
@@ -76,52 +81,9 @@ pub enum TrainError {
         /// Epoch of the schedule, from 0.
         epoch: usize,
     },
-    /// The checkpoint's container could not be read or written.
-    Container {
-        /// The file.
-        file: PathBuf,
-        /// What the container says.
-        source: burn_pack::Error,
-    },
-    /// The model's or the optimizer's record could not be read or written.
-    Record {
-        /// The file.
-        file: PathBuf,
-        /// What the record says.
-        source: RecordError,
-    },
-    /// The checkpoint is not one, or not of this run.
-    Checkpoint {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-impl fmt::Display for TrainError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Loss {
-                loss,
-                phase,
-                epoch,
-                batch,
-            } => write!(
-                f,
-                "the loss is {loss} in the {phase} phase, epoch {}, batch {}; \
-                 lower the learning rate or check the data",
-                epoch + 1,
-                batch + 1
-            ),
-            Self::Gradient { path, phase, epoch } => {
-                write!(f, "{}", not_finite(path, *phase, *epoch))
-            }
-            Self::Container { file, source } => write!(f, "{}: {source}", file.display()),
-            Self::Record { file, source } => write!(f, "{}: {source}", file.display()),
-            Self::Checkpoint { file, reason } => write!(f, "{}: {reason}", file.display()),
-        }
-    }
+    /// The checkpoint could not be written, or is not one of this run.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
 }
 
 /// Why training stops, here and in Burn's Learner.
@@ -131,16 +93,6 @@ pub(super) fn not_finite(path: &str, phase: PhaseKind, epoch: usize) -> String {
          lower the learning rate or check the data and the loss",
         epoch + 1
     )
-}
-
-impl std::error::Error for TrainError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Container { source, .. } => Some(source),
-            Self::Record { source, .. } => Some(source),
-            _ => None,
-        }
-    }
 }
 
 /// Time spent in one phase.
@@ -213,13 +165,8 @@ struct Position {
     loss_sum: f64,
     timings: BTreeMap<String, Timing>,
     /// Steps and the sum of their losses since the last point of the history.
-    #[serde(default)]
     since_point: (usize, f64),
-    /// Checkpoints from before there was a history have none.
-    #[serde(default)]
     history: Vec<Point>,
-    /// What must be the same for a run to be resumed.
-    fingerprint: String,
 }
 
 /// A model in training along a schedule.
@@ -229,6 +176,8 @@ pub struct Run<M: Module> {
     optimizer: AlqOptimizer,
     schedule: Schedule,
     position: Position,
+    /// What must be the same for a run to be resumed.
+    fingerprint: String,
     bits: f64,
     loss_every: usize,
     /// Losses of the last batches that are still on the device.
@@ -251,10 +200,8 @@ impl<M: Module> Run<M> {
             model,
             optimizer,
             schedule,
-            position: Position {
-                fingerprint: fingerprint.into(),
-                ..Position::default()
-            },
+            position: Position::default(),
+            fingerprint: fingerprint.into(),
             bits,
             loss_every: 1,
             unread: Vec::new(),
@@ -326,15 +273,12 @@ impl<M: Module> Run<M> {
             return Ok(None);
         };
         let batches = task.batches();
-        let phase = plan.phase(batch, batches);
-        // Of this step: what lies between prunings is not pruning.
-        let kind = phase.kind();
+        let step = self.schedule.step(epoch, batch, batches);
+        // What lies between prunings is not pruning.
+        let kind = step.phase.kind();
         let start = Instant::now();
         let last = batch + 1 == batches;
-        let (loss, grads) = match kind {
-            PhaseKind::Prune => gradients(&evaluating(self.model.clone()), task, epoch, batch),
-            _ => gradients(&self.model, task, epoch, batch),
-        };
+        let (loss, grads) = gradients(&step.model(&self.model), task, epoch, batch);
         self.unread.push(loss);
         let every = batches.div_ceil(Point::PER_EPOCH);
         let is_point = last || (batch + 1).is_multiple_of(every);
@@ -342,10 +286,9 @@ impl<M: Module> Run<M> {
             self.read_losses(kind, batch + 1)?;
         }
         let backward = Instant::now();
-        self.optimizer.set_phase(phase);
-        self.optimizer.set_coordinate_type(plan.coordinate_type);
+        self.optimizer.follow(&step);
         let model = self.model.clone();
-        self.model = self.optimizer.step(plan.lr, model, grads);
+        self.model = self.optimizer.step(step.lr, model, grads);
         let stepped = Instant::now();
 
         if kind == PhaseKind::Prune {
@@ -388,6 +331,50 @@ impl<M: Module> Run<M> {
         Ok(Some(progress))
     }
 
+    /// Writes a checkpoint, whole or not at all.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or a loss that was not read yet is not finite; what was there
+    /// before is kept.
+    pub fn save(&mut self, file: impl AsRef<Path>) -> Result<(), TrainError> {
+        let file = file.as_ref();
+        let (epoch, batch) = self.position();
+        if let Some(plan) = self.schedule.epochs().get(epoch) {
+            self.read_losses(plan.kind, batch)?;
+        }
+        let write = || -> Result<(), CheckpointError> {
+            let [moments, rest] = self.optimizer.into_bytes()?;
+            let at = &self.position;
+            let writer = encode(&self.model, moments, Some(rest), &self.fingerprint, at)?;
+            Ok(writer.auto_extension(false).write_to_file(file)?)
+        };
+        Ok(write().map_err(in_file(file))?)
+    }
+
+    /// Continues from a checkpoint. The arguments are those of [`new`](Self::new); the values of
+    /// the model and of the optimizer are replaced by the recorded ones.
+    ///
+    /// # Errors
+    /// If the file is not a checkpoint of a run with the same fingerprint and model.
+    pub fn resume(self, file: impl AsRef<Path>, device: &Device) -> Result<Self, TrainError> {
+        let file = file.as_ref();
+        Ok(self.read(file, device).map_err(in_file(file))?)
+    }
+
+    fn read(mut self, file: &Path, device: &Device) -> Result<Self, CheckpointError> {
+        // The file is read at once, because the container's own reader of files trusts lengths in it.
+        let bytes = Bytes::from_bytes_vec(std::fs::read(file)?);
+        let checkpoint = Checkpoint::open(bytes, true)?;
+        checkpoint.check_run(&self.fingerprint)?;
+        checkpoint.check_model(&self.model)?;
+        let (model, optimizer, at) = checkpoint.restore(&self.model, self.optimizer, device)?;
+        self.model = self.model.try_load_record(model).map_err(other_model)?;
+        self.optimizer = optimizer;
+        self.position = at;
+        self.bits = average_bits(&sizes(&self.model));
+        Ok(self)
+    }
+
     /// Adds up the losses that are still on the device, of the last batches before `end`.
     fn read_losses(&mut self, phase: PhaseKind, end: usize) -> Result<(), TrainError> {
         let losses = core::mem::take(&mut self.unread);
@@ -427,7 +414,7 @@ impl<M: Module> Run<M> {
 }
 
 /// Loss, without its graph, and gradients of a batch, summed over its shards in their order.
-pub(super) fn gradients<T: Task>(
+pub(crate) fn gradients<T: Task>(
     model: &T::Model,
     task: &T,
     epoch: usize,
@@ -472,21 +459,4 @@ fn fork<M: Module>(module: M) -> M {
         }
         None => module,
     }
-}
-
-/// The module with every training flag off and gradients as they are: batch norm uses its running
-/// statistics, dropout does nothing.
-pub(crate) fn evaluating<M: Module>(module: M) -> M {
-    struct FlagsOff;
-
-    impl ModuleMapper for FlagsOff {
-        fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
-            flag.with_value(false)
-        }
-    }
-
-    // Running statistics keep their last update aside until validation mode takes it in. They must
-    // be the same whether a checkpoint was written before this step or not.
-    let _ = module.valid();
-    module.map(&mut FlagsOff)
 }

@@ -6,12 +6,12 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use multibit::fit::StepParams;
-use multibit::gpu::fit::{self, Groups, Layout, Moments, Moved};
+use multibit::gpu::fit::{self, Buffers, Layout, Moved};
 
 use super::{empty, own};
-use crate::ops::{WeightLayout, WeightState};
+use crate::ops::{StepState, WeightLayout};
 
-type State = WeightState<CubeBackend>;
+type State = multibit::fit::State<CubeTensor, CubeTensor>;
 
 /// Whether the device binds as many buffers as a step needs. Browsers may not.
 pub(super) fn fits(tensor: &CubeTensor) -> bool {
@@ -37,7 +37,7 @@ fn layout<'a>(state: &State, layout: &'a WeightLayout) -> Layout<'a> {
 }
 
 /// The state as the kernels take it: codes and widths of one type, moments to overwrite.
-fn prepare(state: State) -> State {
+fn prepare(StepState(state): StepState<CubeBackend>) -> State {
     assert_eq!(
         state.codes.dtype, state.widths.dtype,
         "ALQ on GPUs keeps codes and widths in one type"
@@ -46,32 +46,14 @@ fn prepare(state: State) -> State {
         codes: into_contiguous(state.codes),
         coordinates: own(state.coordinates, DType::F32),
         widths: into_contiguous(state.widths),
-        m: in_place(state.m),
-        v: in_place(state.v),
-        v_max: in_place(state.v_max),
-        m_alpha: in_place(state.m_alpha),
-        v_alpha: in_place(state.v_alpha),
-        v_max_alpha: in_place(state.v_max_alpha),
+        weight: state.weight.map(in_place),
+        alpha: state.alpha.map(in_place),
     }
 }
 
-fn groups(state: &State) -> Groups {
-    Groups {
-        codes: state.codes.clone().into_buffer_arg(),
-        coordinates: state.coordinates.clone().into_buffer_arg(),
-        widths: state.widths.clone().into_buffer_arg(),
-    }
-}
-
-fn moments(state: &State) -> Moments {
-    Moments {
-        m: state.m.clone().into_buffer_arg(),
-        v: state.v.clone().into_buffer_arg(),
-        v_max: state.v_max.clone().into_buffer_arg(),
-        m_alpha: state.m_alpha.clone().into_buffer_arg(),
-        v_alpha: state.v_alpha.clone().into_buffer_arg(),
-        v_max_alpha: state.v_max_alpha.clone().into_buffer_arg(),
-    }
+fn buffers(state: &State) -> Buffers {
+    let arg = |tensor: CubeTensor| tensor.into_buffer_arg();
+    state.clone().map(arg, arg, arg)
 }
 
 /// What a step writes: codes and coordinates, which the module still holds the old ones of, and the
@@ -101,23 +83,23 @@ impl Results {
         }
     }
 
-    fn finish(self, state: State) -> (State, CubeTensor) {
+    fn finish(self, state: State) -> (StepState<CubeBackend>, CubeTensor) {
         let state = State {
             codes: self.codes,
             coordinates: self.coordinates,
             ..state
         };
-        (state, self.weight)
+        (StepState(state), self.weight)
     }
 }
 
 pub(super) fn refit(
-    state: State,
+    state: StepState<CubeBackend>,
     latent: Option<CubeTensor>,
     grad: CubeTensor,
     weight: &WeightLayout,
     params: &StepParams,
-) -> (State, Option<CubeTensor>, CubeTensor) {
+) -> (StepState<CubeBackend>, Option<CubeTensor>, CubeTensor) {
     let state = prepare(state);
     let latent = latent.map(in_place);
     let grad = own(grad, DType::F32);
@@ -127,8 +109,7 @@ pub(super) fn refit(
         &layout(&state, weight),
         dtype_to_storage_type(state.codes.dtype),
         grad.into_buffer_arg(),
-        groups(&state),
-        moments(&state),
+        buffers(&state),
         latent.clone().map(CubeTensor::into_buffer_arg),
         params,
         results.args(),
@@ -138,11 +119,11 @@ pub(super) fn refit(
 }
 
 pub(super) fn coordinate(
-    state: State,
+    state: StepState<CubeBackend>,
     grad: CubeTensor,
     weight: &WeightLayout,
     params: &StepParams,
-) -> (State, CubeTensor) {
+) -> (StepState<CubeBackend>, CubeTensor) {
     let state = prepare(state);
     let grad = own(grad, DType::F32);
     let results = Results::new(&state);
@@ -151,8 +132,7 @@ pub(super) fn coordinate(
         &layout(&state, weight),
         dtype_to_storage_type(state.codes.dtype),
         grad.into_buffer_arg(),
-        groups(&state),
-        moments(&state),
+        buffers(&state),
         params,
         results.args(),
     );
@@ -160,11 +140,11 @@ pub(super) fn coordinate(
 }
 
 pub(super) fn importance(
-    state: State,
+    state: StepState<CubeBackend>,
     grad: CubeTensor,
     weight: &WeightLayout,
     params: &StepParams,
-) -> (State, CubeTensor) {
+) -> (StepState<CubeBackend>, CubeTensor) {
     let state = prepare(state);
     let grad = own(grad, DType::F32);
     let shape = state.coordinates.meta.shape().clone();
@@ -174,19 +154,18 @@ pub(super) fn importance(
         &layout(&state, weight),
         dtype_to_storage_type(state.codes.dtype),
         grad.into_buffer_arg(),
-        groups(&state),
-        moments(&state),
+        buffers(&state),
         params,
         delta.clone().into_buffer_arg(),
     );
-    (state, delta)
+    (StepState(state), delta)
 }
 
 pub(super) fn drop_coordinates(
-    state: State,
+    state: StepState<CubeBackend>,
     drop: CubeTensor,
     weight: &WeightLayout,
-) -> (State, CubeTensor) {
+) -> (StepState<CubeBackend>, CubeTensor) {
     let mut state = prepare(state);
     let drop = own(drop, state.codes.dtype);
     let results = Results::new(&state);
@@ -195,14 +174,12 @@ pub(super) fn drop_coordinates(
         state.widths.meta.shape().clone(),
         state.widths.dtype,
     );
-    let alpha = moments(&state);
     fit::drop_coordinates(
         &state.codes.client,
         &layout(&state, weight),
         dtype_to_storage_type(state.codes.dtype),
         drop.into_buffer_arg(),
-        groups(&state),
-        [alpha.m_alpha, alpha.v_alpha, alpha.v_max_alpha],
+        buffers(&state),
         widths.clone().into_buffer_arg(),
         results.args(),
     );

@@ -2,24 +2,28 @@
 
 use burn_core::backend::cubecl::dtype_to_storage_type;
 use burn_core::tensor::DType;
+use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
-use multibit::cpu::{Conv2dOptions, Levels, Mode, conv2d_output_shape};
+use multibit::cpu::{Levels, Mode, conv2d_output_shape};
 use multibit::gpu::cubecl::prelude::BufferArg;
 use multibit::gpu::packed::{self, DeviceWeight, Layer};
 
 use super::{empty, own};
-use crate::prepared::PreparedWeight;
+use crate::ops::{Activations, PackedConv2d, Term};
+use crate::weight::PreparedWeight;
 
-/// Scale and offset of a layer; those without elements are not there.
-fn term(tensor: CubeTensor) -> Option<BufferArg> {
-    let some = tensor.meta.shape().num_elements() > 0;
-    some.then(|| own(tensor, DType::F32).into_buffer_arg())
+/// Scale or offset of a layer.
+fn term(term: Term<CubeBackend>) -> Option<BufferArg> {
+    match term {
+        Term::None => None,
+        Term::Tensor(tensor) => Some(own(tensor, DType::F32).into_buffer_arg()),
+    }
 }
 
 fn layer<'a>(
     weight: &'a DeviceWeight,
-    [scale, offset]: [CubeTensor; 2],
+    [scale, offset]: [Term<CubeBackend>; 2],
     output: &'a CubeTensor,
 ) -> Layer<'a> {
     Layer {
@@ -33,7 +37,7 @@ fn layer<'a>(
 
 pub(super) fn linear(
     input: CubeTensor,
-    affine: [CubeTensor; 2],
+    affine: [Term<CubeBackend>; 2],
     weight: &PreparedWeight,
     mode: &Mode,
 ) -> CubeTensor {
@@ -49,52 +53,40 @@ pub(super) fn linear(
     output
 }
 
-/// Calls `run` with the layer and the shape of its input.
-fn with_conv2d(
-    like: &CubeTensor,
-    input_shape: [usize; 4],
-    affine: [CubeTensor; 2],
+/// A convolution to values.
+pub(super) fn conv2d(
+    input: Activations<CubeBackend>,
+    affine: [Term<CubeBackend>; 2],
     weight: &PreparedWeight,
-    options: &Conv2dOptions,
-    run: impl FnOnce(Layer<'_>),
+    conv2d: &PackedConv2d,
 ) -> CubeTensor {
     weight
         .check_output_axis(0)
         .unwrap_or_else(|error| panic!("MultiBitConv2d: {error}"));
-    let shape = conv2d_output_shape(input_shape, weight.shape(), options);
-    let output = empty(like, shape, DType::F32);
-    let weight = weight.on_cube(&like.client, &like.device);
-    run(layer(&weight, affine, &output));
+    let options = &conv2d.options;
+    let (input, planes) = match input {
+        Activations::Values(values) => (own(values, DType::F32), None),
+        Activations::Planes(words) => match &conv2d.mode {
+            Mode::Bitwise(levels) => (own(words, DType::U32), Some(levels)),
+            _ => panic!("activations that are bits need bitwise arithmetic"),
+        },
+        Activations::None => panic!("a convolution without an input"),
+    };
+    let shape = if planes.is_some() {
+        values_shape(&input, weight.shape()[1] * options.groups)
+    } else {
+        input.meta.shape().dims()
+    };
+    let output = conv2d_output_shape(shape, weight.shape(), options);
+    let output = empty(&input, output, DType::F32);
+    let weight = weight.on_cube(&input.client, &input.device);
+    let layer = layer(&weight, affine, &output);
+    let input = input.into_buffer_arg();
+    match planes {
+        Some(levels) => packed::conv2d_planes(layer, input, shape, options, levels),
+        None => packed::conv2d(layer, input, shape, options, &conv2d.mode),
+    }
     output
-}
-
-pub(super) fn conv2d(
-    input: CubeTensor,
-    affine: [CubeTensor; 2],
-    weight: &PreparedWeight,
-    options: &Conv2dOptions,
-    mode: &Mode,
-) -> CubeTensor {
-    let input = own(input, DType::F32);
-    let shape = input.meta.shape().dims();
-    with_conv2d(&input, shape, affine, weight, options, |layer| {
-        packed::conv2d(layer, input.clone().into_buffer_arg(), shape, options, mode);
-    })
-}
-
-pub(super) fn conv2d_planes(
-    planes: CubeTensor,
-    affine: [CubeTensor; 2],
-    weight: &PreparedWeight,
-    options: &Conv2dOptions,
-    levels: &Levels,
-) -> CubeTensor {
-    let planes = own(planes, DType::U32);
-    let shape = values_shape(&planes, weight.shape()[1] * options.groups);
-    with_conv2d(&planes, shape, affine, weight, options, |layer| {
-        let planes = planes.clone().into_buffer_arg();
-        packed::conv2d_planes(layer, planes, shape, options, levels);
-    })
 }
 
 pub(super) fn lookup(indices: CubeTensor, weight: &PreparedWeight) -> CubeTensor {

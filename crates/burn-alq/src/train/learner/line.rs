@@ -108,9 +108,10 @@ impl TrainingProgressLogger for LineRenderer {
     fn update_epoch(&mut self, epoch: usize) {
         let seconds = self.start.elapsed().as_secs_f64();
         let (train, valid) = (join(&self.train), join(&self.valid));
-        let valid = match valid.is_empty() {
-            true => valid,
-            false => format!(" | valid: {valid}"),
+        let valid = if valid.is_empty() {
+            valid
+        } else {
+            format!(" | valid: {valid}")
         };
         self.line(&format!(
             "epoch {epoch}/{} | {train}{valid} | {seconds:.1} s",
@@ -126,7 +127,7 @@ impl TrainingProgressLogger for LineRenderer {
 
     fn end(&mut self) {}
 
-    /// Nothing: Burn tells of every batch this way.
+    /// Writes nothing: Burn tells of every batch this way.
     fn log_event_training(&mut self, _event: String) {}
 }
 
@@ -153,7 +154,7 @@ impl EvaluationProgressLogger for LineRenderer {
         self.line(&format!("test: {text}"));
     }
 
-    /// Nothing, as in training.
+    /// Writes nothing, as in training.
     fn log_event_evaluation(&mut self, _event: String) {}
 }
 

@@ -4,13 +4,13 @@
 //! ```no_run
 //! use std::sync::Arc;
 //!
-//! use burn_alq::optim::sizes;
-//! use burn_alq::train::learner::{Alq, CheckpointError, resume_data};
-//! use burn_alq::{ScheduleConfig, Target};
-//! use burn_core::data::dataloader::DataLoader;
-//! use burn_optim::AdamConfig;
-//! use burn_train::metric::{Adaptor, LossInput, LossMetric};
-//! use burn_train::{InferenceStep, Learner, LearnerModel, SupervisedTraining, TrainStep};
+//! # mod burn { pub use ::burn::*; pub use burn_train as train; } // its feature `train`, without compiling it
+//! use burn::data::dataloader::DataLoader;
+//! use burn::optim::AdamConfig;
+//! use burn::train::metric::{Adaptor, LossInput, LossMetric};
+//! use burn::train::{InferenceStep, Learner, LearnerModel, SupervisedTraining, TrainStep};
+//! use burn_alq::train::learner::{Alq, resume_data};
+//! use burn_alq::{ScheduleConfig, Target, sizes};
 //!
 //! # fn fit<M: LearnerModel>(
 //! #     model: M, // quantized
@@ -72,16 +72,16 @@ use burn_optim::module_optimizer::GradAdaptor;
 use burn_optim::{GradientsParams, LearningRate, ModuleOptimizer, MultiGradientsParams};
 use burn_train::{InferenceStep, SupervisedTraining, TrainOutput, TrainStep};
 
-pub use self::checkpoint::CheckpointError;
 pub use self::data::resume_data;
 pub use self::line::LineRenderer;
-pub use self::monitor::{AfterPruning, Monitor, PhaseMetric, Status, WeightMetric};
-use super::run::{evaluating, not_finite};
-use crate::optim::{AlqOptimizer, AlqOptimizerConfig, Phase};
-use crate::schedule::{Epoch, PhaseKind, Schedule};
+pub use self::monitor::{AfterPruning, Monitor, PhaseMetric, Status, StatusMetric, WeightMetric};
+pub use super::checkpoint::CheckpointError;
+use super::run::not_finite;
+use super::schedule::{Schedule, ScheduleStep};
+use crate::optim::{AlqOptimizer, AlqOptimizerConfig, PhaseKind};
 
 /// What does not change in a training.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Plan {
     schedule: Schedule,
     steps_per_epoch: usize,
@@ -101,7 +101,7 @@ struct Plan {
 ///
 /// The moments move on with the model that was optimized last: an older clone can be evaluated, but
 /// not trained or recorded.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Alq<M> {
     model: M,
     plan: Arc<Plan>,
@@ -134,13 +134,15 @@ impl<M: Module> Alq<M> {
     /// that a resumed training draws the same; checkpoints of another seed are refused. On several
     /// devices, threads share one generator and draw in no fixed order.
     pub fn with_seed(self, seed: u64) -> Self {
-        let plan = self.plan.with(|plan| plan.seed = Some(seed));
+        let mut plan = Arc::unwrap_or_clone(self.plan);
+        plan.seed = Some(seed);
         Self::with_plan(self.model, plan)
     }
 
     /// Other moments for the multi-bit weights.
     pub fn with_optimizer(self, optimizer: AlqOptimizerConfig) -> Self {
-        let plan = self.plan.with(|plan| plan.optimizer = optimizer);
+        let mut plan = Arc::unwrap_or_clone(self.plan);
+        plan.optimizer = optimizer;
         Self::with_plan(self.model, plan)
     }
 
@@ -203,22 +205,16 @@ impl<M: Module> Alq<M> {
             .metric_train_numeric(WeightMetric::bits(&self.monitor))
             .metric_train_numeric(WeightMetric::bytes(&self.monitor))
             .metric_train(PhaseMetric::new(&self.monitor));
-        match line::has_dashboard() {
-            true => training,
-            false => training.renderer(Box::new(LineRenderer::new(std::io::stdout()))),
+        if line::has_dashboard() {
+            training
+        } else {
+            training.renderer(Box::new(LineRenderer::new(std::io::stdout())))
         }
     }
 
-    /// None after the schedule.
-    fn epoch(&self) -> Option<&Epoch> {
-        let epoch = self.step / self.plan.steps_per_epoch;
-        self.plan.schedule.epochs().get(epoch)
-    }
-
-    fn phase(&self) -> Phase {
-        let steps = self.plan.steps_per_epoch;
-        let epoch = self.epoch();
-        epoch.map_or(Phase::Fixed, |epoch| epoch.phase(self.step % steps, steps))
+    /// What the next step does.
+    fn next(&self) -> ScheduleStep {
+        self.plan.step(self.step)
     }
 
     /// One step of the optimizer and of the schedule.
@@ -237,21 +233,17 @@ impl<M: Module> Alq<M> {
             0 => self.plan.optimizer.init(),
             _ => self.take_optimizer(),
         };
-        let phase = self.phase();
-        optimizer.set_phase(phase);
-        if let Some(epoch) = self.epoch() {
-            optimizer.set_coordinate_type(epoch.coordinate_type);
-        }
+        let step = self.next();
+        optimizer.follow(&step);
         self.model = optimizer.step_with(rest, lr, self.model, grads);
-        let (epoch, phase_kind) = (self.step / self.plan.steps_per_epoch, phase.kind());
         self.step += 1;
         if self.step.is_multiple_of(self.plan.steps_per_epoch)
             && let Some(path) = optimizer.diverged()
         {
-            panic!("{}", not_finite(&path, phase_kind, epoch));
+            panic!("{}", not_finite(&path, step.phase.kind(), step.epoch));
         }
         self.memory = Arc::new(Mutex::new(Some(optimizer)));
-        if matches!(phase, Phase::Prune(_)) {
+        if step.evaluates() {
             self.monitor.weigh(&self.model, &self.plan);
         }
         self.monitor.stepped();
@@ -270,16 +262,10 @@ const MOVED_ON: &str = "this copy of the model was trained further elsewhere and
     any more; go on from the latest copy, or from a checkpoint";
 
 impl Plan {
-    fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
-        let mut plan = Self {
-            schedule: self.schedule.clone(),
-            steps_per_epoch: self.steps_per_epoch,
-            optimizer: self.optimizer.clone(),
-            seed: self.seed,
-            fingerprint: String::new(),
-        };
-        change(&mut plan);
-        plan
+    /// What optimizer step `step` does.
+    fn step(&self, step: usize) -> ScheduleStep {
+        let steps = self.steps_per_epoch;
+        self.schedule.step(step / steps, step % steps, steps)
     }
 
     fn describe(&self) -> String {
@@ -291,16 +277,6 @@ impl Plan {
             epochs.len(),
             self.steps_per_epoch
         )
-    }
-}
-
-impl<M: fmt::Debug> fmt::Debug for Alq<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Alq")
-            .field("model", &self.model)
-            .field("plan", &self.plan.fingerprint)
-            .field("step", &self.step)
-            .finish_non_exhaustive()
     }
 }
 
@@ -330,14 +306,7 @@ impl<M: Module> Module for Alq<M> {
     }
 
     fn valid(&self) -> Self {
-        let model = self.model.valid();
-        Self {
-            model,
-            plan: self.plan.clone(),
-            step: self.step,
-            memory: self.memory.clone(),
-            monitor: self.monitor.clone(),
-        }
+        self.clone().map_model(|model| model.valid())
     }
 
     fn materialize(self) -> Self {
@@ -382,15 +351,12 @@ impl<M: TrainStep + Module> TrainStep for Alq<M> {
     fn step(&self, item: M::Input) -> TrainOutput<M::Output> {
         let item_of_step = self.monitor.item(self.step, &self.plan);
         if let (Some(seed), Some(device)) = (self.plan.seed, self.model.devices().first()) {
-            // Steps and their items (accumulated gradients, devices) far apart.
+            // Steps and their items (accumulated gradients, devices) get seeds far apart.
             let mixed = (self.step as u64) << 20 | item_of_step as u64;
             let device = device.clone().without_autodiff();
             device.seed(seed ^ mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         }
-        match self.phase() {
-            Phase::Prune(_) => evaluating(self.model.clone()).step(item),
-            _ => self.model.step(item),
-        }
+        self.next().model(&self.model).step(item)
     }
 
     fn optimize(
@@ -431,10 +397,8 @@ pub struct Rates {
 impl LrScheduler for Rates {
     /// After the schedule: the last rate.
     fn step(&mut self) -> LearningRate {
-        let epochs = self.plan.schedule.epochs();
-        let epoch = self.step / self.plan.steps_per_epoch;
         self.step += 1;
-        epochs.get(epoch).or(epochs.last()).map_or(0.0, |e| e.lr)
+        self.plan.step(self.step - 1).lr
     }
 
     fn to_record(&self) -> LrSchedulerRecord {

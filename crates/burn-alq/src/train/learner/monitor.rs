@@ -15,9 +15,7 @@ use burn_train::metric::{
 };
 
 use super::Plan;
-use crate::optim::{average_bits, sizes};
-use crate::schedule::PhaseKind;
-use crate::step::prune::{Cost, total};
+use crate::optim::{Cost, PhaseKind, average_bits, sizes, total};
 
 /// Where a training is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,7 +52,7 @@ pub struct Monitor(Arc<Mutex<State>>);
 struct State {
     /// Batches begun, of all devices.
     items: usize,
-    /// Of them, since the last step.
+    /// Batches begun since the last step.
     since_step: usize,
     bits: f64,
     bytes: usize,
@@ -83,30 +81,22 @@ impl Monitor {
         state.bits = average_bits(&sizes);
         state.bytes = total(&sizes, Cost::Bytes(plan.schedule.coordinate_type()));
         // The batch that has just been optimized ends with them.
-        let (bits, bytes) = (state.bits, state.bytes);
         if let Some(last) = state.items.checked_sub(1)
-            && let Some(&(_, status)) = state.changes.last()
+            && let Some(&(_, mut status)) = state.changes.last()
         {
-            state.push(
-                last,
-                Status {
-                    bits,
-                    bytes,
-                    ..status
-                },
-            );
+            (status.bits, status.bytes) = (state.bits, state.bytes);
+            state.push(last, status);
         }
     }
 
     /// A batch begins; returns its number among the batches of the step.
     pub(super) fn item(&self, step: usize, plan: &Plan) -> usize {
-        let epoch = step / plan.steps_per_epoch;
-        let now = plan.schedule.epochs().get(epoch);
+        let now = plan.step(step);
         let mut state = self.lock();
         let status = Status {
-            epoch,
-            round: now.and_then(|epoch| epoch.round),
-            phase: now.map_or(PhaseKind::Fixed, |epoch| epoch.kind),
+            epoch: now.epoch,
+            round: now.round,
+            phase: now.kind,
             bits: state.bits,
             bytes: state.bytes,
         };
@@ -136,75 +126,89 @@ impl State {
     }
 }
 
-/// Follows a [`Monitor`] from batch to batch.
-#[derive(Debug, Clone)]
-struct Cursor {
-    monitor: Monitor,
-    items: usize,
-}
-
-impl Cursor {
-    fn new(monitor: &Monitor) -> Self {
-        let monitor = monitor.clone();
-        Self { monitor, items: 0 }
-    }
-
-    fn next(&mut self) -> Option<Status> {
-        self.items += 1;
-        self.monitor.at(self.items - 1)
-    }
-}
-
-/// Average bits or packed bytes of the multi-bit weights, as a training metric of Burn's.
+/// A part of a [`Monitor`]'s status, batch by batch, as a training metric of Burn's.
 ///
 /// Its value for an epoch is the one at its end, not a mean. The log in the training's folder holds
-/// the first value of an epoch and each that differs from the one before.
+/// the first value of an epoch and each that differs from the one before: Burn wakes a thread for each
+/// line of each metric, which a short step feels.
 #[derive(Clone)]
-pub struct WeightMetric {
+pub struct StatusMetric<T> {
     name: MetricName,
-    unit: &'static str,
-    read: fn(&Status) -> f64,
-    cursor: Cursor,
-    value: Option<f64>,
+    unit: Option<&'static str>,
+    read: fn(&Status) -> T,
+    /// How a value is shown, and how it is logged.
+    write: fn(&T) -> (String, String),
+    monitor: Monitor,
+    /// Batches followed so far.
+    items: usize,
+    value: Option<T>,
     /// Whether the log of the epoch has the value.
     logged: bool,
 }
 
+/// Average bits or packed bytes of the multi-bit weights.
+pub type WeightMetric = StatusMetric<f64>;
+
+/// The current phase and round, as a text; the phase is logged.
+pub type PhaseMetric = StatusMetric<(PhaseKind, String)>;
+
 impl WeightMetric {
     /// Average bitwidth.
     pub fn bits(monitor: &Monitor) -> Self {
-        Self::new("Average Bits", "bit", |status| status.bits, monitor)
+        let write = |bits: &f64| (format!("{bits:.4} bit"), bits.to_string());
+        let read = |status: &Status| status.bits;
+        Self::follow(monitor, "Average Bits", Some("bit"), read, write)
     }
 
     /// Bytes when packed.
     pub fn bytes(monitor: &Monitor) -> Self {
-        Self::new("Packed Bytes", "B", |status| status.bytes as f64, monitor)
+        let write = |bytes: &f64| (format!("{bytes:.0} B"), bytes.to_string());
+        let read = |status: &Status| status.bytes as f64;
+        Self::follow(monitor, "Packed Bytes", Some("B"), read, write)
     }
+}
 
-    fn new(name: &str, unit: &'static str, read: fn(&Status) -> f64, monitor: &Monitor) -> Self {
+impl PhaseMetric {
+    /// The phase of a training.
+    pub fn new(monitor: &Monitor) -> Self {
+        let write = |(phase, text): &(PhaseKind, String)| (text.clone(), phase.to_string());
+        let read = |status: &Status| (status.phase, status.to_string());
+        Self::follow(monitor, "Phase", None, read, write)
+    }
+}
+
+impl<T> StatusMetric<T> {
+    fn follow(
+        monitor: &Monitor,
+        name: &str,
+        unit: Option<&'static str>,
+        read: fn(&Status) -> T,
+        write: fn(&T) -> (String, String),
+    ) -> Self {
         Self {
             name: Arc::new(name.into()),
             unit,
             read,
-            cursor: Cursor::new(monitor),
+            write,
+            monitor: monitor.clone(),
+            items: 0,
             value: None,
             logged: false,
         }
     }
 
     fn entry(&self) -> SerializedEntry {
-        match self.value {
-            Some(value) => {
-                let digits = if self.unit == "B" { 0 } else { 4 };
-                let formatted = format!("{value:.digits$} {}", self.unit);
-                SerializedEntry::new(formatted, unless(self.logged, &value))
-            }
-            None => SerializedEntry::not_available(Some(self.unit)),
-        }
+        let Some(value) = &self.value else {
+            return SerializedEntry::not_available(self.unit);
+        };
+        let (shown, logged) = (self.write)(value);
+        // Burn writes nothing for nothing.
+        let logged = if self.logged { String::new() } else { logged };
+        SerializedEntry::new(shown, logged)
     }
 }
 
-impl Metric for WeightMetric {
+impl<T: Clone + PartialEq + Send + Sync> Metric for StatusMetric<T> {
     type Input = ();
 
     fn name(&self) -> MetricName {
@@ -212,15 +216,18 @@ impl Metric for WeightMetric {
     }
 
     fn description(&self) -> Option<String> {
-        Some("of the multi-bit weights, at this step".into())
+        self.unit
+            .map(|_| "of the multi-bit weights, at this step".into())
     }
 
     fn attributes(&self) -> MetricAttributes {
-        NumericAttributes {
-            unit: Some(self.unit.into()),
-            higher_is_better: false,
-        }
-        .into()
+        self.unit.map_or(MetricAttributes::None, |unit| {
+            let attributes = NumericAttributes {
+                unit: Some(unit.into()),
+                higher_is_better: false,
+            };
+            attributes.into()
+        })
     }
 
     fn update(
@@ -228,7 +235,8 @@ impl Metric for WeightMetric {
         _item: &(),
         _metadata: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
-        let value = self.cursor.next().as_ref().map(self.read);
+        let value = self.monitor.at(self.items).as_ref().map(self.read);
+        self.items += 1;
         self.logged &= value == self.value;
         self.value = value;
         let entry = self.entry();
@@ -240,7 +248,7 @@ impl Metric for WeightMetric {
         Ok(self.entry())
     }
 
-    // The last value still holds in the next epoch, and the cursor goes on.
+    // The last value still holds in the next epoch, and the batches go on.
     fn clear(&mut self) {
         self.logged = false;
     }
@@ -257,76 +265,6 @@ impl Numeric for WeightMetric {
 
     fn final_value(&self) -> NumericEntry {
         NumericEntry::Final(self.value.unwrap_or(f64::NAN))
-    }
-}
-
-/// What Burn writes to the log: nothing for nothing. Burn wakes a thread for each line of each
-/// metric, which a short step feels.
-fn unless(logged: bool, value: &dyn fmt::Display) -> String {
-    match logged {
-        true => String::new(),
-        false => value.to_string(),
-    }
-}
-
-/// The current phase and round, as a text metric of Burn's, logged once an epoch.
-#[derive(Clone)]
-pub struct PhaseMetric {
-    name: MetricName,
-    cursor: Cursor,
-    status: Option<Status>,
-    logged: bool,
-}
-
-impl PhaseMetric {
-    /// The phase of a training.
-    pub fn new(monitor: &Monitor) -> Self {
-        Self {
-            name: Arc::new("Phase".into()),
-            cursor: Cursor::new(monitor),
-            status: None,
-            logged: false,
-        }
-    }
-
-    fn entry(&self) -> SerializedEntry {
-        match self.status {
-            Some(status) => {
-                let phase = unless(self.logged, &status.phase);
-                SerializedEntry::new(status.to_string(), phase)
-            }
-            None => SerializedEntry::not_available(None),
-        }
-    }
-}
-
-impl Metric for PhaseMetric {
-    type Input = ();
-
-    fn name(&self) -> MetricName {
-        self.name.clone()
-    }
-
-    fn update(
-        &mut self,
-        _item: &(),
-        _metadata: &MetricMetadata,
-    ) -> Result<SerializedEntry, TensorReadError> {
-        let status = self.cursor.next();
-        let phase = |status: &Option<Status>| status.map(|status| status.phase);
-        self.logged &= phase(&status) == phase(&self.status);
-        self.status = status;
-        let entry = self.entry();
-        self.logged = true;
-        Ok(entry)
-    }
-
-    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
-        Ok(self.entry())
-    }
-
-    fn clear(&mut self) {
-        self.logged = false;
     }
 }
 

@@ -1,0 +1,128 @@
+//! Back ends whose memory is the host's: everything by the slice kernels of `multibit`.
+
+/// Implements the extension for a back end by the kernels on the host, which get at its tensors by a
+/// [`Memory`](crate::ops::host::Memory).
+macro_rules! on_the_host {
+    ($backend:ty, $memory:ty) => {
+        impl $crate::ops::AlqOps for $backend {
+            fn alq_linear(
+                input: FloatTensor<Self>,
+                scale: Term<Self>,
+                offset: Term<Self>,
+                weight: Arc<PreparedWeight>,
+                mode: Mode,
+            ) -> FloatTensor<Self> {
+                host::linear::<Self, $memory>(input, [scale, offset], &weight, &mode)
+            }
+
+            fn alq_conv2d(
+                input: Activations<Self>,
+                scale: Term<Self>,
+                offset: Term<Self>,
+                residual: Activations<Self>,
+                weight: Arc<PreparedWeight>,
+                conv2d: PackedConv2d,
+            ) -> Activations<Self> {
+                let affine = [scale, offset];
+                host::conv2d::<Self, $memory>(input, affine, residual, &weight, &conv2d)
+            }
+
+            fn alq_quantize(input: FloatTensor<Self>, levels: Levels) -> FloatTensor<Self> {
+                host::quantize::<Self, $memory>(input, &levels)
+            }
+
+            fn alq_planes(input: FloatTensor<Self>, levels: Levels) -> IntTensor<Self> {
+                host::pack::<Self, $memory>(input, &levels)
+            }
+
+            fn alq_planes_values(
+                planes: IntTensor<Self>,
+                channels: usize,
+                levels: Levels,
+            ) -> FloatTensor<Self> {
+                host::unpack::<Self, $memory>(planes, channels, &levels)
+            }
+
+            fn alq_max_pool2d(
+                input: FloatTensor<Self>,
+                options: Pool2dOptions,
+            ) -> FloatTensor<Self> {
+                host::max_pool2d::<Self, $memory>(input, &options)
+            }
+
+            fn alq_planes_max_pool2d(
+                planes: IntTensor<Self>,
+                channels: usize,
+                levels: Levels,
+                options: Pool2dOptions,
+            ) -> IntTensor<Self> {
+                host::planes_max_pool2d::<Self, $memory>(planes, channels, &levels, &options)
+            }
+        }
+
+        #[cfg(feature = "train")]
+        impl $crate::ops::StepOps for $backend {
+            fn alq_basis(
+                state: StepState<Self>,
+                grad: FloatTensor<Self>,
+                layout: WeightLayout,
+                params: StepParams,
+            ) -> (StepState<Self>, FloatTensor<Self>) {
+                host_steps::basis::<Self, $memory>(state, grad, &layout, &params)
+            }
+
+            fn alq_ste(
+                state: StepState<Self>,
+                latent: FloatTensor<Self>,
+                grad: FloatTensor<Self>,
+                layout: WeightLayout,
+                params: StepParams,
+            ) -> (StepState<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+                host_steps::ste::<Self, $memory>(state, latent, grad, &layout, &params)
+            }
+
+            fn alq_coordinate(
+                state: StepState<Self>,
+                grad: FloatTensor<Self>,
+                layout: WeightLayout,
+                params: StepParams,
+            ) -> (StepState<Self>, FloatTensor<Self>) {
+                host_steps::coordinate::<Self, $memory>(state, grad, &layout, &params)
+            }
+
+            fn alq_importance(
+                state: StepState<Self>,
+                grad: FloatTensor<Self>,
+                layout: WeightLayout,
+                params: StepParams,
+            ) -> (StepState<Self>, FloatTensor<Self>) {
+                host_steps::importance::<Self, $memory>(state, grad, &layout, &params)
+            }
+
+            fn alq_drop(
+                state: StepState<Self>,
+                drop: IntTensor<Self>,
+                layout: WeightLayout,
+            ) -> (StepState<Self>, FloatTensor<Self>) {
+                host_steps::drop_coordinates::<Self, $memory>(state, drop, &layout)
+            }
+        }
+    };
+}
+
+pub(super) use on_the_host;
+
+/// What [`on_the_host`] names.
+pub(super) mod prelude {
+    pub use alloc::sync::Arc;
+
+    pub use burn_core::backend::tensor::{FloatTensor, IntTensor};
+    pub use multibit::cpu::{Levels, Mode, Pool2dOptions};
+    #[cfg(feature = "train")]
+    pub use multibit::fit::StepParams;
+
+    pub(crate) use crate::ops::{Activations, PackedConv2d, Term, host};
+    #[cfg(feature = "train")]
+    pub(crate) use crate::ops::{StepState, WeightLayout, host_steps};
+    pub(crate) use crate::weight::PreparedWeight;
+}

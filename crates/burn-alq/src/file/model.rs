@@ -1,0 +1,310 @@
+//! Multi-bit → packed: a whole model's weights as bits, and back into a module that runs on them.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use burn_core::module::{Module, Param, Reparameterizer};
+use burn_core::tensor::{DType, Tensor, TensorData};
+use multibit::cpu::KernelError;
+use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
+use thiserror::Error;
+
+use crate::nn::{MultiBitActivation, table};
+use crate::weight::{MultiBitData, Packed, PreparedWeight, Replacement, walk};
+
+/// Why a model could not be packed, or a packed model not put into a module.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum PackModelError {
+    /// The module has no multi-bit weights.
+    #[error("the model has no multi-bit weights")]
+    NoWeights,
+    /// The grouping recorded with a weight does not fit it.
+    #[error("{path}: {source}")]
+    Grouping {
+        /// Path of the weight.
+        path: String,
+        /// What does not fit.
+        source: GroupingError,
+    },
+    /// A weight breaks an invariant of the packed form.
+    #[error("{path}: {source}")]
+    Weight {
+        /// Path of the weight.
+        path: String,
+        /// Which.
+        source: PackError,
+    },
+    /// A weight is grouped in a way that no kernel can run.
+    #[error("{path}: {source}")]
+    Kernel {
+        /// Path of the weight.
+        path: String,
+        /// Why not.
+        source: KernelError,
+    },
+    /// A number of a tensor is beyond the range of the type that it is to be rounded to.
+    #[error("{path} holds {value}, which is beyond the range of {float_type}")]
+    Range {
+        /// Path of the tensor.
+        path: String,
+        /// The number.
+        value: f32,
+        /// The type.
+        float_type: CoordinateType,
+    },
+    /// A tensor has another shape in the module than in the packed model.
+    #[error("{path} has shape {packed:?} in the packed model, but {module:?} in the module")]
+    Shape {
+        /// Path of the tensor.
+        path: String,
+        /// Its shape in the packed model.
+        packed: Vec<usize>,
+        /// Its shape in the module.
+        module: Vec<usize>,
+    },
+    /// The module has a parameter that the packed model lacks.
+    #[error("the packed model has no tensor {path}")]
+    Missing {
+        /// Path of the parameter.
+        path: String,
+    },
+    /// The packed model has a tensor that the module lacks.
+    #[error("the module has no parameter {path}")]
+    Unused {
+        /// Path of the tensor.
+        path: String,
+    },
+}
+
+/// A model's tensors by path: multi-bit weights packed, everything else as it is.
+///
+/// Made from a trained model with [`PackedModel::pack`] or read from a file
+/// ([`PackedModel::load`]); put to work with [`PackedModel::apply`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackedModel {
+    /// Packed weights by path, in the order of the module tree.
+    pub weights: Vec<(String, Arc<PackedWeight>)>,
+    /// Biases, norms and whatever else the model holds, by path.
+    pub tensors: Vec<(String, TensorData)>,
+    /// Free text that travels with the model.
+    pub config: alloc::collections::BTreeMap<String, String>,
+}
+
+impl PackedModel {
+    /// Packs a model's multi-bit weights into bits.
+    ///
+    /// # Errors
+    /// If the model has no multi-bit weights, or one of them holds something that cannot be
+    /// packed, for example a coordinate that is NaN.
+    pub fn pack<M: Module>(model: &M) -> Result<Self, PackModelError> {
+        // Running statistics keep their last update aside; validation mode takes it in.
+        let model = model.valid();
+        let (mut weights, mut tensors) = (Vec::new(), Vec::new());
+        for found in walk(&model) {
+            let Some(state) = &found.state else {
+                tensors.push((found.path.clone(), found.read()));
+                continue;
+            };
+            let path = || found.path.clone();
+            let data = MultiBitData::from_module(state, &found.shape);
+            let data = data.map_err(|source| PackModelError::Grouping {
+                path: path(),
+                source,
+            })?;
+            let packed = data.pack().map_err(|source| PackModelError::Weight {
+                path: path(),
+                source,
+            })?;
+            weights.push((path(), Arc::new(packed)));
+        }
+        if weights.is_empty() {
+            return Err(PackModelError::NoWeights);
+        }
+        Ok(Self {
+            weights,
+            tensors,
+            config: Default::default(),
+        })
+    }
+
+    /// The same model with coordinates of another type in its file. Nothing is rounded here:
+    /// [`ScheduleConfig::coordinate_type`](crate::ScheduleConfig::coordinate_type) trains them so.
+    ///
+    /// # Errors
+    /// If the type does not hold a coordinate as it is.
+    pub fn with_coordinate_type(
+        mut self,
+        coordinate_type: CoordinateType,
+    ) -> Result<Self, PackModelError> {
+        for (path, weight) in &mut self.weights {
+            let stored = Arc::unwrap_or_clone(weight.clone()).with_coordinate_type(coordinate_type);
+            *weight = Arc::new(stored.map_err(|source| PackModelError::Weight {
+                path: path.clone(),
+                source,
+            })?);
+        }
+        Ok(self)
+    }
+
+    /// The same model with its other f32 tensors (biases, norms and their statistics) rounded to the
+    /// nearest numbers of a type, so that a file with [`Coding::Deflate`](crate::file::Coding) holds
+    /// them in two bytes. They stay f32. The levels of multi-bit activations are left as they are.
+    ///
+    /// Nothing was trained for this rounding: compare the accuracy.
+    ///
+    /// # Errors
+    /// If a finite number is beyond the type's range.
+    pub fn with_float_type(mut self, float_type: CoordinateType) -> Result<Self, PackModelError> {
+        for (path, tensor) in &mut self.tensors {
+            let name = path.rsplit('.').next();
+            if tensor.dtype() != DType::F32 || name == Some(MultiBitActivation::STATE) {
+                continue;
+            }
+            let round = |value: f32| match float_type.nearest(value) {
+                rounded if rounded.is_infinite() && value.is_finite() => {
+                    Err(PackModelError::Range {
+                        path: path.clone(),
+                        value,
+                        float_type,
+                    })
+                }
+                rounded => Ok(rounded),
+            };
+            let rounded: Result<Vec<f32>, _> = tensor.iter::<f32>().map(round).collect();
+            *tensor = TensorData::new(rounded?, tensor.shape());
+        }
+        Ok(self)
+    }
+
+    /// Puts the packed weights and the other tensors into a module of the same structure, on a
+    /// plain (not autodiff) device.
+    ///
+    /// The module may be fresh, float or multi-bit; its own weights are dropped. Multi-bit layers
+    /// then run on the bits; any other layer unpacks its weight at each use
+    /// ([`Module::materialize`] unpacks once instead).
+    ///
+    /// # Errors
+    /// If a path or a shape does not fit the module.
+    pub fn apply<M: Module>(&self, module: M) -> Result<M, PackModelError> {
+        let weights = self.weights.iter().cloned().collect::<BTreeMap<_, _>>();
+        // A fresh module draws its random weights when they are first needed, if ever.
+        let module = module.apply_reparameterization(Forget { weights: &weights });
+        let module = module.valid().materialize();
+        let mut state = Apply {
+            axes: walk(&module)
+                .into_iter()
+                .filter_map(|found| Some((found.path, table::packed_axis_of(&found.container)?)))
+                .collect(),
+            weights,
+            error: None,
+        };
+        let module = module.apply_reparameterization(&mut state);
+        let Apply { weights, error, .. } = state;
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let tensors = self.tensors.iter().map(|(path, data)| (path, data));
+        let mut tensors: BTreeMap<&String, &TensorData> = tensors.collect();
+        let mut load = Replacement::default();
+        for found in walk(&module) {
+            if self.weights.iter().any(|(path, _)| *path == found.path) {
+                continue;
+            }
+            let Some(data) = tensors.remove(&found.path) else {
+                return Err(PackModelError::Missing { path: found.path });
+            };
+            if data.shape().to_vec() != found.shape {
+                return Err(PackModelError::Shape {
+                    path: found.path,
+                    packed: data.shape().to_vec(),
+                    module: found.shape,
+                });
+            }
+            load.data.insert(found.id, data);
+        }
+        let unused = weights.keys().chain(tensors.into_keys()).min();
+        match unused {
+            Some(path) => Err(PackModelError::Unused { path: path.clone() }),
+            None => Ok(module.map(&mut load)),
+        }
+    }
+
+    /// Average bitwidth `I_W = Σ n·I / Σ n` over all packed weights.
+    pub fn average_bits(&self) -> f64 {
+        let (bits, weights) = self.weights.iter().fold((0.0, 0), |(bits, count), (_, w)| {
+            let weights: usize = w.shape().iter().product();
+            (bits + w.average_bits() * weights as f64, count + weights)
+        });
+        bits / weights.max(1) as f64
+    }
+}
+
+/// Puts packed weights into their parameters.
+struct Apply {
+    weights: BTreeMap<String, Arc<PackedWeight>>,
+    /// The output axes that layers with packed arithmetic expect, by the path of their weight.
+    axes: BTreeMap<String, usize>,
+    error: Option<PackModelError>,
+}
+
+impl Reparameterizer for &mut Apply {
+    type Reparam = Packed;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<Packed>) {
+        let Some(weight) = self.weights.remove(path) else {
+            return (param, None);
+        };
+        let shape = param.lazy_shape();
+        if shape.as_slice() != weight.shape() {
+            self.error.get_or_insert(PackModelError::Shape {
+                path: path.to_string(),
+                packed: weight.shape().to_vec(),
+                module: shape.to_vec(),
+            });
+            return (param, None);
+        }
+        let weight = Arc::new(PreparedWeight::new(weight));
+        let axis = self.axes.get(path).copied();
+        if let Some(Err(source)) = axis.map(|axis| weight.check_output_axis(axis)) {
+            let path = path.to_string();
+            self.error
+                .get_or_insert(PackModelError::Kernel { path, source });
+            return (param, None);
+        }
+        (without_memory(&param), Some(Packed { weight }))
+    }
+}
+
+/// The same parameter with an expanded zero as its value, on a plain device.
+fn without_memory<const D: usize>(param: &Param<Tensor<D>>) -> Param<Tensor<D>> {
+    let device = param.lazy_device().without_autodiff();
+    let zero = Tensor::<D>::zeros([1; D], &device).expand(param.lazy_shape());
+    Param::initialized(param.id, zero)
+}
+
+/// Takes from weights that will be replaced what they were to be initialized with.
+struct Forget<'a> {
+    weights: &'a BTreeMap<String, Arc<PackedWeight>>,
+}
+
+impl Reparameterizer for Forget<'_> {
+    type Reparam = Packed;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<Packed>) {
+        if !param.is_initialized() && self.weights.contains_key(path) {
+            return (without_memory(&param), None);
+        }
+        (param, None)
+    }
+}

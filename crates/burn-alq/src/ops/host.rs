@@ -1,0 +1,314 @@
+//! The kernels of `multibit` on tensors of any back end whose values can be had on the host.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use burn_core::backend::tensor::{Device, FloatTensor, IntTensor};
+use burn_core::backend::{Backend, TensorMetadata};
+use burn_core::tensor::{DType, Shape, TensorData, read_sync};
+use multibit::cpu::{
+    self, Affine, Conv2dInput, Isa, Levels, Mode, Planes, Pool2dOptions, conv2d_output_shape,
+};
+
+use super::{Activations, PackedConv2d, Term};
+use crate::weight::PreparedWeight;
+
+/// How the host gets at the elements of a tensor, in row-major order.
+pub(crate) trait Memory<B: Backend> {
+    /// A tensor's elements on the host.
+    type Buffer: Elements;
+
+    /// Elements in f32.
+    fn floats(tensor: FloatTensor<B>) -> Self::Buffer;
+
+    /// Elements in an integer type.
+    fn ints(tensor: IntTensor<B>, dtype: DType) -> Self::Buffer;
+
+    /// The tensor of floats again.
+    #[cfg(feature = "train")]
+    fn into_floats(buffer: Self::Buffer, device: &Device<B>) -> FloatTensor<B>;
+
+    /// The tensor of integers again, in a type of the caller's.
+    #[cfg(feature = "train")]
+    fn into_ints(buffer: Self::Buffer, dtype: DType, device: &Device<B>) -> IntTensor<B>;
+}
+
+/// Elements as slices.
+pub(crate) trait Elements {
+    fn shape(&self) -> Shape;
+
+    fn f32(&self) -> &[f32];
+
+    fn u32(&self) -> &[u32];
+
+    #[cfg(feature = "train")]
+    fn u8(&self) -> &[u8];
+
+    #[cfg(feature = "train")]
+    fn f32_mut(&mut self) -> &mut [f32];
+
+    #[cfg(feature = "train")]
+    fn u8_mut(&mut self) -> &mut [u8];
+}
+
+/// Through [`TensorData`]: a copy, unless the back end is on the host and nobody else holds the tensor.
+pub(crate) struct Copied;
+
+impl<B: Backend> Memory<B> for Copied {
+    type Buffer = TensorData;
+
+    fn floats(tensor: FloatTensor<B>) -> TensorData {
+        let data = read_sync(B::float_into_data(tensor)).expect("the device gives its data back");
+        data.convert_dtype(DType::F32)
+    }
+
+    fn ints(tensor: IntTensor<B>, dtype: DType) -> TensorData {
+        let data = read_sync(B::int_into_data(tensor)).expect("the device gives its data back");
+        data.convert_dtype(dtype)
+    }
+
+    #[cfg(feature = "train")]
+    fn into_floats(buffer: TensorData, device: &Device<B>) -> FloatTensor<B> {
+        B::float_from_data(buffer, device)
+    }
+
+    #[cfg(feature = "train")]
+    fn into_ints(buffer: TensorData, dtype: DType, device: &Device<B>) -> IntTensor<B> {
+        B::int_from_data(buffer.convert_dtype(dtype), device)
+    }
+}
+
+const CONVERTED: &str = "the data were converted to this type";
+
+impl Elements for TensorData {
+    fn shape(&self) -> Shape {
+        self.shape().clone()
+    }
+
+    fn f32(&self) -> &[f32] {
+        self.as_slice().expect(CONVERTED)
+    }
+
+    fn u32(&self) -> &[u32] {
+        self.as_slice().expect(CONVERTED)
+    }
+
+    #[cfg(feature = "train")]
+    fn u8(&self) -> &[u8] {
+        self.as_slice().expect(CONVERTED)
+    }
+
+    #[cfg(feature = "train")]
+    fn f32_mut(&mut self) -> &mut [f32] {
+        self.as_mut_slice().expect(CONVERTED)
+    }
+
+    #[cfg(feature = "train")]
+    fn u8_mut(&mut self) -> &mut [u8] {
+        self.as_mut_slice().expect(CONVERTED)
+    }
+}
+
+/// A layer's scale and offset on the host.
+struct Terms<T>([Option<T>; 2]);
+
+impl<T: Elements> Terms<T> {
+    fn new<B: Backend, M: Memory<B, Buffer = T>>(terms: [Term<B>; 2]) -> Self {
+        Self(terms.map(|term| match term {
+            Term::None => None,
+            Term::Tensor(tensor) => Some(M::floats(tensor)),
+        }))
+    }
+
+    fn affine(&self) -> Affine<'_> {
+        let [scale, offset] = self.0.each_ref().map(|term| term.as_ref().map(T::f32));
+        Affine { scale, offset }
+    }
+}
+
+/// Values as a tensor of a type.
+fn tensor<B: Backend>(
+    values: Vec<f32>,
+    shape: impl Into<Shape>,
+    dtype: DType,
+    device: &Device<B>,
+) -> FloatTensor<B> {
+    let data = TensorData::new(values, shape.into());
+    B::float_from_data(data.convert_dtype(dtype), device)
+}
+
+/// Planes of activations `[batch, channels, h, w]`, which `fill` writes.
+fn planes<B: Backend>(
+    shape: [usize; 4],
+    levels: &Levels,
+    device: &Device<B>,
+    fill: impl FnOnce(&mut [u32]),
+) -> IntTensor<B> {
+    let mut words = vec![0; Planes::len(shape, levels)];
+    fill(&mut words);
+    let [batch, channels, height, width] = shape;
+    let shape = [batch, channels.div_ceil(32), levels.bits(), height, width];
+    B::int_from_data(TensorData::new(words, shape), device)
+}
+
+/// Planes of activations with so many channels.
+fn view<'a>(words: &'a impl Elements, channels: usize, levels: &'a Levels) -> Planes<'a> {
+    let [batch, _, _, height, width] = words.shape().dims();
+    Planes::new(words.u32(), [batch, channels, height, width], levels)
+}
+
+pub(crate) fn linear<B: Backend, M: Memory<B>>(
+    input: FloatTensor<B>,
+    affine: [Term<B>; 2],
+    weight: &PreparedWeight,
+    mode: &Mode,
+) -> FloatTensor<B> {
+    let (dtype, device) = (input.dtype(), input.device());
+    let (input, terms) = (M::floats(input), Terms::new::<B, M>(affine));
+    let kernel = weight.linear(mode.arithmetic());
+    let [_, d_out] = kernel.shape();
+    let batch = input.shape()[0];
+    let mut output = vec![0.0; batch * d_out];
+    kernel.forward(mode, input.f32(), batch, &terms.affine(), &mut output);
+    tensor::<B>(output, [batch, d_out], dtype, &device)
+}
+
+/// [`Activations`] on the host.
+enum Held<T> {
+    Values(T),
+    Planes(T),
+}
+
+pub(crate) fn conv2d<B: Backend, M: Memory<B>>(
+    input: Activations<B>,
+    affine: [Term<B>; 2],
+    residual: Activations<B>,
+    weight: &PreparedWeight,
+    conv2d: &PackedConv2d,
+) -> Activations<B> {
+    let terms = Terms::new::<B, M>(affine);
+    let (input, dtype, device) = match input {
+        Activations::Values(input) => {
+            let (dtype, device) = (input.dtype(), input.device());
+            (Held::Values(M::floats(input)), dtype, device)
+        }
+        Activations::Planes(input) => {
+            let device = input.device();
+            (Held::Planes(M::ints(input, DType::U32)), DType::F32, device)
+        }
+        Activations::None => panic!("a convolution without an input"),
+    };
+    let options = &conv2d.options;
+    let input = match (&input, &conv2d.mode) {
+        (Held::Values(values), mode) => {
+            Conv2dInput::Values(mode, values.f32(), values.shape().dims())
+        }
+        (Held::Planes(words), Mode::Bitwise(levels)) => {
+            let channels = weight.shape()[1] * options.groups;
+            Conv2dInput::Planes(view(words, channels, levels))
+        }
+        (Held::Planes(_), _) => panic!("activations that are bits need bitwise arithmetic"),
+    };
+    let kernel = weight.conv2d(conv2d.mode.arithmetic(), options.groups);
+    let shape = conv2d_output_shape(input.shape(), weight.shape(), options);
+    let affine = terms.affine();
+    let Some(levels) = &conv2d.levels else {
+        let mut output = vec![0.0; shape.iter().product()];
+        match input {
+            Conv2dInput::Planes(planes) => {
+                kernel.forward_planes(&planes, &affine, options, &mut output);
+            }
+            Conv2dInput::Values(mode, values, dims) => {
+                kernel.forward(mode, values, dims, &affine, options, &mut output);
+            }
+        }
+        return Activations::Values(tensor::<B>(output, shape, dtype, &device));
+    };
+    let residual = match residual {
+        Activations::Planes(words) => Some(M::ints(words, DType::U32)),
+        Activations::None => None,
+        Activations::Values(_) => panic!("a residual without levels is added to values"),
+    };
+    let residual = residual.as_ref().zip(conv2d.residual.as_ref());
+    let residual = residual.map(|(words, levels)| view(words, shape[1], levels));
+    Activations::Planes(planes::<B>(shape, levels, &device, |words| {
+        kernel.forward_to_planes(&input, &affine, options, residual.as_ref(), levels, words);
+    }))
+}
+
+pub(super) fn lookup<B: Backend>(indices: IntTensor<B>, weight: &PreparedWeight) -> FloatTensor<B> {
+    let device = indices.device();
+    let data = <Copied as Memory<B>>::ints(indices, DType::I64);
+    let indices: &[i64] = data.as_slice().expect(CONVERTED);
+    let shape = [indices.len(), weight.shape()[1]];
+    tensor::<B>(weight.rows(indices), shape, DType::F32, &device)
+}
+
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(crate) fn quantize<B: Backend, M: Memory<B>>(
+    input: FloatTensor<B>,
+    levels: &Levels,
+) -> FloatTensor<B> {
+    let (dtype, device) = (input.dtype(), input.device());
+    let input = M::floats(input);
+    let mut output = vec![0.0; input.f32().len()];
+    levels.quantize_all(input.f32(), &mut output);
+    tensor::<B>(output, input.shape(), dtype, &device)
+}
+
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(crate) fn max_pool2d<B: Backend, M: Memory<B>>(
+    input: FloatTensor<B>,
+    options: &Pool2dOptions,
+) -> FloatTensor<B> {
+    let (dtype, device) = (input.dtype(), input.device());
+    let input = M::floats(input);
+    let [batch, channels, height, width] = input.shape().dims();
+    let [out_height, out_width] = options.output_size([height, width]);
+    let shape = [batch, channels, out_height, out_width];
+    let mut output = vec![0.0; shape.iter().product()];
+    let planes = [batch * channels, height, width];
+    cpu::max_pool2d(Isa::best(), input.f32(), planes, options, &mut output);
+    tensor::<B>(output, shape, dtype, &device)
+}
+
+pub(crate) fn pack<B: Backend, M: Memory<B>>(
+    input: FloatTensor<B>,
+    levels: &Levels,
+) -> IntTensor<B> {
+    let device = input.device();
+    let input = M::floats(input);
+    let shape = input.shape().dims();
+    planes::<B>(shape, levels, &device, |words| {
+        Planes::pack(Isa::best(), input.f32(), shape, levels, words);
+    })
+}
+
+pub(crate) fn unpack<B: Backend, M: Memory<B>>(
+    planes: IntTensor<B>,
+    channels: usize,
+    levels: &Levels,
+) -> FloatTensor<B> {
+    let device = planes.device();
+    let words = M::ints(planes, DType::U32);
+    let planes = view(&words, channels, levels);
+    let mut values = vec![0.0; planes.shape().iter().product()];
+    planes.unpack(Isa::best(), &mut values);
+    tensor::<B>(values, planes.shape(), DType::F32, &device)
+}
+
+pub(crate) fn planes_max_pool2d<B: Backend, M: Memory<B>>(
+    input: IntTensor<B>,
+    channels: usize,
+    levels: &Levels,
+    options: &Pool2dOptions,
+) -> IntTensor<B> {
+    let device = input.device();
+    let words = M::ints(input, DType::U32);
+    let input = view(&words, channels, levels);
+    let [batch, _, height, width] = input.shape();
+    let [height, width] = options.output_size([height, width]);
+    planes::<B>([batch, channels, height, width], levels, &device, |words| {
+        input.max_pool2d(Isa::best(), options, words);
+    })
+}

@@ -1,0 +1,86 @@
+//! Why a weight or a module could not be quantized.
+
+use alloc::string::String;
+
+#[cfg(feature = "train")]
+use burn_core::store::RecordError;
+use multibit::fit::SketchError;
+use multibit::{GroupingError, MAX_BITS};
+use thiserror::Error;
+
+/// Why a module could not be quantized. Every error leaves the caller's own clone as it was.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// A rule does not fit a weight.
+    #[error("{path}: {source}")]
+    Grouping {
+        /// Path of the weight.
+        path: String,
+        /// What does not fit.
+        source: GroupingError,
+    },
+    /// A weight holds NaN or infinity.
+    #[error("{path}: {source}")]
+    Weight {
+        /// Path of the weight.
+        path: String,
+        /// Where.
+        source: SketchError,
+    },
+    /// More bases were asked for than a code can hold, or none.
+    #[error("{path}: max_bits is {max_bits}, but must be 1 to {MAX_BITS}")]
+    MaxBits {
+        /// Path of the weight.
+        path: String,
+        /// The number asked for.
+        max_bits: usize,
+    },
+    /// No rule quantizes any weight of the module.
+    #[error("no rule matches any weight of rank 2 or more")]
+    Nothing,
+    /// A rule matches no weight of rank 2 or more.
+    #[error("rule {rule} matches no weight of rank 2 or more")]
+    Unmatched {
+        /// The rule.
+        rule: String,
+    },
+    /// A rule for activations matches no [`MultiBitActivation`](crate::MultiBitActivation).
+    #[error("rule {rule} matches no MultiBitActivation")]
+    UnmatchedActivation {
+        /// The rule.
+        rule: String,
+    },
+    /// Bits of an activation out of range.
+    #[error("rule {rule}: an activation has 1 to 4 bits, not {bits}")]
+    ActivationBits {
+        /// The rule.
+        rule: String,
+        /// The number asked for.
+        bits: usize,
+    },
+    /// The module holds multi-bit or packed weights, or an activation that is on, already.
+    #[error("{path} is multi-bit already")]
+    Already {
+        /// Path of the first.
+        path: String,
+    },
+    /// A matched weight carries another reparameterization, for example LoRA.
+    #[error("{path} carries the reparameterization {by}; materialize the module first")]
+    Reparameterized {
+        /// Path of the weight.
+        path: String,
+        /// Name of the other one.
+        by: String,
+    },
+    /// A matched weight is not a parameter but a running state, which cannot carry bits.
+    #[error("{path} is a running state, not a weight; keep it float")]
+    RunningState {
+        /// Path of the state.
+        path: String,
+    },
+    /// A float record does not fit the module.
+    #[cfg(feature = "train")]
+    #[error("the float record does not fit: {0}")]
+    Record(#[source] RecordError),
+}

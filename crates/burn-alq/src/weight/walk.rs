@@ -1,0 +1,331 @@
+//! The one walk over a module that finds its parameters, and new values for them.
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::any::Any;
+
+use burn_core::module::{
+    Module, ModuleMapper, ModuleVisitor, Param, ParamId, Reparameterization, Reparameterizer,
+};
+use burn_core::tensor::{Bool, Device, Int, Shape, Tensor, TensorData};
+
+use super::state::{MultiBit, small_int};
+
+/// A parameter of a module; running states are parameters too.
+pub(crate) struct Found {
+    /// Its path, `conv1.weight`.
+    pub path: String,
+    /// The type of the module that holds it, `Struct:Conv2d`.
+    pub container: String,
+    /// Its id.
+    pub id: ParamId,
+    /// Its shape. A parameter that is not initialized yet may have another one then.
+    pub shape: Vec<usize>,
+    /// Where it is.
+    #[cfg(feature = "train")]
+    pub device: Device,
+    /// Whether it holds floats.
+    pub is_float: bool,
+    /// Name of the reparameterization on it.
+    pub carries: Option<String>,
+    /// The state of a multi-bit weight, sharing its tensors with the module.
+    pub state: Option<MultiBit>,
+    read: Box<dyn Fn() -> TensorData>,
+}
+
+impl Found {
+    /// The effective value on the host.
+    pub fn read(&self) -> TensorData {
+        (self.read)()
+    }
+}
+
+/// Every parameter of a module, in the order of the module tree. Nothing is initialized or read.
+pub(crate) fn walk<M: Module>(module: &M) -> Vec<Found> {
+    let mut walk = Walk::default();
+    module.visit(&mut walk);
+    walk.found
+}
+
+/// Like [`walk`]; parameters are initialized first, so that their shapes are final.
+#[cfg(feature = "train")]
+pub(crate) fn walk_initialized<M: Module>(module: &M) -> Vec<Found> {
+    struct Initialize;
+
+    impl ModuleVisitor for Initialize {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let _ = param.base();
+        }
+    }
+
+    module.visit(&mut Initialize);
+    walk(module)
+}
+
+/// A multi-bit weight of a module.
+#[cfg(feature = "train")]
+#[derive(Debug, Clone)]
+pub(crate) struct MultiBitWeight {
+    /// The parameter's path, `conv1.weight`.
+    pub path: String,
+    /// The id of the parameter whose value is the reconstruction.
+    pub id: ParamId,
+    /// The shape of the weight.
+    pub shape: Vec<usize>,
+    /// The state, sharing its tensors with the module.
+    pub state: MultiBit,
+}
+
+/// Every multi-bit weight of a module, in the order of the module tree.
+#[cfg(feature = "train")]
+pub(crate) fn multi_bit_weights<M: Module>(module: &M) -> Vec<MultiBitWeight> {
+    let weights = walk(module).into_iter().filter_map(|found| {
+        Some(MultiBitWeight {
+            state: found.state?,
+            path: found.path,
+            id: found.id,
+            shape: found.shape,
+        })
+    });
+    weights.collect()
+}
+
+/// A visitor meets a parameter and its reparameterization one after the other: what is inside of one
+/// belongs to the last parameter.
+#[derive(Default)]
+struct Walk {
+    path: Vec<String>,
+    containers: Vec<String>,
+    /// How many reparameterizations the walk is inside of.
+    inside: usize,
+    parts: Parts,
+    found: Vec<Found>,
+}
+
+/// What was met so far of a multi-bit weight's state.
+#[derive(Default)]
+struct Parts {
+    codes: Option<Param<Tensor<2, Int>>>,
+    coordinates: Option<Param<Tensor<2>>>,
+    widths: Option<Param<Tensor<1, Int>>>,
+    layout: Option<Param<Tensor<1, Int>>>,
+}
+
+impl Parts {
+    /// The state, once all of it was met.
+    fn take(&mut self) -> Option<MultiBit> {
+        self.layout.as_ref()?;
+        let parts = core::mem::take(self);
+        Some(MultiBit {
+            codes: computable(parts.codes?),
+            coordinates: parts.coordinates?,
+            widths: computable(parts.widths?),
+            layout: parts.layout?,
+        })
+    }
+}
+
+const REPARAMETERIZATION: &str = "Reparameterization";
+
+impl Walk {
+    /// Notes a parameter; what is inside of a reparameterization is none.
+    fn push(
+        &mut self,
+        id: ParamId,
+        shape: Shape,
+        #[cfg_attr(not(feature = "train"), expect(unused_variables))] device: Device,
+        read: impl Fn() -> TensorData + 'static,
+    ) -> bool {
+        if self.inside == 0 {
+            self.found.push(Found {
+                path: self.path.join("."),
+                container: self.containers.last().cloned().unwrap_or_default(),
+                id,
+                shape: shape.to_vec(),
+                #[cfg(feature = "train")]
+                device,
+                is_float: false,
+                carries: None,
+                state: None,
+                read: Box::new(read),
+            });
+        }
+        self.inside == 0
+    }
+
+    /// The field of a multi-bit state that is visited now; empty elsewhere.
+    fn field(&self) -> &str {
+        let [.., state, field] = &self.path[..] else {
+            return "";
+        };
+        if self.inside == 1 && state == MultiBit::NAME {
+            field
+        } else {
+            ""
+        }
+    }
+}
+
+impl ModuleVisitor for Walk {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        if container_type == REPARAMETERIZATION {
+            self.inside += 1;
+            if let Some(weight) = self.found.last_mut().filter(|_| self.inside == 1) {
+                weight.carries = Some(name.to_owned());
+            }
+        }
+        self.path.push(name.to_string());
+        self.containers.push(container_type.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        self.inside -= usize::from(container_type == REPARAMETERIZATION);
+        self.path.pop();
+        self.containers.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.clone();
+        let read = move || value.val().into_data();
+        let (shape, device) = (param.lazy_shape(), param.lazy_device());
+        if self.push(param.id, shape, device, read) {
+            let last = self.found.last_mut().expect("pushed above");
+            last.is_float = true;
+        } else if self.field() == "coordinates" {
+            self.parts.coordinates = cast(param);
+        }
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        let value = param.clone();
+        let read = move || value.val().into_data();
+        let (shape, device) = (param.lazy_shape(), param.lazy_device());
+        if self.push(param.id, shape, device, read) {
+            return;
+        }
+        match self.field() {
+            "codes" => self.parts.codes = cast(param),
+            "widths" => self.parts.widths = cast(param),
+            "layout" => self.parts.layout = cast(param),
+            _ => {}
+        }
+        if let Some(state) = self.parts.take() {
+            let weight = self.found.last_mut();
+            weight.expect("a state follows its weight").state = Some(state);
+        }
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        let value = param.clone();
+        let read = move || value.val().into_data();
+        let (shape, device) = (param.lazy_shape(), param.lazy_device());
+        self.push(param.id, shape, device, read);
+    }
+}
+
+/// Integers of a type that their device computes with: what moves from a CPU, or is loaded from its
+/// record, comes as bytes. The next step of training leaves them in the other type.
+fn computable<const D: usize>(param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+    let tensor = param.val();
+    let device = tensor.device();
+    if device.supports_dtype(tensor.dtype()) {
+        return param;
+    }
+    param.map(|tensor| {
+        let values = tensor.into_data().convert::<i32>();
+        Tensor::from_data(values, (&device, small_int(&device)))
+    })
+}
+
+/// A parameter at the rank that its place in the tree promises.
+fn cast<A: Clone + 'static, B: 'static>(value: &A) -> Option<B> {
+    let value: Box<dyn Any> = Box::new(value.clone());
+    value.downcast().ok().map(|value| *value)
+}
+
+/// New values for parameters of any rank, by id.
+#[derive(Default)]
+pub(crate) struct Replacement<'a> {
+    /// Float values, flat; they take the shape of the parameter.
+    pub floats: BTreeMap<ParamId, Tensor<1>>,
+    /// Integer values, flat.
+    pub ints: BTreeMap<ParamId, Tensor<1, Int>>,
+    /// Values from the host, of the parameter's own shape, in the type that they are.
+    pub data: BTreeMap<ParamId, &'a TensorData>,
+}
+
+/// A value from the host in the place of a parameter's.
+macro_rules! load {
+    ($replacement:ident, $param:ident) => {{
+        let Some(&data) = $replacement.data.get(&$param.id) else {
+            return $param;
+        };
+        let (device, dtype) = ($param.lazy_device(), data.dtype());
+        $param.map(|_| Tensor::from_data(data.clone(), (&device, dtype)))
+    }};
+}
+
+impl ModuleMapper for Replacement<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(value) = self.floats.remove(&param.id) else {
+            return load!(self, param);
+        };
+        param.map(|old| {
+            let value = value.reshape(old.shape());
+            restore_autodiff(&old, value)
+        })
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        let Some(value) = self.ints.remove(&param.id) else {
+            return load!(self, param);
+        };
+        param.map(|old| value.reshape(old.shape()))
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        load!(self, param)
+    }
+}
+
+/// Puts the autodiff state of `old` on a value computed without autodiff.
+#[cfg(feature = "autodiff")]
+fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
+    if !old.is_autodiff() {
+        return value;
+    }
+    let mut value = Tensor::from_inner(value);
+    if let Some(strategy) = old.gradient_checkpointing_strategy() {
+        value = value.with_gradient_checkpointing_strategy(strategy);
+    }
+    if old.is_require_grad() {
+        value = value.require_grad();
+    }
+    value
+}
+
+#[cfg(not(feature = "autodiff"))]
+fn restore_autodiff<const D: usize>(_old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
+    value
+}
+
+/// Attaches a ready-made reparameterization to one parameter.
+pub(crate) struct Attach<R>(pub Option<R>);
+
+impl<R: Reparameterization> Reparameterizer for Attach<R> {
+    type Reparam = R;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        _path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<R>) {
+        (param, self.0.take())
+    }
+}

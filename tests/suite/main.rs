@@ -1,0 +1,34 @@
+//! One binary: the oracle against golden vectors, the crates against the oracle and the vectors, and
+//! whole models on the device that `BURN_DEVICE` names.
+
+mod activations;
+mod checkpoint;
+mod compact;
+mod convert;
+mod definition;
+mod devices;
+mod exceptions;
+mod family;
+mod file;
+mod golden_multibit;
+mod golden_oracle;
+#[cfg(feature = "cube")]
+mod launches;
+mod layers;
+mod learner;
+mod levers;
+mod load;
+mod local;
+mod model;
+mod numbers;
+mod packed;
+mod pages;
+mod pruning;
+mod reader;
+mod schedule;
+mod steps;
+mod support;
+
+/// Counts what each test's process takes; a test that asks runs alone in one.
+#[global_allocator]
+static MEMORY: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
