@@ -3,17 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::data::{Batch, Images, Random, fingerprint};
+use crate::data::{Batch, Images, Random, fingerprint, too_few};
 use crate::{Dataset, Failure};
-
-/// How training images are varied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Augment {
-    /// Not at all.
-    None,
-    /// A crop of the image with so many black pixels around it, mirrored half of the time.
-    CropFlip(usize),
-}
 
 /// Images of one size in memory.
 #[derive(Debug, Clone)]
@@ -22,45 +13,43 @@ pub struct ByteImages {
     pub pixels: Vec<u8>,
     /// `[images]`.
     pub labels: Vec<u8>,
-    /// Of one image, `[channels, height, width]`.
+    /// The shape of an image, `[channels, height, width]`.
     pub shape: [usize; 3],
     /// The network's channels are so many copies of these.
     pub repeat: usize,
     /// Mean and deviation of every channel, of pixels from 0 to 1.
     pub norm: Vec<[f32; 2]>,
-    /// What varies in training.
-    pub augment: Augment,
+    /// The width of the black frame that a training image is cropped out of, mirrored half of the
+    /// time; none for images as they are.
+    pub crop: Option<usize>,
 }
 
 impl ByteImages {
+    /// No images yet, of a shape and with the mean and deviation of every channel.
+    pub fn new(shape: [usize; 3], norm: Vec<[f32; 2]>) -> Self {
+        Self {
+            pixels: Vec::new(),
+            labels: Vec::new(),
+            shape,
+            repeat: 1,
+            norm,
+            crop: None,
+        }
+    }
+
     /// Cuts the last `count` images off.
     ///
     /// # Panics
     /// If there are fewer.
-    pub fn split_off(&mut self, count: usize) -> Self {
+    fn split_off(&mut self, count: usize) -> Self {
         let kept = self.labels.len() - count;
         let size: usize = self.shape.iter().product();
         Self {
             pixels: self.pixels.split_off(kept * size),
             labels: self.labels.split_off(kept),
-            shape: self.shape,
-            repeat: self.repeat,
             norm: self.norm.clone(),
-            augment: self.augment,
+            ..*self
         }
-    }
-
-    /// Keeps the first images, at most so many.
-    pub fn limit(&mut self, count: Option<usize>) {
-        let count = count.map_or(self.labels.len(), |count| count.min(self.labels.len()));
-        self.pixels
-            .truncate(count * self.shape.iter().product::<usize>());
-        self.labels.truncate(count);
-    }
-
-    /// All values, for a fingerprint.
-    pub fn values(&self) -> impl Iterator<Item = &u8> {
-        self.pixels.iter().chain(&self.labels)
     }
 }
 
@@ -71,30 +60,54 @@ impl ByteImages {
 pub fn dataset(
     source: &Path,
     name: &str,
-    mut train: ByteImages,
-    test: ByteImages,
+    [mut train, test]: [ByteImages; 2],
     valid: usize,
 ) -> Result<Dataset, Failure> {
     let count = train.count();
     if count < 60 || valid >= count || valid == 0 {
-        let source = source.display();
-        return Err(format!(
-            "{source}: {count} training images are too few to train and validate on"
-        )
-        .into());
+        return Err(too_few(source, count));
     }
     let mut valid = train.split_off(valid);
-    valid.augment = Augment::None;
-    let splits = [&train, &valid, &test];
-    let fingerprint = fingerprint(splits.into_iter().flat_map(ByteImages::values));
-    let counts = splits.map(|split| split.count().to_string()).join("/");
-    Ok(Dataset {
-        train: Arc::new(train),
-        valid: Arc::new(valid),
-        test: Arc::new(test),
-        name: format!("{name} ({counts} images)"),
-        fingerprint,
-    })
+    valid.crop = None;
+    let splits = [&train, &valid, &test].into_iter();
+    let values = splits.flat_map(|split| split.pixels.iter().chain(&split.labels));
+    let fingerprint = fingerprint(values);
+    let splits: [Arc<dyn Images>; 3] = [Arc::new(train), Arc::new(valid), Arc::new(test)];
+    Ok(Dataset::new(splits, name, "", fingerprint))
+}
+
+/// Checks that labels are those of ten classes.
+///
+/// # Errors
+/// If one is not; says which.
+pub(crate) fn check_labels(labels: &[u8]) -> Result<(), String> {
+    match labels.iter().enumerate().find(|(_, label)| **label > 9) {
+        None => Ok(()),
+        Some((index, label)) => Err(format!(
+            "label {index} is {label}, this network has classes 0 to 9; is it another data set?"
+        )),
+    }
+}
+
+/// A data set of at most so many training and so many test images. In training they are cropped out of
+/// a frame of `pad` black pixels and mirrored half of the time; the last tenth of them validates.
+///
+/// # Errors
+/// If there are too few images.
+pub fn varied(
+    source: &Path,
+    name: &str,
+    mut splits: [ByteImages; 2],
+    limit: Option<u32>,
+    pad: usize,
+) -> Result<Dataset, Failure> {
+    let limit = limit.map_or(usize::MAX, |limit| limit as usize);
+    for split in splits.iter_mut().filter(|split| split.count() > limit) {
+        split.split_off(split.count() - limit);
+    }
+    splits[0].crop = Some(pad);
+    let valid = splits[0].count() / 10;
+    dataset(source, name, splits, valid)
 }
 
 impl Images for ByteImages {
@@ -108,8 +121,8 @@ impl Images for ByteImages {
         let mut pixels = Vec::with_capacity(indices.len() * size * self.repeat);
         for &index in indices {
             let image = &self.pixels[index as usize * size..][..size];
-            let (top, left, mirrored) = match (self.augment, augment) {
-                (Augment::CropFlip(pad), Some(seed)) => {
+            let (top, left, mirrored) = match (self.crop, augment) {
+                (Some(pad), Some(seed)) => {
                     let mut random = Random::new(seed, u64::from(index));
                     let mut offset = || random.below(2 * pad + 1) as isize - pad as isize;
                     let (top, left) = (offset(), offset());

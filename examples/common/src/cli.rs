@@ -1,17 +1,77 @@
-//! Flags that all examples share, and the numbers of a training.
+//! The command line of every example.
 
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use burn_alq::{ScheduleConfig, Target};
-use clap::Args;
+use burn_alq::Target;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
 
 use crate::levers::LeverFlags;
+use crate::sensitivity::SensitivityFlags;
 use crate::sweep::SweepFlags;
-use crate::{Failure, device};
+use crate::{Example, Failure, Preset, device};
 
 /// The most bits of an activation.
 pub const MAX_ACTIVATION_BITS: u8 = 4;
+
+/// The command line.
+#[derive(Parser)]
+#[command(version)]
+pub struct Cli<E: Example> {
+    #[command(subcommand)]
+    pub command: Command<E>,
+}
+
+/// A command; an example may also have a demo.
+#[derive(Subcommand)]
+pub enum Command<E: Example> {
+    /// Train, quantize, pack and evaluate.
+    Train {
+        #[command(flatten)]
+        setup: Setup<E>,
+        #[command(flatten)]
+        target: TargetFlags,
+    },
+    /// Train down a list of targets, each from the one before, and draw the frontier.
+    Sweep {
+        #[command(flatten)]
+        setup: Setup<E>,
+        #[command(flatten)]
+        sweep: SweepFlags,
+    },
+    /// Measure what one bit less in each layer of a float network costs.
+    Sensitivity {
+        #[command(flatten)]
+        data: E::Data,
+        #[command(flatten)]
+        network: E::Flags,
+        #[command(flatten)]
+        flags: SensitivityFlags,
+    },
+    /// Evaluate a packed model on the test images.
+    Eval(EvalArgs<E>),
+    /// Show what a packed model holds.
+    Inspect {
+        /// The packed model.
+        #[arg(long, value_name = "FILE")]
+        model: PathBuf,
+        /// Print JSON instead of tables.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Time packed models, in turns with the float network.
+    Time(TimeArgs),
+    /// Make a run's report.html again, from its report.json.
+    Report {
+        /// The folder of a run, with its report.json, or of a sweep, with its sweep.json.
+        #[arg(long, value_name = "DIR")]
+        run: PathBuf,
+        /// Also write each figure to this folder, as PNG.
+        #[arg(long, value_name = "DIR")]
+        png: Option<PathBuf>,
+    },
+}
 
 /// Flags of a training, to one target or to several.
 #[derive(Args, Debug, Clone)]
@@ -35,7 +95,7 @@ pub struct TrainFlags {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub epoch_batches: Option<u32>,
     /// Bits of an activation, 1 to 4 [default: ReLU in f32]
-    #[arg(long, value_parser = act_bits)]
+    #[arg(long, value_parser = parse_act_bits)]
     pub act_bits: Option<u8>,
     /// Seconds between checkpoints; one is also written after every epoch.
     #[arg(long, default_value_t = 60)]
@@ -44,31 +104,12 @@ pub struct TrainFlags {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub device: DeviceFlag,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub levers: LeverFlags,
 }
 
 impl TrainFlags {
-    /// Flags as they are when only `--out` is given.
-    pub fn new(out: PathBuf) -> Self {
-        Self {
-            seed: 1,
-            out,
-            resume: false,
-            float: None,
-            batch_size: None,
-            epoch_batches: None,
-            act_bits: None,
-            checkpoint_seconds: 60,
-            json: None,
-            device: DeviceFlag { device: None },
-            levers: LeverFlags::default(),
-        }
-    }
-
     /// Bits of an activation; 0 for ReLU.
     pub fn activation_bits(&self) -> usize {
         self.act_bits.map_or(0, usize::from)
@@ -94,7 +135,8 @@ impl TargetFlags {
     }
 }
 
-fn act_bits(text: &str) -> Result<u8, String> {
+/// Bits of an activation.
+pub(crate) fn parse_act_bits(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(bits) if (1..=MAX_ACTIVATION_BITS).contains(&bits) => Ok(bits),
         _ => Err(format!(
@@ -145,8 +187,51 @@ impl DeviceFlag {
     }
 }
 
-/// Flags of a timing.
-#[derive(Args, Debug)]
+/// What an example trains, and how.
+#[derive(Args)]
+pub struct Setup<E: Example> {
+    #[command(flatten)]
+    pub data: E::Data,
+    /// How long and how hard to train.
+    #[arg(long, default_value = "short", value_parser = presets::<E>())]
+    pub preset: Preset,
+    #[command(flatten)]
+    pub network: E::Flags,
+    #[command(flatten)]
+    pub training: E::Training,
+    #[command(flatten)]
+    pub flags: TrainFlags,
+}
+
+/// An evaluation.
+#[derive(Args)]
+pub struct EvalArgs<E: Example> {
+    /// The packed model.
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub device: DeviceFlag,
+    #[command(flatten)]
+    pub data: E::Data,
+}
+
+/// A training that needs no decision.
+#[derive(Args)]
+pub struct DemoArgs {
+    /// Folder for the packed model and the report [default: the first free of runs/demo,
+    /// runs/demo-2, …]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Seed of weights and batches.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Also write the report to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// A timing.
+#[derive(Args)]
 pub struct TimeArgs {
     /// A packed model; several are timed in turns.
     #[arg(long = "model", value_name = "FILE", required = true)]
@@ -158,131 +243,35 @@ pub struct TimeArgs {
     #[arg(long, default_value_t = 5.0)]
     pub seconds: f64,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub device: DeviceFlag,
 }
 
-/// A training to one target; `S` is what an example trains, with its [`TrainFlags`].
-#[derive(Args)]
-pub struct TrainArgs<S: Args> {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub setup: S,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub target: TargetFlags,
-}
-
-/// A training to several targets.
-#[derive(Args)]
-pub struct SweepArgs<S: Args> {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub setup: S,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub sweep: SweepFlags,
-}
-
-/// Flags of an evaluation.
-#[derive(Args, Debug, Clone)]
-pub struct EvalFlags {
-    /// The packed model.
-    #[arg(long, value_name = "FILE")]
-    pub model: PathBuf,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub device: DeviceFlag,
-}
-
-/// An evaluation on the data that an example reads.
-#[derive(Args, Debug, Clone)]
-pub struct EvalArgs<D: Args> {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub flags: EvalFlags,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub data: D,
-}
-
-/// Flags of an inspection.
-#[derive(Args, Debug, Clone)]
-pub struct InspectArgs {
-    /// The packed model.
-    #[arg(long, value_name = "FILE")]
-    pub model: PathBuf,
-    /// Print JSON instead of tables.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Flags of a report that is made again.
-#[derive(Args, Debug, Clone)]
-pub struct ReportArgs {
-    /// The folder of a run, with its report.json, or of a sweep, with its sweep.json.
-    #[arg(long, value_name = "DIR")]
-    pub run: PathBuf,
-    /// Also write each figure to this folder, as PNG.
-    #[arg(long, value_name = "DIR")]
-    pub png: Option<PathBuf>,
-}
-
-/// A schedule of few epochs, with decays to match: rounds, then epochs of the basis and the
-/// coordinate phase of each, then STE and last coordinate epochs.
-pub fn short(
-    schedule: &ScheduleConfig,
-    rounds: usize,
-    [basis, coordinate]: [usize; 2],
-    [ste, last]: [usize; 2],
-) -> ScheduleConfig {
-    schedule
-        .clone()
-        .with_rounds(rounds)
-        .with_basis_epochs(basis)
-        .with_coordinate_epochs(coordinate)
-        .with_basis_decay(0.7)
-        .with_ste_epochs(ste)
-        .with_ste_decay(0.75)
-        .with_final_epochs(last)
-        .with_final_decay(0.6)
-}
-
-/// The numbers of a training.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Epochs of the float network.
-    pub float_epochs: usize,
-    /// Their first learning rate.
-    pub float_lr: f64,
-    /// Factor on it after every epoch.
-    pub float_decay: f64,
-    /// Bases of a group before pruning.
-    pub max_bits: usize,
-    /// Images in a batch.
-    pub batch_size: usize,
-    /// Batches in an epoch; none for all training images once.
-    pub epoch_batches: Option<usize>,
-    /// From the float network to the target.
-    pub schedule: ScheduleConfig,
-}
-
-impl Plan {
-    /// The plan with what the flags set in it.
-    pub fn with(mut self, flags: &TrainFlags, target: Option<Target>) -> Self {
-        if let Some(target) = target {
-            self.schedule.target = target;
-        }
-        if let Some(size) = flags.batch_size {
-            self.batch_size = size as usize;
-        }
-        if let Some(batches) = flags.epoch_batches {
-            self.epoch_batches = Some(batches as usize);
-        }
-        if flags.float.is_some() {
-            self.float_epochs = 0;
-        }
-        flags.levers.apply(&mut self.schedule);
-        self
+/// Puts what a flag says in the place of a default.
+pub(crate) fn set<T>(place: &mut T, flag: Option<impl Into<T>>) {
+    if let Some(value) = flag {
+        *place = value.into();
     }
+}
+
+/// Takes one of an example's presets by its name.
+fn presets<E: Example>() -> impl TypedValueParser<Value = Preset> {
+    let named = |preset: Preset| {
+        let value = PossibleValue::new(preset.name);
+        (value.help(preset.about), preset)
+    };
+    choice(E::presets().into_iter().map(named))
+}
+
+/// Takes one of some values by its name.
+pub(crate) fn choice<T: Clone + Send + Sync + 'static>(
+    choices: impl IntoIterator<Item = (impl Into<PossibleValue>, T)>,
+) -> impl TypedValueParser<Value = T> {
+    let choices = choices
+        .into_iter()
+        .map(|(name, value)| (name.into(), value));
+    let (names, values): (Vec<PossibleValue>, Vec<T>) = choices.unzip();
+    PossibleValuesParser::new(names.clone()).map(move |found| {
+        let place = names.iter().position(|name| name.get_name() == found);
+        values[place.expect("one of the names")].clone()
+    })
 }

@@ -1,12 +1,13 @@
 //! Data sets, and their batches prepared ahead of the training in a thread of their own.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::Failure;
+use crate::{Failure, at};
 
 /// Batches that wait to be used.
 const AHEAD: usize = 3;
@@ -18,7 +19,7 @@ pub struct Batch {
     pub pixels: Vec<f32>,
     /// `[images]`.
     pub labels: Vec<i32>,
-    /// Of one image, `[channels, height, width]`.
+    /// The shape of an image, `[channels, height, width]`.
     pub shape: [usize; 3],
 }
 
@@ -58,16 +59,47 @@ pub trait Images: Send + Sync {
 /// does not see.
 #[derive(Clone)]
 pub struct Dataset {
-    /// To train on.
+    /// The images to train on.
     pub train: Arc<dyn Images>,
-    /// To choose by.
+    /// The images to choose by.
     pub valid: Arc<dyn Images>,
-    /// To report, once.
+    /// The images to report on, once.
     pub test: Arc<dyn Images>,
-    /// For reports.
+    /// The name in reports.
     pub name: String,
     /// Differs for other data, so that a resumed run notices them.
     pub fingerprint: u64,
+}
+
+impl Dataset {
+    /// Training, validation and test images. `name` is followed by their numbers and by `more`.
+    pub(crate) fn new(
+        splits: [Arc<dyn Images>; 3],
+        name: &str,
+        more: &str,
+        fingerprint: u64,
+    ) -> Self {
+        let counts = splits.each_ref().map(|split| split.count().to_string());
+        let [train, valid, test] = splits;
+        Self {
+            train,
+            valid,
+            test,
+            name: format!("{name} ({} images{more})", counts.join("/")),
+            fingerprint,
+        }
+    }
+}
+
+/// The name of a data set: its folder's.
+pub fn name(folder: &Path) -> String {
+    let name = folder.file_name();
+    name.map_or("data".into(), |name| name.to_string_lossy().into_owned())
+}
+
+pub(crate) fn too_few(source: &Path, count: usize) -> Failure {
+    let error = format!("{count} training images are too few to train and validate on");
+    at(source, error)
 }
 
 /// FNV-1a.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::Failure;
 use crate::job::{CHECKPOINT, FLOAT, FLOAT_CHECKPOINT};
+use crate::{Failure, at};
 
 /// Makes the output folder, or checks that there is a run to resume in it.
 ///
@@ -17,15 +17,15 @@ pub(crate) fn prepare(out: &Path, resume: bool) -> Result<(), Failure> {
     if out.is_dir() {
         clear(out)?;
     }
-    match (resume, out.exists()) {
-        (true, _) if !begun => Err(error("there is no run to resume".into())),
-        (true, _) => Ok(()),
-        (false, true) if !is_empty(out) => Err(error(
-            "exists already; choose another folder, or --resume the run in it".into(),
-        )),
-        (false, _) => std::fs::create_dir_all(out)
-            .map_err(|source| error(format!("cannot be made: {source}"))),
+    if resume && !begun {
+        return Err(error("there is no run to resume".into()));
     }
+    if !resume && out.exists() && !is_empty(out) {
+        return Err(error(
+            "exists already; choose another folder, or --resume the run in it".into(),
+        ));
+    }
+    std::fs::create_dir_all(out).map_err(|source| error(format!("cannot be made: {source}")))
 }
 
 /// Removes what was being written when a run was killed. Every file of a run is written under
@@ -34,7 +34,7 @@ pub(crate) fn prepare(out: &Path, resume: bool) -> Result<(), Failure> {
 /// # Errors
 /// If such a file cannot be removed.
 pub(crate) fn clear(out: &Path) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| format!("{}: {error}", out.display());
+    let failed = |error: std::io::Error| at(out, error);
     for entry in std::fs::read_dir(out).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();

@@ -1,6 +1,5 @@
 //! The main job: float training, quantization, packing, evaluation, report.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,41 +7,35 @@ use std::time::{Duration, Instant};
 
 use burn::optim::AdamConfig;
 use burn::tensor::Device;
-use burn_alq::optim::sizes;
-use burn_alq::step::prune::Size;
-use burn_alq::train::{Distillation, GroupingChoice, LocalModel, Run, Task};
+use burn_alq::analysis::{GroupingChoice, LocalModel};
+use burn_alq::optim::Size;
+use burn_alq::optim::{average_bits, sizes};
+use burn_alq::train::{Distillation, Run, Task};
 use burn_alq::{AlqOptimizerConfig, PackedModel, Quantizer, Schedule, ScheduleConfig};
 
-use crate::cli::{Plan, TrainFlags};
+use crate::cli::TrainFlags;
 use crate::data::fingerprint;
-use crate::network::{ACT_BITS, Config, load_float};
+use crate::document::{Document as _, write_json};
+use crate::network::{Config, load_float};
 use crate::packed::{MODEL, load, print_skipped, unpack};
 use crate::progress::Display;
-use crate::report::{Accuracies, Report, add_run};
+use crate::report::{Accuracies, Report};
 use crate::score::{Counts, Tally, visit};
 use crate::task::Classify;
-use crate::{Dataset, Failure, Network, folder};
+use crate::{Dataset, Failure, Network, Plan, folder};
 
 /// The user stopped the run.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "stopped; a checkpoint is in {}, the same command with --resume continues",
+    out.display()
+)]
 pub struct Interrupted {
     out: PathBuf,
 }
 
-impl fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "stopped; a checkpoint is in {}, the same command with --resume continues",
-            self.out.display()
-        )
-    }
-}
-
-impl std::error::Error for Interrupted {}
-
 /// Puts trained values into a fresh network.
-pub type Pretrained<'a, N> = Box<dyn Fn(N) -> Result<N, Failure> + 'a>;
+type Pretrained<'a, N> = Box<dyn Fn(N) -> Result<N, Failure> + 'a>;
 
 /// What to train, and how.
 pub struct Job<'a, N> {
@@ -50,32 +43,20 @@ pub struct Job<'a, N> {
     pub start: Instant,
     /// The command line.
     pub flags: &'a TrainFlags,
-    /// Of the plan, for the report.
-    pub preset: String,
+    /// The name of the preset, for the report.
+    pub preset: &'static str,
     /// The numbers, flags included.
     pub plan: Plan,
     /// Groupings of the weights.
     pub quantizer: Quantizer,
-    /// What the network is built from, without the activations' bits.
+    /// What the network is built from.
     pub config: Config,
     /// What it learns.
     pub data: Dataset,
     /// Threads that share a batch.
     pub shards: usize,
-    /// Where the network starts instead of random weights.
+    /// What puts other weights than random ones into the network.
     pub pretrained: Option<Pretrained<'a, N>>,
-    /// Whether the report gives top-5 accuracies.
-    pub top5: bool,
-}
-
-impl<N: Network> Job<'_, N> {
-    /// The job with the activations' bits in the network's configuration.
-    pub(crate) fn configured(mut self) -> Self {
-        if let Some(bits) = self.flags.act_bits {
-            self.config.insert(ACT_BITS.into(), bits.to_string());
-        }
-        self
-    }
 }
 
 /// Trains, quantizes, packs, evaluates.
@@ -84,7 +65,6 @@ impl<N: Network> Job<'_, N> {
 /// If a flag asks for the impossible, data or a checkpoint cannot be read, a file not be written, or
 /// the user stops the run.
 pub fn train<N: Network>(job: Job<'_, N>) -> Result<(), Failure> {
-    let job = job.configured();
     let runner = Runner::new(&job)?;
     let goal = Goal {
         out: job.flags.out.clone(),
@@ -104,19 +84,11 @@ pub fn train<N: Network>(job: Job<'_, N>) -> Result<(), Failure> {
     let trained = runner.quantize(model, &kept, &goal, &mut report)?;
     runner.finish(&trained, &kept, &goal, job.start, &mut report)?;
     if let Some(file) = &job.flags.json {
-        report.write_json(file)?;
+        write_json(file, &report)?;
     }
     println!("{}", report.to_markdown());
     println!("{}", report.result_line());
     Ok(())
-}
-
-/// A flag that Ctrl-C and a polite kill set.
-fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))?;
-    Ok(stop)
 }
 
 /// Batches over which the loss around the float network is measured.
@@ -126,26 +98,11 @@ pub(crate) const FLOAT: &str = "float.bpk";
 pub(crate) const FLOAT_CHECKPOINT: &str = "float-checkpoint.bpk";
 pub(crate) const CHECKPOINT: &str = "checkpoint.bpk";
 
-/// A trained float network.
-struct FloatFile<'a> {
-    path: &'a Path,
-    fingerprint: u64,
-}
-
-impl<'a> FloatFile<'a> {
-    fn open(path: &'a Path) -> Result<Self, Failure> {
-        let bytes = std::fs::read(path);
-        let bytes = bytes.map_err(|error| format!("--float {}: {error}", path.display()))?;
-        let fingerprint = fingerprint(bytes.iter());
-        Ok(Self { path, fingerprint })
-    }
-}
-
 /// One target of a run.
 pub(crate) struct Goal {
     /// Folder of its model, report and checkpoint.
     pub out: PathBuf,
-    /// To the target.
+    /// The schedule to the target.
     pub schedule: ScheduleConfig,
     /// What it starts from, if not from the float network; a part of its fingerprint.
     pub after: String,
@@ -154,46 +111,56 @@ pub(crate) struct Goal {
 /// What the targets of a job share.
 pub(crate) struct Runner<'a, N> {
     stop: Arc<AtomicBool>,
-    /// Without autodiff.
+    /// The device without autodiff.
     device: Device,
-    float: Option<FloatFile<'a>>,
+    /// The file of a trained float network, and its fingerprint.
+    float: Option<(&'a Path, u64)>,
     job: &'a Job<'a, N>,
 }
 
 impl<'a, N: Network> Runner<'a, N> {
     pub(crate) fn new(job: &'a Job<'a, N>) -> Result<Self, Failure> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = stop.clone();
+        // Ctrl-C and a polite kill.
+        ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))?;
+        let device = job.flags.device.device()?;
+        let float = job
+            .flags
+            .float
+            .as_deref()
+            .map(|file| -> Result<_, Failure> {
+                let bytes = std::fs::read(file);
+                let bytes =
+                    bytes.map_err(|error| format!("--float {}: {error}", file.display()))?;
+                Ok((file, fingerprint(bytes.iter())))
+            });
         Ok(Self {
-            stop: stop_on_signal()?,
-            device: job.flags.device.device()?,
-            float: job
-                .flags
-                .float
-                .as_deref()
-                .map(FloatFile::open)
-                .transpose()?,
+            stop,
+            device,
+            float: float.transpose()?,
             job,
         })
     }
 
     /// What a resumed float training must share with the one that it continues.
     fn float_fingerprint(&self) -> String {
-        let Job {
-            flags, plan, data, ..
-        } = self.job;
+        let job = self.job;
+        let (flags, plan) = (job.flags, &job.plan);
         format!(
             "data {:016x}, seed {}, batches {:?} of {}, {} shards, {} float epochs at {:?} × {:?}, \
              {:?}{}",
-            data.fingerprint,
+            job.data.fingerprint,
             flags.seed,
             plan.epoch_batches,
             plan.batch_size,
-            self.job.shards,
+            job.shards,
             plan.float_epochs,
             plan.float_lr,
             plan.float_decay,
-            self.job.config,
-            match (&self.float, &self.job.pretrained) {
-                (Some(file), _) => format!(", float {:016x}", file.fingerprint),
+            job.config,
+            match (&self.float, &job.pretrained) {
+                (Some((_, fingerprint)), _) => format!(", float {fingerprint:016x}"),
                 (None, Some(_)) => ", pretrained".into(),
                 (None, None) => String::new(),
             }
@@ -216,7 +183,7 @@ impl<'a, N: Network> Runner<'a, N> {
     fn network(&self, device: &Device) -> Result<N, Failure> {
         let network = N::from_config(&self.job.config, device)?;
         match (&self.float, &self.job.pretrained) {
-            (Some(file), _) => load_float(network, file.path),
+            (Some((file, _)), _) => load_float(network, file),
             (None, Some(load)) => load(network),
             (None, None) => Ok(network),
         }
@@ -226,7 +193,7 @@ impl<'a, N: Network> Runner<'a, N> {
     /// before anything is trained: what a weight takes after sketching hardly depends on its values.
     pub(crate) fn check(&self) -> Result<Vec<Size>, Failure> {
         self.job.flags.levers.distillation()?;
-        let model = self.job.quantizer.apply(self.network(&self.device)?)?;
+        let model = self.job.quantizer.quantize(self.network(&self.device)?)?.0;
         Ok(sizes(&model))
     }
 
@@ -240,12 +207,12 @@ impl<'a, N: Network> Runner<'a, N> {
         let optimizer = AlqOptimizerConfig::new().init_with(AdamConfig::new().init());
         let run = Run::new(model, optimizer, schedule, self.float_fingerprint());
         match &self.float {
-            Some(file) => println!("float network: {}", file.path.display()),
+            Some((file, _)) => println!("float network: {}", file.display()),
             None => println!("float training: {} epochs", plan.float_epochs),
         }
         let out = &self.job.flags.out;
         let run = self.run(run, &out.join(FLOAT_CHECKPOINT), None, &device)?;
-        add_run(report, &run);
+        report.add_run(&run);
         let model = run.into_model();
         let file = out.join(FLOAT);
         // Written once, when the float training was done.
@@ -258,7 +225,7 @@ impl<'a, N: Network> Runner<'a, N> {
     /// The float network as a multi-bit network, before it is trained.
     pub(crate) fn sketch(&self, float: &N, schedule: &ScheduleConfig) -> Result<N, Failure> {
         let quantizer = self.quantizer(float, schedule)?;
-        let (model, conversion) = quantizer.convert(float.clone())?;
+        let (model, conversion) = quantizer.quantize(float.clone())?;
         println!("\n{}", conversion.to_markdown());
         Ok(model)
     }
@@ -275,17 +242,14 @@ impl<'a, N: Network> Runner<'a, N> {
         let device = self.device.clone().autodiff();
         let start = sizes(&model);
         let schedule = goal.schedule.init(&start)?;
-        println!(
-            "quantization: {} epochs, from {:.2} bits per weight",
-            schedule.epochs().len(),
-            burn_alq::optim::average_bits(&start)
-        );
+        let (epochs, bits) = (schedule.epochs().len(), average_bits(&start));
+        println!("quantization: {epochs} epochs, from {bits:.2} bits per weight");
         let optimizer = AlqOptimizerConfig::new().init();
         let run = Run::new(model, optimizer, schedule, self.fingerprint(goal));
         let distillation = self.job.flags.levers.distillation()?;
         let teacher = distillation.map(|distillation| (kept.clone(), distillation));
         let run = self.run(run, &goal.out.join(CHECKPOINT), teacher, &device)?;
-        add_run(report, &run);
+        report.add_run(&run);
         Ok(run.into_model())
     }
 
@@ -320,20 +284,14 @@ impl<'a, N: Network> Runner<'a, N> {
 
     /// The example's rules, or groupings chosen by the loss around the float network.
     fn quantizer(&self, float: &N, schedule: &ScheduleConfig) -> Result<Quantizer, Failure> {
-        let Job {
-            flags, quantizer, ..
-        } = self.job;
-        let quantizer = quantizer.clone();
-        if !flags.levers.auto_grouping {
+        let quantizer = self.job.quantizer.clone();
+        if !self.job.flags.levers.auto_grouping {
             return Ok(quantizer);
         }
         let task = self.task(None, &self.device.clone().autodiff());
         let local = LocalModel::measure(float, &task, MEASURED, schedule.lr);
-        // Not the loss that could not be computed, but why.
-        if let Some(failure) = task.failure() {
-            return Err(failure);
-        }
-        let (quantizer, choices) = quantizer.regroup(float, &local?, schedule)?;
+        let local = task.explained(local)?;
+        let (quantizer, choices) = quantizer.regroup(float, &local, schedule)?;
         println!("\n{}", GroupingChoice::to_markdown(&choices));
         Ok(quantizer)
     }
@@ -361,26 +319,17 @@ impl<'a, N: Network> Runner<'a, N> {
     ) -> Result<Run<N>, Failure> {
         let flags = self.job.flags;
         let task = self.task(teacher, device);
-        let run = match flags.resume && checkpoint.exists() {
-            true => run.resume(checkpoint, device)?,
-            false => run,
+        let mut run = if flags.resume && checkpoint.exists() {
+            run.resume(checkpoint, device)?
+        } else {
+            run
         };
         let display = Display::new(&run, task.batches());
-        let mut run = match flags.device.is_synchronous() {
-            true => run,
-            false => run.read_loss_every(display.loss_every()),
-        };
+        if !flags.device.is_synchronous() {
+            run = run.read_loss_every(display.loss_every());
+        }
         let mut saved = Instant::now();
-        loop {
-            let progress = run.advance(&task);
-            // Not the loss that could not be computed, but why.
-            if let Some(failure) = task.failure() {
-                display.finish();
-                return Err(failure);
-            }
-            let Some(progress) = progress? else {
-                break;
-            };
+        while let Some(progress) = task.explained(run.advance(&task))? {
             display.show(&progress);
             let stop = self.stop.load(Ordering::SeqCst);
             let due = saved.elapsed() >= Duration::from_secs(flags.checkpoint_seconds);
@@ -389,12 +338,10 @@ impl<'a, N: Network> Runner<'a, N> {
                 saved = Instant::now();
             }
             if stop {
-                display.finish();
                 let out = checkpoint.parent().unwrap_or(&flags.out).to_path_buf();
                 return Err(Box::new(Interrupted { out }));
             }
         }
-        display.finish();
         Ok(run)
     }
 
@@ -439,7 +386,7 @@ impl<'a, N: Network> Runner<'a, N> {
             float: float.top1,
             trained: trained.top1,
             packed: packed.top1,
-            top5: self.job.top5.then_some(top5),
+            top5: N::TOP5.then_some(top5),
             changed,
             images: float.images,
         };

@@ -2,11 +2,12 @@
 //! what each does.
 
 use burn_alq::file::Coding;
-use burn_alq::schedule::{Pace, Recovery};
 use burn_alq::train::{DistillError, Distillation, DistillationConfig};
+use burn_alq::train::{Pace, Recovery};
 use burn_alq::{CoordinateType, ScheduleConfig};
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use crate::cli::{choice, set};
 
 /// Levers of a training, each off by default.
 #[derive(Args, Debug, Clone, Default)]
@@ -20,7 +21,7 @@ pub struct LeverFlags {
     pub distill_temperature: Option<f64>,
     /// How pruning spreads over its steps: as much in each, by a cubic schedule, or as much modelled
     /// loss in each [default: constant]
-    #[arg(long, value_name = "PACE", value_parser = choice(&PACES))]
+    #[arg(long, value_name = "PACE", value_parser = choice(PACES))]
     pub prune_pace: Option<Pace>,
     /// Epochs of a pruning phase [default: by preset]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -29,17 +30,17 @@ pub struct LeverFlags {
     #[arg(long, value_name = "N")]
     pub recovery_steps: Option<u16>,
     /// What moves in them [default: coordinate]
-    #[arg(long, value_name = "WHAT", requires = "recovery_steps", value_parser = choice(&RECOVERIES))]
+    #[arg(long, value_name = "WHAT", requires = "recovery_steps", value_parser = choice(RECOVERIES))]
     pub recovery: Option<Recovery>,
     /// Choose the grouping of every layer by modelled loss per byte, not by the example's rules
     #[arg(long)]
     pub auto_grouping: bool,
     /// How coordinates are stored; the last phase trains them so [default: f32]
-    #[arg(long, value_name = "TYPE", value_parser = choice(&COORDINATES))]
+    #[arg(long, value_name = "TYPE", value_parser = choice(COORDINATES))]
     pub coordinates: Option<CoordinateType>,
     /// Round biases, norms and their statistics to this type when packing; --deflate then stores
     /// them so [default: f32]
-    #[arg(long, value_name = "TYPE", value_parser = choice(&COORDINATES))]
+    #[arg(long, value_name = "TYPE", value_parser = choice(COORDINATES))]
     pub biases: Option<CoordinateType>,
     /// Write the packed file in the fewest bytes: the same model, deflated, without alignment
     #[arg(long)]
@@ -63,46 +64,22 @@ const RECOVERIES: [(&str, Recovery); 2] = [
     ("basis", Recovery::Basis),
 ];
 
-/// One of some named values.
-fn choice<T>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
-where
-    T: Copy + Send + Sync + 'static,
-{
-    let names = PossibleValuesParser::new(choices.iter().map(|(name, _)| *name));
-    names.map(|found| {
-        let (_, value) = choices
-            .iter()
-            .find(|(name, _)| *name == found)
-            .expect("a name");
-        *value
-    })
-}
-
 impl LeverFlags {
     /// Puts what the flags say into a schedule.
     pub(crate) fn apply(&self, schedule: &mut ScheduleConfig) {
-        if let Some(pace) = self.prune_pace {
-            schedule.pace = pace;
-        }
-        if let Some(epochs) = self.prune_epochs {
-            schedule.prune_epochs = epochs.into();
-        }
-        if let Some(steps) = self.recovery_steps {
-            schedule.recovery_steps = steps.into();
-        }
-        if let Some(recovery) = self.recovery {
-            schedule.recovery = recovery;
-        }
-        if let Some(coordinate_type) = self.coordinates {
-            schedule.coordinate_type = coordinate_type;
-        }
+        set(&mut schedule.pace, self.prune_pace);
+        set(&mut schedule.prune_epochs, self.prune_epochs);
+        set(&mut schedule.recovery_steps, self.recovery_steps);
+        set(&mut schedule.recovery, self.recovery);
+        set(&mut schedule.coordinate_type, self.coordinates);
     }
 
     /// How the packed file is written.
     pub(crate) fn coding(&self) -> Coding {
-        match self.deflate {
-            true => Coding::Deflate,
-            false => Coding::Plain,
+        if self.deflate {
+            Coding::Deflate
+        } else {
+            Coding::Plain
         }
     }
 
@@ -115,9 +92,7 @@ impl LeverFlags {
             return Ok(None);
         };
         let mut config = DistillationConfig::new(weight);
-        if let Some(temperature) = self.distill_temperature {
-            config.temperature = temperature;
-        }
+        set(&mut config.temperature, self.distill_temperature);
         config.init().map(Some)
     }
 }

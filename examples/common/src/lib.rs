@@ -1,49 +1,50 @@
-//! What every example needs, once: flags, run folder, training driver, progress, report, and the
-//! commands on a packed file. An example adds a [`Network`], its data and its presets.
+#![doc = include_str!("../README.md")]
 
 pub mod bytes;
 pub mod cifar;
-pub mod cli;
+mod cli;
 pub mod data;
 pub mod device;
+mod document;
+mod example;
 pub mod fake;
 mod folder;
-mod html;
 pub mod idx;
-pub mod job;
-pub mod levers;
+#[cfg(feature = "image-folder")]
+pub mod image_folder;
+mod job;
+mod levers;
 pub mod network;
 mod origin;
-pub mod packed;
+mod packed;
+mod page;
+mod plot;
 #[cfg(feature = "png")]
 mod png;
+mod program;
 mod progress;
 mod report;
 mod score;
-pub mod sensitivity;
-pub mod sweep;
+mod sensitivity;
+mod sweep;
 mod task;
-pub mod time;
+mod time;
 
-use std::process::ExitCode;
+use std::fmt::Display;
+use std::path::Path;
 
 pub use self::data::{Batch, Dataset, Images};
+pub use self::example::{DataFlags, Demo, Example, NoFlags, Plan, Preset, short};
+pub use self::job::Job;
 pub use self::network::{Config, Network};
-pub use self::report::remake_report;
+pub use self::plot::FrontierPoint;
+pub use self::program::main;
+pub use self::sweep::Reference;
 
 /// What ends the program: a message for the user, its source included.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The exit code of a command; says why it failed.
-pub fn exit(result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            match error.downcast_ref::<job::Interrupted>() {
-                Some(_) => ExitCode::from(130),
-                None => ExitCode::FAILURE,
-            }
-        }
-    }
+/// What is wrong with a file or a folder.
+pub fn at(path: &Path, what: impl Display) -> Failure {
+    format!("{}: {what}", path.display()).into()
 }

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use burn_alq::Arithmetic;
 
 use crate::Failure;
-use crate::cli::MAX_ACTIVATION_BITS;
+use crate::cli::{MAX_ACTIVATION_BITS, parse_act_bits};
 
 /// What a network is built from. Travels with the packed model.
 pub type Config = BTreeMap<String, String>;
@@ -19,10 +19,10 @@ pub const ACT_BITS: &str = "act_bits";
 
 /// An image classifier.
 pub trait Network: Module + Sync {
-    /// In the configuration of a packed model.
+    /// Its name in the configuration of a packed model.
     const NAME: &'static str;
 
-    /// In reports.
+    /// Its name in reports.
     const TITLE: &'static str;
 
     /// Channels, height and width of the images that it is made for.
@@ -30,6 +30,9 @@ pub trait Network: Module + Sync {
 
     /// Images evaluated at a time.
     const EVAL_BATCH: usize;
+
+    /// Whether reports give top-5 accuracies.
+    const TOP5: bool = true;
 
     /// Whether it holds batch norm: then it trains without incomplete batches, whose statistics are
     /// poor.
@@ -50,14 +53,9 @@ pub trait Network: Module + Sync {
 /// # Errors
 /// If the file cannot be read or holds another network.
 pub fn load_float<N: Network>(network: N, file: &Path) -> Result<N, Failure> {
-    let loaded = network.try_load_file(file);
-    let file = file.display();
-    loaded.map_err(|error| {
-        format!(
-            "--float {file}: not a float {} of these flags: {error}",
-            N::TITLE
-        )
-        .into()
+    network.try_load_file(file).map_err(|error| {
+        let (file, title) = (file.display(), N::TITLE);
+        format!("--float {file}: not a float {title} of these flags: {error}").into()
     })
 }
 
@@ -81,9 +79,10 @@ pub fn act_bits(config: &Config) -> Result<usize, Failure> {
     let Some(bits) = config.get(ACT_BITS) else {
         return Ok(0);
     };
-    let number = bits.parse().ok();
-    let number = number.filter(|bits| (1..=usize::from(MAX_ACTIVATION_BITS)).contains(bits));
-    number.ok_or_else(|| format!("{ACT_BITS} is {bits:?}, not 1 to {MAX_ACTIVATION_BITS}").into())
+    match parse_act_bits(bits) {
+        Ok(bits) => Ok(bits.into()),
+        Err(_) => Err(format!("{ACT_BITS} is {bits:?}, not 1 to {MAX_ACTIVATION_BITS}").into()),
+    }
 }
 
 /// The arithmetic of a packed layer behind an activation of so many bits.
@@ -97,6 +96,17 @@ pub fn arithmetic(act_bits: usize) -> Arithmetic {
 /// Channels of a layer, scaled by the width, at least one.
 pub fn scaled(channels: usize, width: f64) -> usize {
     ((channels as f64 * width).round() as usize).max(1)
+}
+
+/// Factor on the channels, in the configuration.
+pub const WIDTH: &str = "width";
+
+/// The factor in the configuration.
+///
+/// # Errors
+/// If it is missing or out of range.
+pub fn width(config: &Config) -> Result<f64, Failure> {
+    Ok(parse_width(&number::<String>(config, WIDTH)?)?)
 }
 
 /// Parses `--width`.

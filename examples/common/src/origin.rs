@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// What one needs to make a result again.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Origin {
     pub command: String,
-    /// Of the packages that compute.
+    /// The versions of the packages that compute.
     pub versions: BTreeMap<String, String>,
     pub seed: u64,
     pub data: String,
@@ -17,7 +17,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Of this process.
+    /// The origin of what this process makes.
     pub fn new(seed: u64, data: &str) -> Self {
         Self {
             command: command(),

@@ -7,9 +7,9 @@ use burn::tensor::Device;
 use burn_alq::PackedModel;
 use burn_alq::report::ModelReport;
 
-use crate::cli::{EvalFlags, InspectArgs};
+use crate::cli::EvalArgs;
 use crate::score::evaluate;
-use crate::{Failure, Images, Network};
+use crate::{DataFlags as _, Example, Failure, Images, Network, at};
 
 /// The name of the network in the configuration of a packed model.
 pub(crate) const MODEL: &str = "model";
@@ -31,29 +31,25 @@ pub fn unpack<N: Network>(packed: &PackedModel, device: &Device) -> Result<N, Fa
 /// If the file cannot be read or holds another model.
 pub fn load<N: Network>(file: &Path, device: &Device) -> Result<(PackedModel, N), Failure> {
     let packed = PackedModel::load(file)?;
-    let model = unpack(&packed, device).map_err(|error| format!("{}: {error}", file.display()))?;
+    let model = unpack(&packed, device).map_err(|error| at(file, error))?;
     Ok((packed, model))
 }
 
-/// Evaluates a packed model on the test images; with `top5`, says how often the class is among the
-/// five best.
+/// Evaluates a packed model on the test images.
 ///
 /// # Errors
 /// If the model or an image cannot be read.
-pub fn eval<N: Network>(
-    flags: &EvalFlags,
-    data: impl FnOnce(&PackedModel) -> Result<(String, Arc<dyn Images>), Failure>,
-    top5: bool,
-) -> Result<(), Failure> {
-    let device = flags.device.device()?;
-    let (packed, model) = load::<N>(&flags.model, &device)?;
-    let (name, test) = data(&packed)?;
+pub fn eval<E: Example>(args: &EvalArgs<E>) -> Result<(), Failure> {
+    let device = args.device.device()?;
+    let (packed, model) = load::<E>(&args.model, &device)?;
+    let (name, test) = args.data.test(&packed.config)?;
     let accuracy = evaluate(&model, &test, &device, true)?;
     println!("data: {name}");
     print_skipped(&test);
-    let top5 = match top5 {
-        true => format!(" (top-5 {:.2} %)", accuracy.top5),
-        false => String::new(),
+    let top5 = if E::TOP5 {
+        format!(" (top-5 {:.2} %)", accuracy.top5)
+    } else {
+        String::new()
     };
     println!(
         "accuracy {:.2} %{top5} on {} test images, {:.4} bits per weight",
@@ -75,14 +71,14 @@ pub(crate) fn print_skipped(images: &Arc<dyn Images>) {
     }
 }
 
-/// Shows what a packed model holds.
+/// Shows what a packed model holds, as tables or as JSON.
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn inspect(args: &InspectArgs) -> Result<(), Failure> {
-    let packed = PackedModel::load(&args.model)?;
+pub fn inspect(file: &Path, json: bool) -> Result<(), Failure> {
+    let packed = PackedModel::load(file)?;
     let report = ModelReport::new(&packed, |_| None);
-    if args.json {
+    if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());
     }

@@ -1,12 +1,12 @@
 //! Right and wrong predictions.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::data::{Images, stream};
+use crate::progress::bar;
 use crate::{Failure, Network};
 
 /// Counts of a few kinds, summed on the device: reading them waits for it.
@@ -57,12 +57,12 @@ impl Tally {
 }
 
 /// Shares of images in percent.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Accuracy {
     pub images: usize,
-    /// Whose class has the highest score.
+    /// The share whose class has the highest score.
     pub top1: f64,
-    /// Whose class has one of the five highest scores.
+    /// The share whose class has one of the five highest scores.
     pub top5: f64,
 }
 
@@ -96,23 +96,18 @@ pub fn visit<N: Network>(
         let end = (start + N::EVAL_BATCH).min(count);
         ((start as u32..end as u32).collect(), None)
     });
-    let terminal = show && std::io::stderr().is_terminal();
-    let bar = terminal.then(|| {
-        let style = ProgressStyle::with_template("evaluation {bar:24} {pos}/{len} ETA {eta}");
-        ProgressBar::new(count as u64)
-            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-    });
+    let bar = if show {
+        bar("evaluation {bar:24} {pos}/{len} ETA {eta}", count)
+    } else {
+        ProgressBar::hidden()
+    };
     for batch in stream(images.clone(), requests) {
         let batch = batch?;
         let (input, labels) = batch.tensors(0..batch.labels.len(), device);
         see(input, labels);
-        if let Some(bar) = &bar {
-            bar.inc(N::EVAL_BATCH as u64);
-        }
+        bar.inc(N::EVAL_BATCH as u64);
     }
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    bar.finish_and_clear();
     Ok(())
 }
 
@@ -145,14 +140,7 @@ mod tests {
         let nan = Tensor::full([1, 7], f32::NAN, &device);
         tally.add(nan, Tensor::from_ints([0], &device));
         let found = tally.read();
-        let (top1, top5) = (100.0 / 8.0, 500.0 / 8.0);
-        assert_eq!(
-            found,
-            Accuracy {
-                images: 8,
-                top1,
-                top5
-            }
-        );
+        assert_eq!(found.images, 8);
+        assert_eq!([found.top1, found.top5], [100.0 / 8.0, 500.0 / 8.0]);
     }
 }

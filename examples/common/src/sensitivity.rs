@@ -3,17 +3,18 @@
 use std::path::PathBuf;
 
 use burn_alq::Quantizer;
-use burn_alq::report::{plot, table};
-use burn_alq::train::Sensitivity;
+use burn_alq::analysis::Sensitivity;
+use burn_alq::report::table;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::DeviceFlag;
-use crate::network::Config;
+use crate::document::write_files;
+use crate::network::{Config, load_float};
 use crate::origin::Origin;
-use crate::report::write_aside;
+use crate::page::Page;
+use crate::progress::bar;
 use crate::task::Classify;
-use crate::{Dataset, Failure, Network, html};
+use crate::{Dataset, Failure, Network, plot};
 
 /// Flags of the measurement.
 #[derive(Args, Debug, Clone)]
@@ -40,7 +41,6 @@ pub struct SensitivityFlags {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub device: DeviceFlag,
 }
 
@@ -59,33 +59,28 @@ pub fn sensitivity<N: Network>(
         return Err(format!("--lr: {} is not above 0", flags.lr).into());
     }
     if out.exists() {
-        return Err(format!(
-            "--out {}: exists already; choose another folder",
-            out.display()
-        )
-        .into());
+        let out = out.display();
+        return Err(format!("--out {out}: exists already; choose another folder").into());
     }
     let device = flags.device.device()?.autodiff();
     let network = N::from_config(config, &device)?;
-    let network = crate::network::load_float(network, &flags.float)?;
+    let network = load_float(network, &flags.float)?;
     println!("data: {}", data.name);
     let size = flags.batch_size as usize;
     let task = Classify::<N>::new(data, size, None, 1, flags.seed, device);
-    let display = Display::new();
-    let measured = Sensitivity::measure(
-        &network,
-        &task,
-        quantizer,
-        flags.batches as usize,
-        flags.lr,
-        |done, all| display.show(done, all),
-    );
-    display.bar.finish_and_clear();
-    // Not the loss that could not be computed, but why.
-    if let Some(failure) = task.failure() {
-        return Err(failure);
-    }
-    let measured = measured?;
+    let bar = bar("{bar:24} {pos}/{len} losses ETA {eta}", 0);
+    let show = |done: usize, all: usize| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        // Lines of losses follow where there is no terminal.
+        if bar.is_hidden() && (done.is_multiple_of(10) || done == all) {
+            println!("{done} of {all} losses measured");
+        }
+    };
+    let batches = flags.batches as usize;
+    let measured = Sensitivity::measure(&network, &task, quantizer, batches, flags.lr, show);
+    bar.finish_and_clear();
+    let measured = task.explained(measured)?;
     let ranked = rows(&measured);
     let text = format!(
         "# What a bit less costs: {}\n\ndata: {}; {} batches of {size}, seed {}; float loss {:.4}\n\n\
@@ -100,30 +95,17 @@ pub fn sensitivity<N: Network>(
         table(&ranked)
     );
     std::fs::create_dir_all(out).map_err(|error| format!("--out {}: {error}", out.display()))?;
-    write_aside(
-        &out.join("sensitivity.json"),
-        &serde_json::to_vec(&measured)?,
-    )?;
-    write_aside(&out.join("sensitivity.md"), text.as_bytes())?;
-    let page = out.join("sensitivity.html");
-    write_aside(&page, html_page::<N>(&measured, data, flags).as_bytes())?;
-    println!("{text}\n{}", page.display());
+    let origin = Origin::new(flags.seed, &data.name);
+    let page = Page::new(
+        format!("What a bit less costs: {}", N::TITLE),
+        format!("{} batches of {size} images", flags.batches),
+        &origin,
+    )
+    .section("Bits of each weight", plot::sensitivity(&measured))
+    .table("The cheapest bits first", ranked);
+    write_files(out, "sensitivity", &text, &page, &measured)?;
+    println!("{text}\n{}", out.join("sensitivity.html").display());
     Ok(())
-}
-
-fn html_page<N: Network>(
-    measured: &Sensitivity,
-    data: &Dataset,
-    flags: &SensitivityFlags,
-) -> String {
-    let rows: Vec<Vec<String>> = rows(measured).iter().map(|row| row.to_vec()).collect();
-    let body = html::section("Bits of each weight", &plot::sensitivity(measured))
-        + "<h2>The cheapest bits first</h2>\n"
-        + &html::table(&rows)
-        + &html::origin(&Origin::new(flags.seed, &data.name), &[]);
-    let title = format!("What a bit less costs: {}", N::TITLE);
-    let about = format!("{} batches of {} images", flags.batches, flags.batch_size);
-    html::document(&title, &about, &body)
 }
 
 /// Each bit less, under a head.
@@ -148,26 +130,4 @@ fn rows(measured: &Sensitivity) -> Vec<[String; 6]> {
         ]
     }));
     rows
-}
-
-/// A bar on a terminal, nothing without one: lines of losses follow.
-struct Display {
-    bar: ProgressBar,
-}
-
-impl Display {
-    fn new() -> Self {
-        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} losses ETA {eta}");
-        let bar = ProgressBar::new(0);
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar }
-    }
-
-    fn show(&self, done: usize, all: usize) {
-        self.bar.set_length(all as u64);
-        self.bar.set_position(done as u64);
-        if self.bar.is_hidden() && (done.is_multiple_of(10) || done == all) {
-            println!("{done} of {all} losses measured");
-        }
-    }
 }

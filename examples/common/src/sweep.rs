@@ -1,18 +1,21 @@
-//! Down a list of targets: each starts from the multi-bit network of the one before.
+//! A training down a list of targets: each starts from the multi-bit network of the one before.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Instant;
 
-use burn_alq::report::plot::{self, Figure, Frontier, FrontierPoint, Series};
 use burn_alq::report::table;
 use burn_alq::{ScheduleConfig, Target};
 use clap::{ArgGroup, Args};
 use serde::{Deserialize, Serialize};
 
+use crate::document::{Document, write_json};
 use crate::job::{CHECKPOINT, Goal, Interrupted, Job, Runner};
 use crate::origin::Origin;
-use crate::report::{Report, read_versioned, write_aside};
-use crate::{Failure, Network, folder, html};
+use crate::page::Page;
+use crate::plot::{self, Figure, FrontierPoint, Series};
+use crate::report::Report;
+use crate::{Failure, Network, at, folder};
 
 /// Flags of a sweep, beside those of a training.
 #[derive(Args, Debug, Clone)]
@@ -31,36 +34,17 @@ pub struct SweepFlags {
 }
 
 impl SweepFlags {
-    /// The targets by name.
+    /// One goal for each target.
     ///
     /// # Errors
     /// If they do not fall.
-    fn targets(&self) -> Result<Vec<(String, Target)>, Failure> {
-        fn falls<T: PartialOrd + std::fmt::Display>(flag: &str, list: &[T]) -> Result<(), Failure> {
-            match list.windows(2).find(|pair| pair[0] <= pair[1]) {
-                Some(pair) => Err(format!(
-                    "{flag}: targets must fall, but {} comes after {}",
-                    pair[1], pair[0]
-                )
-                .into()),
-                None => Ok(()),
-            }
-        }
-        falls("--bits", &self.bits)?;
-        falls("--bytes", &self.bytes)?;
-        let bits = self.bits.iter();
-        let bits = bits.map(|&bits| (format!("{bits}-bits"), Target::Bits(bits)));
-        let bytes = self.bytes.iter();
-        let bytes = bytes.map(|&bytes| (format!("{bytes}-bytes"), Target::Bytes(bytes)));
-        Ok(bits.chain(bytes).collect())
-    }
-
-    /// One goal for each target.
     fn goals(&self, schedule: &ScheduleConfig, out: &Path) -> Result<Vec<Goal>, Failure> {
         let rounds = self.next_rounds.map(usize::from);
         let rounds = rounds.unwrap_or((schedule.rounds / 2).max(1));
         let mut goals: Vec<Goal> = Vec::new();
-        for (name, target) in self.targets()? {
+        let bits = falling("bits", &self.bits, Target::Bits)?;
+        let bytes = falling("bytes", &self.bytes, Target::Bytes)?;
+        for (name, target) in bits.into_iter().chain(bytes) {
             let mut schedule = schedule.clone();
             schedule.target = target;
             let mut after = String::new();
@@ -76,6 +60,24 @@ impl SweepFlags {
         }
         Ok(goals)
     }
+}
+
+/// Targets with the names of their folders.
+fn falling<T: PartialOrd + Display + Copy>(
+    unit: &str,
+    list: &[T],
+    target: fn(T) -> Target,
+) -> Result<Vec<(String, Target)>, Failure> {
+    if let Some(pair) = list.windows(2).find(|pair| pair[0] <= pair[1]) {
+        let [before, after] = [pair[0], pair[1]];
+        return Err(
+            format!("--{unit}: targets must fall, but {after} comes after {before}").into(),
+        );
+    }
+    let targets = list
+        .iter()
+        .map(|&size| (format!("{size}-{unit}"), target(size)));
+    Ok(targets.collect())
 }
 
 /// One finished target.
@@ -95,7 +97,7 @@ pub struct Point {
     pub weight_bytes: usize,
     /// Bytes of the file.
     pub file_bytes: u64,
-    /// From the target before.
+    /// The time from the target before.
     pub seconds: f64,
 }
 
@@ -107,35 +109,25 @@ pub struct Sweep {
     #[serde(flatten)]
     origin: Origin,
     preset: String,
-    /// Of the float network on the test images, in percent.
+    /// The float network's accuracy on the test images, in percent.
     float: f64,
     /// Networks of others, with their sources.
     references: Vec<Reference>,
-    /// In the order of the targets.
+    /// What was reached, in the order of the targets.
     points: Vec<Point>,
 }
 
 /// A network that others have published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reference {
-    /// In the legend.
+    /// Its name in the legend.
     pub name: String,
-    /// In the caption.
+    /// The source of its numbers, for the caption.
     pub source: String,
-    /// Average bitwidth of its weights.
-    pub bits: f64,
-    /// Bytes of its weights.
-    pub bytes: f64,
-    /// Accuracy in percent.
-    pub accuracy: f64,
+    /// Its accuracy at its size, in bytes of weights alone.
+    #[serde(flatten)]
+    pub point: FrontierPoint,
 }
-
-/// Another one where a reader of the old one would go wrong.
-const VERSION: u32 = 1;
-
-const JSON: &str = "sweep.json";
-/// The page.
-pub(crate) const HTML: &str = "sweep.html";
 
 /// Trains, packs and evaluates at each target in turn; the table and the frontier are written anew
 /// after each.
@@ -148,7 +140,6 @@ pub fn sweep<N: Network>(
     flags: &SweepFlags,
     references: Vec<Reference>,
 ) -> Result<(), Failure> {
-    let job = job.configured();
     let (out, resume) = (&job.flags.out, job.flags.resume);
     let goals = flags.goals(&job.plan.schedule, out)?;
     let runner = Runner::new(&job)?;
@@ -164,13 +155,20 @@ pub fn sweep<N: Network>(
     let float = runner.float(&mut report)?;
     // As in a run to one target.
     let kept = float.valid();
-    let mut sweep = Sweep::new(&job, references);
+    let mut sweep = Sweep {
+        version: Sweep::VERSION,
+        network: N::TITLE.to_string(),
+        origin: Origin::new(job.flags.seed, &job.data.name),
+        preset: job.preset.into(),
+        float: 0.0,
+        references,
+        points: Vec::new(),
+    };
     let mut start = job.start;
     let mut before: Option<N> = None;
     for goal in &goals {
         println!("\n{}", name(&goal.out));
-        std::fs::create_dir_all(&goal.out)
-            .map_err(|error| format!("{}: {error}", goal.out.display()))?;
+        std::fs::create_dir_all(&goal.out).map_err(|error| at(&goal.out, error))?;
         folder::clear(&goal.out)?;
         let model = match before.take() {
             Some(model) => model,
@@ -182,55 +180,42 @@ pub fn sweep<N: Network>(
             .quantize(model, &kept, goal, &mut report)
             .map_err(|error| named(goal, error))?;
         // One that is finished was evaluated, and its test images are not looked at twice.
-        let finished = match begun && Report::is_in(&goal.out) {
-            true => Report::read(&goal.out)?,
-            false => {
-                runner.finish(&trained, &kept, goal, start, &mut report)?;
-                report
-            }
-        };
-        println!("{}", finished.result_line());
-        sweep.push(goal, &finished);
+        if begun && Report::is_in(&goal.out) {
+            report = Report::read(&goal.out)?;
+        } else {
+            runner.finish(&trained, &kept, goal, start, &mut report)?;
+        }
+        println!("{}", report.result_line());
+        sweep.push(goal, &report);
         sweep.write(out)?;
         before = Some(trained);
         start = Instant::now();
         report = Report::new(&job);
     }
     if let Some(file) = &job.flags.json {
-        write_aside(file, &serde_json::to_vec(&sweep)?)?;
+        write_json(file, &sweep)?;
     }
     println!("\n{}", sweep.to_markdown());
-    println!("{}", out.join(HTML).display());
+    println!("{}", out.join("sweep.html").display());
     Ok(())
 }
 
 /// A failure on the way to a target; a stop by the user is none.
 fn named(goal: &Goal, error: Failure) -> Failure {
-    match error.is::<Interrupted>() {
-        true => error,
-        false => format!("{}: {error}", name(&goal.out)).into(),
+    if error.is::<Interrupted>() {
+        error
+    } else {
+        format!("{}: {error}", name(&goal.out)).into()
     }
 }
 
-/// Of a target's folder.
+/// The name of a target's folder.
 fn name(folder: &Path) -> String {
     let name = folder.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
 }
 
 impl Sweep {
-    fn new<N: Network>(job: &Job<'_, N>, references: Vec<Reference>) -> Self {
-        Self {
-            version: VERSION,
-            network: N::TITLE.to_string(),
-            origin: Origin::new(job.flags.seed, &job.data.name),
-            preset: job.preset.clone(),
-            float: 0.0,
-            references,
-            points: Vec::new(),
-        }
-    }
-
     fn push(&mut self, goal: &Goal, report: &Report) {
         let Some(model) = &report.model else {
             return;
@@ -250,25 +235,6 @@ impl Sweep {
             file_bytes: report.file_bytes,
             seconds: report.seconds,
         });
-    }
-
-    /// Whether a folder is a sweep's.
-    pub(crate) fn is_in(folder: &Path) -> bool {
-        folder.join(JSON).exists()
-    }
-
-    /// Reads the sweep of a folder.
-    ///
-    /// # Errors
-    /// If there is none, or one of another version.
-    pub(crate) fn read(folder: &Path) -> Result<Self, Failure> {
-        read_versioned(&folder.join(JSON), VERSION)
-    }
-
-    fn write(&self, out: &Path) -> Result<(), Failure> {
-        write_aside(&out.join(JSON), &serde_json::to_vec(self)?)?;
-        write_aside(&out.join("sweep.md"), self.to_markdown().as_bytes())?;
-        write_aside(&out.join(HTML), self.page().as_bytes())
     }
 
     fn rows(&self) -> Vec<[String; 8]> {
@@ -298,6 +264,38 @@ impl Sweep {
         rows
     }
 
+    /// The frontier, against bits and against bytes.
+    fn frontier(&self) -> [Figure; 2] {
+        let of_file = |point: &Point| FrontierPoint {
+            bits: point.paper_bits,
+            bytes: point.file_bytes as f64,
+            accuracy: point.test,
+        };
+        let ours = Series {
+            name: "this sweep".into(),
+            points: self.points.iter().map(of_file).collect(),
+        };
+        let theirs = self.references.iter().map(|reference| Series {
+            name: reference.name.clone(),
+            points: vec![reference.point],
+        });
+        let sources = self
+            .references
+            .iter()
+            .map(|Reference { name, source, .. }| {
+                format!("{name}: {source}, bytes of weights alone.")
+            });
+        let sources = sources.collect::<Vec<_>>().join(" ");
+        let caption = format!("On the test images; bytes are the whole file's. {sources}");
+        let series: Vec<Series> = std::iter::once(ours).chain(theirs).collect();
+        plot::frontier(&series, Some(self.float), &caption)
+    }
+}
+
+impl Document for Sweep {
+    const NAME: &'static str = "sweep";
+    const VERSION: u32 = 1;
+
     fn to_markdown(&self) -> String {
         format!(
             "# {}, sweep, preset {}, seed {}\n\ndata: {}; machine: {}; float network {:.2} % on the test \
@@ -312,53 +310,12 @@ impl Sweep {
         )
     }
 
-    /// The frontier, against bits and against bytes.
-    pub(crate) fn figures(&self) -> [Figure; 2] {
-        let of_file = |point: &Point| FrontierPoint {
-            bits: point.paper_bits,
-            bytes: point.file_bytes as f64,
-            accuracy: point.test,
-        };
-        let ours = Series {
-            name: "this sweep".into(),
-            points: self.points.iter().map(of_file).collect(),
-        };
-        let theirs = self.references.iter().map(|reference| Series {
-            name: reference.name.clone(),
-            points: vec![FrontierPoint {
-                bits: reference.bits,
-                bytes: reference.bytes,
-                accuracy: reference.accuracy,
-            }],
-        });
-        let sources = self.references.iter().map(|reference| {
-            format!(
-                "{}: {}, bytes of weights alone.",
-                reference.name, reference.source
-            )
-        });
-        let sources: Vec<String> = sources.collect();
-        plot::frontier(&Frontier {
-            series: std::iter::once(ours).chain(theirs).collect(),
-            float: Some(self.float),
-            caption: format!(
-                "On the test images; bytes are the whole file's. {}",
-                sources.join(" ")
-            ),
-        })
-    }
-
-    pub(crate) fn page(&self) -> String {
-        let rows: Vec<Vec<String>> = self.rows().iter().map(|row| row.to_vec()).collect();
-        let body = html::section("Frontier", &self.figures())
-            + "<h2>Targets</h2>\n"
-            + &html::table(&rows)
-            + &html::origin(&self.origin, &[]);
+    fn page(&self) -> Page<'_> {
         let title = format!("{}, sweep, preset {}", self.network, self.preset);
-        let about = format!(
-            "On {}, seed {}; float {:.2} %",
-            self.origin.data, self.origin.seed, self.float
-        );
-        html::document(&title, &about, &body)
+        let (Origin { data, seed, .. }, float) = (&self.origin, self.float);
+        let about = format!("On {data}, seed {seed}; float {float:.2} %");
+        Page::new(title, about, &self.origin)
+            .section("Frontier", self.frontier())
+            .table("Targets", self.rows())
     }
 }

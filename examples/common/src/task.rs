@@ -7,7 +7,7 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::{Device, Int, Tensor};
 use burn_alq::train::{Distillation, Task};
 
-use crate::data::{Images, Request, epoch_order, stream};
+use crate::data::{Request, epoch_order, stream};
 use crate::score::evaluate;
 use crate::{Batch, Dataset, Failure, Network};
 
@@ -46,21 +46,20 @@ struct Source {
     /// The number of the batch that comes next.
     next: usize,
     stream: Receiver<Result<Batch, Failure>>,
-    /// The batch that came last, with its number: all shards share it.
-    last: Option<(usize, Arc<Batch>)>,
+    /// The batch before it: all shards share it.
+    last: Option<Arc<Batch>>,
 }
 
-/// The training of a network. See [`failure`](Self::failure).
+/// The training of a network. See [`explained`](Self::explained).
 pub struct Classify<N> {
-    train: Arc<dyn Images>,
-    valid: Arc<dyn Images>,
+    data: Dataset,
     order: Order,
     shards: usize,
-    /// With autodiff.
+    /// The device with autodiff.
     device: Device,
     source: Mutex<Option<Source>>,
     failure: Mutex<Option<Failure>>,
-    /// In validation mode, without autodiff; and its part of the loss.
+    /// The teacher in validation mode, without autodiff; and its part of the loss.
     teacher: Option<(N, Distillation)>,
 }
 
@@ -74,13 +73,13 @@ impl<N: Network> Classify<N> {
         device: Device,
     ) -> Self {
         let count = data.train.count();
-        let pass = match N::BATCH_NORM {
-            true => (count / batch_size).max(1),
-            false => count.div_ceil(batch_size),
+        let pass = if N::BATCH_NORM {
+            (count / batch_size).max(1)
+        } else {
+            count.div_ceil(batch_size)
         };
         Self {
-            train: data.train.clone(),
-            valid: data.valid.clone(),
+            data: data.clone(),
             order: Order {
                 count,
                 batch_size,
@@ -102,19 +101,19 @@ impl<N: Network> Classify<N> {
         self
     }
 
-    /// Why data could not be read, if so. [`Task`] has no way to say it, so the loss then is NaN, and
-    /// the run stops before the model takes a step.
-    pub fn failure(&self) -> Option<Failure> {
-        lock(&self.failure).take()
+    /// What came of losses, or why data could not be read. [`Task`] has no way to say that, so the loss
+    /// then is NaN, and a run stops before the model takes a step.
+    pub fn explained<T>(&self, result: Result<T, impl Into<Failure>>) -> Result<T, Failure> {
+        match lock(&self.failure).take() {
+            Some(failure) => Err(failure),
+            None => result.map_err(Into::into),
+        }
     }
 
     fn batch(&self, number: usize) -> Result<Arc<Batch>, Failure> {
         let mut guard = lock(&self.source);
-        if let Some((_, batch)) = guard
-            .as_ref()
-            .and_then(|source| source.last.as_ref())
-            .filter(|(last, _)| *last == number)
-        {
+        let last = guard.as_ref().filter(|source| source.next == number + 1);
+        if let Some(batch) = last.and_then(|source| source.last.as_ref()) {
             return Ok(batch.clone());
         }
         // After a resume, the first batch is not batch 0.
@@ -122,14 +121,14 @@ impl<N: Network> Classify<N> {
             Some(source) if source.next == number => source,
             _ => Source {
                 next: number,
-                stream: stream(self.train.clone(), self.order.from(number)),
+                stream: stream(self.data.train.clone(), self.order.from(number)),
                 last: None,
             },
         };
         let source = guard.insert(source);
         let batch = Arc::new(source.stream.recv()??);
         source.next += 1;
-        source.last = Some((number, batch.clone()));
+        source.last = Some(batch.clone());
         Ok(batch)
     }
 
@@ -192,7 +191,7 @@ impl<N: Network> Task for Classify<N> {
 
     fn evaluate(&self, model: &N) -> f64 {
         let device = self.device.clone().without_autodiff();
-        match evaluate(model, &self.valid, &device, false) {
+        match evaluate(model, &self.data.valid, &device, false) {
             Ok(accuracy) => accuracy.top1,
             Err(error) => {
                 self.fail(error);

@@ -1,4 +1,4 @@
-//! How long a packed file takes for a batch, in turns with other files and the float network.
+//! The time that a packed file takes for a batch, in turns with other files and the float network.
 
 use std::path::Path;
 use std::time::Instant;
@@ -57,11 +57,8 @@ pub fn time<N: Network>(args: &TimeArgs) -> Result<(), Failure> {
             format!("{:.2}", float / packed),
         ]);
     }
-    println!(
-        "{}, batch {}, medians of {turns} turns\n",
-        N::TITLE,
-        args.batch
-    );
+    let (title, batch) = (N::TITLE, args.batch);
+    println!("{title}, batch {batch}, medians of {turns} turns\n");
     println!("{}", table(&rows));
     Ok(())
 }
@@ -75,7 +72,7 @@ struct Contestant<'a, N> {
     times: [Vec<f64>; 2],
 }
 
-/// Of a forward pass.
+/// The time of a forward pass.
 fn milliseconds<N: Network>(network: &N, images: &Tensor<4>) -> f64 {
     let start = Instant::now();
     for _ in 0..TOGETHER {

@@ -1,16 +1,40 @@
 //! The data: a subset of MNIST inside the program, or any folder of IDX files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use example_common::bytes::{ByteImages, dataset};
+use example_common::data::name;
 use example_common::idx::{parse, read_folder};
-use example_common::{Dataset, Failure};
+use example_common::{Config, DataFlags, Dataset, Failure};
+
+/// Which data set.
+#[derive(Args)]
+pub struct DataArgs {
+    /// Folder with the four IDX files of MNIST, Fashion-MNIST or another data set in their format,
+    /// .gz or not [default: a subset of MNIST inside the program]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Download MNIST through burn-dataset.
+    #[arg(long, conflicts_with = "data_dir")]
+    download: bool,
+}
+
+impl DataFlags for DataArgs {
+    fn load(&self, _config: &Config) -> Result<Dataset, Failure> {
+        match &self.data_dir {
+            Some(folder) => last_sixth(folder, &name(folder), read_folder(folder)?),
+            None if self.download => download(),
+            None => embedded(),
+        }
+    }
+}
 
 /// The subset inside the program: 6,000 training, 1,000 validation and 2,000 test images of MNIST.
 ///
 /// # Errors
 /// If the files it was built with are damaged.
-pub fn embedded() -> Result<Dataset, Failure> {
+fn embedded() -> Result<Dataset, Failure> {
     macro_rules! embed {
         ($name:literal) => {
             (
@@ -20,43 +44,19 @@ pub fn embedded() -> Result<Dataset, Failure> {
         };
     }
     let folder = Path::new("data");
-    let train = parse(
-        folder,
-        "training",
-        embed!("train-images-idx3-ubyte.gz"),
-        embed!("train-labels-idx1-ubyte.gz"),
-    )?;
-    let test = parse(
-        folder,
-        "test",
-        embed!("t10k-images-idx3-ubyte.gz"),
-        embed!("t10k-labels-idx1-ubyte.gz"),
-    )?;
-    dataset(folder, "MNIST subset", train, test, 1000)
+    let images = embed!("train-images-idx3-ubyte.gz");
+    let labels = embed!("train-labels-idx1-ubyte.gz");
+    let train = parse(folder, "training", images, labels)?;
+    let images = embed!("t10k-images-idx3-ubyte.gz");
+    let labels = embed!("t10k-labels-idx1-ubyte.gz");
+    let test = parse(folder, "test", images, labels)?;
+    dataset(folder, "MNIST subset", [train, test], 1000)
 }
 
-/// The data set in a folder, with the usual names, `.gz` or not. The last sixth of the training
-/// images validates.
-///
-/// # Errors
-/// If the folder or a file is missing or damaged, or holds something else than 28×28 images of
-/// ten classes.
-pub fn from_dir(folder: &Path) -> Result<Dataset, Failure> {
-    let [train, test] = read_folder(folder)?;
-    let name = folder
-        .file_name()
-        .map_or("data".into(), |name| name.to_string_lossy());
-    last_sixth(folder, &name, train, test)
-}
-
-fn last_sixth(
-    folder: &Path,
-    name: &str,
-    train: ByteImages,
-    test: ByteImages,
-) -> Result<Dataset, Failure> {
-    let valid = train.labels.len() / 6;
-    dataset(folder, name, train, test, valid)
+/// A data set whose last sixth of the training images validates.
+fn last_sixth(folder: &Path, name: &str, splits: [ByteImages; 2]) -> Result<Dataset, Failure> {
+    let valid = splits[0].labels.len() / 6;
+    dataset(folder, name, splits, valid)
 }
 
 /// MNIST, downloaded through burn-dataset.
@@ -64,7 +64,7 @@ fn last_sixth(
 /// # Errors
 /// If the program was built without the feature `download`.
 #[cfg(not(feature = "download"))]
-pub fn download() -> Result<Dataset, Failure> {
+fn download() -> Result<Dataset, Failure> {
     Err("this program was built without downloading; build it with --features download".into())
 }
 
@@ -73,22 +73,13 @@ pub fn download() -> Result<Dataset, Failure> {
 /// # Errors
 /// If the download fails.
 #[cfg(feature = "download")]
-pub fn download() -> Result<Dataset, Failure> {
+fn download() -> Result<Dataset, Failure> {
     use burn::data::dataset::Dataset as _;
     use burn::data::dataset::vision::MnistDataset;
-    use example_common::bytes::Augment;
 
     let failed = |reason: String| -> Failure { format!("the download failed: {reason}").into() };
     let read = |dataset: MnistDataset| -> Result<ByteImages, Failure> {
-        let count = dataset.len();
-        let mut split = ByteImages {
-            pixels: Vec::with_capacity(count * 784),
-            labels: Vec::with_capacity(count),
-            shape: [1, 28, 28],
-            repeat: 1,
-            norm: vec![[0.1307, 0.3081]],
-            augment: Augment::None,
-        };
+        let mut split = ByteImages::new([1, 28, 28], vec![[0.1307, 0.3081]]);
         for item in dataset.iter() {
             let item = item.map_err(|error| failed(error.to_string()))?;
             let pixels = item.image.iter().flatten();
@@ -103,5 +94,5 @@ pub fn download() -> Result<Dataset, Failure> {
         let reason = panic.downcast_ref::<String>().map(String::as_str);
         failed(reason.unwrap_or("no reason given").to_string())
     })?;
-    last_sixth(Path::new("MNIST"), "MNIST", read(train)?, read(test)?)
+    last_sixth(Path::new("MNIST"), "MNIST", [read(train)?, read(test)?])
 }

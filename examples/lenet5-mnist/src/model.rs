@@ -22,7 +22,7 @@ pub struct LeNet5 {
     fc1: MultiBitLinear,
     fc2: MultiBitLinear,
     pool: MaxPool2d,
-    /// In the place of ReLU, one after each layer but the last; empty for ReLU.
+    /// What stands in the place of ReLU, one after each layer but the last; empty for ReLU.
     activations: Vec<MultiBitActivation>,
 }
 
@@ -31,6 +31,7 @@ impl Network for LeNet5 {
     const TITLE: &'static str = "LeNet5";
     const IMAGE: [usize; 3] = [1, 28, 28];
     const EVAL_BATCH: usize = 250;
+    const TOP5: bool = false;
     const BATCH_NORM: bool = false;
 
     /// With multi-bit activations, packed layers behind them compute bitwise.

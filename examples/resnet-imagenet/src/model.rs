@@ -1,20 +1,25 @@
-//! The network, with the field names of torchvision's.
+//! The network, with the field names of torchvision's, and its weights from `.pth` or `.safetensors`.
+
+use std::path::Path;
 
 use burn::module::Module;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 use burn_alq::{
-    Arithmetic, GroupingRule, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig,
-    MultiBitLinear, MultiBitLinearConfig, PathPattern, Quantized, Quantizer,
+    Arithmetic, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
+    MultiBitLinearConfig, Quantized,
 };
-use example_common::network::{act_bits, arithmetic, number, parse_width, scaled};
-use example_common::{Config, Failure, Network};
+use burn_store::burn_pack::Tensor as Weight;
+use burn_store::{
+    ApplyError, ModuleAdapter, ModuleContext, ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter,
+    PytorchStore, SafetensorsStore,
+};
+use example_common::network::{act_bits, arithmetic, number, scaled, width};
+use example_common::{Config, Failure, Network, at};
 
 /// 18 or 34, in the configuration.
 pub const DEPTH: &str = "depth";
-/// Factor on the channels, in the configuration.
-pub const WIDTH: &str = "width";
 /// Outputs, in the configuration.
 pub const CLASSES: &str = "classes";
 
@@ -58,20 +63,6 @@ impl Block {
     }
 }
 
-/// Channelwise in the first layer, pixelwise in the blocks, two subchannels in the last layer.
-/// Activations get so many bits, with 0 they stay ReLUs.
-pub fn quantizer(max_bits: usize, act_bits: usize) -> Quantizer {
-    let glob = |pattern: &str| PathPattern::glob(pattern);
-    let quantizer = Quantizer::new(max_bits)
-        .rule(glob("conv1.weight"), GroupingRule::Channelwise)
-        .rule(glob("layer*.**"), GroupingRule::Pixelwise)
-        .rule(glob("fc.weight"), GroupingRule::Subchannelwise(2));
-    match act_bits {
-        0 => quantizer,
-        bits => quantizer.activations(glob("**act*"), bits),
-    }
-}
-
 /// Makes layers on a device.
 struct Maker<'a> {
     act_bits: usize,
@@ -79,13 +70,13 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// A convolution without bias; a hidden one takes the output of an activation.
+    /// A convolution without bias.
     fn conv(
         &self,
         channels: [usize; 2],
         kernel: usize,
         stride: usize,
-        hidden: bool,
+        arithmetic: Arithmetic,
     ) -> MultiBitConv2d {
         let padding = kernel / 2;
         MultiBitConv2dConfig::new(channels, [kernel; 2])
@@ -94,10 +85,7 @@ impl Maker<'_> {
                 padding, padding, padding, padding,
             ))
             .with_bias(false)
-            .with_arithmetic(match hidden {
-                true => arithmetic(self.act_bits),
-                false => Arithmetic::Exact,
-            })
+            .with_arithmetic(arithmetic)
             .init_float(self.device)
     }
 
@@ -111,6 +99,8 @@ impl Maker<'_> {
     }
 
     fn layer(&self, [input, output]: [usize; 2], blocks: usize, stride: usize) -> Vec<Block> {
+        // Behind an activation.
+        let hidden = arithmetic(self.act_bits);
         let block = |index| {
             let (input, stride) = match index {
                 0 => (input, stride),
@@ -118,13 +108,13 @@ impl Maker<'_> {
             };
             let downsample = stride != 1 || input != output;
             Block {
-                conv1: self.conv([input, output], 3, stride, true),
+                conv1: self.conv([input, output], 3, stride, hidden),
                 bn1: self.norm(output),
                 act1: self.act(),
-                conv2: self.conv([output, output], 3, 1, true),
+                conv2: self.conv([output, output], 3, 1, hidden),
                 bn2: self.norm(output),
                 downsample: downsample.then(|| {
-                    let conv = self.conv([input, output], 1, stride, true);
+                    let conv = self.conv([input, output], 1, stride, hidden);
                     (conv, self.norm(output))
                 }),
                 act2: self.act(),
@@ -142,8 +132,7 @@ impl Network for ResNet {
     const BATCH_NORM: bool = true;
 
     fn from_config(config: &Config, device: &Device) -> Result<Self, Failure> {
-        let width: String = number(config, WIDTH)?;
-        let width = parse_width(&width)?;
+        let width = width(config)?;
         let blocks = match number(config, DEPTH)? {
             18 => [2, 2, 2, 2],
             34 => [3, 4, 6, 3],
@@ -160,7 +149,7 @@ impl Network for ResNet {
         // Even, so that two subchannels divide the last layer's inputs.
         let [c1, c2, c3, c4] = [64, 128, 256, 512].map(|c| scaled(c / 2, width) * 2);
         Ok(Self {
-            conv1: maker.conv([3, c1], 7, 2, false),
+            conv1: maker.conv([3, c1], 7, 2, Arithmetic::Exact),
             bn1: maker.norm(c1),
             act: maker.act(),
             maxpool: MaxPool2dConfig::new([3, 3])
@@ -185,5 +174,160 @@ impl Network for ResNet {
         let x = blocks.fold(x, |x, block| block.forward(x)).into_tensor();
         self.fc
             .forward(x.mean_dim(3).mean_dim(2).flatten::<2>(1, 3))
+    }
+}
+
+/// PyTorch's layout and names to Burn's, for multi-bit layers too.
+#[derive(Clone)]
+struct Torch;
+
+impl Torch {
+    /// Burn's layer that a multi-bit layer stands for.
+    fn layer(name: &str) -> &str {
+        match name {
+            "Struct:MultiBitLinear" => "Struct:Linear",
+            "Struct:MultiBitConv2d" => "Struct:Conv2d",
+            other => other,
+        }
+    }
+}
+
+impl ModuleAdapter for Torch {
+    fn adapt(&self, weight: Weight, context: ModuleContext<'_>) -> Weight {
+        let layer = context.module_type().map(Self::layer).unwrap_or_default();
+        PyTorchToBurnAdapter.adapt(weight, ModuleContext::new(&[layer.to_string()]))
+    }
+
+    fn get_alternative_param_name(&self, name: &str, layer: &str) -> Option<String> {
+        PyTorchToBurnAdapter.get_alternative_param_name(name, Self::layer(layer))
+    }
+
+    fn clone_box(&self) -> Box<dyn ModuleAdapter> {
+        Box::new(self.clone())
+    }
+}
+
+/// All tensors of a file.
+fn tensors<S: ModuleStore<Error: ToString>>(mut store: S) -> Result<Vec<Weight>, String> {
+    let tensors = store.get_all_tensors().map_err(|error| error.to_string())?;
+    Ok(tensors.values().cloned().collect())
+}
+
+/// Puts the weights of a file into a float network.
+///
+/// # Errors
+/// If the file cannot be read, lacks a tensor, or has one of another shape or one too many; names the
+/// tensor.
+pub fn load_torch(network: ResNet, file: &Path) -> Result<ResNet, Failure> {
+    let tensors = match file.extension().and_then(|extension| extension.to_str()) {
+        _ if !file.is_file() => Err("there is no such file".into()),
+        // Torchvision's indices are ours; closing gaps would hide what is missing.
+        Some("pth" | "pt") => tensors(PytorchStore::from_file(file).map_indices_contiguous(false)),
+        Some("safetensors") => tensors(SafetensorsStore::from_file(file)),
+        _ => Err("neither .pth nor .safetensors".into()),
+    };
+    let filled = tensors.and_then(|tensors| fill(network, tensors));
+    filled.map_err(|error| at(file, error))
+}
+
+fn fill(mut network: ResNet, mut tensors: Vec<Weight>) -> Result<ResNet, String> {
+    // A counter that PyTorch keeps beside every batch norm.
+    tensors.retain(|tensor| !tensor.name.ends_with(".num_batches_tracked"));
+    let result = network.apply(tensors, None, Some(Box::new(Torch)), true);
+    if let Some(error) = result.errors.first() {
+        return Err(match error {
+            ApplyError::ShapeMismatch {
+                path,
+                expected,
+                found,
+            } => format!(
+                "{path} has shape {found:?} where this network has {expected:?}; check --depth, \
+                 --width and the number of classes"
+            ),
+            other => other.to_string(),
+        });
+    }
+    // The levels of activations are fitted in training.
+    let mut missing = result.missing.iter();
+    let missing = missing.find(|(_, layer)| !layer.ends_with("Struct:MultiBitActivation"));
+    if let Some((path, _)) = missing {
+        return Err(format!(
+            "there is no tensor {path}, which this network needs; check --depth"
+        ));
+    }
+    match result.unused.first() {
+        Some(path) => Err(format!(
+            "this network has no parameter for {path}; check --depth"
+        )),
+        None => Ok(network),
+    }
+}
+
+/// The network computes what PyTorch computes with the same weights. `tests/fixtures/export.py` made
+/// them.
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use burn::tensor::TensorData;
+    use example_common::network::WIDTH;
+
+    use super::*;
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures")
+            .join(name)
+    }
+
+    /// What the fixtures are made for: depth, width and classes.
+    const FITTING: [&str; 3] = ["18", "0.0625", "10"];
+
+    fn load([depth, width, classes]: [&str; 3], file: &str) -> Result<ResNet, Failure> {
+        let pairs = [(DEPTH, depth), (WIDTH, width), (CLASSES, classes)];
+        let config = Config::from(pairs.map(|(key, value)| (key.to_string(), value.to_string())));
+        let network = ResNet::from_config(&config, &Device::default()).unwrap();
+        load_torch(network, &fixture(file))
+    }
+
+    fn values(case: &serde_json::Value, key: &str) -> Vec<f32> {
+        let values = case[key].as_array().unwrap().iter();
+        values.map(|value| value.as_f64().unwrap() as f32).collect()
+    }
+
+    #[test]
+    fn scores_are_those_of_torch() {
+        let case = std::fs::read_to_string(fixture("case.json")).unwrap();
+        let case: serde_json::Value = serde_json::from_str(&case).unwrap();
+        let images = TensorData::new(values(&case, "images"), [2, 3, 48, 48]);
+        let expected = values(&case, "scores");
+        for file in ["resnet18.pth", "resnet18.safetensors"] {
+            let network = load(FITTING, file).unwrap();
+            let images = Tensor::from_data(images.clone(), &Device::default());
+            let found: Vec<f32> = network.forward(images).into_data().try_into_vec().unwrap();
+            assert_eq!(found.len(), expected.len());
+            let pairs = found.iter().zip(&expected);
+            let errors = pairs.map(|(found, expected)| (found - expected).abs());
+            let error = errors.fold(0.0, f32::max);
+            assert!(error < 1e-4, "{file}: off by {error}");
+        }
+    }
+
+    #[test]
+    fn a_tensor_that_does_not_fit_is_named() {
+        let refuses = |sizes: [&str; 3], file: &str, expected: &str| {
+            let error = load(sizes, file).unwrap_err().to_string();
+            assert!(
+                error.contains(expected) && error.contains(file),
+                "{error:?} does not say {expected:?}"
+            );
+        };
+        let missing = "no tensor layer2.0.downsample.0.weight";
+        refuses(FITTING, "missing.pth", missing);
+        refuses(["18", "0.0625", "11"], "resnet18.pth", "fc.");
+        refuses(["18", "0.125", "10"], "resnet18.safetensors", "has shape");
+        refuses(["34", "0.0625", "10"], "resnet18.pth", "no tensor layer");
+        refuses(FITTING, "case.json", "neither .pth nor");
+        refuses(FITTING, "absent.pth", "no such file");
     }
 }

@@ -1,9 +1,11 @@
 //! The data: CIFAR-10's binary files, IDX files padded to the same size, or made up.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use example_common::bytes::{Augment, ByteImages, dataset};
-use example_common::{Dataset, Failure, cifar, fake, idx};
+use clap::{ArgGroup, Args, ValueEnum};
+use example_common::bytes::{ByteImages, varied};
+use example_common::data::name;
+use example_common::{Config, DataFlags, Dataset, Failure, cifar, fake, idx};
 
 /// Pixels in a row and rows of an image.
 const SIDE: usize = 32;
@@ -11,52 +13,48 @@ const SIDE: usize = 32;
 /// What is around an image before it is cropped.
 const PAD: usize = 4;
 
-/// CIFAR-10 from its binary files. The last tenth of the training images validates.
-///
-/// # Errors
-/// If a file is missing or damaged.
-pub fn cifar10(folder: &Path, limit: Option<usize>) -> Result<Dataset, Failure> {
-    let [train, test] = cifar::read_folder(folder)?;
-    last_tenth(folder, "CIFAR-10", train, test, limit)
+/// Which images.
+#[derive(Args)]
+#[command(group = ArgGroup::new("images").required(true).args(["data_dir", "fake_data"]))]
+pub struct DataArgs {
+    /// Folder with the images.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// What is in the folder.
+    #[arg(long, value_enum, default_value_t = Format::Cifar10, conflicts_with = "fake_data")]
+    data_format: Format,
+    /// Make a small image set that is easily learned.
+    #[arg(long)]
+    fake_data: bool,
+    /// Use at most so many images of the training set, and of the test set.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
 }
 
-/// Fashion-MNIST, MNIST or another data set in their format, padded to 32×32 and copied to three
-/// channels. The last tenth of the training images validates.
-///
-/// # Errors
-/// If a file is missing or damaged.
-pub fn mnist(folder: &Path, limit: Option<usize>) -> Result<Dataset, Failure> {
-    let [train, test] = idx::read_folder(folder)?.map(padded);
-    let name = folder.file_name();
-    let name = name.map_or("data".into(), |name| name.to_string_lossy());
-    last_tenth(folder, &name, train, test, limit)
+/// What a folder of images holds.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// CIFAR-10's binary files, data_batch_1.bin to data_batch_5.bin and test_batch.bin.
+    Cifar10,
+    /// The four IDX files of Fashion-MNIST or MNIST, .gz or not; padded to 32x32.
+    Mnist,
 }
 
-/// A small set that is easily learned.
-///
-/// # Errors
-/// If the limit leaves too few images.
-pub fn fake(limit: Option<usize>) -> Result<Dataset, Failure> {
-    let train = fake::images(600, SIDE, 1);
-    let test = fake::images(200, SIDE, 2);
-    last_tenth(Path::new("--fake-data"), "fake images", train, test, limit)
+impl DataFlags for DataArgs {
+    fn load(&self, _config: &Config) -> Result<Dataset, Failure> {
+        let Some(folder) = &self.data_dir else {
+            return fake::dataset(self.limit, PAD);
+        };
+        let (name, splits) = match self.data_format {
+            Format::Cifar10 => ("CIFAR-10".into(), cifar::read_folder(folder)?),
+            Format::Mnist => (name(folder), idx::read_folder(folder)?.map(padded)),
+        };
+        varied(folder, &name, splits, self.limit, PAD)
+    }
 }
 
-fn last_tenth(
-    folder: &Path,
-    name: &str,
-    mut train: ByteImages,
-    mut test: ByteImages,
-    limit: Option<usize>,
-) -> Result<Dataset, Failure> {
-    train.limit(limit);
-    test.limit(limit);
-    train.augment = Augment::CropFlip(PAD);
-    let valid = train.labels.len() / 10;
-    dataset(folder, name, train, test, valid)
-}
-
-/// Black pixels around images of 28×28; Fashion-MNIST's mean and deviation.
+/// Grey images of 28×28 with black pixels around them, in three channels; Fashion-MNIST's mean and
+/// deviation.
 fn padded(images: ByteImages) -> ByteImages {
     let [_, height, width] = images.shape;
     let (top, left) = ((SIDE - height) / 2, (SIDE - width) / 2);
@@ -72,9 +70,7 @@ fn padded(images: ByteImages) -> ByteImages {
     ByteImages {
         pixels,
         labels: images.labels,
-        shape: [1, SIDE, SIDE],
         repeat: 3,
-        norm: vec![[0.2860, 0.3530]],
-        augment: Augment::None,
+        ..ByteImages::new([1, SIDE, SIDE], vec![[0.2860, 0.3530]])
     }
 }

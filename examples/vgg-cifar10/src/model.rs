@@ -5,17 +5,14 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 use burn_alq::{
-    Arithmetic, GroupingRule, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig,
-    MultiBitLinear, MultiBitLinearConfig, PathPattern, Quantized, Quantizer,
+    Arithmetic, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
+    MultiBitLinearConfig, Quantized,
 };
-use example_common::network::{act_bits, arithmetic, number, parse_width, scaled};
+use example_common::network::{act_bits, arithmetic, scaled, width};
 use example_common::{Config, Failure, Network};
 
 /// Classes of CIFAR-10 and Fashion-MNIST.
 const CLASSES: usize = 10;
-
-/// Factor on the channels, in the configuration.
-pub const WIDTH: &str = "width";
 
 /// `2×128C3, MP2, 2×256C3, MP2, 2×512C3, MP2, 2×1024FC, 10` for images `[batch, 3, 32, 32]`, with
 /// batch norm after every layer but the last (Qu et al., CVPR 2020).
@@ -30,21 +27,6 @@ pub struct VggSmall {
     activations: Vec<MultiBitActivation>,
 }
 
-/// The groupings of the paper: channelwise, five times pixelwise, 16, 2 and 2 subchannels.
-/// Activations get so many bits, with 0 they stay ReLUs.
-pub fn quantizer(max_bits: usize, act_bits: usize) -> Quantizer {
-    let glob = |pattern: &str| PathPattern::glob(pattern);
-    let quantizer = Quantizer::new(max_bits)
-        .rule(glob("convs.*.weight"), GroupingRule::Pixelwise)
-        .rule(glob("convs.0.weight"), GroupingRule::Channelwise)
-        .rule(glob("fc.*.weight"), GroupingRule::Subchannelwise(2))
-        .rule(glob("fc.0.weight"), GroupingRule::Subchannelwise(16));
-    match act_bits {
-        0 => quantizer,
-        bits => quantizer.activations(glob("activations.*"), bits),
-    }
-}
-
 impl Network for VggSmall {
     const NAME: &'static str = "vgg-small";
     const TITLE: &'static str = "VGG-small";
@@ -53,8 +35,7 @@ impl Network for VggSmall {
     const BATCH_NORM: bool = true;
 
     fn from_config(config: &Config, device: &Device) -> Result<Self, Failure> {
-        let width: String = number(config, WIDTH)?;
-        let width = parse_width(&width)?;
+        let width = width(config)?;
         let act_bits = act_bits(config)?;
         // Even, so that two subchannels divide them.
         let scaled = |channels: usize| scaled(channels / 2, width) * 2;

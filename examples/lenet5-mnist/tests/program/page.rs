@@ -1,21 +1,17 @@
 //! What must be true of every page.
-// Every test binary uses its own part of this module.
-#![allow(dead_code)]
 
-use std::fs;
-use std::path::Path;
-
+use example_testing::Program;
 use roxmltree::{Document, Node, ParsingOptions};
 use serde_json::Value;
 
 /// The report of a run's folder, as JSON.
-pub fn json(folder: &str) -> Value {
-    serde_json::from_slice(&fs::read(Path::new(folder).join("report.json")).unwrap()).unwrap()
+pub fn report(program: &Program, folder: &str) -> Value {
+    json(program, &format!("{folder}/report.json"))
 }
 
-/// The page of a run's folder.
-pub fn html(folder: &str) -> String {
-    fs::read_to_string(Path::new(folder).join("report.html")).unwrap()
+/// A file of JSON.
+pub fn json(program: &Program, file: &str) -> Value {
+    serde_json::from_slice(&program.read(file)).unwrap()
 }
 
 /// The curves of a page.
@@ -25,8 +21,9 @@ pub fn curves(page: &str) -> &str {
 }
 
 /// Checks the page of a folder against its JSON.
-pub fn check(folder: &str) {
-    let (page, report) = (html(folder), json(folder));
+pub fn check(program: &Program, folder: &str) {
+    let page = program.text(&format!("{folder}/report.html"));
+    let report = report(program, folder);
     needs_nothing_else(&page);
     let document = parse(&page);
     let figure = |name: &str| Figure::new(&document, name);
@@ -42,52 +39,35 @@ pub fn check(folder: &str) {
         assert_eq!(figure.rows.len(), values.len(), "{name}");
         for (row, (step, value)) in figure.rows.iter().zip(&values) {
             assert_eq!(row[0], step.to_string());
-            let shown: f64 = row[2].parse().unwrap();
-            // Four digits are shown.
-            assert!(
-                (shown - value).abs() <= 1e-3 * value.abs(),
-                "{shown}, {value}"
-            );
+            // Nine places at most are shown.
+            shows(&row[2], *value, 1e-9);
         }
         // Axes are lines of two points.
-        let lines = figure
-            .svg
-            .descendants()
-            .filter_map(|node| node.attribute("points"));
+        let nodes = figure.svg.descendants();
+        let lines = nodes.filter_map(|node| node.attribute("points"));
         let points = lines.map(|points| points.split_whitespace().count()).max();
         assert_eq!(points, Some(values.len()), "{name}");
         for phase in ["float", "basis", "coordinate", "prune", "ste"] {
             let used = history.iter().any(|point| point["phase"] == phase);
-            assert!(
-                used && figure.has_text(phase),
-                "{phase} is marked in {name}"
-            );
+            assert!(used && figure.has_text(phase), "no {phase} in {name}");
         }
     }
 
     let model = &report["model"];
     let layers = model["layers"].as_array().unwrap();
     let (bits, shares) = (figure("layer-bits"), figure("layer-group-bits"));
-    assert_eq!(
-        (bits.rows.len(), shares.rows.len()),
-        (layers.len(), layers.len())
-    );
+    assert_eq!([bits.rows.len(), shares.rows.len()], [layers.len(); 2]);
     for (row, layer) in bits.rows.iter().zip(layers) {
-        assert_eq!(
-            format!("{}.weight", row[0]),
-            layer["path"].as_str().unwrap()
-        );
-        let shown: f64 = row[1].parse().unwrap();
-        assert!((shown - layer["average_bits"].as_f64().unwrap()).abs() < 1e-3);
+        assert_eq!(layer["path"], format!("{}.weight", row[0]));
+        shows(&row[1], layer["average_bits"].as_f64().unwrap(), 0.0);
         assert!(bits.has_text(&row[0]) && bits.has_text(&row[1]), "{row:?}");
     }
 
     let counts = figure("group-bits").rows;
     let of_layers = |bits: usize| {
-        let counts = layers
-            .iter()
-            .map(|layer| layer["group_bits"][bits].as_u64());
-        counts.flatten().sum::<u64>()
+        let layers = layers.iter();
+        let counts = layers.filter_map(|layer| layer["group_bits"][bits].as_u64());
+        counts.sum::<u64>()
     };
     for (bits, row) in counts.iter().enumerate() {
         assert_eq!(row[1], of_layers(bits).to_string(), "groups of {bits} bits");
@@ -118,14 +98,19 @@ pub fn check(folder: &str) {
 
     let timings = report["timings"].as_object().unwrap();
     assert_eq!(figure("timings").rows.len(), timings.len());
-    let text: String = document
-        .descendants()
-        .filter_map(|node| node.text())
-        .collect();
+    let texts = document.descendants().filter_map(|node| node.text());
+    let text: String = texts.collect();
     for key in ["command", "machine", "data"] {
         assert!(text.contains(report[key].as_str().unwrap()), "{key}");
     }
     assert!(text.contains("burn 0.22.1"));
+}
+
+/// Checks a number of a page: four digits are shown, down to a place.
+pub fn shows(shown: &str, value: f64, place: f64) {
+    let number: f64 = shown.parse().unwrap();
+    let error = (number - value).abs();
+    assert!(error <= 1e-3 * value.abs() + place, "{shown}, {value}");
 }
 
 /// The table beside a figure of a page, without its head, of a page that needs nothing else.

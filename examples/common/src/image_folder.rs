@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use example_common::data::{Random, epoch_order, fingerprint};
-use example_common::{Batch, Dataset, Failure, Images};
 use image::imageops::{FilterType, crop_imm, flip_horizontal_in_place, resize};
 use image::{ImageReader, RgbImage};
 use rayon::prelude::*;
 
+use crate::data::{Random, epoch_order, fingerprint, name, too_few};
+use crate::{Batch, Dataset, Failure, Images, at};
+
 /// torchvision's mean and deviation of each channel.
 const NORM: [[f32; 2]; 3] = [[0.485, 0.229], [0.456, 0.224], [0.406, 0.225]];
+
+const NO_CLASSES: &str = "no class folders in it";
 
 /// Endings of image files.
 const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
@@ -22,7 +25,7 @@ pub struct Options {
     /// Height and width of the network's input.
     pub size: usize,
     /// Use at most so many images of each split.
-    pub limit: Option<usize>,
+    pub limit: Option<u32>,
     /// Leave images out that cannot be decoded.
     pub skip_corrupt: bool,
     /// The network's outputs.
@@ -51,47 +54,23 @@ pub fn dataset(folder: &Path, options: Options) -> Result<Dataset, Failure> {
     let count = train.len();
     let valid = (count / 10).min(10_000);
     if valid == 0 {
-        let folder = folder.display();
-        return Err(format!(
-            "{folder}: {count} training images are too few to train and validate on"
-        )
-        .into());
+        return Err(too_few(folder, count));
     }
     let valid = train.split_off(count - valid);
-    let test = FolderImages::new(test, options);
-    let names = train.iter().chain(&valid).chain(&test.files);
+    let [train, valid] = [train, valid].map(|files| FolderImages::new(files, options));
+    let test = FolderImages::limited(test, options);
+    let names = [&train, &valid, &test]
+        .into_iter()
+        .flat_map(|split| &split.files);
     let names = names.map(|(file, _)| file.strip_prefix(folder).unwrap_or(file));
     let names: Vec<u8> = names
         .flat_map(|name| name.to_string_lossy().into_owned().into_bytes())
         .chain(options.size.to_le_bytes())
         .collect();
-    let name = format!(
-        "{} ({}/{}/{} images, {} classes)",
-        name(folder),
-        train.len(),
-        valid.len(),
-        test.files.len(),
-        classes.len()
-    );
-    Ok(Dataset {
-        train: Arc::new(FolderImages::new(
-            train,
-            Options {
-                limit: None,
-                ..options
-            },
-        )),
-        valid: Arc::new(FolderImages::new(
-            valid,
-            Options {
-                limit: None,
-                ..options
-            },
-        )),
-        test: Arc::new(test),
-        name,
-        fingerprint: fingerprint(names.iter()),
-    })
+    let splits: [Arc<dyn Images>; 3] = [Arc::new(train), Arc::new(valid), Arc::new(test)];
+    let more = format!(", {} classes", classes.len());
+    let fingerprint = fingerprint(names.iter());
+    Ok(Dataset::new(splits, &name(folder), &more, fingerprint))
 }
 
 /// The test images of a folder, those in `val`.
@@ -101,28 +80,25 @@ pub fn dataset(folder: &Path, options: Options) -> Result<Dataset, Failure> {
 pub fn test(folder: &Path, options: Options) -> Result<(String, Arc<dyn Images>), Failure> {
     let val = folder.join("val");
     let classes = classes(&val, options.outputs)?;
-    let images = FolderImages::new(files(&val, &classes)?, options);
+    let images = FolderImages::limited(files(&val, &classes)?, options);
     Ok((name(folder), Arc::new(images)))
-}
-
-fn name(folder: &Path) -> String {
-    let name = folder.file_name();
-    name.map_or("data".into(), |name| name.to_string_lossy().into_owned())
 }
 
 /// The names of the folders in a folder, sorted: their places are the classes, as in torchvision.
 fn classes(folder: &Path, outputs: usize) -> Result<Vec<String>, Failure> {
-    let failed = |what: String| -> Failure { format!("{}: {what}", folder.display()).into() };
     let classes: Vec<String> = entries(folder)?
         .into_iter()
         .filter(|path| path.is_dir())
         .map(|path| name(&path))
         .collect();
     match classes.len() {
-        0 => Err(failed("no class folders in it".into())),
-        count if count > outputs => Err(failed(format!(
-            "{count} classes, but the network has {outputs} outputs; train with --classes {count}"
-        ))),
+        0 => Err(at(folder, NO_CLASSES)),
+        count if count > outputs => Err(at(
+            folder,
+            format!(
+                "{count} classes, but the network has {outputs} outputs; train with --classes {count}"
+            ),
+        )),
         _ => Ok(classes),
     }
 }
@@ -131,9 +107,8 @@ fn classes(folder: &Path, outputs: usize) -> Result<Vec<String>, Failure> {
 fn files(folder: &Path, classes: &[String]) -> Result<Vec<(PathBuf, u32)>, Failure> {
     let mut files = Vec::new();
     for class in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
-        let failed = |what: &str| -> Failure { format!("{}: {what}", class.display()).into() };
         let label = classes.binary_search(&name(&class));
-        let label = label.map_err(|_| failed("the training images have no such class"))?;
+        let label = label.map_err(|_| at(&class, "the training images have no such class"))?;
         let before = files.len();
         let images = entries(&class)?.into_iter().filter(|path| {
             let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
@@ -143,45 +118,48 @@ fn files(folder: &Path, classes: &[String]) -> Result<Vec<(PathBuf, u32)>, Failu
         });
         files.extend(images.map(|path| (path, label as u32)));
         if files.len() == before {
-            return Err(failed(
-                "a class without images (.jpg, .jpeg, .png); fill the folder or remove it",
-            ));
+            let error = "a class without images (.jpg, .jpeg, .png); fill the folder or remove it";
+            return Err(at(&class, error));
         }
     }
     if files.is_empty() {
-        return Err(format!("{}: no class folders in it", folder.display()).into());
+        return Err(at(folder, NO_CLASSES));
     }
     Ok(files)
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let failed = |error: std::io::Error| -> Failure {
-        format!(
-            "{}: {error}; images are expected in train/CLASS and val/CLASS",
-            folder.display()
-        )
-        .into()
-    };
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        paths.push(entry.map_err(failed)?.path());
-    }
+    let paths = std::fs::read_dir(folder).and_then(|entries| {
+        let paths = entries.map(|entry| Ok(entry?.path()));
+        paths.collect::<std::io::Result<Vec<PathBuf>>>()
+    });
+    let mut paths = paths.map_err(|error| {
+        let error = format!("{error}; images are expected in train/CLASS and val/CLASS");
+        at(folder, error)
+    })?;
     paths.sort();
     Ok(paths)
 }
 
 /// Mixes the classes, the same way each time, and keeps the first.
-fn limit(files: &mut Vec<(PathBuf, u32)>, limit: Option<usize>) {
+fn limit(files: &mut Vec<(PathBuf, u32)>, limit: Option<u32>) {
     let order = epoch_order(files.len(), 0, 0);
-    let kept = order.into_iter().take(limit.unwrap_or(files.len()));
+    let kept = order
+        .into_iter()
+        .take(limit.map_or(files.len(), |limit| limit as usize));
     *files = kept.map(|index| files[index as usize].clone()).collect();
 }
 
 impl FolderImages {
-    fn new(mut files: Vec<(PathBuf, u32)>, options: Options) -> Self {
+    /// The first of the mixed files, if there is a limit.
+    fn limited(mut files: Vec<(PathBuf, u32)>, options: Options) -> Self {
         if options.limit.is_some() {
             limit(&mut files, options.limit);
         }
+        Self::new(files, options)
+    }
+
+    fn new(files: Vec<(PathBuf, u32)>, options: Options) -> Self {
         Self {
             files,
             options,
@@ -200,21 +178,17 @@ impl FolderImages {
                 return Ok(None);
             }
             Err(error) => {
-                let file = file.display();
-                return Err(format!(
-                    "{file}: corrupt image ({error}); repair it, or leave such images out with \
+                let error = format!(
+                    "corrupt image ({error}); repair it, or leave such images out with \
                      --skip-corrupt"
-                )
-                .into());
+                );
+                return Err(at(file, error));
             }
         };
+        let size = self.options.size;
         let image = match augment {
-            Some(seed) => varied(
-                &image,
-                self.options.size,
-                Random::new(seed, u64::from(index)),
-            ),
-            None => centered(&image, self.options.size),
+            Some(seed) => varied(&image, size, Random::new(seed, u64::from(index))),
+            None => centered(&image, size),
         };
         Ok(Some(normalized(&image)))
     }
@@ -280,20 +254,18 @@ fn centered(image: &RgbImage, size: usize) -> RgbImage {
 fn varied(image: &RgbImage, size: usize, mut random: Random) -> RgbImage {
     let (width, height) = image.dimensions();
     let area = f64::from(width) * f64::from(height);
-    let mut part = None;
-    for _ in 0..10 {
+    let part = (0..10).find_map(|_| {
         let area = area * (0.08 + 0.92 * random.unit());
         let (low, high) = ((3.0f64 / 4.0).ln(), (4.0f64 / 3.0).ln());
         let ratio = (low + (high - low) * random.unit()).exp();
         let w = (area * ratio).sqrt().round() as u32;
         let h = (area / ratio).sqrt().round() as u32;
-        if (1..=width).contains(&w) && (1..=height).contains(&h) {
+        ((1..=width).contains(&w) && (1..=height).contains(&h)).then(|| {
             let left = random.below((width - w + 1) as usize) as u32;
             let top = random.below((height - h + 1) as usize) as u32;
-            part = Some((left, top, w, h));
-            break;
-        }
-    }
+            (left, top, w, h)
+        })
+    });
     let mirrored = random.below(2) == 1;
     let mut image = match part {
         Some((left, top, w, h)) => {

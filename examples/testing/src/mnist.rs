@@ -1,14 +1,12 @@
 //! A small data set in MNIST's format: ten kinds of squares, easily told apart.
-// Every test binary uses its own part of this module.
-#![allow(dead_code)]
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+/// A file in IDX format.
 pub fn idx(magic: u32, sizes: &[u32], data: &[u8]) -> Vec<u8> {
     let header = std::iter::once(&magic)
         .chain(sizes)
@@ -16,6 +14,7 @@ pub fn idx(magic: u32, sizes: &[u32], data: &[u8]) -> Vec<u8> {
     header.chain(data.iter().copied()).collect()
 }
 
+/// A compressed file.
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();
@@ -41,34 +40,20 @@ pub fn images(count: usize) -> (Vec<u8>, Vec<u8>) {
     (pixels, labels)
 }
 
-/// A folder with a small data set, plain and compressed files mixed.
-pub fn data_folder(folder: &Path) {
-    for (name, count, compressed) in [("train", 240, true), ("t10k", 60, false)] {
+/// Makes a folder with 240 training and 60 test images, plain and compressed files mixed.
+pub fn folder(folder: &str) {
+    fs::create_dir(folder).unwrap();
+    for (name, count) in [("train", 240), ("t10k", 60)] {
         let (pixels, labels) = images(count);
         let images = idx(2051, &[count as u32, 28, 28], &pixels);
         let labels = idx(2049, &[count as u32], &labels);
         for (kind, bytes) in [("images-idx3", images), ("labels-idx1", labels)] {
-            let file = folder.join(format!("{name}-{kind}-ubyte"));
-            match compressed {
-                true => fs::write(file.with_extension("gz"), gzip(&bytes)).unwrap(),
-                false => fs::write(file, bytes).unwrap(),
+            let file = format!("{folder}/{name}-{kind}-ubyte");
+            if name == "train" {
+                fs::write(file + ".gz", gzip(&bytes)).unwrap();
+            } else {
+                fs::write(file, bytes).unwrap();
             }
         }
     }
-}
-
-/// The flags of a short training on such a data set.
-pub fn train<'a>(data: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let mut args = vec![
-        "train",
-        "--data-dir",
-        data,
-        "--preset",
-        "quick",
-        "--out",
-        out,
-    ];
-    args.extend(["--batch-size", "50"]);
-    args.extend(more);
-    args
 }

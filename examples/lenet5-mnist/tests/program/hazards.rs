@@ -1,0 +1,135 @@
+//! What may happen to a training: a full disk, an interrupt.
+#![cfg(unix)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::lenet;
+
+/// In a file system of `kib` that has the files of a folder in it: runs a program there, and copies
+/// what is there then to another folder. Needs no rights: a name space of its own.
+const ON_A_SMALL_DISK: &str = r#"
+mount -t tmpfs -o size="$0"k tmpfs "$1" && cp -r "$2"/. "$1" || exit 99
+disk=$1; new=$3; shift 3
+"$@"
+code=$?
+cp -r "$disk"/. "$new"; exit $code
+"#;
+
+/// Files no larger than `kib`: writes fail there too, where there are no name spaces.
+const WITH_SMALL_FILES: &str = r#"
+cp -r "$2"/. "$1" || exit 99
+disk=$1; new=$3; size=$0; shift 3
+(trap '' XFSZ; ulimit -f $((2 * size)); exec "$@")
+code=$?
+cp -r "$disk"/. "$new"; rm -rf "$disk"/*; exit $code
+"#;
+
+/// What runs in a name space of its own.
+fn unshare() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount"]);
+    command
+}
+
+fn kib(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).unwrap();
+    // Whole pages.
+    files
+        .map(|file| file.unwrap().metadata().unwrap().len().div_ceil(4096) * 4)
+        .sum()
+}
+
+/// Wherever the space ends, what was there stays whole, the error names the file, and with more
+/// space the training goes on to the same bytes.
+#[test]
+fn a_full_disk_loses_nothing() {
+    let lenet = lenet();
+    let often = ["--checkpoint-seconds", "0"];
+    lenet.trains("whole", &often);
+    let expected = lenet.read("whole/model.bpk");
+    // In the middle of the training, and at its end, when all files are written anew.
+    lenet.kill_in_the_middle("middle", &often);
+
+    let resume = ["--checkpoint-seconds", "0", "--resume"];
+    let disk = lenet.at("disk");
+    fs::create_dir(&disk).unwrap();
+    let training = lenet.command(&lenet.training("train", "disk", &resume));
+    let tried = unshare().arg("true").output();
+    let namespaces = tried.is_ok_and(|output| output.status.success());
+    let mut failed = Vec::new();
+    for (name, frees) in [("middle", &[0, 4096][..]), ("whole", &[0, 8, 36, 64, 1024])] {
+        let old = lenet.at(name);
+        let used = kib(Path::new(&old));
+        for &free in frees {
+            let out = format!("{name}-{free}");
+            let new = lenet.at(&out);
+            fs::create_dir(&new).unwrap();
+            let (mut command, script, size) = if namespaces {
+                let mut command = unshare();
+                command.arg("sh");
+                (command, ON_A_SMALL_DISK, used + free)
+            } else {
+                (Command::new("sh"), WITH_SMALL_FILES, free)
+            };
+            command.args(["-c", script, &size.to_string(), &disk, &old, &new]);
+            command
+                .arg(training.get_program())
+                .args(training.get_args());
+            command.stdin(Stdio::null());
+            let output = command.output().unwrap();
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert_ne!(output.status.code(), Some(99), "{error}");
+            let model = format!("{out}/model.bpk");
+            if output.status.success() {
+                assert!(lenet.read(&model) == expected);
+                continue;
+            }
+            let name = error.split(&disk).nth(1);
+            let name = name.unwrap_or_else(|| panic!("no file of the run in {error:?}"));
+            let name = name.trim_start_matches('/');
+            let name = name.split(['\'', ':']).next().unwrap();
+            assert!(!error.contains("panicked"), "{error}");
+            failed.push(name.to_string());
+            for file in fs::read_dir(&new).unwrap() {
+                let name = file.unwrap().file_name();
+                assert!(!name.to_string_lossy().ends_with(".tmp"), "{name:?}");
+            }
+            // With space enough, the same command goes on from what is there.
+            lenet.trains(&out, &resume);
+            assert!(lenet.read(&model) == expected, "after {error}");
+        }
+    }
+    // Otherwise the test would have tested nothing.
+    for file in ["checkpoint.bpk", "model.bpk", "report."] {
+        let writes = failed.iter().any(|name| name.contains(file));
+        assert!(writes, "{file} is not in {failed:?}");
+    }
+}
+
+/// Ctrl-C leaves a checkpoint, soon.
+#[test]
+fn an_interrupt_leaves_a_checkpoint() {
+    let lenet = lenet();
+    // No checkpoint of its own accord.
+    let flags = lenet.training("train", "out", &["--checkpoint-seconds", "9999"]);
+    let mut child = lenet.once_there_is("out", &flags);
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    let sent = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        // A promise, not a timing: a batch takes a hundredth of it here.
+        assert!(sent.elapsed() < Duration::from_secs(5), "still running");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{error}");
+    assert!(error.contains("a checkpoint is in"), "{error}");
+    assert!(lenet.exists("out/float-checkpoint.bpk"));
+    lenet.trains("out", &["--resume"]);
+}
