@@ -5,10 +5,10 @@ use std::process::Command;
 
 use crate::cargo;
 
-/// Crates, and the features that docs.rs builds them with.
+/// Crates, and the features that docs.rs builds them with beside the default.
 const CRATES: [(&str, &str); 2] = [
     ("multibit", "std,rayon,serde"),
-    ("burn-alq", "train,learner,flex,plot"),
+    ("burn-alq", "learner,flex"),
 ];
 
 /// Set where this program stands in for rustdoc.

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::cargo;
+use crate::validate::read;
+use crate::{cargo, step};
 
 const CRATES: [&str; 2] = ["multibit", "burn-alq"];
 
@@ -103,12 +104,7 @@ fn oldest_compiler(root: &Path) -> Result<(), String> {
     let toolchain = format!("{version}.0");
     let mut command = Command::new("rustup");
     command.args(["run", &toolchain, "cargo", "check"]);
-    command.args([
-        "--package",
-        "burn-alq",
-        "--features",
-        "flex,train,learner,plot",
-    ]);
+    command.args(["--package", "burn-alq", "--features", "flex,learner"]);
     step(root, &mut command)
         .map_err(|error| format!("{error}; is it there? rustup toolchain install {toolchain}"))
 }
@@ -122,24 +118,6 @@ fn features(manifest: &str) -> Vec<&str> {
     names
         .filter(|name| !name.starts_with('#') && *name != "default")
         .collect()
-}
-
-fn read(file: &Path) -> Result<String, String> {
-    std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
-}
-
-fn step(root: &Path, command: &mut Command) -> Result<(), String> {
-    let name = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
-    let words: Vec<String> = command.get_args().map(name).collect();
-    let program = name(command.get_program());
-    let program = program.rsplit('/').next().unwrap_or_default().to_string();
-    let line = format!("{program} {}", words.join(" "));
-    println!("{line}");
-    match command.current_dir(root).status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err(format!("{line} failed")),
-        Err(error) => Err(format!("cannot run {program}: {error}")),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{cargo, root};
+use crate::{cargo, root, step};
 
 const HELP: &str = "\
 Usage: cargo xtask kills [--count N] [--seed N]
@@ -223,21 +223,9 @@ pub fn kills(args: &[String]) -> Result<(), String> {
 
 /// Builds both.
 fn programs() -> Result<[Program; 2], String> {
-    let build = |args: &[&str]| {
-        let mut command = cargo();
-        command
-            .current_dir(root())
-            .args(["build", "--release"])
-            .args(args);
-        match command.status() {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(format!("cargo build {}: {status}", args.join(" "))),
-            Err(error) => Err(format!("cannot run cargo: {error}")),
-        }
-    };
-    build(&["--package", "vgg-cifar10"])?;
-    let learner = ["--package", "burn-alq", "--example", "learner"];
-    build(&[&learner[..], &["--features", "flex,learner"]].concat())?;
+    let mut command = cargo();
+    command.args(["build", "--release", "--bin", "vgg-cifar10"]);
+    step(&root(), command.args(["--example", "learner"]))?;
     let release = root().join("target/release");
     Ok([
         Program {

@@ -3,7 +3,11 @@
 mod api;
 mod full;
 mod kills;
+mod rooms;
+mod top;
+mod tree;
 mod validate;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -15,20 +19,25 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   example NAME [ARGUMENTS]    run an example in release mode; --help shows its arguments
     --device NAME             compute on this Burn device, and build for it: flex (default), wgpu,
                               vulkan, metal, cuda, rocm, …
-  test [ARGUMENTS]            all tests, on Flex; arguments go to cargo test
+  test [ARGUMENTS]            all tests, on Flex: multibit's and xtask's in a debug build, the others
+                              compiled as the demo is; with arguments, which go to cargo test, only
+                              the others
     --device NAME             only the suite, on this Burn device: flex, ndarray, wgpu, vulkan, cpu or
                               cuda; with --features fusion, under Burn's kernel fusion
     --target aarch64          only the kernels' crate, for 64-bit Arm under qemu-user
   bench [KIND…] [ARGUMENTS]   time packed layers and networks against Burn Flex in f32; --help
                               shows kinds and arguments
     --device NAME [--quick]   time layers and steps on this GPU against Burn's f32 on it
-  check --target TRIPLE       build the kernels' crate for a device without an operating system,
-                              such as thumbv7em-none-eabihf
+  bench kernels [ARGUMENTS]   time the kernels alone, on the instruction sets of this machine, without
+                              building Burn; --help shows arguments
+  check --target TRIPLE       compile what runs packed models (multibit, and burn-alq without
+                              training) for a device without an operating system, such as
+                              thumbv7em-none-eabihf, or for the browser: wasm32-unknown-unknown
   api                         list the public items of both crates anew, in their PUBLIC_API.txt
   kills [--count N]           kill trainings at random times, resume them and compare what they end in
   load [--minutes N]          8 threads share a packed model for 10 minutes, or N
-  validate                    format, lints, documentation, file sizes, no_std, unsafe, licences,
-                              packages
+  validate                    rooms and their order, format, lints, documentation, file sizes, no_std,
+                              unsafe, licences, packages, public items
     --full                    also each feature alone, the oldest compiler, whole packages, advisories
   help                        this text
 ";
@@ -117,6 +126,21 @@ fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// Says what it runs in a folder, and runs it.
+fn step(root: &Path, command: &mut Command) -> Result<(), String> {
+    let name = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+    let words: Vec<String> = command.get_args().map(name).collect();
+    let program = name(command.get_program());
+    let program = program.rsplit('/').next().unwrap_or_default().to_string();
+    let line = format!("{program} {}", words.join(" "));
+    println!("{line}");
+    match command.current_dir(root).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(format!("{line} failed")),
+        Err(error) => Err(format!("cannot run {program}: {error}")),
+    }
+}
+
 /// CubeCL's devices, each compiled in by a feature of the same name.
 const CUBE: [&str; 7] = ["wgpu", "vulkan", "webgpu", "metal", "cuda", "rocm", "cpu"];
 
@@ -133,7 +157,8 @@ fn device_flag(args: &[String]) -> Option<&str> {
 fn example(name: &str, args: impl Iterator<Item = String>) -> Result<(), String> {
     let args: Vec<String> = args.collect();
     let mut command = cargo();
-    command.args(["run", "--release", "--package", name]);
+    // With the features of the whole workspace: what the tests share, they need not compile again.
+    command.args(["run", "--release", "--bin", name]);
     command
         .arg("--manifest-path")
         .arg(root().join("Cargo.toml"));
@@ -143,24 +168,33 @@ fn example(name: &str, args: impl Iterator<Item = String>) -> Result<(), String>
     let device = device.filter(|name| *name == "ndarray" || CUBE.contains(name));
     let download = args.iter().any(|arg| arg == "--download");
     for feature in device.into_iter().chain(download.then_some("download")) {
-        command.args(["--features", feature]);
+        command.args(["--features", &format!("{name}/{feature}")]);
     }
     run(command.arg("--").args(args))
 }
 
 fn test(args: &[String]) -> Result<(), String> {
+    if args.is_empty() {
+        // What does without Burn, in a debug build: it checks arithmetic for overflow.
+        let mut command = cargo();
+        command.args(["test", "--package", "multibit", "--package", "xtask"]);
+        step(
+            &root(),
+            command.args(["--features", "multibit/rayon,multibit/serde"]),
+        )?;
+    }
     run(&mut test_command(args)?)
 }
 
-/// Burn's devices that the suite can run on. Those of the CPU are in every build of the suite; each
-/// other is a feature of it.
+/// Burn's devices that the suite can run on. Flex is in every build of the suite; each other is a
+/// feature of it.
 const DEVICES: [&str; 6] = ["flex", "ndarray", "wgpu", "vulkan", "cpu", "cuda"];
 
 fn test_command(args: &[String]) -> Result<Command, String> {
     let mut command = cargo();
-    command.current_dir(root()).arg("test");
+    command.current_dir(root()).args(["test", "--release"]);
     let mut device = "flex";
-    let mut package = vec!["--workspace"];
+    let mut package = vec![];
     let mut others = Vec::new();
     let mut args = args.iter().map(String::as_str);
     while let Some(arg) = args.next() {
@@ -168,7 +202,7 @@ fn test_command(args: &[String]) -> Result<Command, String> {
             "--device" => {
                 device = args.next().ok_or("--device needs a name")?;
                 package = match device {
-                    "flex" | "ndarray" => vec!["--workspace", "--test", "suite"],
+                    "flex" => vec!["--test", "suite"],
                     _ if DEVICES.contains(&device) => vec![
                         "--package",
                         "burn-alq-tests",
@@ -188,7 +222,7 @@ fn test_command(args: &[String]) -> Result<Command, String> {
                     Some("aarch64") => {}
                     other => return Err(format!("--target: there is aarch64, not {other:?}")),
                 }
-                package = vec!["--package", "multibit", "--release", "--target", ARM];
+                package = vec!["--package", "multibit", "--target", ARM];
                 emulate_arm(&mut command)?;
             }
             _ => others.push(arg),
@@ -238,24 +272,23 @@ fn load(args: &[String]) -> Result<(), String> {
     let mut command = cargo();
     command
         .current_dir(root())
-        .args([
-            "test",
-            "--workspace",
-            "--test",
-            "suite",
-            "--",
-            "--nocapture",
-        ])
+        .args(["test", "--release", "--test", "suite"])
+        .args(["--", "--nocapture"])
         .args(["--exact", "load::threads_share_a_packed_model"])
         .env("BURN_ALQ_LOAD_SECONDS", (60 * minutes).to_string());
     run(&mut command)
 }
 
 fn bench(args: &[String]) -> Result<(), String> {
-    let (target, features) = match device_flag(args) {
-        None | Some("flex") => ("packed", "flex,train".to_string()),
-        Some(device) if CUBE.contains(&device) => ("device", format!("flex,train,{device}")),
-        Some(other) => {
+    let (package, target, features, args) = match (args, device_flag(args)) {
+        ([kind, args @ ..], _) if kind == "kernels" => {
+            ("multibit", "kernels", "rayon,limits".to_string(), args)
+        }
+        (_, None | Some("flex")) => ("burn-alq", "packed", "flex,train".to_string(), args),
+        (_, Some(device)) if CUBE.contains(&device) => {
+            ("burn-alq", "device", format!("flex,train,{device}"), args)
+        }
+        (_, Some(other)) => {
             return Err(format!(
                 "--device {other}: there are: flex, {}",
                 CUBE.join(", ")
@@ -264,7 +297,7 @@ fn bench(args: &[String]) -> Result<(), String> {
     };
     let mut command = cargo();
     command
-        .args(["bench", "--package", "burn-alq", "--bench", target])
+        .args(["bench", "--package", package, "--bench", target])
         .args(["--features", &features, "--manifest-path"])
         .arg(root().join("Cargo.toml"));
     let here = std::env::current_dir().map_err(|error| format!("the current folder: {error}"))?;
@@ -278,13 +311,26 @@ fn check(args: &[String]) -> Result<(), String> {
     if flag != "--target" {
         return Err(format!("check: no argument {flag}; there is --target"));
     }
-    let mut command = cargo();
-    command
-        .current_dir(root())
-        .args(["check", "--package", "multibit", "--no-default-features"])
-        .args(["--target", target]);
-    run(&mut command)
+    let mut halves = vec![("multibit", ""), ("burn-alq", "flex")];
+    if target == BROWSER {
+        halves.push(("burn-alq", "std,flex"));
+    }
+    for (package, features) in halves {
+        let mut command = cargo();
+        command.args(["check", "--package", package, "--no-default-features"]);
+        command.args(["--features", features, "--target", target]);
+        // Where random numbers come from is a program's choice; a library must not make it.
+        command.env(
+            "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS",
+            r#"--cfg getrandom_backend="custom""#,
+        );
+        step(&root(), &mut command)?;
+    }
+    Ok(())
 }
+
+/// It has Rust's std, and no file system; other targets of `check` are taken to have neither.
+const BROWSER: &str = "wasm32-unknown-unknown";
 
 /// Becomes the command where that is possible, so that signals reach it alone.
 #[cfg(unix)]
@@ -306,7 +352,7 @@ fn run(command: &mut Command) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// What follows `cargo test`, and the device.
+    /// What follows `cargo test --release`, and the device.
     fn command(args: &[&str]) -> Result<(Vec<String>, String), String> {
         let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
         let command = test_command(&args)?;
@@ -314,7 +360,7 @@ mod tests {
         let device = command.get_envs().find(|(name, _)| *name == "BURN_DEVICE");
         let device = device.and_then(|(_, value)| value).map(text);
         Ok((
-            command.get_args().skip(1).map(text).collect(),
+            command.get_args().skip(2).map(text).collect(),
             device.expect("a device"),
         ))
     }
@@ -322,9 +368,14 @@ mod tests {
     #[test]
     fn the_suite_runs_on_the_device_asked_for() {
         for (args, expected, device) in [
-            ("", "--workspace", "flex"),
-            ("--device flex", "--workspace --test suite", "flex"),
-            ("--device ndarray", "--workspace --test suite", "ndarray"),
+            ("", "", "flex"),
+            ("--device flex", "--test suite", "flex"),
+            (
+                "--device ndarray",
+                "--package burn-alq-tests --test suite --features ndarray",
+                "ndarray",
+            ),
+            ("-- packed", "-- packed", "flex"),
             (
                 "--device wgpu --features fusion -- packed",
                 "--package burn-alq-tests --test suite --features wgpu --features fusion -- packed",

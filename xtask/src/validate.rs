@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{api, cargo, full};
+use crate::words::words;
+use crate::{api, cargo, full, rooms, step, top, tree};
 
 const MAX_FILE_LINES: usize = 600;
 
@@ -46,6 +47,10 @@ const CARGO: [(&[&str], &str); 5] = [
 
 /// Runs all checks; stops at the first that fails.
 pub fn validate(root: &Path) -> Result<(), String> {
+    println!("the top folder");
+    top::check(root)?;
+    println!("rooms");
+    rooms::check(root)?;
     println!("file sizes and unsafe");
     let mut files = Vec::new();
     for folder in SOURCES {
@@ -58,19 +63,16 @@ pub fn validate(root: &Path) -> Result<(), String> {
     full::check_packages(root)?;
     println!("licences, sources");
     deny(root)?;
+    println!("dependencies");
+    tree::check_inference(root)?;
+    tree::check_shared(root)?;
     for (args, rustdocflags) in CARGO {
-        println!("cargo {}", args.join(" "));
         let mut command = cargo();
-        command.current_dir(root).args(args);
+        command.args(args);
         if !rustdocflags.is_empty() {
             command.env("RUSTDOCFLAGS", rustdocflags);
         }
-        let status = command
-            .status()
-            .map_err(|error| format!("cannot run cargo: {error}"))?;
-        if !status.success() {
-            return Err(format!("cargo {} failed", args.join(" ")));
-        }
+        step(root, &mut command)?;
     }
     println!("public items");
     api::check(root)?;
@@ -94,16 +96,32 @@ fn deny(root: &Path) -> Result<(), String> {
     let text = String::from_utf8_lossy(&output.stderr);
     let duplicates = text.matches("warning[duplicate]").count();
     println!("{duplicates} crates in several versions");
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("cargo deny failed:\n{text}")),
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("cargo deny failed:\n{text}"))
     }
 }
 
-fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
+/// The text of a file.
+pub fn read(file: &Path) -> Result<String, String> {
+    std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// What lies in a folder, in order.
+pub fn entries(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
+        paths.push(entry.map_err(failed)?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Adds the files of Rust in a folder and below it.
+pub fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
+    for path in entries(folder)? {
         // Fuzzing builds in a folder of its own, with generated files.
         if path.is_dir() && !path.ends_with("target") {
             rust_files(&path, files)?;
@@ -115,8 +133,7 @@ fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
 }
 
 fn check_file(root: &Path, file: &Path) -> Result<(), String> {
-    let text =
-        std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let text = read(file)?;
     let name = file.strip_prefix(root).unwrap_or(file);
     let lines = text.lines().count();
     if lines > MAX_FILE_LINES {
@@ -125,19 +142,18 @@ fn check_file(root: &Path, file: &Path) -> Result<(), String> {
             name.display()
         ));
     }
-    let is_unsafe = |line: &str| {
-        let code = line.split("//").next().unwrap_or("").trim_start();
-        ["{", "fn ", "impl ", "extern "]
-            .iter()
-            .any(|what| code.contains(&["unsafe ", *what].concat()))
-    };
-    if !name.starts_with("crates/multibit")
-        && let Some(line) = text.lines().position(is_unsafe)
+    let words = words(&text);
+    let mut pairs = words.windows(2);
+    let is_unsafe = pairs.find(|pair| {
+        pair[0].text == "unsafe" && ["{", "fn", "impl", "extern"].contains(&pair[1].text)
+    });
+    if let Some(pair) = is_unsafe
+        && !name.starts_with("crates/multibit")
     {
         return Err(format!(
             "{}:{}: unsafe code belongs in crates/multibit",
             name.display(),
-            line + 1
+            pair[0].line
         ));
     }
     Ok(())
