@@ -131,10 +131,11 @@ mod tests {
     fn every_layer_of_burn_is_listed() {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = std::process::Command::new(cargo)
-            .args(["metadata", "--format-version", "1", "--offline"])
+            .args(["metadata", "--format-version", "1", "--locked"])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .unwrap();
+        assert!(output.status.success(), "{output:?}");
         let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let mut packages = metadata["packages"].as_array().unwrap().iter();
         let burn = packages.find(|package| package["name"] == "burn-nn");

@@ -6,8 +6,10 @@ use alloc::vec::Vec;
 use burn_core::backend::tensor::{Device, FloatTensor, IntTensor};
 use burn_core::backend::{Backend, TensorMetadata};
 use burn_core::tensor::{DType, Shape, TensorData, read_sync};
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+use multibit::cpu;
 use multibit::cpu::{
-    self, Affine, Conv2dInput, Isa, Levels, Mode, Planes, Pool2dOptions, conv2d_output_shape,
+    Affine, Conv2dInput, Isa, Levels, Mode, Planes, Pool2dOptions, conv2d_output_shape,
 };
 
 use super::{Activations, PackedConv2d, Term};
@@ -25,11 +27,11 @@ pub(crate) trait Memory<B: Backend> {
     fn ints(tensor: IntTensor<B>, dtype: DType) -> Self::Buffer;
 
     /// The tensor of floats again.
-    #[cfg(feature = "train")]
+    #[cfg(all(feature = "train", any(feature = "flex", feature = "ndarray")))]
     fn into_floats(buffer: Self::Buffer, device: &Device<B>) -> FloatTensor<B>;
 
     /// The tensor of integers again, in a type of the caller's.
-    #[cfg(feature = "train")]
+    #[cfg(all(feature = "train", any(feature = "flex", feature = "ndarray")))]
     fn into_ints(buffer: Self::Buffer, dtype: DType, device: &Device<B>) -> IntTensor<B>;
 }
 
@@ -41,13 +43,13 @@ pub(crate) trait Elements {
 
     fn u32(&self) -> &[u32];
 
-    #[cfg(feature = "train")]
+    #[cfg(all(feature = "train", any(feature = "flex", feature = "ndarray")))]
     fn u8(&self) -> &[u8];
 
     #[cfg(feature = "train")]
     fn f32_mut(&mut self) -> &mut [f32];
 
-    #[cfg(feature = "train")]
+    #[cfg(all(feature = "train", any(feature = "flex", feature = "ndarray")))]
     fn u8_mut(&mut self) -> &mut [u8];
 }
 
@@ -67,12 +69,12 @@ impl<B: Backend> Memory<B> for Copied {
         data.convert_dtype(dtype)
     }
 
-    #[cfg(feature = "train")]
+    #[cfg(all(feature = "train", any(feature = "flex", feature = "ndarray")))]
     fn into_floats(buffer: TensorData, device: &Device<B>) -> FloatTensor<B> {
         B::float_from_data(buffer, device)
     }
 
-    #[cfg(feature = "train")]
+    #[cfg(all(feature = "train", any(feature = "flex", feature = "ndarray")))]
     fn into_ints(buffer: TensorData, dtype: DType, device: &Device<B>) -> IntTensor<B> {
         B::int_from_data(buffer.convert_dtype(dtype), device)
     }
@@ -93,7 +95,7 @@ impl Elements for TensorData {
         self.as_slice().expect(CONVERTED)
     }
 
-    #[cfg(feature = "train")]
+    #[cfg(all(feature = "train", any(feature = "flex", feature = "ndarray")))]
     fn u8(&self) -> &[u8] {
         self.as_slice().expect(CONVERTED)
     }
@@ -103,7 +105,7 @@ impl Elements for TensorData {
         self.as_mut_slice().expect(CONVERTED)
     }
 
-    #[cfg(feature = "train")]
+    #[cfg(all(feature = "train", any(feature = "flex", feature = "ndarray")))]
     fn u8_mut(&mut self) -> &mut [u8] {
         self.as_mut_slice().expect(CONVERTED)
     }
