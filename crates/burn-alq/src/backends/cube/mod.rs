@@ -63,7 +63,10 @@ impl AlqOps for CubeBackend {
                 let residual = packed::unpack(residual, channels, levels);
                 <Self as FloatTensorOps<Self>>::float_add(y, residual)
             }
-            _ => y,
+            (Activations::Values(_), _) => {
+                panic!("a residual without levels is added to values")
+            }
+            (Activations::Planes(_) | Activations::None, _) => y,
         };
         Activations::Planes(packed::pack(y, levels))
     }
