@@ -186,7 +186,6 @@ pub fn refit(
 ///
 /// # Panics
 /// As [`refit`].
-#[expect(clippy::too_many_arguments, reason = "what a step consists of")]
 pub fn coordinate(
     client: &Client,
     layout: &Layout<'_>,
@@ -237,7 +236,6 @@ pub fn coordinate(
 ///
 /// # Panics
 /// As [`refit`].
-#[expect(clippy::too_many_arguments, reason = "what a step consists of")]
 pub fn importance(
     client: &Client,
     layout: &Layout<'_>,
@@ -286,7 +284,6 @@ pub fn importance(
 ///
 /// # Panics
 /// As [`refit`].
-#[expect(clippy::too_many_arguments, reason = "what a step consists of")]
 pub fn drop_coordinates(
     client: &Client,
     layout: &Layout<'_>,
