@@ -2,6 +2,7 @@
 //! whole models on the device that `BURN_DEVICE` names.
 
 mod activations;
+mod any_model;
 mod checkpoint;
 mod compact;
 mod convert;
@@ -28,6 +29,7 @@ mod reader;
 mod schedule;
 mod steps;
 mod support;
+mod tied;
 
 /// Counts what each test's process takes; a test that asks runs alone in one.
 #[global_allocator]

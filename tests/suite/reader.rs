@@ -11,6 +11,7 @@ pub struct Model {
     pub weights: Vec<Weight>,
     pub tensors: Vec<Plain>,
     pub config: BTreeMap<String, String>,
+    pub tied: BTreeMap<String, String>,
 }
 
 /// A multi-bit weight.
@@ -158,12 +159,11 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
     for entry in list(field(&directory, 1)?)? {
         model.tensors.push(tensor(entry, &mut data)?);
     }
-    for (key, value) in get(&directory, 2)
-        .and_then(Value::as_map)
-        .into_iter()
-        .flatten()
-    {
-        model.config.insert(text(key)?, text(value)?);
+    for (key, texts) in [(2, &mut model.config), (3, &mut model.tied)] {
+        let map = get(&directory, key).and_then(Value::as_map);
+        for (key, value) in map.into_iter().flatten() {
+            texts.insert(text(key)?, text(value)?);
+        }
     }
     check(data.end == body.len(), "bytes of no tensor")?;
     Ok(model)

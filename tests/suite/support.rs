@@ -1,6 +1,6 @@
 //! Weights in training form for the crates under test and their image in the oracle; comparisons.
 
-use burn::tensor::TensorData;
+use burn::tensor::{Tensor, TensorData};
 use burn_alq::Quantized;
 use std::process::Command;
 
@@ -233,6 +233,25 @@ pub fn assert_close(found: TensorData, expected: TensorData, what: &str) {
         assert!(
             (found - expected).abs() <= room,
             "{what}: {found} is not {expected} at {index}"
+        );
+    }
+}
+
+/// What is in a tensor, in f32.
+pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data_as::<f32>().try_into_vec().unwrap()
+}
+
+/// Compares numbers near 1 that sums in another order have led to; the caller knows how many.
+///
+/// # Panics
+/// If they differ by more than `room`.
+pub fn assert_near(found: &[f32], expected: &[f32], room: f32) {
+    assert_eq!(found.len(), expected.len());
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!(
+            (found - expected).abs() <= room,
+            "{found} is not {expected} at {index}"
         );
     }
 }

@@ -8,7 +8,7 @@ use crate::cargo;
 /// Crates, and the features that docs.rs builds them with beside the default.
 const CRATES: [(&str, &str); 2] = [
     ("multibit", "std,rayon,serde"),
-    ("burn-alq", "learner,flex"),
+    ("burn-alq", "learner,flex,store"),
 ];
 
 /// Set where this program stands in for rustdoc.

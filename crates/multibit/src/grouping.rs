@@ -6,6 +6,7 @@ mod rule;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 
 pub use error::GroupingError;
 pub use rule::{GroupingRule, Layout};
@@ -22,6 +23,9 @@ pub use rule::{GroupingRule, Layout};
 /// | [kernelwise](Self::kernelwise) | `[out, in, k…]` | as they are | `Πk` |
 /// | [pixelwise](Self::pixelwise) | `[out, in, k…]` | `out, k…, in` | `in` |
 /// | [subchannelwise](Self::subchannelwise) | `[d_in, d_out]` | `d_out, d_in` | `d_in / s` |
+/// | | `[out, in, k…]` | as they are | `in / s · Πk` |
+/// | [groupwise](Self::groupwise) | `[d_in, d_out]` | `d_out, d_in` | nearest to a size |
+/// | | `[out, in, k…]` | `out, k…, in` | nearest to a size |
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Grouping {
     axes: Vec<usize>,
@@ -75,21 +79,53 @@ impl Grouping {
         Self::fitting(axes.collect(), shape[1], shape)
     }
 
-    /// `s` groups per output of a linear weight as Burn stores it, `[d_in, d_out]`.
+    /// `s` groups per output of a linear weight as Burn stores it, `[d_in, d_out]`, or of a convolution
+    /// `[out, in, k…]`: each of `d_in / s` inputs, or all kernel positions of `in / s` input channels.
     ///
-    /// With `s = 1` this is channelwise grouping of a linear layer.
+    /// With `s = 1` this is channelwise grouping.
     ///
     /// # Errors
-    /// If the rank is not 2, an axis is empty or `s` does not divide `d_in`.
+    /// If the rank is below 2, an axis is empty or `s` does not divide the inputs.
     pub fn subchannelwise(shape: &[usize], s: usize) -> Result<Self, GroupingError> {
-        let &[d_in, _] = shape else {
-            return Err(GroupingError::NotLinear { rank: shape.len() });
+        let inputs = match *shape {
+            [] | [_] => return Err(GroupingError::Low { rank: shape.len() }),
+            [d_in, _] => d_in,
+            [_, input, ..] => input,
         };
         not_empty(shape)?;
-        if s == 0 || d_in % s != 0 {
-            return Err(GroupingError::Subchannels { d_in, s });
+        if s == 0 || inputs % s != 0 {
+            return Err(GroupingError::Subchannels { inputs, s });
         }
-        Self::fitting(Vec::from([1, 0]), d_in / s, shape)
+        let axes = match shape.len() {
+            2 => Vec::from([1, 0]),
+            rank => (0..rank).collect(),
+        };
+        let kernel = product(shape.get(2..).unwrap_or_default())?;
+        Self::fitting(axes, inputs / s * kernel, shape)
+    }
+
+    /// Groups of about `size` weights of an output of a linear weight `[d_in, d_out]` or a convolution
+    /// `[out, in, k…]`, there along the input channels of a kernel position first: of all lengths that
+    /// divide an output, the one that is the fewest times longer or shorter.
+    ///
+    /// # Errors
+    /// If the rank is below 2, an axis is empty or `size` is 0.
+    pub fn groupwise(shape: &[usize], size: usize) -> Result<Self, GroupingError> {
+        if shape.len() < 2 {
+            return Err(GroupingError::Low { rank: shape.len() });
+        }
+        not_empty(shape)?;
+        let outputs = if shape.len() == 2 { shape[1] } else { shape[0] };
+        let inputs = product(shape)? / outputs;
+        let len = nearest_divisor(inputs, size).ok_or(GroupingError::EmptyRun)?;
+        if shape.len() > 2 && len == inputs {
+            return Self::channelwise(shape);
+        }
+        let axes = match shape.len() {
+            2 => Vec::from([1, 0]),
+            rank => [0].into_iter().chain(2..rank).chain([1]).collect(),
+        };
+        Self::fitting(axes, len, shape)
     }
 
     /// The same structure for a weight whose first two axes are swapped: a transposed convolution
@@ -325,6 +361,24 @@ fn not_empty(shape: &[usize]) -> Result<(), GroupingError> {
     }
 }
 
+/// The divisor of `number` that is the fewest times larger or smaller than `size`; of two, the larger.
+fn nearest_divisor(number: usize, size: usize) -> Option<usize> {
+    let divisors = (1..=number).take_while(|low| low <= &(number / low));
+    let divisors = divisors
+        .filter(|low| number.is_multiple_of(*low))
+        .flat_map(|low| [low, number / low]);
+    // How many times larger or smaller, as a fraction: `larger / smaller`.
+    let times = |divisor: usize| (divisor.max(size) as u128, divisor.min(size) as u128);
+    divisors.filter(|_| size > 0).reduce(|best, other| {
+        let ((a, b), (c, d)) = (times(best), times(other));
+        match (c * b).cmp(&(a * d)) {
+            Ordering::Less => other,
+            Ordering::Equal => best.max(other),
+            Ordering::Greater => best,
+        }
+    })
+}
+
 fn product(shape: &[usize]) -> Result<usize, GroupingError> {
     let product = shape
         .iter()
@@ -393,6 +447,48 @@ mod tests {
         let runs = Grouping::new(vec![0], 3).unwrap();
         assert_eq!(runs.clone().transposed(), runs);
         assert_eq!(runs.describe(&[6]), "axes [0] runs of 3");
+    }
+
+    #[test]
+    fn a_size_is_the_nearest_that_divides_an_output() {
+        for (number, size, expected) in [
+            (384, 64, 64),
+            (12, 5, 6),
+            // 4 is as many times smaller than 6 as 9 is larger.
+            (36, 6, 6),
+            (8, 3, 4),
+            (383, 64, 383),
+            (1, 64, 1),
+            (100, 1, 1),
+            (100, usize::MAX, 100),
+        ] {
+            assert_eq!(
+                nearest_divisor(number, size),
+                Some(expected),
+                "{number}, {size}"
+            );
+        }
+        assert_eq!(nearest_divisor(8, 0), None);
+        let cut = |shape: &[usize], size| {
+            let grouping = Grouping::groupwise(shape, size).unwrap();
+            (grouping.axes().to_vec(), grouping.len())
+        };
+        assert_eq!(cut(&[384, 10], 64), (vec![1, 0], 64));
+        assert_eq!(cut(&[7, 10], 64), (vec![1, 0], 7));
+        assert_eq!(cut(&[8, 64, 3, 3], 64), (vec![0, 2, 3, 1], 64));
+        assert_eq!(cut(&[8, 64, 1, 1], 16), (vec![0, 2, 3, 1], 16));
+        assert_eq!(cut(&[8, 1, 3, 3], 64), (vec![0, 1, 2, 3], 9));
+        assert_eq!(
+            Grouping::groupwise(&[8], 4),
+            Err(GroupingError::Low { rank: 1 })
+        );
+        assert_eq!(
+            Grouping::groupwise(&[8, 2], 0),
+            Err(GroupingError::EmptyRun)
+        );
+        // All kernel positions of half the channels.
+        let half = Grouping::subchannelwise(&[8, 6, 3, 3], 2).unwrap();
+        assert_eq!((half.axes(), half.len()), ([0, 1, 2, 3].as_slice(), 27));
     }
 
     #[test]
@@ -515,9 +611,9 @@ mod tests {
             assert_eq!(structure(&shape), Err(too_large));
         }
         let sub = Grouping::subchannelwise;
-        assert_eq!(sub(&[4, 5, 6], 2), Err(E::NotLinear { rank: 3 }));
-        assert_eq!(sub(&[10, 5], 3), Err(E::Subchannels { d_in: 10, s: 3 }));
-        assert_eq!(sub(&[10, 5], 0), Err(E::Subchannels { d_in: 10, s: 0 }));
+        assert_eq!(sub(&[4], 2), Err(E::Low { rank: 1 }));
+        assert_eq!(sub(&[10, 5], 3), Err(E::Subchannels { inputs: 10, s: 3 }));
+        assert_eq!(sub(&[10, 5], 0), Err(E::Subchannels { inputs: 10, s: 0 }));
         assert_eq!(sub(&[10, 0], 2), Err(E::EmptyAxis { axis: 1 }));
         let grouping = Grouping::new(vec![1, 0], 4).unwrap();
         let rank = E::Rank {

@@ -7,13 +7,12 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 use burn_alq::{
-    Arithmetic, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
-    MultiBitLinearConfig, Quantized,
+    Arithmetic, AsBurnLayers, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig,
+    MultiBitLinear, MultiBitLinearConfig, Quantized,
 };
 use burn_store::burn_pack::Tensor as Weight;
 use burn_store::{
-    ApplyError, ModuleAdapter, ModuleContext, ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter,
-    PytorchStore, SafetensorsStore,
+    ApplyError, ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, PytorchStore, SafetensorsStore,
 };
 use example_common::network::{act_bits, arithmetic, number, scaled, width};
 use example_common::{Config, Failure, Network, at};
@@ -177,36 +176,6 @@ impl Network for ResNet {
     }
 }
 
-/// PyTorch's layout and names to Burn's, for multi-bit layers too.
-#[derive(Clone)]
-struct Torch;
-
-impl Torch {
-    /// Burn's layer that a multi-bit layer stands for.
-    fn layer(name: &str) -> &str {
-        match name {
-            "Struct:MultiBitLinear" => "Struct:Linear",
-            "Struct:MultiBitConv2d" => "Struct:Conv2d",
-            other => other,
-        }
-    }
-}
-
-impl ModuleAdapter for Torch {
-    fn adapt(&self, weight: Weight, context: ModuleContext<'_>) -> Weight {
-        let layer = context.module_type().map(Self::layer).unwrap_or_default();
-        PyTorchToBurnAdapter.adapt(weight, ModuleContext::new(&[layer.to_string()]))
-    }
-
-    fn get_alternative_param_name(&self, name: &str, layer: &str) -> Option<String> {
-        PyTorchToBurnAdapter.get_alternative_param_name(name, Self::layer(layer))
-    }
-
-    fn clone_box(&self) -> Box<dyn ModuleAdapter> {
-        Box::new(self.clone())
-    }
-}
-
 /// All tensors of a file.
 fn tensors<S: ModuleStore<Error: ToString>>(mut store: S) -> Result<Vec<Weight>, String> {
     let tensors = store.get_all_tensors().map_err(|error| error.to_string())?;
@@ -233,7 +202,12 @@ pub fn load_torch(network: ResNet, file: &Path) -> Result<ResNet, Failure> {
 fn fill(mut network: ResNet, mut tensors: Vec<Weight>) -> Result<ResNet, String> {
     // A counter that PyTorch keeps beside every batch norm.
     tensors.retain(|tensor| !tensor.name.ends_with(".num_batches_tracked"));
-    let result = network.apply(tensors, None, Some(Box::new(Torch)), true);
+    let result = network.apply(
+        tensors,
+        None,
+        Some(Box::new(AsBurnLayers(PyTorchToBurnAdapter))),
+        true,
+    );
     if let Some(error) = result.errors.first() {
         return Err(match error {
             ApplyError::ShapeMismatch {

@@ -62,6 +62,7 @@ pub fn activation(bits: usize, device: &Device) -> MultiBitActivation {
 /// A packed model with one weight and nothing else.
 fn one_weight(weight: &Arc<PackedWeight>) -> PackedModel {
     PackedModel {
+        tied: Default::default(),
         weights: vec![("weight".into(), weight.clone())],
         tensors: Vec::new(),
         config: Default::default(),

@@ -106,6 +106,7 @@ impl Quantizer {
                 grouping: candidate.rule,
                 max_bits: Some(planned.max_bits),
                 layout: Some(planned.layout),
+                or_float: false,
             };
             quantizer = quantizer.with(PathPattern::exact(&weight.path), action);
             choices.push(GroupingChoice {

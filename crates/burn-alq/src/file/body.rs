@@ -85,6 +85,7 @@ fn body(model: &PackedModel, coding: Coding, deflater: &mut Deflater) -> Result<
         weights: Vec::new(),
         tensors: Vec::new(),
         config: model.config.clone(),
+        tied: model.tied.clone(),
     };
     let mut data = Vec::new();
     for (path, weight) in &model.weights {
@@ -234,6 +235,15 @@ impl<'a> Data<'a> {
                 return Err(self.source.tensor(path, "twice in the directory"));
             }
         }
+        for (path, first) in &directory.tied {
+            if seen.contains(path) {
+                return Err(self.source.tensor(path, "twice in the directory"));
+            }
+            if !seen.contains(first) {
+                let reason = format!("is tied to {first}, which has no entry");
+                return Err(self.source.tensor(path, reason));
+            }
+        }
         let mut weights = Vec::new();
         for entry in directory.weights {
             let weight = self.weight(&entry)?;
@@ -252,6 +262,7 @@ impl<'a> Data<'a> {
         Ok(PackedModel {
             weights,
             tensors,
+            tied: directory.tied,
             config: directory.config,
         })
     }

@@ -69,6 +69,9 @@ pub(super) struct Directory {
     #[n(2)]
     #[cbor(skip_if = "BTreeMap::is_empty")]
     pub(super) config: BTreeMap<String, String>,
+    #[n(3)]
+    #[cbor(skip_if = "BTreeMap::is_empty")]
+    pub(super) tied: BTreeMap<String, String>,
 }
 
 /// A key that both kinds of entries have means the same in both.

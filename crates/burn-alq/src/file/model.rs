@@ -1,18 +1,18 @@
 //! Multi-bit → packed: a whole model's weights as bits, and back into a module that runs on them.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use burn_core::module::{Module, Param, Reparameterizer};
-use burn_core::tensor::{DType, Tensor, TensorData};
+use burn_core::tensor::{DType, Tensor, TensorData, bf16, f16};
 use multibit::cpu::KernelError;
 use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
 use thiserror::Error;
 
 use crate::nn::{MultiBitActivation, table};
-use crate::weight::{MultiBitData, Packed, PreparedWeight, Replacement, walk};
+use crate::weight::{MultiBitData, Packed, Replacement, no_memory, value_shape, walk};
 
 /// Why a model could not be packed, or a packed model not put into a module.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -36,6 +36,28 @@ pub enum PackModelError {
         path: String,
         /// Which.
         source: PackError,
+    },
+    /// A weight is not what its bits say.
+    #[error(
+        "{path} is up to {difference} away from its bits (its largest weight is {largest}): it was \
+         changed by something other than AlqOptimizer; bring its bits to it with quantize::refit, or \
+         leave it as it was"
+    )]
+    Moved {
+        /// Path of the weight.
+        path: String,
+        /// The largest difference between a weight and its bits.
+        difference: f32,
+        /// The largest of its weights.
+        largest: f32,
+    },
+    /// The places of one parameter have different values.
+    #[error("{path} and {first} are one parameter, but have different values")]
+    Tied {
+        /// Path of the second place.
+        path: String,
+        /// Path of the first.
+        first: String,
     },
     /// A weight is grouped in a way that no kernel can run.
     #[error("{path}: {source}")]
@@ -89,8 +111,11 @@ pub struct PackedModel {
     pub weights: Vec<(String, Arc<PackedWeight>)>,
     /// Biases, norms and whatever else the model holds, by path.
     pub tensors: Vec<(String, TensorData)>,
+    /// Tied weights, one parameter in several places: each further path, and the one under which the
+    /// parameter stands in `weights` or `tensors`.
+    pub tied: BTreeMap<String, String>,
     /// Free text that travels with the model.
-    pub config: alloc::collections::BTreeMap<String, String>,
+    pub config: BTreeMap<String, String>,
 }
 
 impl PackedModel {
@@ -98,17 +123,31 @@ impl PackedModel {
     ///
     /// # Errors
     /// If the model has no multi-bit weights, or one of them holds something that cannot be
-    /// packed, for example a coordinate that is NaN.
+    /// packed, for example a coordinate that is NaN; if a multi-bit weight is not what its bits say,
+    /// because something other than [`AlqOptimizer`](crate::AlqOptimizer) has changed it
+    /// ([`refit`](crate::quantize::refit) brings its bits to it); or if the places of a tied weight
+    /// differ.
     pub fn pack<M: Module>(model: &M) -> Result<Self, PackModelError> {
         // Running statistics keep their last update aside; validation mode takes it in.
         let model = model.valid();
         let (mut weights, mut tensors) = (Vec::new(), Vec::new());
-        for found in walk(&model) {
+        let mut tied = BTreeMap::new();
+        let all = walk(&model);
+        for found in &all {
+            let path = || found.path.clone();
+            if let Some(first) = found.tied_to {
+                let first = &all[first];
+                if found.read() != first.read() {
+                    let (path, first) = (path(), first.path.clone());
+                    return Err(PackModelError::Tied { path, first });
+                }
+                tied.insert(path(), first.path.clone());
+                continue;
+            }
             let Some(state) = &found.state else {
-                tensors.push((found.path.clone(), found.read()));
+                tensors.push((path(), found.read()));
                 continue;
             };
-            let path = || found.path.clone();
             let data = MultiBitData::from_module(state, &found.shape);
             let data = data.map_err(|source| PackModelError::Grouping {
                 path: path(),
@@ -118,6 +157,7 @@ impl PackedModel {
                 path: path(),
                 source,
             })?;
+            check_value(&found.path, &found.read(), &packed)?;
             weights.push((path(), Arc::new(packed)));
         }
         if weights.is_empty() {
@@ -126,6 +166,7 @@ impl PackedModel {
         Ok(Self {
             weights,
             tensors,
+            tied,
             config: Default::default(),
         })
     }
@@ -189,7 +230,21 @@ impl PackedModel {
     /// # Errors
     /// If a path or a shape does not fit the module.
     pub fn apply<M: Module>(&self, module: M) -> Result<M, PackModelError> {
-        let weights = self.weights.iter().cloned().collect::<BTreeMap<_, _>>();
+        let weights = self.weights.iter();
+        let mut weights: BTreeMap<&str, Packed> = weights
+            .map(|(path, weight)| (path.as_str(), Packed::new(weight.clone())))
+            .collect();
+        let tensors = self.tensors.iter();
+        let mut tensors: BTreeMap<&str, &TensorData> =
+            tensors.map(|(path, data)| (path.as_str(), data)).collect();
+        for (path, first) in &self.tied {
+            let first = first.as_str();
+            if let Some(weight) = weights.get(first).cloned() {
+                weights.insert(path, weight);
+            } else if let Some(&data) = tensors.get(first) {
+                tensors.insert(path, data);
+            }
+        }
         // A fresh module draws its random weights when they are first needed, if ever.
         let module = module.apply_reparameterization(Forget { weights: &weights });
         let module = module.valid().materialize();
@@ -199,21 +254,25 @@ impl PackedModel {
                 .filter_map(|found| Some((found.path, table::packed_axis_of(&found.container)?)))
                 .collect(),
             weights,
+            used: BTreeSet::new(),
             error: None,
         };
         let module = module.apply_reparameterization(&mut state);
-        let Apply { weights, error, .. } = state;
+        let Apply {
+            weights,
+            used,
+            error,
+            ..
+        } = state;
         if let Some(error) = error {
             return Err(error);
         }
-        let tensors = self.tensors.iter().map(|(path, data)| (path, data));
-        let mut tensors: BTreeMap<&String, &TensorData> = tensors.collect();
         let mut load = Replacement::default();
         for found in walk(&module) {
-            if self.weights.iter().any(|(path, _)| *path == found.path) {
+            if used.contains(&found.path) {
                 continue;
             }
-            let Some(data) = tensors.remove(&found.path) else {
+            let Some(data) = tensors.remove(found.path.as_str()) else {
                 return Err(PackModelError::Missing { path: found.path });
             };
             if data.shape().to_vec() != found.shape {
@@ -225,9 +284,9 @@ impl PackedModel {
             }
             load.data.insert(found.id, data);
         }
-        let unused = weights.keys().chain(tensors.into_keys()).min();
+        let unused = weights.keys().chain(tensors.keys()).min();
         match unused {
-            Some(path) => Err(PackModelError::Unused { path: path.clone() }),
+            Some(&path) => Err(PackModelError::Unused { path: path.into() }),
             None => Ok(module.map(&mut load)),
         }
     }
@@ -242,15 +301,55 @@ impl PackedModel {
     }
 }
 
+/// Whether the value of a weight is that of its bits, but for rounding: a device may add in another
+/// order, and the value may have a narrower type.
+fn check_value(
+    path: &str,
+    value: &TensorData,
+    packed: &PackedWeight,
+) -> Result<(), PackModelError> {
+    let epsilon = match value.dtype() {
+        DType::F16 => f32::from(f16::EPSILON),
+        DType::BF16 => f32::from(bf16::EPSILON),
+        _ => f32::EPSILON,
+    };
+    let bits = packed.unpack();
+    let largest = bits
+        .iter()
+        .fold(0.0, |largest: f32, bit| largest.max(bit.abs()));
+    let difference = value
+        .iter::<f32>()
+        .zip(&bits)
+        .map(|(value, bit)| (value - bit).abs())
+        .fold(0.0, |largest: f32, other| {
+            // A weight that is NaN is away from everything.
+            if other <= largest { largest } else { other }
+        });
+    // At most eight coordinates are added.
+    if difference <= 8.0 * epsilon * largest {
+        return Ok(());
+    }
+    let largest = value.iter::<f32>();
+    let largest = largest.fold(0.0, |largest: f32, value| largest.max(value.abs()));
+    Err(PackModelError::Moved {
+        path: path.to_string(),
+        difference,
+        largest,
+    })
+}
+
 /// Puts packed weights into their parameters.
-struct Apply {
-    weights: BTreeMap<String, Arc<PackedWeight>>,
+struct Apply<'a> {
+    /// Those of which the module has not had a parameter yet.
+    weights: BTreeMap<&'a str, Packed>,
+    /// Paths that have their weights.
+    used: BTreeSet<String>,
     /// The output axes that layers with packed arithmetic expect, by the path of their weight.
     axes: BTreeMap<String, usize>,
     error: Option<PackModelError>,
 }
 
-impl Reparameterizer for &mut Apply {
+impl Reparameterizer for &mut Apply<'_> {
     type Reparam = Packed;
 
     fn reparameterize<const D: usize>(
@@ -258,40 +357,39 @@ impl Reparameterizer for &mut Apply {
         path: &str,
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<Packed>) {
-        let Some(weight) = self.weights.remove(path) else {
+        let Some(packed) = self.weights.remove(path) else {
             return (param, None);
         };
-        let shape = param.lazy_shape();
-        if shape.as_slice() != weight.shape() {
+        let shape = value_shape(&param);
+        if shape.as_slice() != packed.weight.shape() {
             self.error.get_or_insert(PackModelError::Shape {
                 path: path.to_string(),
-                packed: weight.shape().to_vec(),
+                packed: packed.weight.shape().to_vec(),
                 module: shape.to_vec(),
             });
             return (param, None);
         }
-        let weight = Arc::new(PreparedWeight::new(weight));
         let axis = self.axes.get(path).copied();
-        if let Some(Err(source)) = axis.map(|axis| weight.check_output_axis(axis)) {
+        if let Some(Err(source)) = axis.map(|axis| packed.weight.check_output_axis(axis)) {
             let path = path.to_string();
             self.error
                 .get_or_insert(PackModelError::Kernel { path, source });
             return (param, None);
         }
-        (without_memory(&param), Some(Packed { weight }))
+        self.used.insert(path.to_string());
+        (without_memory(&param), Some(packed))
     }
 }
 
 /// The same parameter with an expanded zero as its value, on a plain device.
 fn without_memory<const D: usize>(param: &Param<Tensor<D>>) -> Param<Tensor<D>> {
     let device = param.lazy_device().without_autodiff();
-    let zero = Tensor::<D>::zeros([1; D], &device).expand(param.lazy_shape());
-    Param::initialized(param.id, zero)
+    Param::initialized(param.id, no_memory(value_shape(param), &device))
 }
 
 /// Takes from weights that will be replaced what they were to be initialized with.
 struct Forget<'a> {
-    weights: &'a BTreeMap<String, Arc<PackedWeight>>,
+    weights: &'a BTreeMap<&'a str, Packed>,
 }
 
 impl Reparameterizer for Forget<'_> {

@@ -63,6 +63,8 @@ mod conv_transpose2d;
 mod embedding;
 mod linear;
 mod quantized;
+#[cfg(feature = "store")]
+mod store;
 pub(crate) mod table;
 
 pub use activation::{MultiBitActivation, MultiBitActivationConfig};
@@ -73,6 +75,8 @@ pub use embedding::{MultiBitEmbedding, MultiBitEmbeddingConfig};
 pub use linear::{MultiBitLinear, MultiBitLinearConfig};
 pub use multibit::cpu::Arithmetic;
 pub use quantized::Quantized;
+#[cfg(feature = "store")]
+pub use store::AsBurnLayers;
 
 use alloc::format;
 use alloc::string::String;

@@ -28,7 +28,7 @@ use self::memory::{Kept, Memory};
 use self::prune::{Budget, Candidates, CoordinateId, offers, select};
 use self::step::StepParams;
 use crate::ops::WeightLayout;
-use crate::weight::{MultiBitWeight, Replacement, multi_bit_weights, read_f32, read_grouping};
+use crate::weight::{MultiBitWeight, Replacement, multi_bit_weights, read_f32, read_grouping, tie};
 
 /// Configuration of an [`AlqOptimizer`].
 #[derive(Config, Debug)]
@@ -128,7 +128,8 @@ impl AlqOptimizer {
 
     /// Updates the module with the given gradients.
     ///
-    /// A multi-bit weight without a gradient does not move.
+    /// A multi-bit weight without a gradient does not move. Tied weights, one parameter in several
+    /// places, stay tied, also those that Burn's optimizer moves.
     ///
     /// # Panics
     /// If the grouping recorded with a weight does not fit it.
@@ -195,10 +196,10 @@ impl AlqOptimizer {
             }
         }
         let module = module.map(&mut replacement);
-        match grads {
+        tie(match grads {
             GradAdaptor::Single(grads) => rest.step(lr, module, grads),
             GradAdaptor::Multi(grads) => rest.step_multi(lr, module, grads),
-        }
+        })
     }
 
     fn params(&self, lr: LearningRate, t: u32) -> StepParams {

@@ -1,5 +1,6 @@
 //! Float → multi-bit: a whole module by path rules, and what became of each parameter.
 
+mod convert;
 mod report;
 mod rules;
 
@@ -7,29 +8,29 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use burn_core::module::{Module, Param, ParamId, Reparameterization, Reparameterizer};
-use burn_core::store::ModuleRecord;
-use burn_core::tensor::{Device, Tensor};
+use burn_core::module::{Module, ParamId, Reparameterization};
+use burn_core::tensor::{DType, Device};
 use multibit::cpu::MAX_ACTIVATION_BITS;
 
+pub use self::convert::{load_float, refit};
 pub use self::report::{Outcome, QuantizeReport, QuantizedWeight, table};
 pub use self::rules::{
     Action, ActivationRule, PathPattern, RuleError, Rules, Selector, WeightRule,
 };
 pub use crate::weight::{GroupingRule, Layout, QuantizeError, sketch};
 
+use self::convert::convert;
 use crate::nn::MultiBitActivation;
-use crate::nn::table::layout_of;
-use crate::weight::{
-    MultiBit, Packed, Plan, Replacement, Sketched, multi_bit_weights, read_grouping,
-    walk_initialized,
-};
+use crate::nn::table;
+use crate::weight::{MultiBit, Packed, Plan, Replacement, walk_initialized};
 
 /// Turns the weights of any Burn module into multi-bit weights, by path rules.
 ///
 /// The module's own type does not change; each matched parameter gets its sketch as its value and
 /// a [`MultiBit`] state beside it. Parameters of rank 0 and 1, which are biases and norms, are
-/// never touched. Rules come from code, or from a file as [`Rules`].
+/// never touched. What is no layer's weight (masks, tables of positions, a module's own parameters) is
+/// converted only by a rule that names its path exactly, or says its layout. Tied weights, one
+/// parameter in several places, are converted once. Rules come from code, or from a file as [`Rules`].
 ///
 /// ```
 /// use burn_alq::{GroupingRule, PathPattern, Quantizer};
@@ -81,6 +82,7 @@ impl Quantizer {
                 grouping,
                 max_bits: None,
                 layout: None,
+                or_float: false,
             },
         )
     }
@@ -98,8 +100,18 @@ impl Quantizer {
                 grouping,
                 max_bits: Some(max_bits),
                 layout: None,
+                or_float: false,
             },
         )
+    }
+
+    /// Keeps a weight float where the last rule added does not fit it, or it is not finite; the report
+    /// says why. Otherwise either is an error.
+    pub fn or_float(mut self) -> Self {
+        if let Some((_, Action::Quantize { or_float, .. })) = self.rules.last_mut() {
+            *or_float = true;
+        }
+        self
     }
 
     /// Leaves every weight that `selector` matches in float.
@@ -146,7 +158,7 @@ impl Quantizer {
         let found = Survey::new(module);
         let mut plans = self.plan_weights(&found.weights, &mut QuantizeReport::default())?;
         let planned = found.weights.into_iter().filter_map(|weight| {
-            let Plan { grouping, max_bits } = plans.remove(&weight.path)?;
+            let Plan { grouping, max_bits } = plans.remove(&weight.path)?.plan;
             let mut rules = self.rules.iter();
             let rule = rules.rfind(|(selector, _)| selector.matches(&weight.id, &weight.path));
             let layout = match rule {
@@ -167,57 +179,42 @@ impl Quantizer {
         &self,
         weights: &[FoundWeight],
         report: &mut QuantizeReport,
-    ) -> Result<BTreeMap<String, Plan>, QuantizeError> {
+    ) -> Result<BTreeMap<String, Planned>, QuantizeError> {
         let mut plans = BTreeMap::new();
         let mut used = alloc::vec![false; self.rules.len()];
         for weight in weights {
-            let FoundWeight {
-                path,
-                shape,
-                layout,
-                ..
-            } = weight;
+            let path = &weight.path;
             if let Some(name) = &weight.carries
                 && (name == MultiBit::NAME || name == Packed::NAME)
             {
                 return Err(QuantizeError::Already { path: path.clone() });
             }
-            if shape.len() < 2 {
-                report.push(path, shape, Outcome::LowRank);
-                continue;
-            }
             let mut last = None;
             for (index, (selector, action)) in self.rules.iter().enumerate() {
-                if selector.matches(&weight.id, path) {
-                    used[index] = true;
+                if weight.shape.len() > 1 && selector.matches(&weight.id, path) {
+                    used[index] |= weight.is_meant(selector, action);
                     last = Some((index, selector, action));
                 }
             }
-            let Some((index, selector, action)) = last else {
-                report.push(path, shape, Outcome::NoRule);
+            let (mut outcome, plan) = self.decide(weight, last)?;
+            let Some(first) = &weight.tied_to else {
+                report.push(path, &weight.shape, outcome);
+                plans.extend(plan.map(|plan| (path.clone(), plan)));
                 continue;
             };
-            let rule = selector.name(index);
-            let &Action::Quantize {
-                grouping,
-                max_bits,
-                layout: said,
-            } = action
-            else {
-                report.push(path, shape, Outcome::KeptFloat { rule });
-                continue;
-            };
-            if let Some(by) = &weight.carries {
-                return Err(QuantizeError::Reparameterized {
-                    path: path.clone(),
-                    by: by.clone(),
-                });
+            let kept = |outcome: &Outcome| matches!(outcome, Outcome::KeptFloat { .. });
+            let other = report.outcome_mut(first).expect("it came first");
+            let converted = plans.contains_key(first);
+            if (converted && kept(&outcome)) || (plan.is_some() && kept(other)) {
+                let (path, first) = (path.clone(), first.clone());
+                return Err(QuantizeError::Tied { path, first });
             }
-            let layout = said.unwrap_or(*layout);
-            let max_bits = max_bits.unwrap_or(self.max_bits);
-            let plan = Plan::new(path, shape, grouping, layout, max_bits)?;
-            report.push(path, shape, plan.outcome(shape, rule));
-            plans.insert(path.clone(), plan);
+            if let Some(plan) = plan.filter(|_| !converted) {
+                plans.insert(first.clone(), plan);
+                core::mem::swap(other, &mut outcome);
+            }
+            let to = first.clone();
+            report.push(path, &weight.shape, Outcome::Tied { to });
         }
         let unused = used.iter().position(|used| !used);
         match unused {
@@ -225,6 +222,57 @@ impl Quantizer {
                 rule: self.rules[index].0.name(index),
             }),
             None => Ok(plans),
+        }
+    }
+
+    /// What becomes of a weight by the last rule that matches it.
+    fn decide(
+        &self,
+        weight: &FoundWeight,
+        rule: Option<(usize, &Selector, &Action)>,
+    ) -> Result<(Outcome, Option<Planned>), QuantizeError> {
+        let FoundWeight { path, shape, .. } = weight;
+        if shape.len() < 2 {
+            return Ok((Outcome::LowRank, None));
+        }
+        let Some((index, selector, action)) = rule else {
+            return Ok((Outcome::NoRule, None));
+        };
+        let rule = selector.name(index);
+        let &Action::Quantize {
+            grouping,
+            max_bits,
+            layout,
+            or_float,
+        } = action
+        else {
+            return Ok((Outcome::KeptFloat { rule }, None));
+        };
+        if !weight.is_meant(selector, action) {
+            return Ok((Outcome::NoLayer { rule }, None));
+        }
+        if let Some(by) = &weight.carries {
+            return Err(QuantizeError::Reparameterized {
+                path: path.clone(),
+                by: by.clone(),
+            });
+        }
+        if matches!(weight.dtype, DType::QFloat(_)) {
+            return Err(QuantizeError::BurnsOwn { path: path.clone() });
+        }
+        let layout = layout.unwrap_or(weight.layout);
+        let max_bits = max_bits.unwrap_or(self.max_bits);
+        match Plan::new(path, shape, grouping, layout, max_bits) {
+            Ok(plan) => {
+                let or_float = or_float.then(|| rule.clone());
+                let planned = Planned { plan, or_float };
+                Ok((planned.outcome(weight, rule), Some(planned)))
+            }
+            Err(QuantizeError::Grouping { source, .. }) if or_float => {
+                let reason = source.to_string();
+                Ok((Outcome::Unfit { rule, reason }, None))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -280,128 +328,25 @@ pub(crate) struct PlannedWeight {
     pub max_bits: usize,
 }
 
-impl Plan {
-    fn outcome(&self, shape: &[usize], rule: String) -> Outcome {
+/// How a weight is to be sketched, and the rule by which it stays float if it cannot be.
+struct Planned {
+    plan: Plan,
+    or_float: Option<String>,
+}
+
+impl Planned {
+    fn outcome(&self, weight: &FoundWeight, rule: String) -> Outcome {
+        let Plan { grouping, max_bits } = &self.plan;
         Outcome::Quantized(QuantizedWeight {
             rule,
-            grouping: self.grouping.describe(shape),
-            groups: self.grouping.groups(shape),
-            max_bits: self.max_bits,
+            grouping: grouping.describe(&weight.shape),
+            groups: grouping.groups(&weight.shape),
+            max_bits: *max_bits,
+            float_bits: 8 * weight.dtype.size(),
             average_bits: 0.0,
+            effective_bits: 0.0,
             relative_error: 0.0,
         })
-    }
-}
-
-/// Loads the float record of a plain model, for example a checkpoint of Burn's own layers, into a
-/// multi-bit module of the same structure: the weights that are multi-bit in the module are
-/// sketched anew from the record, with the grouping and the bitwidth that they have; everything
-/// else is loaded as it is. A packed module has no such weights.
-///
-/// The report says what was converted; [`log`] repeats it in one line.
-///
-/// # Errors
-/// If a tensor of the record is missing, left over or of another shape, or the module has no
-/// multi-bit weights ([`Module::load_record`] loads into those), or a weight is not finite.
-pub fn load_float<M: Module>(
-    module: M,
-    record: ModuleRecord,
-) -> Result<(M, QuantizeReport), QuantizeError> {
-    let mut plans = BTreeMap::new();
-    for weight in multi_bit_weights(&module) {
-        let grouping = read_grouping(&weight.state.layout.val(), &weight.shape);
-        let grouping = grouping.map_err(|source| QuantizeError::Grouping {
-            path: weight.path.clone(),
-            source,
-        })?;
-        let max_bits = weight.state.coordinates.val().dims()[1];
-        plans.insert(weight.path, Plan { grouping, max_bits });
-    }
-    if plans.is_empty() {
-        return Err(QuantizeError::Nothing);
-    }
-    let module = module.materialize().try_load_record(record);
-    let module = module.map_err(QuantizeError::Record)?;
-    let found = Survey::new(&module);
-    let mut report = QuantizeReport::default();
-    for FoundWeight { path, shape, .. } in &found.weights {
-        let outcome = match plans.get(path) {
-            Some(plan) => plan.outcome(shape, "of the module".into()),
-            None if shape.len() < 2 => Outcome::LowRank,
-            None => Outcome::NoRule,
-        };
-        report.push(path, shape, outcome);
-    }
-    for FoundActivation { path, bits, .. } in found.activations {
-        report.push(&path, &[], Outcome::Activation { bits });
-    }
-    let module = convert(module, plans, &mut report)?;
-    log::info!("loaded a float record: {}", report.summary());
-    Ok((module, report))
-}
-
-/// Sketches the planned weights; bits and errors go into the report.
-fn convert<M: Module>(
-    module: M,
-    plans: BTreeMap<String, Plan>,
-    report: &mut QuantizeReport,
-) -> Result<M, QuantizeError> {
-    let mut state = Convert {
-        plans,
-        report,
-        error: None,
-    };
-    let module = module.apply_reparameterization(&mut state);
-    let Convert { plans, error, .. } = state;
-    if let Some(error) = error {
-        return Err(error);
-    }
-    // A running state is mapped like a parameter, but drops what is attached to it.
-    let kept = multi_bit_weights(&module);
-    let lost = plans
-        .into_keys()
-        .filter(|path| kept.iter().all(|weight| weight.path != *path))
-        .min();
-    match lost {
-        Some(path) => Err(QuantizeError::RunningState { path }),
-        None => Ok(module),
-    }
-}
-
-struct Convert<'a> {
-    plans: BTreeMap<String, Plan>,
-    report: &'a mut QuantizeReport,
-    /// The first.
-    error: Option<QuantizeError>,
-}
-
-impl Reparameterizer for &mut Convert<'_> {
-    type Reparam = MultiBit;
-
-    fn reparameterize<const D: usize>(
-        &mut self,
-        path: &str,
-        param: Param<Tensor<D>>,
-    ) -> (Param<Tensor<D>>, Option<MultiBit>) {
-        let plan = self.plans.get(path).filter(|_| self.error.is_none());
-        let Some(plan) = plan else {
-            return (param, None);
-        };
-        match plan.apply(path, param.clone()) {
-            Ok(Sketched {
-                param,
-                state,
-                average_bits,
-                relative_error,
-            }) => {
-                self.report.fill(path, average_bits, relative_error);
-                (param, Some(state))
-            }
-            Err(error) => {
-                self.error = Some(error);
-                (param, None)
-            }
-        }
     }
 }
 
@@ -411,8 +356,24 @@ pub(crate) struct FoundWeight {
     pub id: ParamId,
     pub shape: Vec<usize>,
     pub layout: Layout,
+    /// Whether it is a layer's, ours or Burn's.
+    is_layers: bool,
+    /// The path where the same parameter was met first.
+    tied_to: Option<String>,
+    dtype: DType,
     /// Name of the reparameterization on it.
     carries: Option<String>,
+}
+
+impl FoundWeight {
+    /// Whether a rule that matches its path is for it.
+    fn is_meant(&self, selector: &Selector, action: &Action) -> bool {
+        let said = match action {
+            Action::KeepFloat => true,
+            Action::Quantize { layout, .. } => layout.is_some(),
+        };
+        self.is_layers || said || selector.is_exact()
+    }
 }
 
 /// A multi-bit activation of a module.
@@ -435,7 +396,9 @@ pub(crate) struct Survey {
 impl Survey {
     pub fn new<M: Module>(module: &M) -> Self {
         let mut survey = Self::default();
-        for found in walk_initialized(module) {
+        let all = walk_initialized(module);
+        let paths: Vec<String> = all.iter().map(|found| found.path.clone()).collect();
+        for found in all {
             if found.container == MultiBitActivation::CONTAINER {
                 let path = found.path.rsplit_once('.').map_or("", |(path, _)| path);
                 survey.activations.push(FoundActivation {
@@ -446,7 +409,10 @@ impl Survey {
                 });
             } else if found.is_float {
                 survey.weights.push(FoundWeight {
-                    layout: layout_of(&found.container),
+                    layout: table::layout_of(&found.container),
+                    is_layers: table::of(&found.container).is_some(),
+                    tied_to: found.tied_to.map(|first| paths[first].clone()),
+                    dtype: found.dtype.expect("it is initialized"),
                     path: found.path,
                     id: found.id,
                     shape: found.shape,

@@ -5,7 +5,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
+use multibit::CoordinateType;
 use serde::Serialize;
+
+use crate::weight::{Size, average_bits};
 
 /// How a weight was quantized.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -20,8 +23,19 @@ pub struct QuantizedWeight {
     pub max_bits: usize,
     /// Average bitwidth `I_W` after the sketch.
     pub average_bits: f64,
+    /// Bits that a weight takes in a file: of its bases, and its part of coordinates and widths.
+    pub effective_bits: f64,
+    /// Bits that a weight took before, of its type.
+    pub float_bits: usize,
     /// `‖w − ŵ‖ / ‖w‖`.
     pub relative_error: f64,
+}
+
+impl QuantizedWeight {
+    /// Whether it takes more than half of what it took as float: its groups are too short.
+    pub fn is_costly(&self) -> bool {
+        2.0 * self.effective_bits > self.float_bits as f64
+    }
 }
 
 /// What became of one parameter or activation, and why.
@@ -39,6 +53,23 @@ pub enum Outcome {
         /// Number of the rule, from 1, and its pattern.
         rule: String,
     },
+    /// Float: a rule matches it, but it is no layer's weight, and the rule does not name it exactly.
+    NoLayer {
+        /// Number of the rule, from 1, and its pattern.
+        rule: String,
+    },
+    /// Float: a rule does not fit it, and says that it stays float then.
+    Unfit {
+        /// Number of the rule, from 1, and its pattern.
+        rule: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The same parameter as another, whatever became of that.
+    Tied {
+        /// Path of the other.
+        to: String,
+    },
     /// An activation that a rule switched on.
     SwitchedOn {
         /// Its bits.
@@ -54,10 +85,25 @@ pub enum Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Quantized(converted) => write!(f, "multi-bit: rule {}", converted.rule),
+            Self::Quantized(converted) => {
+                write!(f, "multi-bit: rule {}", converted.rule)?;
+                if converted.is_costly() {
+                    write!(
+                        f,
+                        "; takes more than half of float, its groups are too short"
+                    )?;
+                }
+                Ok(())
+            }
             Self::LowRank => write!(f, "float: a bias or a norm"),
             Self::NoRule => write!(f, "float: no rule matches"),
             Self::KeptFloat { rule } => write!(f, "float: rule {rule}"),
+            Self::NoLayer { rule } => write!(
+                f,
+                "float: no layer's weight, and rule {rule} does not name it exactly"
+            ),
+            Self::Unfit { rule, reason } => write!(f, "float: rule {rule} does not fit: {reason}"),
+            Self::Tied { to } => write!(f, "tied to {to}"),
             Self::SwitchedOn { bits } => write!(f, "switched on: {bits} bits"),
             Self::Activation { bits: 0 } => write!(f, "off: a ReLU"),
             Self::Activation { bits } => write!(f, "as before: {bits} bits"),
@@ -79,14 +125,34 @@ impl QuantizeReport {
         self.parameters.push(parameter);
     }
 
-    pub(super) fn fill(&mut self, path: &str, average_bits: f64, relative_error: f64) {
-        let mut parameters = self.parameters.iter_mut();
-        if let Some((_, _, Outcome::Quantized(converted))) =
-            parameters.find(|(found, ..)| found == path)
-        {
-            converted.average_bits = average_bits;
-            converted.relative_error = relative_error;
+    pub(super) fn fill(&mut self, path: &str, size: &Size, relative_error: f64) {
+        let Some(Outcome::Quantized(converted)) = self.outcome_mut(path) else {
+            return;
+        };
+        converted.average_bits = average_bits(core::slice::from_ref(size));
+        let bytes = size.bytes(CoordinateType::F32);
+        converted.effective_bits = 8.0 * bytes as f64 / size.weights() as f64;
+        converted.relative_error = relative_error;
+        if converted.is_costly() {
+            log::warn!(
+                "{path}: {:.1} bits a weight with coordinates and widths, more than half of float; \
+                 choose longer groups than {}, or keep it float",
+                converted.effective_bits,
+                converted.grouping
+            );
         }
+    }
+
+    pub(super) fn set(&mut self, path: &str, outcome: Outcome) {
+        if let Some(old) = self.outcome_mut(path) {
+            *old = outcome;
+        }
+    }
+
+    pub(super) fn outcome_mut(&mut self, path: &str) -> Option<&mut Outcome> {
+        let mut parameters = self.parameters.iter_mut();
+        let (.., outcome) = parameters.find(|(found, ..)| found == path)?;
+        Some(outcome)
     }
 
     /// The quantized weights, with their paths and shapes.
@@ -108,7 +174,7 @@ impl QuantizeReport {
         let on = on.filter(|(.., outcome)| matches!(outcome, Outcome::SwitchedOn { .. }));
         let on = on.count();
         let kept = self.parameters.iter().filter(|(_, shape, outcome)| {
-            !shape.is_empty() && !matches!(outcome, Outcome::Quantized(_))
+            !shape.is_empty() && !matches!(outcome, Outcome::Quantized(_) | Outcome::Tied { .. })
         });
         format!(
             "{weights} weights in {tensors} tensors are multi-bit now, {} tensors stay float, {on} \
@@ -125,16 +191,18 @@ impl QuantizeReport {
             "grouping",
             "groups",
             "average bits",
+            "effective bits",
             "error",
             "outcome",
         ];
         let mut rows = alloc::vec![head.map(ToString::to_string)];
         for (path, shape, outcome) in &self.parameters {
-            let [grouping, groups, bits, error] = match outcome {
+            let [grouping, groups, bits, effective, error] = match outcome {
                 Outcome::Quantized(converted) => [
                     converted.grouping.clone(),
                     converted.groups.to_string(),
                     format!("{:.3}", converted.average_bits),
+                    format!("{:.3}", converted.effective_bits),
                     format!("{:.3}", converted.relative_error),
                 ],
                 _ => core::array::from_fn(|_| String::from("-")),
@@ -145,6 +213,7 @@ impl QuantizeReport {
                 grouping,
                 groups,
                 bits,
+                effective,
                 error,
                 outcome.to_string(),
             ]);

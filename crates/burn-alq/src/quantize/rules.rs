@@ -30,16 +30,19 @@ pub enum RuleError {
     Pattern,
     /// A rule neither chooses a grouping nor keeps a weight in float, or both.
     #[error(
-        "rule {rule}: needs either `grouping` or `keep_float = true`, the latter without \
-         `max_bits`, `subchannels` and `layout`"
+        "rule {rule}: needs either `grouping` or `keep_float = true`, the latter without any other key"
     )]
     Action {
         /// The rule's pattern.
         rule: String,
     },
-    /// `subchannels` without `grouping = "subchannelwise"`, or the reverse.
-    #[error("rule {rule}: `subchannels` and `grouping = \"subchannelwise\"` go together")]
-    Subchannels {
+    /// `subchannels` without `grouping = "subchannelwise"`, `group_size` without `grouping =
+    /// "groupwise"`, or the reverse.
+    #[error(
+        "rule {rule}: `subchannels` and `grouping = \"subchannelwise\"` go together, and `group_size` \
+         and `grouping = \"groupwise\"`"
+    )]
+    Number {
         /// The rule's pattern.
         rule: String,
     },
@@ -172,6 +175,11 @@ impl Selector {
         }
     }
 
+    /// Whether it names one path.
+    pub(super) fn is_exact(&self) -> bool {
+        matches!(self, Self::Path(pattern) if pattern.kind == Kind::Exact)
+    }
+
     /// How errors and reports name rule `index`.
     pub(super) fn name(&self, index: usize) -> String {
         match self {
@@ -206,6 +214,8 @@ pub enum Action {
         max_bits: Option<usize>,
         /// What its axes mean, if the layer that holds it does not say so.
         layout: Option<Layout>,
+        /// Whether it stays float where the grouping does not fit it, or it is not finite.
+        or_float: bool,
     },
 }
 
@@ -252,6 +262,12 @@ pub struct ActivationRule {
 /// subchannels = 2
 ///
 /// [[weights]]
+/// glob = "encoder.**.weight"
+/// grouping = "groupwise"
+/// group_size = 64
+/// or_float = true
+///
+/// [[weights]]
 /// glob = "head.**"
 /// keep_float = true
 ///
@@ -284,7 +300,7 @@ fn default_max_bits() -> usize {
 }
 
 /// A rule for weights as written: flat, one key a choice.
-#[derive(Default, Clone, Serialize, Deserialize)]
+#[derive(Default, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WeightEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -298,9 +314,13 @@ struct WeightEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     subchannels: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    group_size: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     max_bits: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     layout: Option<Layout>,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    or_float: bool,
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     keep_float: bool,
 }
@@ -340,30 +360,53 @@ fn keys(pattern: PathPattern) -> [Option<String>; 3] {
     }
 }
 
+/// The number of a rule under its keys, `subchannels` and `group_size`.
+#[derive(PartialEq)]
+struct Numbers(Option<usize>, Option<usize>);
+
+impl Numbers {
+    fn of(rule: &GroupingRule) -> Self {
+        match *rule {
+            GroupingRule::Groupwise(size) => Self(None, Some(size)),
+            rule => Self(rule.name().1, None),
+        }
+    }
+}
+
 impl TryFrom<WeightEntry> for WeightRule {
     type Error = RuleError;
 
     fn try_from(entry: WeightEntry) -> Result<Self, RuleError> {
-        let pattern = pattern(entry.path, entry.glob, entry.regex)?;
+        let pattern = pattern(entry.path.clone(), entry.glob.clone(), entry.regex.clone())?;
         let rule = || pattern.to_string();
         let action = match (&entry.grouping, entry.keep_float) {
-            (None, true)
-                if entry.subchannels.is_none()
-                    && entry.max_bits.is_none()
-                    && entry.layout.is_none() =>
-            {
+            (None, true) => {
+                let bare = WeightEntry::from(Self {
+                    pattern: pattern.clone(),
+                    action: Action::KeepFloat,
+                });
+                if entry != bare {
+                    return Err(RuleError::Action { rule: rule() });
+                }
                 Action::KeepFloat
             }
             (Some(name), false) => {
                 if !GroupingRule::NAMES.contains(&name.as_str()) {
                     return Err(RuleError::Grouping { name: name.clone() });
                 }
-                let grouping = GroupingRule::named(name, entry.subchannels)
-                    .ok_or_else(|| RuleError::Subchannels { rule: rule() })?;
+                let number = match (entry.subchannels, entry.group_size) {
+                    (Some(_), Some(_)) => None,
+                    (subchannels, size) => subchannels.or(size),
+                };
+                // The same rule with its number under the key of its name.
+                let grouping = GroupingRule::named(name, number).filter(|rule| {
+                    Numbers::of(rule) == Numbers(entry.subchannels, entry.group_size)
+                });
                 Action::Quantize {
-                    grouping,
+                    grouping: grouping.ok_or_else(|| RuleError::Number { rule: rule() })?,
                     max_bits: entry.max_bits,
                     layout: entry.layout,
+                    or_float: entry.or_float,
                 }
             }
             _ => return Err(RuleError::Action { rule: rule() }),
@@ -385,6 +428,7 @@ impl From<WeightRule> for WeightEntry {
             grouping,
             max_bits,
             layout,
+            or_float,
         } = rule.action
         else {
             return Self {
@@ -392,12 +436,14 @@ impl From<WeightRule> for WeightEntry {
                 ..entry
             };
         };
-        let (grouping, subchannels) = grouping.name();
+        let Numbers(subchannels, group_size) = Numbers::of(&grouping);
         Self {
-            grouping: Some(grouping.into()),
+            grouping: Some(grouping.name().0.into()),
             subchannels,
+            group_size,
             max_bits,
             layout,
+            or_float,
             ..entry
         }
     }

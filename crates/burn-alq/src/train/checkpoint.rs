@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::file::{PackModelError, PackedModel, container};
 use crate::optim::AlqOptimizer;
-use crate::weight::MultiBit;
+use crate::weight::{MultiBit, load_record};
 
 /// Names that no parameter has: fields of Rust have no colon. Records find tensors by name; the ids
 /// are fixed because a record draws those that are missing, and equal states shall make equal bytes.
@@ -226,7 +226,7 @@ impl<P: DeserializeOwned> Checkpoint<P> {
 /// Whether a record fits a module and its multi-bit weights are whole; no clone of the module changes.
 fn check_record<M: Module>(module: &M, record: &ModuleRecord) -> Result<(), RecordError> {
     // A training module shares its running statistics with its clones, and loading writes into them.
-    let loaded = module.valid().try_load_record(record.clone())?;
+    let loaded = load_record(module.valid(), record.clone())?;
     match PackedModel::pack(&loaded) {
         Ok(_) | Err(PackModelError::NoWeights) => Ok(()),
         Err(error) => Err(RecordError::Validation(error.to_string())),

@@ -19,7 +19,7 @@ use thiserror::Error;
 use super::checkpoint::{Checkpoint, CheckpointError, encode, in_file, other_model};
 use super::schedule::{Epoch, Schedule};
 use crate::optim::{AlqOptimizer, PhaseKind, average_bits, sizes};
-use crate::weight::read_f32;
+use crate::weight::{in_rows, load_record, read_f32};
 
 /// What a run trains on.
 pub trait Task: Sync {
@@ -197,7 +197,7 @@ impl<M: Module> Run<M> {
     ) -> Self {
         let bits = average_bits(&sizes(&model));
         Self {
-            model,
+            model: in_rows(model),
             optimizer,
             schedule,
             position: Position::default(),
@@ -368,7 +368,7 @@ impl<M: Module> Run<M> {
         checkpoint.check_run(&self.fingerprint)?;
         checkpoint.check_model(&self.model)?;
         let (model, optimizer, at) = checkpoint.restore(&self.model, self.optimizer, device)?;
-        self.model = self.model.try_load_record(model).map_err(other_model)?;
+        self.model = load_record(self.model, model).map_err(other_model)?;
         self.optimizer = optimizer;
         self.position = at;
         self.bits = average_bits(&sizes(&self.model));

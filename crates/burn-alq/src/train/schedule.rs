@@ -11,6 +11,7 @@ use multibit::CoordinateType;
 use thiserror::Error;
 
 use crate::optim::{AlqOptimizer, Phase, PhaseKind, Size};
+use crate::weight::tie;
 use pruning::{PruneEpoch, PrunePlan};
 
 pub use pruning::{Pace, Recovery};
@@ -268,12 +269,14 @@ impl ScheduleStep {
         matches!(self.phase, Phase::Prune(_))
     }
 
-    /// The model that computes the loss of this batch. Its gradients are those of the model given.
+    /// The model that computes the loss of this batch. Its gradients are those of the model given; tied
+    /// weights are one leaf.
     pub fn model<M: Module>(&self, model: &M) -> M {
+        let model = tie(model.clone());
         if self.evaluates() {
-            evaluating(model.clone())
+            evaluating(model)
         } else {
-            model.clone()
+            model
         }
     }
 }

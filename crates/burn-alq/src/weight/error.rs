@@ -39,8 +39,11 @@ pub enum QuantizeError {
     /// No rule quantizes any weight of the module.
     #[error("no rule matches any weight of rank 2 or more")]
     Nothing,
-    /// A rule matches no weight of rank 2 or more.
-    #[error("rule {rule} matches no weight of rank 2 or more")]
+    /// A rule matches no layer's weight of rank 2 or more.
+    #[error(
+        "rule {rule} matches no weight of rank 2 or more of a layer; one of no layer is named by its \
+         whole path"
+    )]
     Unmatched {
         /// The rule.
         rule: String,
@@ -72,6 +75,20 @@ pub enum QuantizeError {
         path: String,
         /// Name of the other one.
         by: String,
+    },
+    /// A matched weight was quantized by Burn.
+    #[error("{path} is quantized by Burn already; convert the float model instead")]
+    BurnsOwn {
+        /// Path of the weight.
+        path: String,
+    },
+    /// One parameter in two places, of which rules convert one and keep the other float.
+    #[error("{path} and {first} are one parameter; the rules convert one and keep the other float")]
+    Tied {
+        /// Path of the second place.
+        path: String,
+        /// Path of the first.
+        first: String,
     },
     /// A matched weight is not a parameter but a running state, which cannot carry bits.
     #[error("{path} is a running state, not a weight; keep it float")]

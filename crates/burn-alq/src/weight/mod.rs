@@ -2,9 +2,13 @@
 
 mod error;
 mod prepared;
+#[cfg(feature = "train")]
+mod record;
 mod size;
 mod sketch;
 mod state;
+#[cfg(feature = "train")]
+mod tied;
 mod walk;
 
 pub use multibit::{GroupingRule, Layout};
@@ -12,17 +16,21 @@ pub use multibit::{GroupingRule, Layout};
 pub use self::error::QuantizeError;
 pub use self::prepared::{Packed, PreparedWeight};
 #[cfg(feature = "train")]
+pub(crate) use self::record::{in_rows, load_record};
+#[cfg(feature = "train")]
 pub use self::size::{Cost, sizes, total};
 pub use self::size::{Size, average_bits};
 pub(crate) use self::sketch::attach;
 #[cfg(feature = "train")]
 pub use self::sketch::sketch;
 #[cfg(feature = "train")]
-pub(crate) use self::sketch::{Plan, Sketched, relative_error};
+pub(crate) use self::sketch::{Plan, Sketched, relative_error, resketch};
 #[cfg(feature = "train")]
 pub(crate) use self::state::read_grouping;
 pub use self::state::{MultiBit, MultiBitData};
 pub(crate) use self::state::{read_f32, read_u8};
 #[cfg(feature = "train")]
+pub(crate) use self::tied::tie;
+#[cfg(feature = "train")]
 pub(crate) use self::walk::{MultiBitWeight, multi_bit_weights, walk_initialized};
-pub(crate) use self::walk::{Replacement, walk};
+pub(crate) use self::walk::{Replacement, no_memory, value_shape, walk};

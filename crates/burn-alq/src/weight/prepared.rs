@@ -206,6 +206,14 @@ pub struct Packed {
     pub weight: Arc<PreparedWeight>,
 }
 
+impl Packed {
+    /// A weight of which nothing is prepared yet.
+    pub fn new(weight: Arc<PackedWeight>) -> Self {
+        let weight = Arc::new(PreparedWeight::new(weight));
+        Self { weight }
+    }
+}
+
 impl Reparameterization for Packed {
     const NAME: &'static str = "packed";
 

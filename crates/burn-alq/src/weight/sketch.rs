@@ -1,14 +1,18 @@
 //! One float weight → multi-bit: structured sketching (Qu et al., CVPR 2020).
 
 use alloc::string::ToString;
+#[cfg(feature = "train")]
+use alloc::vec::Vec;
 
 use burn_core::module::{Module, Param};
 use burn_core::tensor::{Tensor, TensorData};
 use multibit::fit;
+#[cfg(feature = "train")]
+use multibit::fit::SketchError;
 use multibit::{Grouping, GroupingRule, Layout, MAX_BITS};
 
 use super::walk::{Attach, Replacement};
-use super::{MultiBit, MultiBitData, QuantizeError, read_f32};
+use super::{MultiBit, MultiBitData, QuantizeError, Size, read_f32};
 
 /// Sketches one weight.
 ///
@@ -93,7 +97,7 @@ impl Plan {
 pub(crate) struct Sketched<const D: usize> {
     pub param: Param<Tensor<D>>,
     pub state: MultiBit,
-    pub average_bits: f64,
+    pub size: Size,
     pub relative_error: f64,
 }
 
@@ -113,8 +117,7 @@ impl Plan {
         let data = self.sketch(path, &float, &shape)?;
         let state = data.to_device(&device);
         let reconstructed = data.reconstruct();
-        let bits: usize = data.widths.iter().map(|&width| usize::from(width)).sum();
-        let average_bits = bits as f64 / data.widths.len() as f64;
+        let size = Size::new(&data.grouping, &data.widths);
         let relative_error = relative_error(&float, &reconstructed);
         drop((data, float));
         let len = reconstructed.len();
@@ -125,7 +128,7 @@ impl Plan {
         Ok(Sketched {
             param: Module::map(param, &mut replacement),
             state,
-            average_bits,
+            size,
             relative_error,
         })
     }
@@ -142,6 +145,66 @@ pub(crate) fn attach<const D: usize>(
     let plan = Plan::new(path, &param.val().dims(), rule, layout, max_bits)?;
     let Sketched { param, state, .. } = plan.apply(path, param)?;
     Ok(param.apply_reparameterization(Attach(Some(state))))
+}
+
+/// Sketches a weight anew, each group with the bitwidth that it has; a group that is no better by that
+/// stays as it is.
+///
+/// # Errors
+/// If a value is not finite.
+#[cfg(feature = "train")]
+pub(crate) fn resketch(
+    path: &str,
+    weight: &[f32],
+    old: &MultiBitData,
+) -> Result<MultiBitData, QuantizeError> {
+    let (len, max_bits) = (old.grouping.len(), old.max_bits);
+    let mut grouped = alloc::vec![0.0; weight.len()];
+    old.grouping.gather(&old.shape, weight, &mut grouped);
+    let wrong = |source| QuantizeError::Weight {
+        path: path.to_string(),
+        source,
+    };
+    if let Some(index) = grouped.iter().position(|weight| !weight.is_finite()) {
+        return Err(wrong(SketchError::NotFinite { index }));
+    }
+    let mut new = old.clone();
+    // `‖w − ŵ‖²` of a group.
+    let error = |values: &[f32], codes: &[u8], slots: &[f32]| -> f64 {
+        let mut levels = alloc::vec![0.0; values.len()];
+        let (width, len) = (slots.len(), values.len());
+        fit::reconstruct(codes, slots, &[width as u8], len, width, &mut levels);
+        let pairs = values.iter().zip(&levels);
+        let left = pairs.map(|(value, level)| f64::from(value - level));
+        left.map(|left| left * left).sum()
+    };
+    // All groups of a bitwidth at a time, on all threads.
+    for bits in 1..=max_bits {
+        let places = old.widths.iter().zip(0..);
+        let places: Vec<usize> = places
+            .filter_map(|(&width, group)| (usize::from(width) == bits).then_some(group))
+            .collect();
+        let group = |&group: &usize| &grouped[group * len..][..len];
+        let some: Vec<f32> = places.iter().flat_map(group).copied().collect();
+        let sketch = fit::sketch(&some, len, bits).map_err(wrong)?;
+        for (index, &group) in places.iter().enumerate() {
+            let (codes, slots) = (index * len.., index * bits..);
+            let (codes, slots) = (
+                &sketch.codes[codes][..len],
+                &sketch.coordinates[slots][..bits],
+            );
+            let values = &grouped[group * len..][..len];
+            let (old_codes, old_slots) = (group * len.., group * max_bits..);
+            let old_codes = &mut new.codes[old_codes][..len];
+            let old_slots = &mut new.coordinates[old_slots][..bits];
+            if error(values, codes, slots) < error(values, old_codes, old_slots) {
+                old_codes.copy_from_slice(codes);
+                old_slots.copy_from_slice(slots);
+                new.widths[group] = sketch.widths[index];
+            }
+        }
+    }
+    Ok(new)
 }
 
 /// `‖w − ŵ‖ / ‖w‖`; 0 for a weight of zeros.

@@ -10,6 +10,8 @@ use core::any::Any;
 use burn_core::module::{
     Module, ModuleMapper, ModuleVisitor, Param, ParamId, Reparameterization, Reparameterizer,
 };
+#[cfg(feature = "train")]
+use burn_core::tensor::DType;
 use burn_core::tensor::{Bool, Device, Int, Shape, Tensor, TensorData};
 
 use super::state::{MultiBit, small_int};
@@ -22,13 +24,18 @@ pub(crate) struct Found {
     pub container: String,
     /// Its id.
     pub id: ParamId,
-    /// Its shape. A parameter that is not initialized yet may have another one then.
+    /// The place, in the order of the walk, where the same parameter was met first: tied weights.
+    pub tied_to: Option<usize>,
+    /// The shape of its value.
     pub shape: Vec<usize>,
     /// Where it is.
     #[cfg(feature = "train")]
     pub device: Device,
     /// Whether it holds floats.
     pub is_float: bool,
+    /// The type of its value, of an initialized float.
+    #[cfg(feature = "train")]
+    pub dtype: Option<DType>,
     /// Name of the reparameterization on it.
     pub carries: Option<String>,
     /// The state of a multi-bit weight, sharing its tensors with the module.
@@ -50,7 +57,8 @@ pub(crate) fn walk<M: Module>(module: &M) -> Vec<Found> {
     walk.found
 }
 
-/// Like [`walk`]; parameters are initialized first, so that their shapes are final.
+/// Like [`walk`]; parameters are initialized first, all in the order of the module tree, so that what
+/// they draw does not depend on what is done with them.
 #[cfg(feature = "train")]
 pub(crate) fn walk_initialized<M: Module>(module: &M) -> Vec<Found> {
     struct Initialize;
@@ -79,10 +87,14 @@ pub(crate) struct MultiBitWeight {
     pub state: MultiBit,
 }
 
-/// Every multi-bit weight of a module, in the order of the module tree.
+/// Every multi-bit weight of a module, in the order of the module tree; one that stands in several
+/// places, once.
 #[cfg(feature = "train")]
 pub(crate) fn multi_bit_weights<M: Module>(module: &M) -> Vec<MultiBitWeight> {
-    let weights = walk(module).into_iter().filter_map(|found| {
+    let first = walk(module)
+        .into_iter()
+        .filter(|found| found.tied_to.is_none());
+    let weights = first.filter_map(|found| {
         Some(MultiBitWeight {
             state: found.state?,
             path: found.path,
@@ -103,6 +115,8 @@ struct Walk {
     inside: usize,
     parts: Parts,
     found: Vec<Found>,
+    /// Where each parameter was met first.
+    places: BTreeMap<ParamId, usize>,
 }
 
 /// What was met so far of a multi-bit weight's state.
@@ -140,14 +154,19 @@ impl Walk {
         read: impl Fn() -> TensorData + 'static,
     ) -> bool {
         if self.inside == 0 {
+            let here = self.found.len();
+            let first = *self.places.entry(id).or_insert(here);
             self.found.push(Found {
                 path: self.path.join("."),
                 container: self.containers.last().cloned().unwrap_or_default(),
                 id,
+                tied_to: (first != here).then_some(first),
                 shape: shape.to_vec(),
                 #[cfg(feature = "train")]
                 device,
                 is_float: false,
+                #[cfg(feature = "train")]
+                dtype: None,
                 carries: None,
                 state: None,
                 read: Box::new(read),
@@ -190,10 +209,14 @@ impl ModuleVisitor for Walk {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.clone();
         let read = move || value.val().into_data();
-        let (shape, device) = (param.lazy_shape(), param.lazy_device());
+        let (shape, device) = (value_shape(param), param.lazy_device());
         if self.push(param.id, shape, device, read) {
             let last = self.found.last_mut().expect("pushed above");
             last.is_float = true;
+            #[cfg(feature = "train")]
+            {
+                last.dtype = param.is_initialized().then(|| param.base().dtype());
+            }
         } else if self.field() == "coordinates" {
             self.parts.coordinates = cast(param);
         }
@@ -226,6 +249,21 @@ impl ModuleVisitor for Walk {
     }
 }
 
+/// The shape of a parameter's value, which is not initialized for it. A weight that its layer maps when
+/// it loads (a [`Linear`](burn_nn::Linear) in columns) reports the shape of its record until then.
+pub(crate) fn value_shape<const D: usize>(param: &Param<Tensor<D>>) -> Shape {
+    if param.is_initialized() {
+        return param.shape();
+    }
+    let recorded = no_memory(param.lazy_shape(), &param.lazy_device());
+    param.clone().transform_for_load(recorded, param.id).shape()
+}
+
+/// Zeros that are one number in memory.
+pub(crate) fn no_memory<const D: usize>(shape: Shape, device: &Device) -> Tensor<D> {
+    Tensor::<D>::zeros([1; D], device).expand(shape)
+}
+
 /// Integers of a type that their device computes with: what moves from a CPU, or is loaded from its
 /// record, comes as bytes. The next step of training leaves them in the other type.
 fn computable<const D: usize>(param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
@@ -246,7 +284,7 @@ fn cast<A: Clone + 'static, B: 'static>(value: &A) -> Option<B> {
     value.downcast().ok().map(|value| *value)
 }
 
-/// New values for parameters of any rank, by id.
+/// New values for parameters of any rank, by id; for each place of one that stands in several.
 #[derive(Default)]
 pub(crate) struct Replacement<'a> {
     /// Float values, flat; they take the shape of the parameter.
@@ -270,20 +308,20 @@ macro_rules! load {
 
 impl ModuleMapper for Replacement<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(value) = self.floats.remove(&param.id) else {
+        let Some(value) = self.floats.get(&param.id) else {
             return load!(self, param);
         };
         param.map(|old| {
-            let value = value.reshape(old.shape());
+            let value = value.clone().reshape(old.shape());
             restore_autodiff(&old, value)
         })
     }
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
-        let Some(value) = self.ints.remove(&param.id) else {
+        let Some(value) = self.ints.get(&param.id) else {
             return load!(self, param);
         };
-        param.map(|old| value.reshape(old.shape()))
+        param.map(|old| value.clone().reshape(old.shape()))
     }
 
     fn map_bool<const D: usize>(
@@ -296,7 +334,7 @@ impl ModuleMapper for Replacement<'_> {
 
 /// Puts the autodiff state of `old` on a value computed without autodiff.
 #[cfg(feature = "autodiff")]
-fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
+pub(super) fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
     if !old.is_autodiff() {
         return value;
     }
@@ -311,7 +349,7 @@ fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>) -> Tensor
 }
 
 #[cfg(not(feature = "autodiff"))]
-fn restore_autodiff<const D: usize>(_old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
+pub(super) fn restore_autodiff<const D: usize>(_old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
     value
 }
 

@@ -31,9 +31,9 @@ pub enum GroupingError {
         /// Rank of the weight.
         rank: usize,
     },
-    /// A structure of linear layers for a weight that is not `[d_in, d_out]`.
-    #[error("a linear weight [d_in, d_out] has rank 2, this one has {rank}")]
-    NotLinear {
+    /// A weight without inputs.
+    #[error("the weight of a layer has rank 2 or more, this one has {rank}")]
+    Low {
         /// Rank of the weight.
         rank: usize,
     },
@@ -43,11 +43,13 @@ pub enum GroupingError {
         /// Which.
         axis: usize,
     },
-    /// The inputs of a linear layer do not fall into `s` equal runs.
-    #[error("{d_in} inputs do not fall into {s} equal groups")]
+    /// The inputs of a layer, or the input channels of a convolution, do not fall into `s` equal runs.
+    #[error(
+        "{inputs} inputs do not fall into {s} equal groups; `groupwise` takes the nearest size that fits"
+    )]
     Subchannels {
         /// Inputs.
-        d_in: usize,
+        inputs: usize,
         /// Runs asked for.
         s: usize,
     },

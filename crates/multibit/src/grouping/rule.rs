@@ -18,9 +18,11 @@ pub enum GroupingRule {
     Kernelwise,
     /// One kernel position of a convolution, across its input channels.
     Pixelwise,
-    /// One of `s` equal runs of an output's inputs, of a linear layer `[d_in, d_out]`; of a row of
-    /// an embedding.
+    /// One of `s` equal runs of an output's inputs, of a linear layer `[d_in, d_out]`, or of its input
+    /// channels, of a convolution; of a row of an embedding.
     Subchannelwise(usize),
+    /// About so many weights of an output: of the lengths that divide it, the nearest.
+    Groupwise(usize),
 }
 
 /// What the first two axes of a weight mean.
@@ -42,29 +44,44 @@ pub enum Layout {
 struct Structure {
     name: &'static str,
     rule: Rule,
-    /// Cuts a weight in direct layout, into so many runs where the rule has a number.
+    /// Cuts a weight in direct layout, by the rule's number where it has one.
     cut: fn(&[usize], usize) -> Result<Grouping, GroupingError>,
 }
 
-/// A rule without its number of runs, if it has one.
+/// A rule without its number, if it has one.
 enum Rule {
     Plain(GroupingRule),
+    /// The number of runs of an output.
     Runs(fn(usize) -> GroupingRule),
+    /// The number of weights of a run.
+    Size(fn(usize) -> GroupingRule),
 }
 
 impl Rule {
-    /// The rule that cuts an output into so many runs, or the plain one.
-    fn with(&self, runs: usize) -> GroupingRule {
+    fn with(&self, number: usize) -> GroupingRule {
         match self {
             Self::Plain(rule) => *rule,
-            Self::Runs(rule) => rule(runs),
+            Self::Runs(rule) | Self::Size(rule) => rule(number),
         }
+    }
+
+    /// The rule that may have made a grouping of outputs into so many runs of this length.
+    fn made(&self, runs: usize, len: usize) -> GroupingRule {
+        self.with(match self {
+            Self::Size(_) => len,
+            _ => runs,
+        })
     }
 }
 
-/// All structures. Of those that coincide for a weight, the first is tried as a candidate and the
-/// last gives the name.
+/// All structures. Of those that coincide for a weight, the first is tried as a candidate; for a linear
+/// layer the last gives the name, for a convolution the last without a number.
 const STRUCTURES: &[Structure] = &[
+    Structure {
+        name: "groupwise",
+        rule: Rule::Size(GroupingRule::Groupwise),
+        cut: Grouping::groupwise,
+    },
     Structure {
         name: "channelwise",
         rule: Rule::Plain(GroupingRule::Channelwise),
@@ -102,20 +119,20 @@ impl GroupingRule {
         names
     };
 
-    /// The rule of a name, with the number of runs for `subchannelwise` and without one for the
-    /// others. None if there is no such rule.
-    pub fn named(name: &str, subchannels: Option<usize>) -> Option<Self> {
+    /// The rule of a name, with the number of runs for `subchannelwise`, the number of weights for
+    /// `groupwise` and without one for the others. None if there is no such rule.
+    pub fn named(name: &str, number: Option<usize>) -> Option<Self> {
         let structure = STRUCTURES.iter().find(|line| line.name == name)?;
-        match (&structure.rule, subchannels) {
+        match (&structure.rule, number) {
             (Rule::Plain(rule), None) => Some(*rule),
-            (Rule::Runs(rule), Some(runs)) => Some(rule(runs)),
+            (Rule::Runs(rule) | Rule::Size(rule), Some(number)) => Some(rule(number)),
             _ => None,
         }
     }
 
-    /// The name and the number of runs, as [`named`](Self::named) takes them.
+    /// The name and the number, as [`named`](Self::named) takes them.
     pub fn name(&self) -> (&'static str, Option<usize>) {
-        (self.structure().name, self.runs())
+        (self.structure().name, self.number())
     }
 
     /// The grouping of a weight whose axes mean what `layout` says.
@@ -123,7 +140,7 @@ impl GroupingRule {
     /// # Errors
     /// If the rule does not fit the shape, for example if `s` does not divide `d_in`.
     pub fn grouping(&self, layout: Layout, shape: &[usize]) -> Result<Grouping, GroupingError> {
-        let cut = |shape: &[usize]| (self.structure().cut)(shape, self.runs().unwrap_or(1));
+        let cut = |shape: &[usize]| (self.structure().cut)(shape, self.number().unwrap_or(1));
         if layout == Layout::Direct || shape.len() < 2 {
             return cut(shape);
         }
@@ -133,16 +150,18 @@ impl GroupingRule {
     }
 
     /// All rules that fit a weight, with what they make of it; of rules that make the same, the
-    /// first.
+    /// first. `groupwise` is none of them.
     pub fn candidates(layout: Layout, shape: &[usize]) -> Vec<(Self, Grouping)> {
         let most = shape.iter().take(2).max().copied().unwrap_or(0);
         let mut found: Vec<(Self, Grouping)> = Vec::new();
         for Structure { rule, .. } in STRUCTURES {
-            let runs = match rule {
+            let numbers = match rule {
                 Rule::Plain(_) => 1,
                 Rule::Runs(_) => most,
+                // A size is a choice among all of these.
+                Rule::Size(_) => 0,
             };
-            for rule in (1..=runs).map(|runs| rule.with(runs)) {
+            for rule in (1..=numbers).map(|number| rule.with(number)) {
                 if let Ok(grouping) = rule.grouping(layout, shape)
                     && found.iter().all(|(_, other)| *other != grouping)
                 {
@@ -161,24 +180,30 @@ impl GroupingRule {
         [Layout::Direct, Layout::Transposed]
             .into_iter()
             .find_map(|layout| {
-                let rules = STRUCTURES.iter().map(|line| line.rule.with(runs));
+                let rules = STRUCTURES
+                    .iter()
+                    .map(|line| line.rule.made(runs, grouping.len()));
                 let makes = |rule: &Self| rule.grouping(layout, shape).as_ref() == Ok(grouping);
-                Some((rules.rev().find(makes)?, layout))
+                let made = rules.rev().filter(makes);
+                let convolution = shape.len() > 2;
+                // Of equals the first, which is the last of the table.
+                let named = made.min_by_key(|rule| convolution && rule.number().is_some());
+                Some((named?, layout))
             })
     }
 
-    fn runs(&self) -> Option<usize> {
+    fn number(&self) -> Option<usize> {
         match *self {
-            Self::Subchannelwise(runs) => Some(runs),
+            Self::Subchannelwise(number) | Self::Groupwise(number) => Some(number),
             _ => None,
         }
     }
 
     fn structure(&self) -> &'static Structure {
-        let runs = self.runs().unwrap_or(1);
+        let number = self.number().unwrap_or(1);
         let mut lines = STRUCTURES.iter();
         lines
-            .find(|line| line.rule.with(runs) == *self)
+            .find(|line| line.rule.with(number) == *self)
             .expect("every rule is in the table")
     }
 }
@@ -187,7 +212,7 @@ impl fmt::Display for GroupingRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
             (name, None) => f.write_str(name),
-            (name, Some(runs)) => write!(f, "{name}({runs})"),
+            (name, Some(number)) => write!(f, "{name}({number})"),
         }
     }
 }
@@ -195,10 +220,16 @@ impl fmt::Display for GroupingRule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use GroupingRule::{Channelwise, Kernelwise, Pixelwise, Subchannelwise};
+    use GroupingRule::{Channelwise, Groupwise, Kernelwise, Pixelwise, Subchannelwise};
     use alloc::string::ToString;
 
-    const RULES: [GroupingRule; 4] = [Channelwise, Kernelwise, Pixelwise, Subchannelwise(3)];
+    const RULES: [GroupingRule; 5] = [
+        Groupwise(64),
+        Channelwise,
+        Kernelwise,
+        Pixelwise,
+        Subchannelwise(3),
+    ];
 
     #[test]
     fn a_name_is_one_rule() {
@@ -213,6 +244,7 @@ mod tests {
         assert_eq!(GroupingRule::named("rowwise", None), None);
         let texts = RULES.map(|rule| rule.to_string());
         let expected = [
+            "groupwise(64)",
             "channelwise",
             "kernelwise",
             "pixelwise",
@@ -250,9 +282,9 @@ mod tests {
             let refused = |rule: GroupingRule, shape: &[usize]| rule.grouping(layout, shape);
             let rank = GroupingError::NotAConvolution { rank: 2 };
             assert_eq!(refused(Pixelwise, &[4, 4]), Err(rank));
-            let rank = GroupingError::NotLinear { rank: 1 };
+            let rank = GroupingError::Low { rank: 1 };
             assert_eq!(refused(Subchannelwise(2), &[4]), Err(rank));
-            let runs = GroupingError::Subchannels { d_in: 10, s: 0 };
+            let runs = GroupingError::Subchannels { inputs: 10, s: 0 };
             assert_eq!(refused(Subchannelwise(0), &[10, 10]), Err(runs));
         }
     }
@@ -278,8 +310,12 @@ mod tests {
         assert_eq!(rules(Layout::Direct, &[6, 4]), linear);
         assert_eq!(rules(Layout::Transposed, &[4, 6]), linear);
         let conv = [Channelwise, Kernelwise, Pixelwise];
+        assert_eq!(rules(Layout::Direct, &[4, 3, 2, 5]), conv);
+        assert_eq!(rules(Layout::Transposed, &[3, 4, 2, 5]), conv);
+        // As many runs as channels are the kernels.
+        let halves = [&conv[..], &[Subchannelwise(2)]].concat();
+        assert_eq!(rules(Layout::Direct, &[3, 4, 2, 5]), halves);
         for layout in [Layout::Direct, Layout::Transposed] {
-            assert_eq!(rules(layout, &[4, 3, 2, 5]), conv);
             assert_eq!(rules(layout, &[4]), []);
             assert_eq!(rules(layout, &[0, 2]), []);
         }
@@ -305,6 +341,18 @@ mod tests {
         assert_eq!(direct(&[4, 1, 3, 3], Channelwise), kernelwise);
         let whole = Some((Subchannelwise(1), Layout::Direct));
         assert_eq!(direct(&[12, 5], Channelwise), whole);
+        // A size of its own name only where no other rule makes it.
+        let sized = |shape: &[usize], size, rule| {
+            assert_eq!(direct(shape, Groupwise(size)), Some((rule, Layout::Direct)));
+        };
+        sized(&[12, 5], 4, Subchannelwise(3));
+        sized(&[4, 3, 2, 5], 3, Pixelwise);
+        sized(&[4, 6, 1, 1], 3, Groupwise(3));
+        sized(&[4, 3, 2, 5], 100, Channelwise);
+        assert_eq!(
+            direct(&[4, 6, 3, 3], Subchannelwise(2)),
+            Some((Subchannelwise(2), Layout::Direct))
+        );
         let other = Grouping::new(alloc::vec![0, 3, 1, 2], 20).unwrap();
         assert_eq!(GroupingRule::of(&other, &[3, 4, 2, 5]), None);
         assert_eq!(GroupingRule::of(&other, &[3, 4]), None, "another rank");

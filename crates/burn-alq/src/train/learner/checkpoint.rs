@@ -11,6 +11,7 @@ use burn_optim::lr_scheduler::LrSchedulerRecord;
 use super::{Alq, MOVED_ON};
 use crate::optim::AlqOptimizer;
 use crate::train::checkpoint::{Checkpoint, CheckpointError, encode, in_file, other_model};
+use crate::weight::load_record;
 
 impl<M: Module> Alq<M> {
     /// What a record of the training holds beside the model: moments and position. Burn's own
@@ -41,7 +42,7 @@ impl<M: Module> Alq<M> {
     /// of the model has changed then.
     pub fn load_checkpoint(mut self, record: ModuleRecord) -> Result<Self, CheckpointError> {
         let (model, optimizer, step) = self.read(record)?;
-        self.model = self.model.try_load_record(model).map_err(other_model)?;
+        self.model = load_record(self.model, model).map_err(other_model)?;
         self.step = step;
         self.memory = Arc::new(Mutex::new(Some(optimizer)));
         self.restart_monitor();

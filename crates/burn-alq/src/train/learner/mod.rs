@@ -79,6 +79,7 @@ pub use super::checkpoint::CheckpointError;
 use super::run::not_finite;
 use super::schedule::{Schedule, ScheduleStep};
 use crate::optim::{AlqOptimizer, AlqOptimizerConfig, PhaseKind};
+use crate::weight::in_rows;
 
 /// What does not change in a training.
 #[derive(Debug, Clone)]
@@ -149,7 +150,7 @@ impl<M: Module> Alq<M> {
     fn with_plan(model: M, mut plan: Plan) -> Self {
         plan.fingerprint = plan.describe();
         let mut alq = Self {
-            model,
+            model: in_rows(model),
             plan: Arc::new(plan),
             step: 0,
             memory: Arc::default(),

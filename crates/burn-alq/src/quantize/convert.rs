@@ -1,0 +1,206 @@
+//! Sketches of the planned weights, put into a module.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use burn_core::module::{Module, Param, ParamId, Reparameterizer};
+use burn_core::store::ModuleRecord;
+use burn_core::tensor::{Tensor, TensorData};
+
+use super::{FoundActivation, FoundWeight, Outcome, Planned, QuantizeReport, Survey};
+use crate::weight::{
+    MultiBit, MultiBitData, Plan, QuantizeError, Replacement, Size, Sketched, load_record,
+    multi_bit_weights, read_grouping, relative_error, resketch, tie, walk,
+};
+
+/// Loads the float record of a plain model, for example a checkpoint of Burn's own layers, into a
+/// multi-bit module of the same structure: the weights that are multi-bit in the module are
+/// sketched anew from the record, with the grouping and the bitwidth that they have; everything
+/// else is loaded as it is. A packed module has no such weights.
+///
+/// The report says what was converted; [`log`] repeats it in one line.
+///
+/// # Errors
+/// If a tensor of the record is missing, left over or of another shape, or the module has no
+/// multi-bit weights ([`Module::load_record`] loads into those), or a weight is not finite.
+pub fn load_float<M: Module>(
+    module: M,
+    record: ModuleRecord,
+) -> Result<(M, QuantizeReport), QuantizeError> {
+    let mut plans = BTreeMap::new();
+    for weight in multi_bit_weights(&module) {
+        let grouping = read_grouping(&weight.state.layout.val(), &weight.shape);
+        let grouping = grouping.map_err(|source| QuantizeError::Grouping {
+            path: weight.path.clone(),
+            source,
+        })?;
+        let max_bits = weight.state.coordinates.val().dims()[1];
+        let plan = Planned {
+            plan: Plan { grouping, max_bits },
+            or_float: None,
+        };
+        plans.insert(weight.path, plan);
+    }
+    if plans.is_empty() {
+        return Err(QuantizeError::Nothing);
+    }
+    let module = load_record(module.materialize(), record).map_err(QuantizeError::Record)?;
+    let mut report = report_of(&module, &plans);
+    let module = convert(module, plans, &mut report)?;
+    log::info!("loaded a float record: {}", report.summary());
+    Ok((module, report))
+}
+
+/// Brings the bits of every multi-bit weight to its present value, with the bitwidths that its groups
+/// have: after anything but [`AlqOptimizer`](crate::AlqOptimizer) has changed values, such as a moving
+/// average of two models, clipping, or a record that was loaded in part. The values become what the
+/// bits say; the report has the error that this leaves.
+///
+/// An average of models lies between the levels of both, so expect an error, and average before the
+/// last phases of a schedule, or train on for some steps. Coordinates stay what f16 or bf16 holds
+/// where all of a weight's are.
+///
+/// # Errors
+/// If the module has no multi-bit weights, or a value is not finite.
+pub fn refit<M: Module>(module: M) -> Result<(M, QuantizeReport), QuantizeError> {
+    let mut plans = BTreeMap::new();
+    let mut fitted = Vec::new();
+    let mut replacement = Replacement::default();
+    for found in walk(&module) {
+        let (path, None, Some(old)) = (found.path.clone(), found.tied_to, &found.state) else {
+            continue;
+        };
+        let state = MultiBitData::from_module(old, &found.shape);
+        let state = state.map_err(|source| QuantizeError::Grouping {
+            path: path.clone(),
+            source,
+        })?;
+        let value: Vec<f32> = found.read().iter().collect();
+        let data = resketch(&path, &value, &state)?;
+        let reconstructed = data.reconstruct();
+        let error = relative_error(&value, &reconstructed);
+        fitted.push((path.clone(), Size::new(&data.grouping, &data.widths), error));
+        let device = found.device.clone().without_autodiff();
+        let new = data.to_device(&device);
+        let len = reconstructed.len();
+        let flat = TensorData::new(reconstructed, [len]);
+        let (floats, ints) = (&mut replacement.floats, &mut replacement.ints);
+        floats.insert(found.id, Tensor::from_data(flat, &device));
+        floats.insert(old.coordinates.id, new.coordinates.val().flatten(0, 1));
+        ints.insert(old.codes.id, new.codes.val().flatten(0, 1));
+        ints.insert(old.widths.id, new.widths.val());
+        let plan = Plan {
+            grouping: data.grouping,
+            max_bits: data.max_bits,
+        };
+        let or_float = None;
+        plans.insert(path, Planned { plan, or_float });
+    }
+    if plans.is_empty() {
+        return Err(QuantizeError::Nothing);
+    }
+    let mut report = report_of(&module, &plans);
+    for (path, size, error) in &fitted {
+        report.fill(path, size, *error);
+    }
+    Ok((tie(module.map(&mut replacement)), report))
+}
+
+/// What is known before weights of a module, which it has chosen itself, are sketched.
+fn report_of<M: Module>(module: &M, plans: &BTreeMap<String, Planned>) -> QuantizeReport {
+    let found = Survey::new(module);
+    let mut report = QuantizeReport::default();
+    for weight in &found.weights {
+        let FoundWeight { path, shape, .. } = weight;
+        let outcome = match (plans.get(path), &weight.tied_to) {
+            (Some(planned), _) => planned.outcome(weight, "of the module".into()),
+            (None, Some(to)) => Outcome::Tied { to: to.clone() },
+            (None, None) if shape.len() < 2 => Outcome::LowRank,
+            (None, None) => Outcome::NoRule,
+        };
+        report.push(path, shape, outcome);
+    }
+    for FoundActivation { path, bits, .. } in found.activations {
+        report.push(&path, &[], Outcome::Activation { bits });
+    }
+    report
+}
+
+/// Sketches the planned weights; bits and errors go into the report.
+pub(super) fn convert<M: Module>(
+    module: M,
+    plans: BTreeMap<String, Planned>,
+    report: &mut QuantizeReport,
+) -> Result<M, QuantizeError> {
+    let mut state = Convert {
+        plans,
+        report,
+        done: BTreeMap::new(),
+        error: None,
+    };
+    let module = module.apply_reparameterization(&mut state);
+    let Convert { plans, error, .. } = state;
+    if let Some(error) = error {
+        return Err(error);
+    }
+    // A running state is mapped like a parameter, but drops what is attached to it.
+    let kept = multi_bit_weights(&module);
+    let lost = plans
+        .into_keys()
+        .filter(|path| kept.iter().all(|weight| weight.path != *path))
+        .min();
+    match lost {
+        Some(path) => Err(QuantizeError::RunningState { path }),
+        None => Ok(tie(module)),
+    }
+}
+
+struct Convert<'a> {
+    plans: BTreeMap<String, Planned>,
+    report: &'a mut QuantizeReport,
+    /// What was converted: tied weights share one state.
+    done: BTreeMap<ParamId, MultiBit>,
+    /// The first.
+    error: Option<QuantizeError>,
+}
+
+impl Reparameterizer for &mut Convert<'_> {
+    type Reparam = MultiBit;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<MultiBit>) {
+        if let Some(state) = self.done.get(&param.id) {
+            return (param, Some(state.clone()));
+        }
+        let planned = self.plans.get(path).filter(|_| self.error.is_none());
+        let Some(planned) = planned else {
+            return (param, None);
+        };
+        match planned.plan.apply(path, param.clone()) {
+            Ok(Sketched {
+                param,
+                state,
+                size,
+                relative_error,
+            }) => {
+                self.report.fill(path, &size, relative_error);
+                self.done.insert(param.id, state.clone());
+                (param, Some(state))
+            }
+            Err(QuantizeError::Weight { source, .. }) if let Some(rule) = &planned.or_float => {
+                let (rule, reason) = (rule.clone(), alloc::format!("{source}"));
+                self.report.set(path, Outcome::Unfit { rule, reason });
+                self.plans.remove(path);
+                (param, None)
+            }
+            Err(error) => {
+                self.error = Some(error);
+                (param, None)
+            }
+        }
+    }
+}
