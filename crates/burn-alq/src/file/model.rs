@@ -11,8 +11,8 @@ use multibit::cpu::KernelError;
 use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
 use thiserror::Error;
 
-use crate::nn::{MultiBitActivation, table};
-use crate::weight::{MultiBitData, Packed, PreparedWeight, Replacement, walk};
+use crate::nn::{MultiBitActivation, Packed, Unpacking, hollow, table};
+use crate::weight::{MultiBitData, PreparedWeight, Replacement, walk};
 
 /// Why a model could not be packed, or a packed model not put into a module.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -183,12 +183,25 @@ impl PackedModel {
     /// plain (not autodiff) device.
     ///
     /// The module may be fresh, float or multi-bit; its own weights are dropped. Multi-bit layers
-    /// then run on the bits; any other layer unpacks its weight at each use
-    /// ([`Module::materialize`] unpacks once instead).
+    /// then run on the bits and make no dense weight; any other layer unpacks its weight once and
+    /// keeps it ([`apply_with`](Self::apply_with) says otherwise). Packed weights have the type that
+    /// the module's own had.
     ///
     /// # Errors
     /// If a path or a shape does not fit the module.
     pub fn apply<M: Module>(&self, module: M) -> Result<M, PackModelError> {
+        self.apply_with(module, Unpacking::default())
+    }
+
+    /// Like [`apply`](Self::apply), with what layers do that cannot run on the bits.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn apply_with<M: Module>(
+        &self,
+        module: M,
+        unpacking: Unpacking,
+    ) -> Result<M, PackModelError> {
         let weights = self.weights.iter().cloned().collect::<BTreeMap<_, _>>();
         // A fresh module draws its random weights when they are first needed, if ever.
         let module = module.apply_reparameterization(Forget { weights: &weights });
@@ -199,6 +212,7 @@ impl PackedModel {
                 .filter_map(|found| Some((found.path, table::packed_axis_of(&found.container)?)))
                 .collect(),
             weights,
+            unpacking,
             error: None,
         };
         let module = module.apply_reparameterization(&mut state);
@@ -247,6 +261,7 @@ struct Apply {
     weights: BTreeMap<String, Arc<PackedWeight>>,
     /// The output axes that layers with packed arithmetic expect, by the path of their weight.
     axes: BTreeMap<String, usize>,
+    unpacking: Unpacking,
     error: Option<PackModelError>,
 }
 
@@ -278,15 +293,9 @@ impl Reparameterizer for &mut Apply {
                 .get_or_insert(PackModelError::Kernel { path, source });
             return (param, None);
         }
-        (without_memory(&param), Some(Packed { weight }))
+        let (param, packed) = Packed::attach(path, param, weight, self.unpacking);
+        (param, Some(packed))
     }
-}
-
-/// The same parameter with an expanded zero as its value, on a plain device.
-fn without_memory<const D: usize>(param: &Param<Tensor<D>>) -> Param<Tensor<D>> {
-    let device = param.lazy_device().without_autodiff();
-    let zero = Tensor::<D>::zeros([1; D], &device).expand(param.lazy_shape());
-    Param::initialized(param.id, zero)
 }
 
 /// Takes from weights that will be replaced what they were to be initialized with.
@@ -303,7 +312,7 @@ impl Reparameterizer for Forget<'_> {
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<Packed>) {
         if !param.is_initialized() && self.weights.contains_key(path) {
-            return (without_memory(&param), None);
+            return (hollow(param), None);
         }
         (param, None)
     }

@@ -18,11 +18,10 @@ pub use self::rules::{
 };
 pub use crate::weight::{GroupingRule, Layout, QuantizeError, sketch};
 
-use crate::nn::MultiBitActivation;
 use crate::nn::table::layout_of;
+use crate::nn::{MultiBitActivation, Packed};
 use crate::weight::{
-    MultiBit, Packed, Plan, Replacement, Sketched, multi_bit_weights, read_grouping,
-    walk_initialized,
+    MultiBit, Plan, Replacement, Sketched, multi_bit_weights, read_grouping, walk_initialized,
 };
 
 /// Turns the weights of any Burn module into multi-bit weights, by path rules.

@@ -10,7 +10,8 @@ mod walk;
 pub use multibit::{GroupingRule, Layout};
 
 pub use self::error::QuantizeError;
-pub use self::prepared::{Packed, PreparedWeight};
+pub(crate) use self::prepared::Lazy;
+pub use self::prepared::PreparedWeight;
 #[cfg(feature = "train")]
 pub use self::size::{Cost, sizes, total};
 pub use self::size::{Size, average_bits};
@@ -25,4 +26,4 @@ pub use self::state::{MultiBit, MultiBitData};
 pub(crate) use self::state::{read_f32, read_u8};
 #[cfg(feature = "train")]
 pub(crate) use self::walk::{MultiBitWeight, multi_bit_weights, walk_initialized};
-pub(crate) use self::walk::{Replacement, walk};
+pub(crate) use self::walk::{Replacement, restore_autodiff, walk};

@@ -249,7 +249,7 @@ fn cast<A: Clone + 'static, B: 'static>(value: &A) -> Option<B> {
 /// New values for parameters of any rank, by id.
 #[derive(Default)]
 pub(crate) struct Replacement<'a> {
-    /// Float values, flat; they take the shape of the parameter.
+    /// Float values, flat; they take the shape and the type of the parameter.
     pub floats: BTreeMap<ParamId, Tensor<1>>,
     /// Integer values, flat.
     pub ints: BTreeMap<ParamId, Tensor<1, Int>>,
@@ -274,7 +274,7 @@ impl ModuleMapper for Replacement<'_> {
             return load!(self, param);
         };
         param.map(|old| {
-            let value = value.reshape(old.shape());
+            let value = value.cast(old.dtype()).reshape(old.shape());
             restore_autodiff(&old, value)
         })
     }
@@ -296,7 +296,7 @@ impl ModuleMapper for Replacement<'_> {
 
 /// Puts the autodiff state of `old` on a value computed without autodiff.
 #[cfg(feature = "autodiff")]
-fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
+pub(crate) fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
     if !old.is_autodiff() {
         return value;
     }
@@ -311,7 +311,7 @@ fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>) -> Tensor
 }
 
 #[cfg(not(feature = "autodiff"))]
-fn restore_autodiff<const D: usize>(_old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
+pub(crate) fn restore_autodiff<const D: usize>(_old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
     value
 }
 
