@@ -381,6 +381,23 @@ fn an_adapter_on_a_packed_weight_is_refused() {
     assert!(adapted.plain.weight.adapter().is_none());
 }
 
+/// The same on a multi-bit weight, whose own state would carry what was meant for it; and what is packed
+/// is not packed again.
+#[test]
+fn adapters_on_bits_and_packed_weights_are_not_packed() {
+    let device = device();
+    let multi_bit = quantizer().quantize(Zoo::new(&device)).unwrap().0;
+    let adapted = multi_bit.clone().apply_lora(Lora::new(2, 4.0));
+    let error = PackedModel::pack(&adapted).unwrap_err().to_string();
+    assert_says(&error, &["linear.weight", "lora", "materialize"]);
+    let packed = PackedModel::pack(&multi_bit)
+        .unwrap()
+        .apply(multi_bit)
+        .unwrap();
+    let error = PackedModel::pack(&packed).unwrap_err().to_string();
+    assert_says(&error, &["linear.weight", "packed already"]);
+}
+
 /// Gives each float parameter another type.
 struct Cast(DType);
 
@@ -669,4 +686,88 @@ fn dense_weights_are_made_where_they_are_said_to_be() {
     }
     let (made, _) = peak(&|| drop(bits.apply(new()).unwrap()));
     assert!(made < DENSE / 2, "{made} to put the bits into a module");
+}
+
+#[test]
+#[ignore]
+fn tmp_measure() {
+    let device = Device::flex();
+    let new = || LinearConfig::new(1024, 1024).init(&device);
+    let float = new();
+    let multi_bit = Quantizer::new(2).quantize(new()).unwrap().0;
+    let packed = PackedModel::pack(&multi_bit).unwrap();
+    let once = packed.apply(new()).unwrap();
+    let each = packed.apply_with(new(), Unpacking::EachUse).unwrap();
+    let x = Tensor::<2>::ones([1, 1024], &device);
+    let time = |layer: &Linear, n: usize| {
+        let mut best = f64::MAX;
+        for _ in 0..n {
+            let t = std::time::Instant::now();
+            for _ in 0..10 {
+                std::hint::black_box(layer.forward(x.clone()).into_data());
+            }
+            best = best.min(t.elapsed().as_secs_f64() / 10.0);
+        }
+        best * 1e3
+    };
+    time(&once, 1);
+    for _ in 0..3 {
+        println!(
+            "float {:.4} ms, once {:.4} ms, each {:.4} ms",
+            time(&float, 100),
+            time(&once, 100),
+            time(&each, 3)
+        );
+    }
+    #[derive(Module, Debug)]
+    struct Deep {
+        layers: Vec<MultiBitConv2d>,
+    }
+    let new = || Deep {
+        layers: (0..5)
+            .map(|_| {
+                MultiBitConv2dConfig::new([512, 512], [3, 3])
+                    .with_padding(burn::nn::PaddingConfig2d::Explicit(1, 1, 1, 1))
+                    .init_float(&device)
+            })
+            .collect(),
+    };
+    for bits in [1, 2] {
+        let file = {
+            let multi_bit = Quantizer::new(bits)
+                .rule(
+                    PathPattern::glob("**weight"),
+                    burn_alq::GroupingRule::Pixelwise,
+                )
+                .quantize(new())
+                .unwrap()
+                .0;
+            PackedModel::pack(&multi_bit).unwrap().to_bytes().unwrap()
+        };
+        let size = file.len();
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        let deep = {
+            let packed = PackedModel::from_bytes(file.clone(), "deep").unwrap();
+            packed.apply(new()).unwrap()
+        };
+        let (loaded, peak_load) = (
+            MEMORY.current_usage() - before,
+            MEMORY.peak_usage() - before,
+        );
+        MEMORY.reset_peak_usage();
+        let mut y = Tensor::<4>::ones([1, 512, 7, 7], &device);
+        for layer in &deep.layers {
+            y = layer.forward(y);
+        }
+        drop(y);
+        let (kept, peak) = (
+            MEMORY.current_usage() - before,
+            MEMORY.peak_usage() - before,
+        );
+        println!(
+            "{bits} bits: file {size}, loaded {loaded} (peak {peak_load}, of which a copy of the file), after forward {kept}, peak {peak}: {:.2} x file",
+            peak as f64 / size as f64
+        );
+    }
 }

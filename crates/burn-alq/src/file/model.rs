@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use burn_core::module::{Module, Param, Reparameterizer};
+use burn_core::module::{Module, Param, Reparameterization, Reparameterizer};
 use burn_core::tensor::{DType, Tensor, TensorData};
 use multibit::cpu::KernelError;
 use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
@@ -36,6 +36,22 @@ pub enum PackModelError {
         path: String,
         /// Which.
         source: PackError,
+    },
+    /// A weight is packed already.
+    #[error("{path} is packed already; save the packed model that it came from")]
+    Packed {
+        /// Path of the weight.
+        path: String,
+    },
+    /// An adapter was put on a weight that has bits, where it has no effect.
+    #[error(
+        "{path} has bits and cannot carry {by} beside them; materialize the module first          (Module::materialize), or leave the weight out of the adapter's group of parameters"
+    )]
+    Adapter {
+        /// Path of the weight.
+        path: String,
+        /// Name of the adapter.
+        by: String,
     },
     /// A weight is grouped in a way that no kernel can run.
     #[error("{path}: {source}")]
@@ -98,12 +114,20 @@ impl PackedModel {
     ///
     /// # Errors
     /// If the model has no multi-bit weights, or one of them holds something that cannot be
-    /// packed, for example a coordinate that is NaN.
+    /// packed, for example a coordinate that is NaN; if one is packed already; or if an adapter such
+    /// as LoRA was put on one.
     pub fn pack<M: Module>(model: &M) -> Result<Self, PackModelError> {
         // Running statistics keep their last update aside; validation mode takes it in.
         let model = model.valid();
         let (mut weights, mut tensors) = (Vec::new(), Vec::new());
         for found in walk(&model) {
+            if let Some(by) = &found.dropped {
+                let (path, by) = (found.path.clone(), by.clone());
+                return Err(PackModelError::Adapter { path, by });
+            }
+            if found.carries.as_deref() == Some(Packed::NAME) {
+                return Err(PackModelError::Packed { path: found.path });
+            }
             let Some(state) = &found.state else {
                 tensors.push((found.path.clone(), found.read()));
                 continue;

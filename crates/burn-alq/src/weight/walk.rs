@@ -31,6 +31,9 @@ pub(crate) struct Found {
     pub is_float: bool,
     /// Name of the reparameterization on it.
     pub carries: Option<String>,
+    /// Name of one that was meant for it, beside what it carries: Burn keeps a trace of it, if any,
+    /// within the other alone.
+    pub dropped: Option<String>,
     /// The state of a multi-bit weight, sharing its tensors with the module.
     pub state: Option<MultiBit>,
     read: Box<dyn Fn() -> TensorData>,
@@ -149,6 +152,7 @@ impl Walk {
                 device,
                 is_float: false,
                 carries: None,
+                dropped: None,
                 state: None,
                 read: Box::new(read),
             });
@@ -173,8 +177,13 @@ impl ModuleVisitor for Walk {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         if container_type == REPARAMETERIZATION {
             self.inside += 1;
-            if let Some(weight) = self.found.last_mut().filter(|_| self.inside == 1) {
-                weight.carries = Some(name.to_owned());
+            if let Some(weight) = self.found.last_mut() {
+                let name = Some(name.to_owned());
+                if self.inside == 1 {
+                    weight.carries = name;
+                } else {
+                    weight.dropped = name;
+                }
             }
         }
         self.path.push(name.to_string());
