@@ -26,6 +26,7 @@ mod packed;
 mod pages;
 mod pruning;
 mod reader;
+mod running;
 mod schedule;
 mod steps;
 mod support;

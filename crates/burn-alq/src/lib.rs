@@ -36,5 +36,5 @@ pub use self::train::{Schedule, ScheduleConfig, Target};
 #[cfg(feature = "train")]
 pub use self::weight::sizes;
 pub use self::weight::{
-    GroupingRule, Layout, MultiBit, MultiBitData, Packed, QuantizeError, Size, average_bits,
+    GroupingRule, Layout, MultiBit, MultiBitData, QuantizeError, Size, average_bits,
 };

@@ -1,25 +1,33 @@
 //! Flex: the kernels read its buffers where they lie, and steps write them in place where they are not
 //! shared.
 
-use burn_core::tensor::{DType, Shape};
+use burn_core::backend::ops::FloatTensorOps;
+use burn_core::tensor::{DType, FloatDType, Shape};
 use burn_flex::{Flex, FlexTensor};
 
 use super::host::on_the_host;
 use super::host::prelude::*;
 use crate::ops::host::{Elements, Memory};
 
-/// The buffers of Flex.
+/// The buffers of Flex, each a contiguous tensor whose storage is exactly its elements.
 struct Shared;
 
 impl Memory<Flex> for Shared {
     type Buffer = FlexTensor;
 
     fn floats(tensor: FlexTensor) -> FlexTensor {
-        own(tensor, DType::F32)
+        let tensor = if tensor.dtype() == DType::F32 {
+            tensor
+        } else {
+            Flex::float_cast(tensor, FloatDType::F32)
+        };
+        tensor.to_contiguous()
     }
 
     fn ints(tensor: FlexTensor, dtype: DType) -> FlexTensor {
-        own(tensor, dtype)
+        let found = tensor.dtype();
+        assert_eq!(found, dtype, "ALQ on Flex computes with {dtype:?}");
+        tensor.to_contiguous()
     }
 
     #[cfg(feature = "train")]
@@ -31,12 +39,6 @@ impl Memory<Flex> for Shared {
     fn into_ints(buffer: FlexTensor, _: DType, _: &burn_flex::FlexDevice) -> FlexTensor {
         buffer
     }
-}
-
-/// A contiguous tensor whose storage is exactly its elements.
-fn own(tensor: FlexTensor, dtype: DType) -> FlexTensor {
-    assert_eq!(tensor.dtype(), dtype, "ALQ on Flex computes with {dtype:?}");
-    tensor.to_contiguous()
 }
 
 impl Elements for FlexTensor {

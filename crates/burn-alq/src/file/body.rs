@@ -29,6 +29,10 @@ const CODINGS: [Coding; 2] = [Coding::Plain, Coding::Deflate];
 /// Why a tensor of Burn's own quantization is not deflated: only Burn understands its bytes.
 const BURNS_OWN: &str = "is quantized by Burn; only Coding::Plain stores it";
 
+/// And why it is not read or written where they are in another order.
+const BURNS_ENDIAN: &str =
+    "is quantized by Burn: its bytes are not known on a big-endian machine; dequantize it";
+
 impl Coding {
     /// Where sections start, counted from the head. Of a plain file: a multiple of a cache line and
     /// of the widest vector, and a divisor of the container's 256, so that it holds in the file too.
@@ -155,6 +159,9 @@ fn tensor_entry(
     }
     let (bytes, shape, dtype) = tensor.clone().into_parts();
     if entry.dtype == BURN {
+        if cfg!(target_endian = "big") {
+            return Err(Error::ValidationError(format!("{path} {BURNS_ENDIAN}")));
+        }
         let bytes = container_of(dtype, shape, bytes).into_bytes()?;
         return Ok((entry, bytes.to_vec()));
     }
@@ -167,7 +174,16 @@ fn tensor_entry(
             }
         }
     }
-    Ok((entry, bytes.to_vec()))
+    Ok((entry, little_endian(dtype, bytes.to_vec())))
+}
+
+/// A tensor's numbers from this machine's order of bytes to the file's, or back.
+fn little_endian(dtype: DType, mut bytes: Vec<u8>) -> Vec<u8> {
+    if cfg!(target_endian = "big") {
+        let numbers = bytes.chunks_exact_mut(dtype.size().max(1));
+        numbers.for_each(<[u8]>::reverse);
+    }
+    bytes
 }
 
 impl Source<'_> {
@@ -327,7 +343,7 @@ impl<'a> Data<'a> {
         if narrow {
             return Ok(TensorData::new(kind.decode(&bytes), shape));
         }
-        let bytes = Bytes::from_bytes_vec(bytes.into_owned());
+        let bytes = Bytes::from_bytes_vec(little_endian(dtype, bytes.into_owned()));
         Ok(TensorData::from_bytes(bytes, shape, dtype))
     }
 
@@ -336,6 +352,9 @@ impl<'a> Data<'a> {
         let source = self.source;
         if self.coding == Coding::Deflate || entry.stored_type != 0 {
             return Err(source.tensor(&entry.path, BURNS_OWN));
+        }
+        if cfg!(target_endian = "big") {
+            return Err(source.tensor(&entry.path, BURNS_ENDIAN));
         }
         let length = [entry.stored.unwrap_or_default()];
         let [bytes] = self.sections(&entry.path, entry.crc32, length, length)?;

@@ -5,14 +5,14 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use burn_core::module::{Module, Param, Reparameterizer};
+use burn_core::module::{Module, Param, Reparameterization, Reparameterizer};
 use burn_core::tensor::{DType, Tensor, TensorData, bf16, f16};
 use multibit::cpu::KernelError;
 use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
 use thiserror::Error;
 
-use crate::nn::{MultiBitActivation, table};
-use crate::weight::{MultiBitData, Packed, Replacement, no_memory, value_shape, walk};
+use crate::nn::{MultiBitActivation, Packed, Unpacking, hollow, table};
+use crate::weight::{MultiBitData, PreparedWeight, Replacement, value_shape, walk};
 
 /// Why a model could not be packed, or a packed model not put into a module.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -58,6 +58,22 @@ pub enum PackModelError {
         path: String,
         /// Path of the first.
         first: String,
+    },
+    /// A weight is packed already.
+    #[error("{path} is packed already; save the packed model that it came from")]
+    Packed {
+        /// Path of the weight.
+        path: String,
+    },
+    /// An adapter was put on a weight that has bits, where it has no effect.
+    #[error(
+        "{path} has bits and cannot carry {by} beside them; materialize the module first          (Module::materialize), or leave the weight out of the adapter's group of parameters"
+    )]
+    Adapter {
+        /// Path of the weight.
+        path: String,
+        /// Name of the adapter.
+        by: String,
     },
     /// A weight is grouped in a way that no kernel can run.
     #[error("{path}: {source}")]
@@ -123,8 +139,9 @@ impl PackedModel {
     ///
     /// # Errors
     /// If the model has no multi-bit weights, or one of them holds something that cannot be
-    /// packed, for example a coordinate that is NaN; if a multi-bit weight is not what its bits say,
-    /// because something other than [`AlqOptimizer`](crate::AlqOptimizer) has changed it
+    /// packed, for example a coordinate that is NaN; if one is packed already, or an adapter such as
+    /// LoRA was put on one; if a multi-bit weight is not what its bits say, because something other
+    /// than [`AlqOptimizer`](crate::AlqOptimizer) has changed it
     /// ([`refit`](crate::quantize::refit) brings its bits to it); or if the places of a tied weight
     /// differ.
     pub fn pack<M: Module>(model: &M) -> Result<Self, PackModelError> {
@@ -135,6 +152,13 @@ impl PackedModel {
         let all = walk(&model);
         for found in &all {
             let path = || found.path.clone();
+            if let Some(by) = &found.dropped {
+                let (path, by) = (path(), by.clone());
+                return Err(PackModelError::Adapter { path, by });
+            }
+            if found.carries.as_deref() == Some(Packed::NAME) {
+                return Err(PackModelError::Packed { path: path() });
+            }
             if let Some(first) = found.tied_to {
                 let first = &all[first];
                 if found.read() != first.read() {
@@ -224,15 +248,28 @@ impl PackedModel {
     /// plain (not autodiff) device.
     ///
     /// The module may be fresh, float or multi-bit; its own weights are dropped. Multi-bit layers
-    /// then run on the bits; any other layer unpacks its weight at each use
-    /// ([`Module::materialize`] unpacks once instead).
+    /// then run on the bits and make no dense weight; any other layer unpacks its weight once and
+    /// keeps it ([`apply_with`](Self::apply_with) says otherwise). Packed weights have the type that
+    /// the module's own had.
     ///
     /// # Errors
     /// If a path or a shape does not fit the module.
     pub fn apply<M: Module>(&self, module: M) -> Result<M, PackModelError> {
+        self.apply_with(module, Unpacking::default())
+    }
+
+    /// Like [`apply`](Self::apply), with what layers do that cannot run on the bits.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn apply_with<M: Module>(
+        &self,
+        module: M,
+        unpacking: Unpacking,
+    ) -> Result<M, PackModelError> {
         let weights = self.weights.iter();
-        let mut weights: BTreeMap<&str, Packed> = weights
-            .map(|(path, weight)| (path.as_str(), Packed::new(weight.clone())))
+        let mut weights: BTreeMap<&str, Arc<PreparedWeight>> = weights
+            .map(|(path, weight)| (path.as_str(), Arc::new(PreparedWeight::new(weight.clone()))))
             .collect();
         let tensors = self.tensors.iter();
         let mut tensors: BTreeMap<&str, &TensorData> =
@@ -254,7 +291,9 @@ impl PackedModel {
                 .filter_map(|found| Some((found.path, table::packed_axis_of(&found.container)?)))
                 .collect(),
             weights,
+            tied: &self.tied,
             used: BTreeSet::new(),
+            unpacking,
             error: None,
         };
         let module = module.apply_reparameterization(&mut state);
@@ -341,11 +380,14 @@ fn check_value(
 /// Puts packed weights into their parameters.
 struct Apply<'a> {
     /// Those of which the module has not had a parameter yet.
-    weights: BTreeMap<&'a str, Packed>,
+    weights: BTreeMap<&'a str, Arc<PreparedWeight>>,
+    /// Further places of weights.
+    tied: &'a BTreeMap<String, String>,
     /// Paths that have their weights.
     used: BTreeSet<String>,
     /// The output axes that layers with packed arithmetic expect, by the path of their weight.
     axes: BTreeMap<String, usize>,
+    unpacking: Unpacking,
     error: Option<PackModelError>,
 }
 
@@ -357,39 +399,39 @@ impl Reparameterizer for &mut Apply<'_> {
         path: &str,
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<Packed>) {
-        let Some(packed) = self.weights.remove(path) else {
+        let Some(weight) = self.weights.remove(path) else {
             return (param, None);
         };
         let shape = value_shape(&param);
-        if shape.as_slice() != packed.weight.shape() {
+        if shape.as_slice() != weight.shape() {
             self.error.get_or_insert(PackModelError::Shape {
                 path: path.to_string(),
-                packed: packed.weight.shape().to_vec(),
+                packed: weight.shape().to_vec(),
                 module: shape.to_vec(),
             });
             return (param, None);
         }
         let axis = self.axes.get(path).copied();
-        if let Some(Err(source)) = axis.map(|axis| packed.weight.check_output_axis(axis)) {
+        let fits = axis.map_or(Ok(()), |axis| weight.check_output_axis(axis));
+        let runs = fits.is_ok();
+        // A tied weight is cut for the layer of its first place; others may have to unpack it.
+        if let Err(source) = fits
+            && !self.tied.contains_key(path)
+        {
             let path = path.to_string();
             self.error
                 .get_or_insert(PackModelError::Kernel { path, source });
             return (param, None);
         }
         self.used.insert(path.to_string());
-        (without_memory(&param), Some(packed))
+        let (param, packed) = Packed::attach(path, param, weight, runs, self.unpacking);
+        (param, Some(packed))
     }
-}
-
-/// The same parameter with an expanded zero as its value, on a plain device.
-fn without_memory<const D: usize>(param: &Param<Tensor<D>>) -> Param<Tensor<D>> {
-    let device = param.lazy_device().without_autodiff();
-    Param::initialized(param.id, no_memory(value_shape(param), &device))
 }
 
 /// Takes from weights that will be replaced what they were to be initialized with.
 struct Forget<'a> {
-    weights: &'a BTreeMap<&'a str, Packed>,
+    weights: &'a BTreeMap<&'a str, Arc<PreparedWeight>>,
 }
 
 impl Reparameterizer for Forget<'_> {
@@ -401,7 +443,7 @@ impl Reparameterizer for Forget<'_> {
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<Packed>) {
         if !param.is_initialized() && self.weights.contains_key(path) {
-            return (without_memory(&param), None);
+            return (hollow(param), None);
         }
         (param, None)
     }

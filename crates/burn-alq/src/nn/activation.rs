@@ -9,7 +9,7 @@ use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Running
 #[cfg(feature = "train")]
 use burn_core::tensor::TensorData;
 use burn_core::tensor::activation::relu;
-use burn_core::tensor::{Device, Tensor};
+use burn_core::tensor::{DType, Device, Tensor};
 use multibit::cpu::{Levels, MAX_ACTIVATION_BITS};
 
 use super::Quantized;
@@ -88,7 +88,7 @@ impl MultiBitActivation {
     /// An activation that is a ReLU until it is switched on.
     pub fn off(device: &Device) -> Self {
         Self {
-            state: RunningState::new(Tensor::zeros([STATE_LEN], device)),
+            state: RunningState::new(to_tensor(0, None, device)),
             keep: KEEP,
         }
     }
@@ -157,7 +157,8 @@ impl MultiBitActivation {
         if bits == 0 {
             return relu(input).into();
         }
-        let detached = input.clone().detach();
+        // Sums and counts are beyond what half a float holds.
+        let detached = input.clone().detach().cast(DType::F32);
         let first = levels.is_none();
         let levels = levels.unwrap_or_else(|| {
             // About what the highest level of a Gaussian's positive half needs, but no level above
@@ -178,7 +179,7 @@ impl MultiBitActivation {
             &self.state.value().device(),
         ));
 
-        let quantized = quantize(&levels, &above);
+        let quantized = quantize(&levels, &above).cast(input.dtype());
         let (low, high) = range(&levels);
         let passed = input.clamp(low, high);
         let rest = quantized - passed.clone().detach();
@@ -190,7 +191,10 @@ impl MultiBitActivation {
 fn above<const D: usize>(values: &Tensor<D>, levels: &Levels) -> Vec<Tensor<D>> {
     let thresholds = levels.thresholds().iter();
     thresholds
-        .map(|&threshold| values.clone().greater_elem(threshold).float())
+        .map(|&threshold| {
+            let above = values.clone().greater_elem(threshold).float();
+            above.cast(values.dtype())
+        })
         .collect()
 }
 
@@ -252,7 +256,7 @@ fn to_tensor(bits: usize, levels: Option<&Levels>, device: &Device) -> Tensor<1>
         values[1] = levels.reference();
         values[2..2 + bits].copy_from_slice(levels.coordinates());
     }
-    Tensor::from_floats(values, device)
+    Tensor::from_data(values, (device, DType::F32))
 }
 
 impl ModuleDisplay for MultiBitActivation {

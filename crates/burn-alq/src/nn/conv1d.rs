@@ -1,5 +1,4 @@
 use alloc::format;
-use alloc::sync::Arc;
 
 use burn_core as burn;
 use burn_core::backend::Dispatch;
@@ -10,7 +9,9 @@ use burn_nn::conv::{Conv1d, Conv1dConfig};
 use burn_nn::{BatchNorm, Initializer, PaddingConfig1d, PaddingConfig2d};
 use multibit::cpu::Conv2dOptions;
 
-use super::{Arithmetic, Quantized, affine, describe, mode, packed, padding_pairs};
+use super::{
+    Arithmetic, Quantized, affine, describe, dims, mode, packed, padding_pairs, same_device,
+};
 use crate::ops::{Activations, AlqOps, PackedConv2d};
 use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
 
@@ -121,9 +122,10 @@ impl MultiBitConv1d {
     /// If the input does not have `channels_in` channels, or the arithmetic is bitwise, the layer
     /// packed and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward(&self, input: impl Into<Quantized<3>>) -> Tensor<3> {
+        let input = self.checked(input);
         match packed(&self.weight) {
-            Some(weight) => self.forward_packed(weight, input.into(), None),
-            None => self.as_conv1d().forward(input.into().into_tensor()),
+            Some(packed) => self.forward_packed(&packed.weight, input, None),
+            None => self.as_conv1d().forward(input.into_tensor()),
         }
     }
 
@@ -135,21 +137,29 @@ impl MultiBitConv1d {
     /// # Panics
     /// As [`forward`](Self::forward), and if `norm` has another number of features.
     pub fn forward_norm(&self, input: impl Into<Quantized<3>>, norm: &BatchNorm) -> Tensor<3> {
+        let input = self.checked(input);
         match packed(&self.weight) {
-            Some(weight) => self.forward_packed(weight, input.into(), Some(norm)),
-            None => norm.forward(self.as_conv1d().forward(input.into().into_tensor())),
+            Some(packed) => self.forward_packed(&packed.weight, input, Some(norm)),
+            None => norm.forward(self.as_conv1d().forward(input.into_tensor())),
         }
+    }
+
+    /// An input where the layer is.
+    fn checked(&self, input: impl Into<Quantized<3>>) -> Quantized<3> {
+        let input = input.into();
+        same_device("MultiBitConv1d", &self.weight, &input.device());
+        input
     }
 
     fn forward_packed(
         &self,
-        weight: Arc<PreparedWeight>,
+        weight: &PreparedWeight,
         input: Quantized<3>,
         norm: Option<&BatchNorm>,
     ) -> Tensor<3> {
         let (input, mode) = mode("MultiBitConv1d", self.arithmetic, input);
-        let [channels_out, group_in, _] = self.weight.dims();
-        let [batch, channels_in, length] = input.dims();
+        let [channels_out, group_in, _] = dims(&self.weight);
+        let [_, channels_in, length] = input.dims();
         assert_eq!(
             channels_in,
             group_in * self.groups,
@@ -170,7 +180,7 @@ impl MultiBitConv1d {
         };
         let bias = self.bias.as_ref().map(Param::val);
         let [scale, offset] = affine(channels_out, bias, norm, &input.device());
-        let input = input.reshape([batch, channels_in, 1, length]);
+        let input = input.unsqueeze_dim::<4>(2);
         let output = <Dispatch as AlqOps>::alq_conv2d(
             Activations::Values(input.into_dispatch()),
             scale,
@@ -213,7 +223,7 @@ impl ModuleDisplay for MultiBitConv1d {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
-        let [channels_out, group_in, _] = self.weight.dims();
+        let [channels_out, group_in, _] = dims(&self.weight);
         content
             .add("ch_in", &(group_in * self.groups))
             .add("ch_out", &channels_out)

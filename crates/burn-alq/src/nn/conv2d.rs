@@ -11,7 +11,9 @@ use burn_nn::{BatchNorm, Initializer, PaddingConfig2d};
 use multibit::cpu::{Arithmetic, Conv2dOptions, Levels, Mode};
 
 use super::quantized::BitPlanes;
-use super::{MultiBitActivation, Quantized, affine, describe, mode, packed, padding_pairs};
+use super::{
+    MultiBitActivation, Quantized, affine, describe, dims, mode, packed, padding_pairs, same_device,
+};
 use crate::ops::{Activations, AlqOps, PackedConv2d};
 use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
 
@@ -118,9 +120,10 @@ impl MultiBitConv2d {
     /// If the input does not have `channels_in` channels, or the arithmetic is bitwise, the layer
     /// packed and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward(&self, input: impl Into<Quantized<4>>) -> Tensor<4> {
+        let input = self.checked(input);
         match packed(&self.weight) {
-            Some(weight) => self.forward_packed(weight, input.into(), None),
-            None => self.as_conv2d().forward(input.into().into_tensor()),
+            Some(packed) => self.forward_packed(&packed.weight, input, None),
+            None => self.as_conv2d().forward(input.into_tensor()),
         }
     }
 
@@ -132,10 +135,18 @@ impl MultiBitConv2d {
     /// # Panics
     /// As [`forward`](Self::forward), and if `norm` has another number of features.
     pub fn forward_norm(&self, input: impl Into<Quantized<4>>, norm: &BatchNorm) -> Tensor<4> {
+        let input = self.checked(input);
         match packed(&self.weight) {
-            Some(weight) => self.forward_packed(weight, input.into(), Some(norm)),
-            None => norm.forward(self.as_conv2d().forward(input.into().into_tensor())),
+            Some(packed) => self.forward_packed(&packed.weight, input, Some(norm)),
+            None => norm.forward(self.as_conv2d().forward(input.into_tensor())),
         }
+    }
+
+    /// An input where the layer is.
+    fn checked(&self, input: impl Into<Quantized<4>>) -> Quantized<4> {
+        let input = input.into();
+        same_device("MultiBitConv2d", &self.weight, &input.device());
+        input
     }
 
     /// [`forward_norm`](Self::forward_norm), then `+ residual`, then an activation: what lies
@@ -158,8 +169,8 @@ impl MultiBitConv2d {
         residual: Option<Quantized<4>>,
         activation: &MultiBitActivation,
     ) -> Quantized<4> {
-        let input = input.into();
-        let weight = packed(&self.weight);
+        let input = self.checked(input);
+        let weight = packed(&self.weight).map(|packed| &packed.weight);
         let could_fuse = weight.is_some()
             && self.arithmetic != Arithmetic::Exact
             && !input.device().is_autodiff();
@@ -171,16 +182,18 @@ impl MultiBitConv2d {
             residual
         };
         let is_ready = residual.as_ref().is_none_or(|x| x.planes().is_some());
-        if let (Some(weight), Some(levels), true) = (weight.clone(), levels, is_ready) {
+        if let (Some(weight), Some(levels), true) = (weight, levels, is_ready) {
             let residual = residual.and_then(|residual| residual.planes().cloned());
+            let dtype = input.dtype();
             let output = self.run(weight, input, norm, residual, Some(levels.clone()));
             let Activations::Planes(words) = output else {
                 unreachable!("with levels the outputs are bits")
             };
             return BitPlanes {
                 words: Tensor::from_dispatch(words),
-                channels: self.weight.dims()[0],
+                channels: dims(&self.weight)[0],
                 levels,
+                dtype,
             }
             .into();
         }
@@ -201,12 +214,13 @@ impl MultiBitConv2d {
 
     fn forward_packed(
         &self,
-        weight: Arc<PreparedWeight>,
+        weight: &Arc<PreparedWeight>,
         input: Quantized<4>,
         norm: Option<&BatchNorm>,
     ) -> Tensor<4> {
+        let dtype = input.dtype();
         match self.run(weight, input, norm, None, None) {
-            Activations::Values(values) => Tensor::from_dispatch(values),
+            Activations::Values(values) => Tensor::<4>::from_dispatch(values).cast(dtype),
             _ => unreachable!("without levels the outputs are values"),
         }
     }
@@ -214,14 +228,14 @@ impl MultiBitConv2d {
     /// The packed layer; to bits, if there are levels.
     fn run(
         &self,
-        weight: Arc<PreparedWeight>,
+        weight: &Arc<PreparedWeight>,
         input: Quantized<4>,
         norm: Option<&BatchNorm>,
         residual: Option<BitPlanes>,
         levels: Option<Levels>,
     ) -> Activations<Dispatch> {
         let options = self.options(input.dims());
-        let takes_planes = self.takes_planes(&weight);
+        let takes_planes = self.takes_planes(weight);
         // A layer whose outputs are bits takes bits where it can.
         let input = if takes_planes && levels.is_some() {
             input.pack()
@@ -229,7 +243,7 @@ impl MultiBitConv2d {
             input
         };
         let bias = self.bias.as_ref().map(Param::val);
-        let [scale, offset] = affine(self.weight.dims()[0], bias, norm, &input.device());
+        let [scale, offset] = affine(dims(&self.weight)[0], bias, norm, &input.device());
         let (input, mode) = match input.planes().filter(|_| takes_planes).cloned() {
             Some(planes) => {
                 let words = Activations::Planes(planes.words.into_dispatch());
@@ -249,7 +263,7 @@ impl MultiBitConv2d {
         let residual = residual.map_or(Activations::None, |residual| {
             Activations::Planes(residual.words.into_dispatch())
         });
-        <Dispatch as AlqOps>::alq_conv2d(input, scale, offset, residual, weight, conv2d)
+        <Dispatch as AlqOps>::alq_conv2d(input, scale, offset, residual, weight.clone(), conv2d)
     }
 
     /// Whether activations that are bits need not become values.
@@ -261,7 +275,7 @@ impl MultiBitConv2d {
     }
 
     fn options(&self, input: [usize; 4]) -> Conv2dOptions {
-        let [_, group_in, ..] = self.weight.dims();
+        let [_, group_in, ..] = dims(&self.weight);
         let [_, channels_in, height, width] = input;
         assert_eq!(
             channels_in,
@@ -304,7 +318,7 @@ impl ModuleDisplay for MultiBitConv2d {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
-        let [channels_out, group_in, ..] = self.weight.dims();
+        let [channels_out, group_in, ..] = dims(&self.weight);
         content
             .add("ch_in", &(group_in * self.groups))
             .add("ch_out", &channels_out)

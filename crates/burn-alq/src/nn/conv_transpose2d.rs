@@ -9,7 +9,7 @@ use burn_core::tensor::{Device, Tensor};
 use burn_nn::Initializer;
 use burn_nn::conv::{ConvTranspose2d, ConvTranspose2dConfig};
 
-use super::{Quantized, describe, packed};
+use super::{Quantized, describe, packed, same_device};
 use crate::weight::{GroupingRule, QuantizeError, attach};
 
 /// Configuration to create a [`MultiBitConvTranspose2d`] layer with [`init`](Self::init), or from a
@@ -52,8 +52,9 @@ pub struct MultiBitConvTranspose2dConfig {
 
 /// A 2-D transposed convolution with a multi-bit weight.
 ///
-/// Packed, it is small as a file and while loading; there is no kernel for it yet: at its first use
-/// the weight is unpacked to f32, once, and Burn's own operation runs on that.
+/// Packed, it is small as a file and while loading; there is no kernel for it yet: the weight is
+/// unpacked, once or at each use ([`Unpacking`](crate::Unpacking)), and Burn's own operation runs on
+/// that.
 ///
 /// Should be created with [`MultiBitConvTranspose2dConfig`].
 #[derive(Module, Debug)]
@@ -121,8 +122,13 @@ impl MultiBitConvTranspose2d {
     /// If the input does not have `channels_in` channels.
     pub fn forward(&self, input: impl Into<Quantized<4>>) -> Tensor<4> {
         let input = input.into().into_tensor();
+        same_device("MultiBitConvTranspose2d", &self.weight, &input.device());
+        let mut bias = self.bias.as_ref().map(Param::val);
         let weight = match packed(&self.weight) {
-            Some(weight) => weight.dense(&input.device()),
+            Some(packed) => {
+                bias = bias.map(|bias| bias.cast(input.dtype()));
+                packed.dense_like(&input)
+            }
             None => self.weight.val(),
         };
         let options = ConvTransposeOptions::new(
@@ -132,7 +138,7 @@ impl MultiBitConvTranspose2d {
             self.dilation,
             self.groups,
         );
-        conv_transpose2d(input, weight, self.bias.as_ref().map(Param::val), options)
+        conv_transpose2d(input, weight, bias, options)
     }
 }
 

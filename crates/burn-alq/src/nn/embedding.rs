@@ -6,7 +6,7 @@ use burn_core::tensor::module::embedding;
 use burn_core::tensor::{Device, Int, Tensor};
 use burn_nn::{Embedding, EmbeddingConfig, Initializer};
 
-use super::{describe, packed};
+use super::{describe, dims, packed, same_device};
 use crate::ops::AlqOps;
 use crate::weight::{GroupingRule, QuantizeError, attach};
 
@@ -70,13 +70,19 @@ impl MultiBitEmbedding {
     /// Packed, if an index is not below `n_embedding`; on CubeCL devices, which do not read indices
     /// back, such a vector is NaN instead.
     pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
-        let Some(weight) = packed(&self.weight) else {
+        let device = input.device();
+        same_device("MultiBitEmbedding", &self.weight, &device);
+        let Some(packed) = packed(&self.weight) else {
             return embedding(self.weight.val(), input);
         };
         let [batch, length] = input.dims();
-        let [_, d_model] = self.weight.dims();
-        let rows = <Dispatch as AlqOps>::alq_lookup(input.into_dispatch(), weight);
-        Tensor::<2>::from_dispatch(rows).reshape([batch, length, d_model])
+        let [_, d_model] = dims(&self.weight);
+        let (shape, dtype) = ([batch, length, d_model], packed.dtype(&self.weight));
+        if batch * length == 0 {
+            return Tensor::zeros(shape, (&device, dtype));
+        }
+        let rows = <Dispatch as AlqOps>::alq_lookup(input.into_dispatch(), packed.weight.clone());
+        Tensor::<2>::from_dispatch(rows).reshape(shape).cast(dtype)
     }
 }
 
@@ -88,7 +94,7 @@ impl ModuleDisplay for MultiBitEmbedding {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
-        let [n_embedding, d_model] = self.weight.dims();
+        let [n_embedding, d_model] = dims(&self.weight);
         content
             .add("n_embedding", &n_embedding)
             .add("d_model", &d_model)

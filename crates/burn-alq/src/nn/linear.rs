@@ -8,7 +8,7 @@ use burn_core::tensor::module::linear;
 use burn_core::tensor::{Device, Tensor, assert_shape};
 use burn_nn::{BatchNorm, Initializer, Linear, LinearConfig, LinearLayout};
 
-use super::{Arithmetic, Quantized, affine, describe, mode, packed};
+use super::{Arithmetic, Quantized, affine, describe, dims, empty, mode, packed, same_device};
 use crate::ops::AlqOps;
 use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
 
@@ -88,9 +88,10 @@ impl MultiBitLinear {
     /// If the last axis of `input` is not `d_input`, or the arithmetic is bitwise, the layer packed
     /// and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward<const D: usize>(&self, input: impl Into<Quantized<D>>) -> Tensor<D> {
+        let input = self.checked(input);
         match packed(&self.weight) {
-            Some(weight) => self.forward_packed(weight, input.into(), None),
-            None => self.forward_dense(input.into()),
+            Some(packed) => self.forward_packed(&packed.weight, input, None),
+            None => self.forward_dense(input),
         }
     }
 
@@ -106,10 +107,18 @@ impl MultiBitLinear {
     /// # Panics
     /// As [`forward`](Self::forward), and if `norm` has another number of features.
     pub fn forward_norm(&self, input: impl Into<Quantized<2>>, norm: &BatchNorm) -> Tensor<2> {
+        let input = self.checked(input);
         match packed(&self.weight) {
-            Some(weight) => self.forward_packed(weight, input.into(), Some(norm)),
-            None => norm.forward(self.forward_dense(input.into())),
+            Some(packed) => self.forward_packed(&packed.weight, input, Some(norm)),
+            None => norm.forward(self.forward_dense(input)),
         }
+    }
+
+    /// An input where the layer is.
+    fn checked<const D: usize>(&self, input: impl Into<Quantized<D>>) -> Quantized<D> {
+        let input = input.into();
+        same_device("MultiBitLinear", &self.weight, &input.device());
+        input
     }
 
     fn forward_dense<const D: usize>(&self, input: Quantized<D>) -> Tensor<D> {
@@ -121,25 +130,29 @@ impl MultiBitLinear {
 
     fn forward_packed<const D: usize>(
         &self,
-        weight: Arc<PreparedWeight>,
+        weight: &Arc<PreparedWeight>,
         input: Quantized<D>,
         norm: Option<&BatchNorm>,
     ) -> Tensor<D> {
-        let [d_input, d_output] = self.weight.dims();
+        let [d_input, d_output] = dims(&self.weight);
         let (input, mode) = mode("MultiBitLinear", self.arithmetic, input);
         assert_shape!(input, [.., d_input]);
-        let mut shape = input.shape();
-        let batch = shape.num_elements() / d_input;
+        let mut shape = input.dims();
+        let elements = input.shape().num_elements();
+        shape[D - 1] = d_output;
+        if elements == 0 {
+            return empty(&input, shape);
+        }
+        let batch = elements / d_input;
         let bias = self.bias.as_ref().map(Param::val);
         let [scale, offset] = affine(d_output, bias, norm, &input.device());
         let output: Tensor<2> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_linear(
             input.reshape([batch, d_input]).into_dispatch(),
             scale,
             offset,
-            weight,
+            weight.clone(),
             mode,
         ));
-        shape[D - 1] = d_output;
         output.reshape(shape)
     }
 }
@@ -152,7 +165,7 @@ impl ModuleDisplay for MultiBitLinear {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
-        let [d_input, d_output] = self.weight.dims();
+        let [d_input, d_output] = dims(&self.weight);
         content
             .add("d_input", &d_input)
             .add("d_output", &d_output)

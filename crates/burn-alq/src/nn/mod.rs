@@ -62,6 +62,7 @@ mod conv2d;
 mod conv_transpose2d;
 mod embedding;
 mod linear;
+mod packed;
 mod quantized;
 #[cfg(feature = "store")]
 mod store;
@@ -74,22 +75,24 @@ pub use conv2d::{MultiBitConv2d, MultiBitConv2dConfig};
 pub use embedding::{MultiBitEmbedding, MultiBitEmbeddingConfig};
 pub use linear::{MultiBitLinear, MultiBitLinearConfig};
 pub use multibit::cpu::Arithmetic;
+pub(crate) use packed::hollow;
+pub use packed::{Packed, Unpacking};
 pub use quantized::Quantized;
 #[cfg(feature = "store")]
 pub use store::AsBurnLayers;
 
 use alloc::format;
 use alloc::string::String;
-use alloc::sync::Arc;
 
 use burn_core::backend::Dispatch;
 use burn_core::module::Param;
-use burn_core::tensor::{Device, Tensor};
+use burn_core::tensor::{DType, Device, Tensor};
 use burn_nn::{BatchNorm, PaddingConfig2d};
 use multibit::cpu::Mode;
 
+use self::packed::{packed, same_device};
 use crate::ops::Term;
-use crate::weight::{MultiBit, Packed, PreparedWeight, Size, average_bits, read_u8};
+use crate::weight::{MultiBit, Size, average_bits, read_u8};
 
 /// What the kernels compute with: the values, and what to do with them.
 ///
@@ -116,7 +119,7 @@ fn mode<const D: usize>(
 }
 
 /// Scale and offset at the end of a packed layer: its bias, and batch norm in evaluation behind it,
-/// `γ·(y + b − μ)/√(σ² + ε) + β`.
+/// `γ·(y + b − μ)/√(σ² + ε) + β`, in f32.
 fn affine(
     outputs: usize,
     bias: Option<Tensor<1>>,
@@ -124,6 +127,9 @@ fn affine(
     device: &Device,
 ) -> [Term<Dispatch>; 2] {
     let term = |tensor: Tensor<1>| Term::Tensor(tensor.into_dispatch());
+    // What the kernels compute with, whatever the model's type.
+    let wide = |tensor: Tensor<1>| tensor.cast(DType::F32);
+    let bias = bias.map(wide);
     let Some(norm) = norm else {
         return [Term::None, bias.map_or(Term::None, term)];
     };
@@ -132,28 +138,34 @@ fn affine(
         [outputs],
         "forward_norm: the batch norm must have a feature for each output"
     );
-    let deviation = (norm.running_var.value().to_device(device) + norm.epsilon).sqrt();
-    let scale = norm.gamma.val() / deviation;
-    let mean = norm.running_mean.value().to_device(device);
+    let deviation = (wide(norm.running_var.value().to_device(device)) + norm.epsilon).sqrt();
+    let scale = wide(norm.gamma.val()) / deviation;
+    let mean = wide(norm.running_mean.value().to_device(device));
     let center = match bias {
         Some(bias) => bias - mean,
         None => -mean,
     };
-    let offset = center * scale.clone() + norm.beta.val();
+    let offset = center * scale.clone() + wide(norm.beta.val());
     [term(scale), term(offset)]
 }
 
-/// The bits of a parameter, once packed.
-fn packed<const D: usize>(weight: &Param<Tensor<D>>) -> Option<Arc<PreparedWeight>> {
-    weight
-        .reparameterization::<Packed>()
-        .map(|packed| packed.weight.clone())
+/// The shape of a layer's weight. A packed one's parameter is not given a value for it.
+fn dims<const D: usize>(weight: &Param<Tensor<D>>) -> [usize; D] {
+    match weight.reparameterization::<Packed>() {
+        Some(_) => weight.lazy_shape().dims(),
+        None => weight.dims(),
+    }
+}
+
+/// What Burn's layers give for an input without elements, which packed layers do not compute with.
+fn empty<const D: usize, const E: usize>(input: &Tensor<D>, shape: [usize; E]) -> Tensor<E> {
+    Tensor::zeros(shape, (&input.device(), input.dtype()))
 }
 
 /// What a layer's display says of its weight: average bitwidth, and whether it is packed.
 fn describe<const D: usize>(weight: &Param<Tensor<D>>) -> String {
-    if let Some(packed) = packed(weight) {
-        return format!("{:.2} packed", packed.average_bits());
+    if let Some(packed) = weight.reparameterization::<Packed>() {
+        return format!("{:.2} packed", packed.weight.average_bits());
     }
     match weight.reparameterization::<MultiBit>() {
         Some(state) => {

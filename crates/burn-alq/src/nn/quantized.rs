@@ -1,7 +1,7 @@
 //! What flows from an activation to a layer: values with the levels that they are to take, or bits.
 
 use burn_core::backend::Dispatch;
-use burn_core::tensor::{Device, Int, Tensor};
+use burn_core::tensor::{DType, Device, Int, Tensor};
 use burn_nn::pool::MaxPool2d;
 use multibit::cpu::{Levels, Pool2dOptions};
 
@@ -36,6 +36,8 @@ pub(crate) struct BitPlanes {
     pub words: Tensor<5, Int>,
     pub channels: usize,
     pub levels: Levels,
+    /// The type of the values that they stand for.
+    pub dtype: DType,
 }
 
 impl<const D: usize> From<Tensor<D>> for Quantized<D> {
@@ -78,13 +80,14 @@ impl<const D: usize> Quantized<D> {
                 words,
                 channels,
                 levels,
+                dtype,
             }) => {
                 let values = <Dispatch as AlqOps>::alq_planes_values(
                     words.into_dispatch(),
                     channels,
                     levels.clone(),
                 );
-                (Tensor::from_dispatch(values), Some(levels))
+                (Tensor::<D>::from_dispatch(values).cast(dtype), Some(levels))
             }
         }
     }
@@ -94,6 +97,14 @@ impl<const D: usize> Quantized<D> {
         match &self.state {
             State::Values(values, _) => values.device(),
             State::Planes(planes) => planes.words.device(),
+        }
+    }
+
+    /// The type of their values.
+    pub(crate) fn dtype(&self) -> DType {
+        match &self.state {
+            State::Values(values, _) => values.dtype(),
+            State::Planes(planes) => planes.dtype,
         }
     }
 
@@ -125,7 +136,7 @@ impl Quantized<4> {
     pub fn pack(self) -> Self {
         match self.state {
             State::Values(values, Some(levels)) if !values.device().is_autodiff() => {
-                let [_, channels, ..] = values.dims();
+                let ([_, channels, ..], dtype) = (values.dims(), values.dtype());
                 let words =
                     <Dispatch as AlqOps>::alq_planes(values.into_dispatch(), levels.clone());
                 let words = Tensor::from_dispatch(words);
@@ -133,6 +144,7 @@ impl Quantized<4> {
                     words,
                     channels,
                     levels,
+                    dtype,
                 }
                 .into()
             }

@@ -74,6 +74,9 @@ pub struct PackedConv2d {
 }
 
 /// Operations of packed layers. Every device can run the defaults.
+///
+/// Inputs of any float type give results of that type, computed in f32 where a kernel computes them;
+/// scales and offsets are of any type too.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
@@ -124,7 +127,6 @@ pub trait AlqOps: Backend {
     /// - `like`: any
     /// - result: the weight's own
     #[fusion(dtype = like, shape = weight.shape().to_vec().into())]
-    #[cfg_attr(not(feature = "autodiff"), allow(dead_code))]
     fn alq_dense(like: FloatTensor<Self>, weight: Arc<PreparedWeight>) -> FloatTensor<Self> {
         packed::dense::<Self>(&like, &weight)
     }

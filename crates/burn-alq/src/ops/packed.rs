@@ -19,20 +19,28 @@ pub(super) fn dense<B: Backend>(like: &FloatTensor<B>, weight: &PackedWeight) ->
     B::float_from_data(data.convert_dtype(like.dtype()), &like.device())
 }
 
-/// `scale·x + offset` along axis 1.
+/// `scale·x + offset` along axis 1, in the type of `x`.
 pub(crate) fn affine<B: Backend>(
     x: FloatTensor<B>,
     [scale, offset]: [Term<B>; 2],
 ) -> FloatTensor<B> {
     let mut shape = alloc::vec![1; x.shape().num_dims()];
     shape[1] = x.shape()[1];
-    let shape = Shape::from(shape);
+    let (shape, dtype) = (Shape::from(shape), x.dtype());
+    let along = |term: FloatTensor<B>| {
+        let term = if term.dtype() == dtype {
+            term
+        } else {
+            B::float_cast(term, dtype.into())
+        };
+        B::float_reshape(term, shape.clone())
+    };
     let mut y = x;
     if let Term::Tensor(scale) = scale {
-        y = B::float_mul(y, B::float_reshape(scale, shape.clone()));
+        y = B::float_mul(y, along(scale));
     }
     if let Term::Tensor(offset) = offset {
-        y = B::float_add(y, B::float_reshape(offset, shape));
+        y = B::float_add(y, along(offset));
     }
     y
 }

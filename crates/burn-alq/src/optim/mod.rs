@@ -15,7 +15,7 @@ use core::fmt;
 use burn_core as burn;
 use burn_core::config::Config;
 use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
-use burn_core::tensor::Tensor;
+use burn_core::tensor::{DType, Tensor};
 use burn_optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn_optim::module_optimizer::GradAdaptor;
 use burn_optim::{AdamConfig, GradientsParams, LearningRate, ModuleOptimizer};
@@ -372,6 +372,8 @@ impl ModuleVisitor for TakeGradients<'_> {
             } else {
                 grad.to_device(&device.without_autodiff())
             };
+            // The steps compute in f32, whatever the model does.
+            let grad = grad.cast(DType::F32);
             self.found.insert(param.id, grad.reshape([len]));
         }
     }

@@ -20,9 +20,8 @@ pub use self::rules::{
 pub use crate::weight::{GroupingRule, Layout, QuantizeError, sketch};
 
 use self::convert::convert;
-use crate::nn::MultiBitActivation;
-use crate::nn::table;
-use crate::weight::{MultiBit, Packed, Plan, Replacement, walk_initialized};
+use crate::nn::{MultiBitActivation, Packed, table};
+use crate::weight::{MultiBit, Plan, Replacement, walk_initialized};
 
 /// Turns the weights of any Burn module into multi-bit weights, by path rules.
 ///

@@ -14,7 +14,8 @@ mod walk;
 pub use multibit::{GroupingRule, Layout};
 
 pub use self::error::QuantizeError;
-pub use self::prepared::{Packed, PreparedWeight};
+pub(crate) use self::prepared::Lazy;
+pub use self::prepared::PreparedWeight;
 #[cfg(feature = "train")]
 pub(crate) use self::record::{in_rows, load_record};
 #[cfg(feature = "train")]
@@ -33,4 +34,4 @@ pub(crate) use self::state::{read_f32, read_u8};
 pub(crate) use self::tied::tie;
 #[cfg(feature = "train")]
 pub(crate) use self::walk::{MultiBitWeight, multi_bit_weights, walk_initialized};
-pub(crate) use self::walk::{Replacement, no_memory, value_shape, walk};
+pub(crate) use self::walk::{Replacement, restore_autodiff, value_shape, walk};

@@ -5,9 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Deref;
 
-use burn_core as burn;
-use burn_core::module::{Module, Reparameterization};
-use burn_core::tensor::{Device, Tensor, TensorData};
+use burn_core::tensor::{DType, Device, Tensor};
 #[cfg(feature = "cube")]
 use burn_cubecl::{CubeDevice, cubecl::client::Client};
 use multibit::cpu::{Arithmetic, Conv2dKernel, KernelError, LinearKernel};
@@ -16,7 +14,8 @@ use multibit::gpu::packed::DeviceWeight;
 use multibit::{Grouping, PackedWeight};
 
 /// What is made at its first use, once, whichever thread comes first.
-struct Lazy<T> {
+#[derive(Debug)]
+pub(crate) struct Lazy<T> {
     #[cfg(feature = "std")]
     cell: std::sync::OnceLock<T>,
     #[cfg(not(feature = "std"))]
@@ -32,11 +31,44 @@ impl<T> Default for Lazy<T> {
 }
 
 impl<T> Lazy<T> {
-    fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+    pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
         #[cfg(feature = "std")]
         let value = self.cell.get_or_init(make);
         #[cfg(not(feature = "std"))]
         let value = self.cell.call_once(make);
+        value
+    }
+}
+
+/// What is made once for each place that it is needed in; the few places are searched in order.
+struct Each<K, V> {
+    #[cfg(feature = "std")]
+    made: std::sync::Mutex<Vec<(K, V)>>,
+    #[cfg(not(feature = "std"))]
+    made: spin::Mutex<Vec<(K, V)>>,
+}
+
+impl<K, V> Default for Each<K, V> {
+    fn default() -> Self {
+        Self {
+            made: Default::default(),
+        }
+    }
+}
+
+impl<K: PartialEq, V: Clone> Each<K, V> {
+    /// Other threads wait, so that nothing is made twice.
+    fn get_or_make(&self, key: K, make: impl FnOnce() -> V) -> V {
+        #[cfg(feature = "std")]
+        // What panicked has added nothing.
+        let mut made = self.made.lock().unwrap_or_else(|error| error.into_inner());
+        #[cfg(not(feature = "std"))]
+        let mut made = self.made.lock();
+        if let Some((_, value)) = made.iter().find(|(there, _)| *there == key) {
+            return value.clone();
+        }
+        let value = make();
+        made.push((key, value.clone()));
         value
     }
 }
@@ -50,9 +82,9 @@ pub struct PreparedWeight {
     conv2d: [Lazy<Conv2dKernel>; 3],
     with_height: Lazy<Arc<PreparedWeight>>,
     first_rows: Lazy<Vec<usize>>,
-    dense: Lazy<Tensor<1>>,
+    dense: Each<(Device, DType), Tensor<1>>,
     #[cfg(feature = "cube")]
-    on_cube: std::sync::Mutex<Vec<(CubeDevice, Arc<DeviceWeight>)>>,
+    on_cube: Each<CubeDevice, Arc<DeviceWeight>>,
 }
 
 impl PreparedWeight {
@@ -159,25 +191,25 @@ impl PreparedWeight {
     /// The bits on a CubeCL device, copied there at the first use.
     #[cfg(feature = "cube")]
     pub(crate) fn on_cube(&self, client: &Client, device: &CubeDevice) -> Arc<DeviceWeight> {
-        let mut copies = self.on_cube.lock().expect("no copy has panicked");
-        if let Some((_, weight)) = copies.iter().find(|(there, _)| there == device) {
-            return weight.clone();
-        }
-        let weight = Arc::new(DeviceWeight::new(client, &self.weight));
-        copies.push((device.clone(), weight.clone()));
-        weight
+        self.on_cube.get_or_make(device.clone(), || {
+            Arc::new(DeviceWeight::new(client, &self.weight))
+        })
     }
 
-    /// The whole weight in f32, unpacked once, on the device of its first use; elsewhere it is
-    /// copied from there.
-    pub fn dense<const D: usize>(&self, device: &Device) -> Tensor<D> {
-        let flat = self.dense.get_or_init(|| {
-            let values = self.weight.unpack();
-            let len = values.len();
-            Tensor::from_data(TensorData::new(values, [len]), device)
-        });
-        let shape: [usize; D] = self.weight.shape().try_into().expect("the weight's rank");
-        flat.clone().to_device(device).reshape(shape)
+    /// The dense weight, flat, on a plain device and in a type: what `unpack` gives at the first
+    /// use there, kept.
+    pub(crate) fn dense(
+        &self,
+        device: &Device,
+        dtype: DType,
+        unpack: impl FnOnce() -> Tensor<1>,
+    ) -> Tensor<1> {
+        self.dense.get_or_make((device.clone(), dtype), unpack)
+    }
+
+    /// The bits, shared.
+    pub(crate) fn bits(&self) -> &Arc<PackedWeight> {
+        &self.weight
     }
 }
 
@@ -192,33 +224,5 @@ impl Deref for PreparedWeight {
 impl fmt::Debug for PreparedWeight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.weight.fmt(f)
-    }
-}
-
-/// The packed form of a weight, attached to its parameter.
-///
-/// The parameter's own value is an expanded zero (it takes no memory); its effective value is
-/// unpacked at each use, unless the layer knows how to run on the bits.
-#[derive(Module, Debug)]
-pub struct Packed {
-    /// The bits, on the host.
-    #[module(skip)]
-    pub weight: Arc<PreparedWeight>,
-}
-
-impl Packed {
-    /// A weight of which nothing is prepared yet.
-    pub fn new(weight: Arc<PackedWeight>) -> Self {
-        let weight = Arc::new(PreparedWeight::new(weight));
-        Self { weight }
-    }
-}
-
-impl Reparameterization for Packed {
-    const NAME: &'static str = "packed";
-
-    fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        let data = TensorData::new(self.weight.unpack(), self.weight.shape().to_vec());
-        Tensor::from_data(data, &base.device())
     }
 }

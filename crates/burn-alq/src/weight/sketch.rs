@@ -5,7 +5,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use burn_core::module::{Module, Param};
-use burn_core::tensor::{Tensor, TensorData};
+use burn_core::tensor::{DType, Tensor, TensorData};
 use multibit::fit;
 #[cfg(feature = "train")]
 use multibit::fit::SketchError;
@@ -122,7 +122,7 @@ impl Plan {
         drop((data, float));
         let len = reconstructed.len();
         let flat = TensorData::new(reconstructed, [len]);
-        let flat = Tensor::<1>::from_data(flat, &device.without_autodiff());
+        let flat = Tensor::<1>::from_data(flat, (&device.without_autodiff(), DType::F32));
         let mut replacement = Replacement::default();
         replacement.floats.insert(param.id, flat);
         Ok(Sketched {

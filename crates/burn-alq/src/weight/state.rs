@@ -182,9 +182,9 @@ pub(crate) fn read_grouping(
     let layout = layout.to_data_as::<i64>();
     let layout: Vec<i64> = layout.try_into_vec().expect("data were converted to i64");
     let (len, axes) = layout.split_last().expect("a layout has at least a length");
-    // A negative number becomes huge and fails the check of the axes.
-    let axes = axes.iter().map(|&axis| axis as usize).collect();
-    let grouping = Grouping::new(axes, *len as usize)?;
+    // What is no number of this machine's becomes huge and fails the checks.
+    let number = |&value: &i64| usize::try_from(value).unwrap_or(usize::MAX);
+    let grouping = Grouping::new(axes.iter().map(number).collect(), number(len))?;
     grouping.check(shape)?;
     Ok(grouping)
 }

@@ -38,6 +38,9 @@ pub(crate) struct Found {
     pub dtype: Option<DType>,
     /// Name of the reparameterization on it.
     pub carries: Option<String>,
+    /// Name of one that was meant for it, beside what it carries: Burn keeps a trace of it, if any,
+    /// within the other alone.
+    pub dropped: Option<String>,
     /// The state of a multi-bit weight, sharing its tensors with the module.
     pub state: Option<MultiBit>,
     read: Box<dyn Fn() -> TensorData>,
@@ -168,6 +171,7 @@ impl Walk {
                 #[cfg(feature = "train")]
                 dtype: None,
                 carries: None,
+                dropped: None,
                 state: None,
                 read: Box::new(read),
             });
@@ -192,8 +196,13 @@ impl ModuleVisitor for Walk {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         if container_type == REPARAMETERIZATION {
             self.inside += 1;
-            if let Some(weight) = self.found.last_mut().filter(|_| self.inside == 1) {
-                weight.carries = Some(name.to_owned());
+            if let Some(weight) = self.found.last_mut() {
+                let name = Some(name.to_owned());
+                if self.inside == 1 {
+                    weight.carries = name;
+                } else {
+                    weight.dropped = name;
+                }
             }
         }
         self.path.push(name.to_string());
@@ -287,7 +296,7 @@ fn cast<A: Clone + 'static, B: 'static>(value: &A) -> Option<B> {
 /// New values for parameters of any rank, by id; for each place of one that stands in several.
 #[derive(Default)]
 pub(crate) struct Replacement<'a> {
-    /// Float values, flat; they take the shape of the parameter.
+    /// Float values, flat; they take the shape and the type of the parameter.
     pub floats: BTreeMap<ParamId, Tensor<1>>,
     /// Integer values, flat.
     pub ints: BTreeMap<ParamId, Tensor<1, Int>>,
@@ -312,7 +321,7 @@ impl ModuleMapper for Replacement<'_> {
             return load!(self, param);
         };
         param.map(|old| {
-            let value = value.clone().reshape(old.shape());
+            let value = value.clone().cast(old.dtype()).reshape(old.shape());
             restore_autodiff(&old, value)
         })
     }
@@ -334,7 +343,7 @@ impl ModuleMapper for Replacement<'_> {
 
 /// Puts the autodiff state of `old` on a value computed without autodiff.
 #[cfg(feature = "autodiff")]
-pub(super) fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
+pub(crate) fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
     if !old.is_autodiff() {
         return value;
     }
@@ -349,7 +358,7 @@ pub(super) fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>
 }
 
 #[cfg(not(feature = "autodiff"))]
-pub(super) fn restore_autodiff<const D: usize>(_old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
+pub(crate) fn restore_autodiff<const D: usize>(_old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
     value
 }
 

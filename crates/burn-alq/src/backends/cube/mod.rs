@@ -10,7 +10,7 @@ use burn_core::backend::ops::FloatTensorOps;
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::tensor::{DType, Shape};
 use burn_cubecl::CubeBackend;
-use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use multibit::cpu::{Levels, Mode, Pool2dOptions};
@@ -29,9 +29,17 @@ fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor
 }
 
 /// A dense tensor of the type that the kernels compute with.
+///
+/// # Panics
+/// If it is of another type and not of floats.
 fn own(tensor: CubeTensor, dtype: DType) -> CubeTensor {
-    assert_eq!(tensor.dtype, dtype, "ALQ on GPUs computes with {dtype:?}");
-    into_contiguous(tensor)
+    let found = tensor.dtype;
+    let castable = found == dtype || found.is_float() && dtype.is_float();
+    assert!(
+        castable,
+        "ALQ on GPUs computes with {dtype:?}, not {found:?}"
+    );
+    into_contiguous(cast(tensor, dtype))
 }
 
 impl AlqOps for CubeBackend {
@@ -53,9 +61,13 @@ impl AlqOps for CubeBackend {
         weight: Arc<PreparedWeight>,
         conv2d: PackedConv2d,
     ) -> Activations<Self> {
+        let dtype = match &input {
+            Activations::Values(values) => values.dtype,
+            _ => DType::F32,
+        };
         let y = packed::conv2d(input, [scale, offset], &weight, &conv2d);
         let Some(levels) = &conv2d.levels else {
-            return Activations::Values(y);
+            return Activations::Values(cast(y, dtype));
         };
         let y = match (residual, &conv2d.residual) {
             (Activations::Planes(residual), Some(levels)) => {

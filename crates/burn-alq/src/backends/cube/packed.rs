@@ -3,7 +3,7 @@
 use burn_core::backend::cubecl::dtype_to_storage_type;
 use burn_core::tensor::DType;
 use burn_cubecl::CubeBackend;
-use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::tensor::CubeTensor;
 use multibit::cpu::{Levels, Mode, conv2d_output_shape};
 use multibit::gpu::cubecl::prelude::BufferArg;
@@ -41,6 +41,7 @@ pub(super) fn linear(
     weight: &PreparedWeight,
     mode: &Mode,
 ) -> CubeTensor {
+    let dtype = input.dtype;
     let input = own(input, DType::F32);
     let batch = input.meta.shape()[0];
     weight
@@ -50,10 +51,10 @@ pub(super) fn linear(
     let weight = weight.on_cube(&input.client, &input.device);
     let layer = layer(&weight, affine, &output);
     packed::linear(layer, input.into_buffer_arg(), batch, mode);
-    output
+    cast(output, dtype)
 }
 
-/// A convolution to values.
+/// A convolution to values in f32.
 pub(super) fn conv2d(
     input: Activations<CubeBackend>,
     affine: [Term<CubeBackend>; 2],
@@ -110,10 +111,11 @@ pub(super) fn dense(like: &CubeTensor, weight: &PreparedWeight) -> CubeTensor {
     let output = empty(like, weight.shape().to_vec(), DType::F32);
     let weight = weight.on_cube(&like.client, &like.device);
     packed::unpack_weight(&output.client, &weight, output.clone().into_buffer_arg());
-    output
+    cast(output, like.dtype)
 }
 
 pub(super) fn quantize(input: CubeTensor, levels: &Levels) -> CubeTensor {
+    let dtype = input.dtype;
     let input = own(input, DType::F32);
     let output = empty(&input, input.meta.shape().clone(), DType::F32);
     packed::quantize(
@@ -122,7 +124,7 @@ pub(super) fn quantize(input: CubeTensor, levels: &Levels) -> CubeTensor {
         levels,
         output.clone().into_buffer_arg(),
     );
-    output
+    cast(output, dtype)
 }
 
 /// The shape of the activations of planes `[batch, ⌈channels / 32⌉, bits, h, w]`.

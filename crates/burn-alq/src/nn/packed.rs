@@ -1,0 +1,308 @@
+//! The packed form of a weight in a module, for layers that run on bits and for all others.
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use burn_core::backend::Dispatch;
+use burn_core::module::{Module, ModuleMapper, ModuleVisitor, Param, Reparameterization};
+use burn_core::tensor::{DType, Device, Shape, Tensor, TensorData};
+use multibit::PackedWeight;
+
+use crate::ops::AlqOps;
+use crate::weight::{Lazy, PreparedWeight, restore_autodiff};
+
+/// What layers that do not run on bits, Burn's own above all, do with the dense weight.
+///
+/// Layers that run on bits never make one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unpacking {
+    /// Unpacked at the first use and kept, once for each device and type that it is used in: as
+    /// fast as the float layer from the second call on, for the memory of the float weight beside
+    /// the bits.
+    #[default]
+    Once,
+    /// Unpacked at each use and dropped: the memory of one weight at a time, for the time of
+    /// unpacking it.
+    EachUse,
+}
+
+/// The packed form of a weight, attached to its parameter.
+///
+/// The parameter keeps its shape and its type, but its own value is NaN in every place and takes the
+/// memory of one number; its effective value ([`Param::val`]) is the unpacked weight, for layers
+/// that do not know how to run on the bits ([`Unpacking`]). A record of the module holds the
+/// unpacked weight.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    /// The bits, on the host.
+    pub weight: Arc<PreparedWeight>,
+    /// The average bitwidth, `[1, 1]`. A float, under the weight's id, so that what goes over the
+    /// weights of a module meets it: see [`Packed::map`].
+    bits: Param<Tensor<2>>,
+    path: Arc<str>,
+    /// Of the parameter's numbers, while it has no value.
+    dtype: DType,
+    /// Whether the layer that holds it can run on the bits.
+    runs: bool,
+    unpacking: Unpacking,
+    /// Made once the parameter's own value was found to be nobody else's.
+    untouched: Arc<Lazy<()>>,
+}
+
+impl Packed {
+    /// The bits as the weight of `param`, at `path`, on which its layer `runs` if it knows how to. The parameter keeps its id, shape, type and
+    /// how it is recorded; its value is dropped, or never made.
+    pub(crate) fn attach<const D: usize>(
+        path: &str,
+        param: Param<Tensor<D>>,
+        weight: Arc<PreparedWeight>,
+        runs: bool,
+        unpacking: Unpacking,
+    ) -> (Param<Tensor<D>>, Self) {
+        let (id, value, mapper) = hollow(param).consume();
+        let (shape, dtype, device) = (value.shape(), value.dtype(), value.device());
+        let average = [[weight.average_bits() as f32]];
+        let packed = Self {
+            bits: Param::initialized(id, Tensor::from_data(average, &device)),
+            path: path.into(),
+            dtype,
+            runs,
+            unpacking,
+            untouched: Arc::default(),
+            weight,
+        };
+        // A parameter that was materialized keeps its mappers: they must not keep the bits.
+        let bits = Arc::downgrade(packed.weight.bits());
+        let (save, load) = (mapper.clone(), mapper);
+        // Not initialized, it moves between devices without a value.
+        let init = {
+            let shape = shape.clone();
+            move |device: &Device, _| hollow_value(shape, dtype, device)
+        };
+        let param = Param::uninitialized(id, init, device, false, shape)
+            .save_mapper(move |value| {
+                let value = match bits.upgrade() {
+                    Some(bits) if is_hollow(&value) => {
+                        Tensor::from_data(unpacked(&bits, dtype), (&value.device(), dtype))
+                    }
+                    _ => value,
+                };
+                save.on_save(value)
+            })
+            .load_mapper(move |value| load.on_load(value));
+        (param, packed)
+    }
+
+    /// The dense weight in the type of some values, where they are.
+    pub(super) fn dense_like<const D: usize>(&self, values: &Tensor<D>) -> Tensor<D> {
+        let device = values.device().without_autodiff();
+        let dtype = match values.dtype() {
+            dtype if dtype.is_float() => dtype,
+            // Burn's own quantized values are dequantized to what the device computes with.
+            _ => default_dtype(&device),
+        };
+        let like = || Tensor::<1>::zeros([1], (&device, dtype)).into_dispatch();
+        let unpack = || {
+            let dense = <Dispatch as AlqOps>::alq_dense(like(), self.weight.clone());
+            let dense = Tensor::<D>::from_dispatch(dense);
+            let len = dense.shape().num_elements();
+            dense.reshape([len])
+        };
+        let shape: [usize; D] = self.weight.shape().try_into().expect("the weight's rank");
+        let flat = match self.unpacking {
+            Unpacking::Once => self.weight.dense(&device, dtype, unpack),
+            Unpacking::EachUse => unpack(),
+        };
+        restore_autodiff(&values.clone().detach(), flat.reshape(shape))
+    }
+
+    /// The type of the numbers of the parameter that this is attached to.
+    pub(super) fn dtype<const D: usize>(&self, param: &Param<Tensor<D>>) -> DType {
+        if param.is_initialized() {
+            param.base().dtype()
+        } else {
+            self.dtype
+        }
+    }
+
+    /// Refuses a parameter with a value of its own, which no layer would see.
+    ///
+    /// # Panics
+    /// If its value is another one than the bits stand for.
+    fn check<const D: usize>(&self, own: &Tensor<D>) {
+        self.untouched.get_or_init(|| {
+            let own = own.clone().without_autodiff();
+            if is_hollow(&own) {
+                return;
+            }
+            let dtype = own.dtype();
+            let own = own.into_data();
+            // A record of this module holds the unpacked weight.
+            let same = dtype.is_float()
+                && unpacked(&self.weight, dtype).as_bytes() == own.as_bytes();
+            assert!(
+                same,
+                "{}: this weight is packed and runs on its bits, but was given another value, as by \
+                 loading a record of another model. Load records into the float or multi-bit model, \
+                 or materialize this one first; bits come by PackedModel::apply",
+                self.path
+            );
+        });
+    }
+}
+
+/// A packed weight, with its numbers in a type.
+fn unpacked(weight: &PackedWeight, dtype: DType) -> TensorData {
+    TensorData::new(weight.unpack(), weight.shape().to_vec()).convert_dtype(dtype)
+}
+
+/// The same parameter without a value of its own, on a plain device.
+pub(crate) fn hollow<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+    let device = param.lazy_device().without_autodiff();
+    if param.is_initialized() {
+        return param.map(|value| hollow_value(value.shape(), value.dtype(), &device));
+    }
+    // As loading does it: no random number is drawn, and a shape that is another one in records
+    // becomes the weight's.
+    let id = param.id;
+    let value = hollow_value(param.lazy_shape(), default_dtype(&device), &device);
+    param.transform_for_load(value, id)
+}
+
+/// The type of floats that a plain device makes if it is not told another.
+fn default_dtype(device: &Device) -> DType {
+    Tensor::<1>::zeros([1], device).dtype()
+}
+
+/// NaN in every place, in the memory of one: whoever takes it for the weight sees it.
+fn hollow_value<const D: usize>(shape: Shape, dtype: DType, device: &Device) -> Tensor<D> {
+    if shape.num_elements() == 0 {
+        return Tensor::zeros(shape, (device, dtype));
+    }
+    Tensor::<D>::full([1; D], f32::NAN, (device, dtype)).expand(shape)
+}
+
+/// Whether a value is a [`hollow_value`], by its first number.
+fn is_hollow<const D: usize>(value: &Tensor<D>) -> bool {
+    // A browser's device does not wait for a number.
+    if cfg!(target_family = "wasm") || value.shape().num_elements() == 0 {
+        return true;
+    }
+    if !value.dtype().is_float() {
+        return is_hollow(&value.clone().dequantize());
+    }
+    let first = value.clone().slice([const { 0..1 }; D]);
+    let first = first.into_data();
+    first.iter::<f32>().all(f32::is_nan)
+}
+
+/// The bits of a parameter, once packed, if its layer can run on them.
+///
+/// # Panics
+/// If the parameter was given a value that the bits do not stand for.
+pub(super) fn packed<const D: usize>(param: &Param<Tensor<D>>) -> Option<&Packed> {
+    let packed = param.reparameterization::<Packed>()?;
+    // What was never made is nobody else's, and stays so: see `attach`.
+    if param.is_initialized() {
+        packed.check(&param.base());
+    }
+    packed.runs.then_some(packed)
+}
+
+impl Reparameterization for Packed {
+    const NAME: &'static str = "packed";
+
+    fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
+        self.check(&base);
+        self.dense_like(&base)
+    }
+}
+
+const BITS: &str = "bits";
+const CONTAINER: &str = "Struct:Packed";
+
+impl Module for Packed {
+    fn collect_devices(&self, devices: alloc::vec::Vec<Device>) -> alloc::vec::Vec<Device> {
+        self.bits.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        let bits = self.bits.fork(device);
+        Self { bits, ..self }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        let bits = self.bits.to_device(device);
+        Self { bits, ..self }
+    }
+
+    fn train(self) -> Self {
+        let bits = self.bits.train();
+        Self { bits, ..self }
+    }
+
+    fn valid(&self) -> Self {
+        let bits = self.bits.valid();
+        Self {
+            bits,
+            ..self.clone()
+        }
+    }
+
+    fn materialize(self) -> Self {
+        self
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        visitor.enter_module(BITS, CONTAINER);
+        Module::visit(&self.bits, visitor);
+        visitor.exit_module(BITS, CONTAINER);
+    }
+
+    /// # Panics
+    /// If the mapper attaches something to the weights of a module: a parameter carries one thing,
+    /// and this one's bits, so that Burn drops the other without a word.
+    fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+        mapper.enter_module(BITS, CONTAINER);
+        let bits = Module::map(self.bits, mapper);
+        mapper.exit_module(BITS, CONTAINER);
+        let mut carried = Carried(None);
+        Module::visit(&bits, &mut carried);
+        if let Some(name) = carried.0 {
+            let path = &self.path;
+            panic!(
+                "{path}: this weight is packed and cannot carry {name} beside its bits. Materialize \
+                 the module first, or leave the weight out of the group of parameters by \
+                 exclude(ParamGroup::from_predicate(\"{path}\"))"
+            );
+        }
+        Self {
+            bits,
+            // The parameter's own value may have been mapped too.
+            untouched: Arc::default(),
+            ..self
+        }
+    }
+}
+
+/// The name of what a parameter carries.
+struct Carried(Option<String>);
+
+impl ModuleVisitor for Carried {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.0.get_or_insert_with(|| name.to_owned());
+    }
+}
+
+/// Refuses an input on another device than a layer.
+///
+/// # Panics
+/// If it is.
+pub(super) fn same_device<const D: usize>(layer: &str, weight: &Param<Tensor<D>>, input: &Device) {
+    let here = weight.lazy_device();
+    assert!(
+        here == *input,
+        "{layer}: the input is on {input:?}, but the layer on {here:?}; move one of them"
+    );
+}

@@ -1,0 +1,773 @@
+//! What users do with a packed model: records, moves, types, empty inputs, adapters, Burn's layers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::module::{Lora, Module, ModuleMapper, Param, ParamGroup};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{
+    BatchNorm, BatchNormConfig, Embedding, EmbeddingConfig, Linear, LinearConfig, LinearLayout,
+};
+use burn::optim::{GradientsParams, SgdConfig};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use burn_alq::optim::prune::Budget;
+use burn_alq::optim::{Cost, sizes, total};
+use burn_alq::{
+    AlqOptimizerConfig, MultiBit, MultiBitActivation, MultiBitConv1d, MultiBitConv1dConfig,
+    MultiBitConv2d, MultiBitConv2dConfig, MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig,
+    MultiBitEmbedding, MultiBitEmbeddingConfig, MultiBitLinear, MultiBitLinearConfig, PackedModel,
+    PathPattern, Phase, Quantizer, Unpacking,
+};
+use burn_core::store::{ModuleRecord, RecordError};
+use multibit::cpu::Levels;
+
+use crate::MEMORY;
+use crate::devices::{device, device_name};
+use crate::support::{Random, alone};
+
+/// Every kind of layer, ours and Burn's.
+#[derive(Module, Debug)]
+struct Zoo {
+    linear: MultiBitLinear,
+    conv1d: MultiBitConv1d,
+    conv2d: MultiBitConv2d,
+    up: MultiBitConvTranspose2d,
+    table: MultiBitEmbedding,
+    norm: BatchNorm,
+    plain: Linear,
+    column: Linear,
+    plain_conv: Conv2d,
+    plain_table: Embedding,
+}
+
+const D: usize = 12;
+const TOKENS: usize = 9;
+
+impl Zoo {
+    fn new(device: &Device) -> Self {
+        Self {
+            linear: MultiBitLinearConfig::new(D, 5).init_float(device),
+            conv1d: MultiBitConv1dConfig::new(D, 5, 3).init_float(device),
+            conv2d: MultiBitConv2dConfig::new([D, 5], [3, 3]).init_float(device),
+            up: MultiBitConvTranspose2dConfig::new([D, 5], [2, 2]).init_float(device),
+            table: MultiBitEmbeddingConfig::new(TOKENS, D).init_float(device),
+            norm: BatchNormConfig::new(5).init(device),
+            plain: LinearConfig::new(D, 5).init(device),
+            column: LinearConfig::new(D, 5)
+                .with_layout(LinearLayout::Col)
+                .init(device),
+            plain_conv: Conv2dConfig::new([D, 5], [3, 3]).init(device),
+            plain_table: EmbeddingConfig::new(TOKENS, D).init(device),
+        }
+    }
+
+    /// What each layer gives for the same numbers.
+    fn outputs(&self, input: &Inputs) -> Vec<(&'static str, TensorData)> {
+        let Inputs { x2, x3, x4, tokens } = input.clone();
+        vec![
+            (
+                "linear",
+                self.linear.forward(x3.clone().swap_dims(1, 2)).into_data(),
+            ),
+            (
+                "norm",
+                self.linear.forward_norm(x2.clone(), &self.norm).into_data(),
+            ),
+            ("conv1d", self.conv1d.forward(x3).into_data()),
+            ("conv2d", self.conv2d.forward(x4.clone()).into_data()),
+            (
+                "conv2d, norm",
+                self.conv2d.forward_norm(x4.clone(), &self.norm).into_data(),
+            ),
+            ("up", self.up.forward(x4.clone()).into_data()),
+            ("table", self.table.forward(tokens.clone()).into_data()),
+            ("plain", self.plain.forward(x2.clone()).into_data()),
+            ("column", self.column.forward(x2).into_data()),
+            ("plain_conv", self.plain_conv.forward(x4).into_data()),
+            ("plain_table", self.plain_table.forward(tokens).into_data()),
+        ]
+    }
+}
+
+#[derive(Clone)]
+struct Inputs {
+    x2: Tensor<2>,
+    x3: Tensor<3>,
+    x4: Tensor<4>,
+    tokens: Tensor<2, Int>,
+}
+
+impl Inputs {
+    fn new(device: &Device) -> Self {
+        let mut random = Random::new(23);
+        let mut values = |count: usize| -> Vec<f32> {
+            random
+                .normals(count, 1.0)
+                .iter()
+                .map(|&x| x as f32)
+                .collect()
+        };
+        Self {
+            x2: Tensor::from_data(TensorData::new(values(2 * D), [2, D]), device),
+            x3: Tensor::from_data(TensorData::new(values(2 * D * 7), [2, D, 7]), device),
+            x4: Tensor::from_data(TensorData::new(values(2 * D * 20), [2, D, 4, 5]), device),
+            tokens: Tensor::from_ints([[0, 8, 3], [3, 1, 0]], device),
+        }
+    }
+
+    fn cast(self, dtype: DType) -> Self {
+        Self {
+            x2: self.x2.cast(dtype),
+            x3: self.x3.cast(dtype),
+            x4: self.x4.cast(dtype),
+            tokens: self.tokens,
+        }
+    }
+}
+
+fn quantizer() -> Quantizer {
+    Quantizer::new(2)
+}
+
+fn zoo_packed(device: &Device) -> PackedModel {
+    PackedModel::pack(&quantizer().quantize(Zoo::new(device)).unwrap().0).unwrap()
+}
+
+/// # Panics
+/// If some output is another one.
+fn assert_same(found: Vec<(&str, TensorData)>, expected: Vec<(&str, TensorData)>, room: f64) {
+    for ((layer, found), (_, expected)) in found.into_iter().zip(expected) {
+        assert_eq!(found.shape(), expected.shape(), "{layer}");
+        for (found, expected) in found.iter::<f64>().zip(expected.iter::<f64>()) {
+            let close = (found - expected).abs() <= room * (1.0 + expected.abs());
+            assert!(close, "{layer}: {found} is not {expected}");
+        }
+    }
+}
+
+/// What a call panics with.
+fn panic_of<T>(call: impl FnOnce() -> T) -> String {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(call)) else {
+        panic!("it did not panic");
+    };
+    let text = panic.downcast_ref::<String>().cloned();
+    text.unwrap_or_else(|| (*panic.downcast_ref::<&str>().expect("a text")).to_string())
+}
+
+/// # Panics
+/// If `text` lacks one of the words.
+fn assert_says(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word} is not said: {text}");
+    }
+}
+
+fn reread(record: ModuleRecord) -> ModuleRecord {
+    ModuleRecord::from_bytes(record.into_bytes().unwrap()).unwrap()
+}
+
+fn refused<M>(result: Result<M, RecordError>) -> String {
+    match result {
+        Ok(_) => panic!("the record was taken"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Burn's record of a packed model, into each kind of model.
+#[test]
+fn a_record_of_a_packed_model_is_that_model_or_refused() {
+    let device = device();
+    let inputs = Inputs::new(&device);
+    let bits = zoo_packed(&device);
+    let packed = bits.apply(Zoo::new(&device)).unwrap();
+    let expected = packed.outputs(&inputs);
+    let record = || reread(packed.clone().into_record());
+
+    let again = bits.apply(Zoo::new(&device)).unwrap();
+    let again = again.try_load_record(record()).unwrap();
+    assert_same(again.outputs(&inputs), expected.clone(), 0.0);
+
+    let error = refused(Zoo::new(&device).try_load_record(record()));
+    assert_says(&error, &["Unused", "linear.weight.packed.bits"]);
+    // Whoever waves the bits through has the weights that they stand for.
+    let float = Zoo::new(&device).load_record(record().allow_unused(true));
+    assert_same(float.outputs(&inputs), expected, 1e-4);
+
+    let multi_bit = quantizer().quantize(Zoo::new(&device)).unwrap().0;
+    let error = refused(multi_bit.try_load_record(record()));
+    assert_says(&error, &["Missing", "linear.weight.multi_bit.codes"]);
+
+    let other = zoo_packed(&device).apply(Zoo::new(&device)).unwrap();
+    let other = other.try_load_record(record()).unwrap();
+    let said = panic_of(|| other.linear.forward(inputs.x2.clone()));
+    assert_says(&said, &["linear.weight", "PackedModel::apply"]);
+    let said = panic_of(|| other.plain.forward(inputs.x2.clone()));
+    assert_says(&said, &["plain.weight", "PackedModel::apply"]);
+}
+
+/// Records of other models, into a packed one.
+#[test]
+fn a_packed_model_takes_no_other_record() {
+    let device = device();
+    let inputs = Inputs::new(&device);
+    let packed = zoo_packed(&device).apply(Zoo::new(&device)).unwrap();
+    let float = Zoo::new(&device);
+    let multi_bit = quantizer().quantize(Zoo::new(&device)).unwrap().0;
+
+    let error = refused(packed.clone().try_load_record(float.clone().into_record()));
+    assert_says(&error, &["Missing", "linear.weight.packed.bits"]);
+    let error = refused(
+        packed
+            .clone()
+            .try_load_record(multi_bit.clone().into_record()),
+    );
+    assert_says(&error, &["linear.weight.packed.bits"]);
+
+    let records = [float.into_record(), multi_bit.into_record()];
+    for record in records {
+        let record = record.allow_partial(true).allow_unused(true);
+        let loaded = packed.clone().try_load_record(record).unwrap();
+        let layers: [(&str, &dyn Fn()); 5] = [
+            ("linear.weight", &|| {
+                drop(loaded.linear.forward(inputs.x2.clone()))
+            }),
+            ("conv2d.weight", &|| {
+                drop(loaded.conv2d.forward(inputs.x4.clone()))
+            }),
+            ("up.weight", &|| drop(loaded.up.forward(inputs.x4.clone()))),
+            ("table.weight", &|| {
+                drop(loaded.table.forward(inputs.tokens.clone()))
+            }),
+            ("plain.weight", &|| {
+                drop(loaded.plain.forward(inputs.x2.clone()))
+            }),
+        ];
+        for (path, forward) in layers {
+            assert_says(&panic_of(forward), &[path, "PackedModel::apply"]);
+        }
+    }
+    // Of the model that was cloned nothing has changed.
+    packed.outputs(&inputs);
+}
+
+#[test]
+fn a_packed_model_is_saved_and_loaded_by_burn() {
+    let device = device();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("zoo.bpk");
+    let inputs = Inputs::new(&device);
+    let bits = zoo_packed(&device);
+    let mut packed = bits.apply(Zoo::new(&device)).unwrap();
+    packed.linear.bias = Some(Param::from_tensor(Tensor::ones([5], &device)));
+    packed.clone().save_file(&file).unwrap();
+    let loaded = bits.apply(Zoo::new(&device)).unwrap().load_file(&file);
+    assert_same(loaded.outputs(&inputs), packed.outputs(&inputs), 0.0);
+}
+
+#[test]
+fn what_modules_do_keeps_a_packed_model() {
+    let device = device();
+    let inputs = Inputs::new(&device);
+    for unpacking in [Unpacking::Once, Unpacking::EachUse] {
+        let packed = zoo_packed(&device);
+        let packed = packed.apply_with(Zoo::new(&device), unpacking).unwrap();
+        let expected = packed.outputs(&inputs);
+        let same = |zoo: Zoo, room: f64| assert_same(zoo.outputs(&inputs), expected.clone(), room);
+        same(packed.clone(), 0.0);
+        same(packed.clone().to_device(&device), 0.0);
+        same(packed.clone().fork(&device), 0.0);
+        same(packed.valid(), 0.0);
+        same(packed.clone().train().valid(), 0.0);
+        same(packed.clone().no_grad(), 0.0);
+        same(packed.clone().freeze().unfreeze().valid(), 0.0);
+
+        let training = packed.clone().train();
+        let autodiff = device.clone().autodiff();
+        let norm = training.norm.clone();
+        assert_same(
+            Zoo { norm, ..training }.valid().outputs(&inputs),
+            expected.clone(),
+            0.0,
+        );
+        let x = Tensor::<2>::ones([2, D], &autodiff).require_grad();
+        let grads = packed
+            .clone()
+            .train()
+            .plain
+            .forward(x.clone())
+            .sum()
+            .backward();
+        assert!(
+            x.grad(&grads).is_some(),
+            "gradients pass through the dense weight"
+        );
+
+        let dense = packed.clone().materialize();
+        assert!(
+            dense
+                .linear
+                .weight
+                .reparameterization::<burn_alq::Packed>()
+                .is_none()
+        );
+        same(dense.clone(), 1e-4);
+        // What was materialized is a float model again: what is put into it is what it records.
+        let float = Zoo::new(&device);
+        let dense = dense.load_record(float.clone().into_record());
+        assert_same(dense.outputs(&inputs), float.outputs(&inputs), 0.0);
+        let dense = Zoo::new(&device).load_record(reread(dense.into_record()));
+        assert_same(dense.outputs(&inputs), float.outputs(&inputs), 0.0);
+    }
+}
+
+/// What is over a parameter's value is seen by nobody: it is refused.
+#[test]
+fn another_value_of_a_packed_weight_is_refused() {
+    /// Draws new weights.
+    struct Fill;
+
+    impl ModuleMapper for Fill {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|value| value.ones_like())
+        }
+    }
+
+    let device = device();
+    let packed = zoo_packed(&device).apply(Zoo::new(&device)).unwrap();
+    let filled = packed.map(&mut Fill);
+    let said = panic_of(|| filled.linear.forward(Tensor::<2>::ones([1, D], &device)));
+    assert_says(&said, &["linear.weight", "another value"]);
+    let said = panic_of(|| filled.plain.forward(Tensor::<2>::ones([1, D], &device)));
+    assert_says(&said, &["plain.weight", "another value"]);
+}
+
+/// Burn drops an adapter on a weight that carries something already.
+#[test]
+fn an_adapter_on_a_packed_weight_is_refused() {
+    let device = device();
+    let packed = zoo_packed(&device).apply(Zoo::new(&device)).unwrap();
+    let id = packed.linear.weight.id;
+    let groups = [
+        ParamGroup::all(),
+        ParamGroup::from_predicate("linear"),
+        ParamGroup::from_ids(vec![id]),
+        ParamGroup::from_regex("linear.*").unwrap(),
+    ];
+    for group in groups {
+        let lora = Lora::new(2, 4.0).set_param_group(group);
+        let said = panic_of(|| packed.clone().apply_lora(lora));
+        assert_says(&said, &["linear.weight", "lora", "ParamGroup"]);
+    }
+
+    // Beside packed weights, and on what they were.
+    let quantizer = quantizer().keep_float(PathPattern::exact("plain.weight"));
+    let bits = PackedModel::pack(&quantizer.quantize(Zoo::new(&device)).unwrap().0).unwrap();
+    let packed = bits.apply(Zoo::new(&device)).unwrap();
+    let inputs = Inputs::new(&device);
+    let lora = Lora::new(2, 4.0).set_param_group(ParamGroup::from_predicate("plain.weight"));
+    let mut adapted = packed.clone().apply_lora(lora);
+    assert_same(adapted.outputs(&inputs), packed.outputs(&inputs), 1e-6);
+    let mut adapter = adapted.plain.weight.adapter().expect("an adapter").clone();
+    adapter.b = Param::from_tensor(Tensor::ones([2, 5], &device));
+    assert!(
+        adapted
+            .linear
+            .weight
+            .reparameterization::<burn_alq::Packed>()
+            .is_some()
+    );
+    let dense = packed.materialize().apply_lora(Lora::new(2, 4.0));
+    assert!(dense.linear.weight.adapter().is_some());
+    adapted = adapted.materialize();
+    assert!(adapted.plain.weight.adapter().is_none());
+}
+
+/// The same on a multi-bit weight, whose own state would carry what was meant for it; and what is packed
+/// is not packed again.
+#[test]
+fn adapters_on_bits_and_packed_weights_are_not_packed() {
+    let device = device();
+    let multi_bit = quantizer().quantize(Zoo::new(&device)).unwrap().0;
+    let adapted = multi_bit.clone().apply_lora(Lora::new(2, 4.0));
+    let error = PackedModel::pack(&adapted).unwrap_err().to_string();
+    assert_says(&error, &["linear.weight", "lora", "materialize"]);
+    let packed = PackedModel::pack(&multi_bit)
+        .unwrap()
+        .apply(multi_bit)
+        .unwrap();
+    let error = PackedModel::pack(&packed).unwrap_err().to_string();
+    assert_says(&error, &["linear.weight", "packed already"]);
+}
+
+/// Gives each float parameter another type.
+struct Cast(DType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|value| value.cast(self.0))
+    }
+}
+
+/// The types of half a float that the device computes with, and how exact they are.
+fn halves(device: &Device) -> Vec<(DType, f64)> {
+    let halves = [
+        (DType::F16, FloatDType::F16, 2e-3),
+        (DType::BF16, FloatDType::BF16, 2e-2),
+    ];
+    let supported = |(_, float, _): &(DType, FloatDType, f64)| device.supports_dtype(*float);
+    let halves = halves.into_iter().filter(supported);
+    halves.map(|(dtype, _, room)| (dtype, room)).collect()
+}
+
+#[test]
+fn types_stay_when_a_model_is_quantized_and_packed() {
+    let device = device();
+    let inputs = Inputs::new(&device);
+    for (dtype, room) in halves(&device) {
+        let zoo = Zoo::new(&device).map(&mut Cast(dtype));
+        let multi_bit = quantizer().quantize(zoo.clone()).unwrap().0;
+        assert_eq!(multi_bit.linear.weight.val().dtype(), dtype);
+        assert_eq!(multi_bit.plain_conv.weight.val().dtype(), dtype);
+        let given = inputs.clone().cast(dtype);
+        let before = multi_bit.outputs(&given);
+        let bits = PackedModel::pack(&multi_bit).unwrap();
+        let packed = bits.apply(zoo.clone()).unwrap();
+        let after = packed.outputs(&given);
+        for (layer, output) in before.iter().chain(&after) {
+            assert_eq!(output.dtype(), dtype, "{layer}");
+        }
+        // Sums of up to 108 products, at half precision before and in f32 after.
+        assert_same(before, after.clone(), 8.0 * room);
+        // The same in f32, on the numbers that half a float can hold.
+        let exact = bits
+            .apply(Zoo::new(&device))
+            .unwrap()
+            .map(&mut Cast(DType::F32));
+        let given = given.cast(DType::F32);
+        let ours = |outputs: Vec<(&'static str, TensorData)>| -> Vec<_> {
+            let burns = |name: &str| name.starts_with("plain") || name == "column" || name == "up";
+            outputs
+                .into_iter()
+                .filter(|(name, _)| !burns(name))
+                .collect()
+        };
+        assert_same(ours(after), ours(exact.outputs(&given)), room);
+    }
+}
+
+/// An activation's levels, from values and from bits.
+#[test]
+fn types_stay_between_activations_and_layers() {
+    let device = device();
+    let levels = Levels::new(0.7, &[0.5, 0.25]).unwrap();
+    let activation = MultiBitActivation::with_levels(&levels, &device);
+    for (dtype, _) in halves(&device) {
+        let x = Inputs::new(&device).cast(dtype).x4;
+        let values = activation.forward(x.clone());
+        assert_eq!(values.clone().into_tensor().dtype(), dtype);
+        assert_eq!(values.pack().into_tensor().dtype(), dtype);
+        for arithmetic in [burn_alq::Arithmetic::Int8, burn_alq::Arithmetic::Bitwise] {
+            let layer = MultiBitConv2dConfig::new([D, 5], [3, 3])
+                .with_max_bits(2)
+                .with_arithmetic(arithmetic)
+                .init(&device);
+            let layer = layer.map(&mut Cast(dtype));
+            let layer = PackedModel::pack(&layer).unwrap().apply(layer).unwrap();
+            let x = || activation.forward(x.clone());
+            assert_eq!(layer.forward(x()).dtype(), dtype);
+            assert_eq!(layer.forward(x().pack()).dtype(), dtype);
+            let y = layer.forward_act(x(), None, None, &activation);
+            assert_eq!(y.into_tensor().dtype(), dtype);
+        }
+        // In training too, where sums go beyond what half a float holds.
+        let x = Tensor::<2>::ones([300, 300], (&device.clone().autodiff(), dtype)) * 2.0;
+        let fitting = burn_alq::MultiBitActivationConfig::new(1).init(&device);
+        let y = fitting.forward(x).into_tensor();
+        assert_eq!(y.dtype(), dtype);
+        let levels = fitting.valid().levels().expect("fitted");
+        assert!(
+            levels.values().iter().all(|level| level.is_finite()),
+            "{levels:?}"
+        );
+    }
+}
+
+#[test]
+fn a_model_of_half_floats_trains() {
+    let device = device().autodiff();
+    for (dtype, room) in halves(&device) {
+        let zoo = Zoo::new(&device).map(&mut Cast(dtype));
+        let mut zoo = quantizer().quantize(zoo).unwrap().0;
+        let mut optimizer = AlqOptimizerConfig::new().init_with(SgdConfig::new().init());
+        let x = Inputs::new(&device).cast(dtype).x2;
+        let loss =
+            |zoo: &Zoo| (zoo.plain.forward(x.clone()) + zoo.linear.forward(x.clone())).mean();
+        let before = loss(&zoo).into_scalar::<f32>();
+        let prune = Phase::Prune(Budget {
+            cost: Cost::Coordinates,
+            at_most: total(&sizes(&zoo), Cost::Coordinates) as f64 - 1.0,
+            top_k: 1.0,
+            loss_share: 1.0,
+        });
+        for phase in [Phase::Basis, Phase::Coordinate, prune, Phase::Ste] {
+            optimizer.set_phase(phase);
+            let grads = GradientsParams::from_grads(loss(&zoo).backward(), &zoo);
+            zoo = optimizer.step(1e-2, zoo, grads);
+            let weight = &zoo.linear.weight;
+            assert_eq!(weight.val().dtype(), dtype, "{phase:?}");
+            // The value is what the state stands for, in the model's type.
+            let state = weight.reparameterization::<MultiBit>().expect("a state");
+            let state = burn_alq::MultiBitData::from_module(state, &[D, 5]).unwrap();
+            let value: Vec<f32> = weight.val().into_data().iter().collect();
+            for (found, expected) in value.iter().zip(state.reconstruct()) {
+                let close = f64::from(found - expected).abs() <= room * f64::from(expected.abs());
+                assert!(close, "{phase:?}: {found} is not {expected}");
+            }
+        }
+        assert!(loss(&zoo).into_scalar::<f32>() < before);
+    }
+}
+
+/// Inputs without elements give what Burn's layers give, or would if they did not crash.
+#[test]
+fn empty_inputs_give_empty_outputs() {
+    let device = device();
+    let packed = zoo_packed(&device).apply(Zoo::new(&device)).unwrap();
+    let dense = packed.clone().materialize();
+    let zeros = |shape: [usize; 3]| Tensor::<3>::zeros(shape, &device);
+    for shape in [[1, 0, D], [2, 0, D], [0, 2, D], [0, 0, D]] {
+        let y = packed.linear.forward(zeros(shape));
+        assert_eq!(y.dims(), [shape[0], shape[1], 5]);
+        assert!(!y.device().is_autodiff());
+    }
+    let y = packed
+        .linear
+        .forward(Tensor::<4>::zeros([3, 1, 0, D], &device));
+    assert_eq!(y.dims(), [3, 1, 0, 5]);
+    let y = packed
+        .linear
+        .forward_norm(Tensor::<2>::zeros([0, D], &device), &packed.norm);
+    assert_eq!(y.dims(), [0, 5]);
+    for shape in [[1, 0], [0, 3], [0, 0]] {
+        let tokens = Tensor::<2, Int>::zeros(shape, &device);
+        let y = packed.table.forward(tokens.clone());
+        assert_eq!(y.dims(), [shape[0], shape[1], D]);
+        let y = packed.plain_table.forward(tokens.clone());
+        assert_eq!(y.dims(), dense.plain_table.forward(tokens).dims());
+    }
+    let y = packed.conv1d.forward(zeros([0, D, 7]));
+    assert_eq!(y.dims(), [0, 5, 5]);
+    let images = || Tensor::<4>::zeros([0, D, 4, 5], &device);
+    assert_eq!(packed.conv2d.forward(images()).dims(), [0, 5, 2, 3]);
+    let y = packed.conv2d.forward_norm(images(), &packed.norm);
+    assert_eq!(y.dims(), [0, 5, 2, 3]);
+    let levels = Levels::new(0.7, &[0.5, 0.25]).unwrap();
+    let activation = MultiBitActivation::with_levels(&levels, &device);
+    let y = activation.forward(images());
+    assert_eq!(y.clone().into_tensor().dims(), [0, D, 4, 5]);
+    assert_eq!(y.pack().into_tensor().dims(), [0, D, 4, 5]);
+    let y = packed
+        .conv2d
+        .forward_act(images(), Some(&packed.norm), None, &activation);
+    assert_eq!(y.into_tensor().dims(), [0, 5, 2, 3]);
+}
+
+/// A device beside the suite's, where there is one.
+fn another_device() -> Option<Device> {
+    if device_name() != "flex" {
+        return Some(Device::flex());
+    }
+    #[cfg(feature = "ndarray")]
+    return Some(Device::ndarray());
+    #[cfg(not(feature = "ndarray"))]
+    None
+}
+
+#[test]
+fn inputs_from_another_device_are_refused_and_models_move() {
+    let Some(there) = another_device() else {
+        println!("this build has one device");
+        return;
+    };
+    let here = device();
+    let packed = zoo_packed(&here).apply(Zoo::new(&here)).unwrap();
+    let inputs = Inputs::new(&there);
+    let layers: [(&str, &dyn Fn()); 5] = [
+        ("MultiBitLinear", &|| {
+            drop(packed.linear.forward(inputs.x2.clone()))
+        }),
+        ("MultiBitConv1d", &|| {
+            drop(packed.conv1d.forward(inputs.x3.clone()))
+        }),
+        ("MultiBitConv2d", &|| {
+            drop(packed.conv2d.forward(inputs.x4.clone()))
+        }),
+        ("MultiBitConvTranspose2d", &|| {
+            drop(packed.up.forward(inputs.x4.clone()))
+        }),
+        ("MultiBitEmbedding", &|| {
+            drop(packed.table.forward(inputs.tokens.clone()))
+        }),
+    ];
+    for (layer, forward) in layers {
+        assert_says(
+            &panic_of(forward),
+            &[layer, "the input is on", "the layer on"],
+        );
+    }
+    let expected = packed.outputs(&Inputs::new(&here));
+    let moved = packed.clone().to_device(&there);
+    assert_same(moved.outputs(&inputs), expected.clone(), 1e-4);
+    let back = moved.to_device(&here);
+    assert_same(back.outputs(&Inputs::new(&here)), expected, 0.0);
+}
+
+/// Layers on bits make no dense weight; Burn's layers make one, once, or at each use.
+#[test]
+fn dense_weights_are_made_where_they_are_said_to_be() {
+    /// Floats of each weight.
+    const DENSE: usize = 4 << 20;
+
+    #[derive(Module, Debug)]
+    struct Two {
+        bits: MultiBitLinear,
+        dense: Linear,
+    }
+
+    if device_name() != "flex"
+        || !alone("running::dense_weights_are_made_where_they_are_said_to_be")
+    {
+        return;
+    }
+    let device = Device::flex();
+    let [d_in, d_out] = [512, DENSE / 4 / 512];
+    let new = || Two {
+        bits: MultiBitLinearConfig::new(d_in, d_out).init_float(&device),
+        dense: LinearConfig::new(d_in, d_out).init(&device),
+    };
+    let bits = PackedModel::pack(&Quantizer::new(1).quantize(new()).unwrap().0).unwrap();
+    let x = Tensor::<2>::ones([1, d_in], &device);
+    let peak = |call: &dyn Fn()| {
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        call();
+        (
+            MEMORY.peak_usage() - before,
+            MEMORY.current_usage().saturating_sub(before),
+        )
+    };
+    for (unpacking, later) in [(Unpacking::Once, 0), (Unpacking::EachUse, 1)] {
+        let two = bits.apply_with(new(), unpacking).unwrap();
+        let two = std::cell::RefCell::new(two);
+        // With the kernel's own layout of the bits, of a 32th of the floats each.
+        let (made, kept) = peak(&|| drop(two.borrow().bits.forward(x.clone())));
+        assert!(
+            made < DENSE / 2 && kept < DENSE / 4,
+            "{unpacking:?}: {made}, {kept}"
+        );
+        let (made, kept) = peak(&|| drop(two.borrow().dense.forward(x.clone())));
+        assert!(made >= DENSE, "{unpacking:?}: {made}");
+        assert_eq!(
+            kept >= DENSE,
+            unpacking == Unpacking::Once,
+            "{unpacking:?}: {kept}"
+        );
+        let (made, _) = peak(&|| drop(two.borrow().dense.forward(x.clone())));
+        assert_eq!(
+            made >= DENSE,
+            later == 1,
+            "{unpacking:?}: {made} at the second call"
+        );
+        // Clones and moves share what was made.
+        let (made, _) = peak(&|| {
+            let moved = two.borrow().clone().to_device(&device);
+            drop(moved.bits.forward(x.clone()));
+        });
+        assert!(made < DENSE / 2, "{unpacking:?}: {made} for a move");
+    }
+    let (made, _) = peak(&|| drop(bits.apply(new()).unwrap()));
+    assert!(made < DENSE / 2, "{made} to put the bits into a module");
+}
+
+#[test]
+#[ignore]
+fn tmp_measure() {
+    let device = Device::flex();
+    let new = || LinearConfig::new(1024, 1024).init(&device);
+    let float = new();
+    let multi_bit = Quantizer::new(2).quantize(new()).unwrap().0;
+    let packed = PackedModel::pack(&multi_bit).unwrap();
+    let once = packed.apply(new()).unwrap();
+    let each = packed.apply_with(new(), Unpacking::EachUse).unwrap();
+    let x = Tensor::<2>::ones([1, 1024], &device);
+    let time = |layer: &Linear, n: usize| {
+        let mut best = f64::MAX;
+        for _ in 0..n {
+            let t = std::time::Instant::now();
+            for _ in 0..10 {
+                std::hint::black_box(layer.forward(x.clone()).into_data());
+            }
+            best = best.min(t.elapsed().as_secs_f64() / 10.0);
+        }
+        best * 1e3
+    };
+    time(&once, 1);
+    for _ in 0..3 {
+        println!(
+            "float {:.4} ms, once {:.4} ms, each {:.4} ms",
+            time(&float, 100),
+            time(&once, 100),
+            time(&each, 3)
+        );
+    }
+    #[derive(Module, Debug)]
+    struct Deep {
+        layers: Vec<MultiBitConv2d>,
+    }
+    let new = || Deep {
+        layers: (0..5)
+            .map(|_| {
+                MultiBitConv2dConfig::new([512, 512], [3, 3])
+                    .with_padding(burn::nn::PaddingConfig2d::Explicit(1, 1, 1, 1))
+                    .init_float(&device)
+            })
+            .collect(),
+    };
+    for bits in [1, 2] {
+        let file = {
+            let multi_bit = Quantizer::new(bits)
+                .rule(
+                    PathPattern::glob("**weight"),
+                    burn_alq::GroupingRule::Pixelwise,
+                )
+                .quantize(new())
+                .unwrap()
+                .0;
+            PackedModel::pack(&multi_bit).unwrap().to_bytes().unwrap()
+        };
+        let size = file.len();
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        let deep = {
+            let packed = PackedModel::from_bytes(file.clone(), "deep").unwrap();
+            packed.apply(new()).unwrap()
+        };
+        let (loaded, peak_load) = (
+            MEMORY.current_usage() - before,
+            MEMORY.peak_usage() - before,
+        );
+        MEMORY.reset_peak_usage();
+        let mut y = Tensor::<4>::ones([1, 512, 7, 7], &device);
+        for layer in &deep.layers {
+            y = layer.forward(y);
+        }
+        drop(y);
+        let (kept, peak) = (
+            MEMORY.current_usage() - before,
+            MEMORY.peak_usage() - before,
+        );
+        println!(
+            "{bits} bits: file {size}, loaded {loaded} (peak {peak_load}, of which a copy of the file), after forward {kept}, peak {peak}: {:.2} x file",
+            peak as f64 / size as f64
+        );
+    }
+}
