@@ -5,16 +5,17 @@ use alloc::string::ToString;
 use burn_core::module::{Module, Param};
 use burn_core::tensor::{Tensor, TensorData};
 use multibit::fit;
-use multibit::{Grouping, GroupingRule, Layout, MAX_BITS};
+use multibit::{CoordinateType, Grouping, GroupingRule, Layout, MAX_BITS};
 
 use super::walk::{Attach, Replacement};
 use super::{MultiBit, MultiBitData, QuantizeError, read_f32};
 
-/// Sketches one weight.
+/// Sketches one weight ([`multibit::fit::sketch`]).
 ///
 /// # Arguments
 /// - `weight`: the values in row-major order
 /// - `shape`: of the weight
+/// - `coordinate_type`: what will hold the coordinates
 ///
 /// # Errors
 /// If the grouping does not fit the shape, or a value is not finite.
@@ -25,8 +26,10 @@ pub fn sketch(
     shape: &[usize],
     rule: GroupingRule,
     max_bits: usize,
+    coordinate_type: CoordinateType,
 ) -> Result<MultiBitData, QuantizeError> {
-    let plan = Plan::new(path, shape, rule, Layout::Direct, max_bits)?;
+    let mut plan = Plan::new(path, shape, rule, Layout::Direct, max_bits)?;
+    plan.coordinate_type = coordinate_type;
     plan.sketch(path, weight, shape)
 }
 
@@ -35,9 +38,11 @@ pub fn sketch(
 pub(crate) struct Plan {
     pub grouping: Grouping,
     pub max_bits: usize,
+    pub coordinate_type: CoordinateType,
 }
 
 impl Plan {
+    /// With coordinates in f32.
     pub fn new(
         path: &str,
         shape: &[usize],
@@ -53,7 +58,11 @@ impl Plan {
             });
         }
         match rule.grouping(layout, shape) {
-            Ok(grouping) => Ok(Self { grouping, max_bits }),
+            Ok(grouping) => Ok(Self {
+                grouping,
+                max_bits,
+                coordinate_type: CoordinateType::F32,
+            }),
             Err(source) => Err(QuantizeError::Grouping {
                 path: path(),
                 source,
@@ -69,7 +78,8 @@ impl Plan {
     ) -> Result<MultiBitData, QuantizeError> {
         let mut grouped = alloc::vec![0.0; weight.len()];
         self.grouping.gather(shape, weight, &mut grouped);
-        let sketch = fit::sketch(&grouped, self.grouping.len(), self.max_bits);
+        let len = self.grouping.len();
+        let sketch = fit::sketch(&grouped, len, self.max_bits, self.coordinate_type);
         let sketch = sketch.map_err(|source| QuantizeError::Weight {
             path: path.to_string(),
             source,
