@@ -12,8 +12,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use burn_alq::quantize::{Action, Layout, Outcome, QuantizeError, RuleError, load_float};
 use burn_alq::{
-    AlqOptimizerConfig, GroupingRule, MultiBitActivation, MultiBitLinear, MultiBitLinearConfig,
-    PackedModel, PathPattern, Phase, Quantizer, Rules,
+    AlqOptimizerConfig, CoordinateType, GroupingRule, MultiBitActivation, MultiBitLinear,
+    MultiBitLinearConfig, PackedModel, PathPattern, Phase, Quantizer, Rules,
 };
 
 use crate::devices::device;
@@ -175,6 +175,49 @@ fn rules_survive_their_file() {
     assert_eq!(toml::from_str::<Rules>(&text).unwrap(), rules());
     let defaults: Rules = toml::from_str("").unwrap();
     assert_eq!(defaults.max_bits, 6);
+    assert_eq!(defaults.coordinate_type, CoordinateType::F32);
+    let half: Rules = toml::from_str("coordinate_type = \"f16\"").unwrap();
+    assert_eq!(half.coordinate_type, CoordinateType::F16);
+    let text = toml::to_string(&half).unwrap();
+    assert_eq!(toml::from_str::<Rules>(&text).unwrap(), half);
+    let error = toml::from_str::<Rules>("coordinate_type = \"f8\"").unwrap_err();
+    assert!(
+        error.to_string().contains("`f32`, `f16`, `bf16`"),
+        "{error}"
+    );
+}
+
+/// What is converted without training is fitted to coordinates as they will be stored: nothing is
+/// left to round, and hardly anything is lost.
+#[test]
+fn coordinates_of_two_bytes_need_no_training() {
+    let device = device();
+    let zoo = Zoo::new(&device);
+    let quantizer = Quantizer::from(Rules {
+        max_bits: 6,
+        ..rules()
+    });
+    let converted = |kind| {
+        let quantizer = quantizer.clone().coordinate_type(kind);
+        let (net, report) = quantizer.quantize(zoo.clone()).unwrap();
+        let errors = report.parameters.iter().map(|(.., outcome)| match outcome {
+            Outcome::Quantized(weight) => weight.relative_error,
+            _ => 0.0,
+        });
+        (PackedModel::pack(&net).unwrap(), errors.sum::<f64>())
+    };
+    let (float, error) = converted(CoordinateType::F32);
+    let bytes = float.to_bytes().unwrap().len();
+    for kind in [CoordinateType::F16, CoordinateType::Bf16] {
+        float.clone().with_coordinate_type(kind).unwrap_err();
+        let (packed, rounded) = converted(kind);
+        assert!(rounded < 1.1 * error, "{kind}: {rounded} after {error}");
+        let packed = packed.with_coordinate_type(kind).unwrap();
+        let packed = packed.to_bytes().unwrap();
+        assert!(packed.len() < bytes, "{kind}");
+        let loaded = PackedModel::from_bytes(packed, "zoo").unwrap();
+        loaded.apply(Zoo::new(&device)).unwrap();
+    }
 }
 
 #[test]

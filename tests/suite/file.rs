@@ -9,7 +9,7 @@ use burn_alq::file::PackModelError;
 use burn_alq::file::{Coding, FileError};
 use burn_alq::{CoordinateType, PackedModel};
 use burn_pack::Writer;
-use multibit::{Grouping, PackError, PackedWeight};
+use multibit::{Grouping, PackError, PackedWeight, fit};
 
 use crate::compact::{assert_same, container, odd};
 use crate::model::{Net, quantizer};
@@ -31,10 +31,25 @@ pub fn halved() -> PackedModel {
     halved.with_coordinate_type(CoordinateType::F16).unwrap()
 }
 
+/// A model whose weights are sketched greedily: the same bits forever, as the frozen files have them.
 pub fn packed() -> PackedModel {
-    let device = Device::flex();
-    let mut packed =
-        PackedModel::pack(&quantizer().quantize(Net::new(&device)).unwrap().0).unwrap();
+    let net = Net::new(&Device::flex());
+    let floats = [
+        net.conv.weight.val().into_data(),
+        net.fc.weight.val().into_data(),
+    ];
+    let mut packed = PackedModel::pack(&quantizer().quantize(net).unwrap().0).unwrap();
+    let names: Vec<&str> = packed.weights.iter().map(|(path, _)| &path[..]).collect();
+    assert_eq!(names, ["conv.weight", "fc.weight"]);
+    for ((_, weight), float) in packed.weights.iter_mut().zip(floats) {
+        let (shape, grouping) = (weight.shape().to_vec(), weight.grouping().clone());
+        let mut grouped = vec![0.0; float.num_elements()];
+        grouping.gather(&shape, float.as_slice().unwrap(), &mut grouped);
+        let sketch = fit::greedy(&grouped, grouping.len(), 3).unwrap();
+        let (codes, coordinates, widths) = (sketch.codes, sketch.coordinates, sketch.widths);
+        let greedy = PackedWeight::pack(&shape, grouping, 3, &codes, &coordinates, &widths);
+        *weight = greedy.unwrap().into();
+    }
     packed.config.insert("made by".into(), "a test".into());
     packed
 }

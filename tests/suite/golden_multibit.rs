@@ -24,7 +24,7 @@ fn sketches_of_layers() {
         let groups = layout.groups(&numbers(&case["w"]));
         let slots = layout.slots.min(multibit::MAX_BITS);
         for (index, w) in groups.iter().enumerate() {
-            let sketch = fit::sketch(&narrow(w), layout.len, slots).unwrap();
+            let sketch = fit::greedy(&narrow(w), layout.len, slots).unwrap();
             let zeros = |like: usize| fit::Moments::default().map(|()| vec![0.0; like]);
             let state = State {
                 len: layout.len,

@@ -8,7 +8,7 @@ use burn_alq::analysis::{LocalModel, Sensitivity, SensitivityError};
 use burn_alq::optim::{average_bits, sizes};
 use burn_alq::quantize::sketch;
 use burn_alq::train::{Task, TrainError};
-use burn_alq::{GroupingRule, PathPattern, Quantizer, ScheduleConfig, Target};
+use burn_alq::{CoordinateType, GroupingRule, PathPattern, Quantizer, ScheduleConfig, Target};
 
 use crate::devices::device;
 
@@ -315,7 +315,8 @@ fn the_sensitivity_is_that_of_one_weight_at_a_time() {
         let (sketched, bytes) = match weight.bits {
             0 => (vec![0.0; values.len()], 0),
             bits => {
-                let data = sketch(&weight.path, &values, shape, rule, bits).unwrap();
+                let kind = CoordinateType::F32;
+                let data = sketch(&weight.path, &values, shape, rule, bits, kind).unwrap();
                 (data.reconstruct(), data.coordinates.len() * 4)
             }
         };

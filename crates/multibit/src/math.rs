@@ -2,7 +2,7 @@
 
 mod solve;
 
-pub(crate) use solve::solve_spd;
+pub(crate) use solve::{solve_spd, solve_spd_rounded};
 
 /// `√x`, correctly rounded in both builds, so that they agree bit for bit.
 #[inline(always)]

@@ -8,7 +8,7 @@ use multibit::{CoordinateType, DecodeError, Grouping, GroupingError, PackError};
 #[test]
 fn an_error_names_what_is_wrong() {
     let grouping = || Grouping::subchannelwise(&[10, 5], 3).unwrap_err();
-    let not_finite = fit::sketch(&[1.0, f32::NAN], 1, 2).unwrap_err();
+    let not_finite = fit::greedy(&[1.0, f32::NAN], 1, 2).unwrap_err();
     let inexact = PackError::Inexact {
         coordinate: 3,
         value: 0.1,

@@ -43,11 +43,11 @@ fn valid(state: &State, what: &str) {
 #[test]
 fn a_sketch_scales_with_its_weights() {
     let weights = Random::new(1).normals(8 * 40, 1.0);
-    let at_one = sketch(&weights, 40, 5).unwrap();
+    let at_one = sketch(&weights, 40, 5, CoordinateType::F32).unwrap();
     for exponent in [-100, -30, 30, 100] {
         let scale = 2f32.powi(exponent);
         let scaled: Vec<f32> = weights.iter().map(|w| w * scale).collect();
-        let sketch = sketch(&scaled, 40, 5).unwrap();
+        let sketch = sketch(&scaled, 40, 5, CoordinateType::F32).unwrap();
         assert_eq!(sketch.codes, at_one.codes, "2^{exponent}");
         let coordinates: Vec<f32> = at_one.coordinates.iter().map(|a| a * scale).collect();
         assert_eq!(sketch.coordinates, coordinates, "2^{exponent}");
@@ -77,7 +77,7 @@ fn sketches_of_few_different_weights_are_exact() {
 
 #[test]
 fn a_sketch_of_nothing_has_no_groups() {
-    let sketch = sketch(&[], 4, 3).unwrap();
+    let sketch = sketch(&[], 4, 3, CoordinateType::F32).unwrap();
     assert!(sketch.codes.is_empty() && sketch.coordinates.is_empty() && sketch.widths.is_empty());
 }
 
@@ -99,9 +99,15 @@ fn the_largest_weights_stay_finite() {
             let weights: Vec<f32> = (0..len)
                 .map(|_| f32::MAX * (1.0 - 0.1 * random.unit()))
                 .collect();
-            let state = State::sketched(&weights, len, 4);
-            valid(&state, "sketch");
-            assert!(state.reconstruct().iter().all(|w| w.is_finite()));
+            for kind in [
+                CoordinateType::F32,
+                CoordinateType::F16,
+                CoordinateType::Bf16,
+            ] {
+                let state = State::from_sketch(sketch(&weights, len, 4, kind).unwrap());
+                valid(&state, "sketch");
+                assert!(state.reconstruct().iter().all(|w| w.is_finite()), "{kind}");
+            }
         }
     }
 }
@@ -109,7 +115,7 @@ fn the_largest_weights_stay_finite() {
 #[test]
 fn what_is_not_finite_is_not_sketched() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let error = sketch(&[1.0, value, 1.0, 1.0], 2, 2);
+        let error = sketch(&[1.0, value, 1.0, 1.0], 2, 2, CoordinateType::Bf16);
         assert_eq!(error, Err(SketchError::NotFinite { index: 1 }));
     }
 }

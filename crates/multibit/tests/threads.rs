@@ -5,11 +5,11 @@ mod support;
 
 use std::sync::Arc;
 
-use multibit::Grouping;
 use multibit::cpu::{
     Affine, Conv2dInput, Conv2dKernel, Conv2dOptions, Isa, Levels, LinearKernel, Mode, Planes,
     Pool2dOptions, conv2d_output_shape, max_pool2d,
 };
+use multibit::{CoordinateType, Grouping, fit};
 use support::{Random, conv_options, levels, modes, packed};
 
 /// Runs in pools of several sizes; all must give the bits of the first.
@@ -33,6 +33,20 @@ fn bits(values: Vec<f32>) -> Vec<u32> {
 fn some<T>(cases: Vec<T>, under_miri: usize) -> Vec<T> {
     let count = if cfg!(miri) { under_miri } else { cases.len() };
     cases.into_iter().take(count).collect()
+}
+
+#[test]
+fn sketches() {
+    let mut random = Random::new(80);
+    for (groups, len) in some(vec![(5, 9), (300, 25), (37, 200), (3, 5000)], 1) {
+        let weights = random.normals(groups * len, 0.1);
+        same_bits(&format!("{groups} groups of {len}"), || {
+            let sketch = fit::sketch(&weights, len, 5, CoordinateType::F16).unwrap();
+            let codes = sketch.codes.into_iter().chain(sketch.widths);
+            let all = codes.map(u32::from).chain(bits(sketch.coordinates));
+            all.collect()
+        });
+    }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::vec::Vec;
 use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
 use burn_core::tensor::Tensor;
 use burn_optim::GradientsParams;
-use multibit::Grouping;
 use multibit::fit::{self, local_model};
+use multibit::{CoordinateType, Grouping};
 
 use crate::optim::PhaseKind;
 use crate::quantize::Survey;
@@ -56,7 +56,7 @@ impl LocalWeight {
         let mut grouped = values.clone();
         grouping.gather(&self.shape, &self.value, &mut grouped);
         let len = grouping.len();
-        let sketch = fit::sketch(&grouped, len, bits).map_err(|source| {
+        let sketch = fit::sketch(&grouped, len, bits, CoordinateType::F32).map_err(|source| {
             let path = self.path.clone();
             QuantizeError::Weight { path, source }
         })?;

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use burn_core::module::{Module, Param, ParamId, Reparameterizer};
 use burn_core::store::ModuleRecord;
 use burn_core::tensor::{Tensor, TensorData};
+use multibit::CoordinateType;
 
 use super::{FoundActivation, FoundWeight, Outcome, Planned, QuantizeReport, Survey};
 use crate::weight::{
@@ -37,7 +38,11 @@ pub fn load_float<M: Module>(
         })?;
         let max_bits = weight.state.coordinates.val().dims()[1];
         let plan = Planned {
-            plan: Plan { grouping, max_bits },
+            plan: Plan {
+                grouping,
+                max_bits,
+                coordinate_type: CoordinateType::F32,
+            },
             or_float: None,
         };
         plans.insert(weight.path, plan);
@@ -77,7 +82,8 @@ pub fn refit<M: Module>(module: M) -> Result<(M, QuantizeReport), QuantizeError>
             source,
         })?;
         let value: Vec<f32> = found.read().iter().collect();
-        let data = resketch(&path, &value, &state)?;
+        let coordinate_type = narrowest(&state.coordinates);
+        let data = resketch(&path, &value, &state, coordinate_type)?;
         let reconstructed = data.reconstruct();
         let error = relative_error(&value, &reconstructed);
         fitted.push((path.clone(), Size::new(&data.grouping, &data.widths), error));
@@ -93,6 +99,7 @@ pub fn refit<M: Module>(module: M) -> Result<(M, QuantizeReport), QuantizeError>
         let plan = Plan {
             grouping: data.grouping,
             max_bits: data.max_bits,
+            coordinate_type,
         };
         let or_float = None;
         plans.insert(path, Planned { plan, or_float });
@@ -102,9 +109,16 @@ pub fn refit<M: Module>(module: M) -> Result<(M, QuantizeReport), QuantizeError>
     }
     let mut report = report_of(&module, &plans);
     for (path, size, error) in &fitted {
-        report.fill(path, size, *error);
+        report.fill(path, size, plans[path].plan.coordinate_type, *error);
     }
     Ok((tie(module.map(&mut replacement)), report))
+}
+
+/// The type of the fewest bytes that holds all of some coordinates.
+fn narrowest(coordinates: &[f32]) -> CoordinateType {
+    let narrow = [CoordinateType::F16, CoordinateType::Bf16].into_iter();
+    let holds = |kind: &CoordinateType| coordinates.iter().all(|&value| kind.holds(value));
+    narrow.filter(holds).next().unwrap_or(CoordinateType::F32)
 }
 
 /// What is known before weights of a module, which it has chosen itself, are sketched.
@@ -187,7 +201,9 @@ impl Reparameterizer for &mut Convert<'_> {
                 size,
                 relative_error,
             }) => {
-                self.report.fill(path, &size, relative_error);
+                let coordinate_type = planned.plan.coordinate_type;
+                let report = &mut self.report;
+                report.fill(path, &size, coordinate_type, relative_error);
                 self.done.insert(param.id, state.clone());
                 (param, Some(state))
             }

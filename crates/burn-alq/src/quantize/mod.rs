@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use burn_core::module::{Module, ParamId, Reparameterization};
 use burn_core::tensor::{DType, Device};
+use multibit::CoordinateType;
 use multibit::cpu::MAX_ACTIVATION_BITS;
 
 pub use self::convert::{load_float, refit};
@@ -45,6 +46,7 @@ pub struct Quantizer {
     rules: Vec<(Selector, Action)>,
     activations: Vec<(PathPattern, usize)>,
     max_bits: usize,
+    coordinate_type: CoordinateType,
 }
 
 impl From<Rules> for Quantizer {
@@ -57,6 +59,7 @@ impl From<Rules> for Quantizer {
                 .collect(),
             activations: activations.map(|rule| (rule.pattern, rule.bits)).collect(),
             max_bits: rules.max_bits,
+            coordinate_type: rules.coordinate_type,
         }
     }
 }
@@ -69,7 +72,18 @@ impl Quantizer {
             rules: Vec::new(),
             activations: Vec::new(),
             max_bits,
+            coordinate_type: CoordinateType::F32,
         }
+    }
+
+    /// What will hold the coordinates, f32 if not said. Each weight is sketched for coordinates of
+    /// this type, so that what is converted without training can be packed with
+    /// [`PackedModel::with_coordinate_type`](crate::PackedModel::with_coordinate_type). A training
+    /// moves them in f32 and rounds them at its end
+    /// ([`ScheduleConfig::coordinate_type`](crate::ScheduleConfig::coordinate_type)).
+    pub fn coordinate_type(mut self, coordinate_type: CoordinateType) -> Self {
+        self.coordinate_type = coordinate_type;
+        self
     }
 
     /// Quantizes every weight of rank 2 or more that `selector` matches. Of several matching rules
@@ -157,7 +171,9 @@ impl Quantizer {
         let found = Survey::new(module);
         let mut plans = self.plan_weights(&found.weights, &mut QuantizeReport::default())?;
         let planned = found.weights.into_iter().filter_map(|weight| {
-            let Plan { grouping, max_bits } = plans.remove(&weight.path)?.plan;
+            let Plan {
+                grouping, max_bits, ..
+            } = plans.remove(&weight.path)?.plan;
             let mut rules = self.rules.iter();
             let rule = rules.rfind(|(selector, _)| selector.matches(&weight.id, &weight.path));
             let layout = match rule {
@@ -262,7 +278,8 @@ impl Quantizer {
         let layout = layout.unwrap_or(weight.layout);
         let max_bits = max_bits.unwrap_or(self.max_bits);
         match Plan::new(path, shape, grouping, layout, max_bits) {
-            Ok(plan) => {
+            Ok(mut plan) => {
+                plan.coordinate_type = self.coordinate_type;
                 let or_float = or_float.then(|| rule.clone());
                 let planned = Planned { plan, or_float };
                 Ok((planned.outcome(weight, rule), Some(planned)))
@@ -335,7 +352,9 @@ struct Planned {
 
 impl Planned {
     fn outcome(&self, weight: &FoundWeight, rule: String) -> Outcome {
-        let Plan { grouping, max_bits } = &self.plan;
+        let Plan {
+            grouping, max_bits, ..
+        } = &self.plan;
         Outcome::Quantized(QuantizedWeight {
             rule,
             grouping: grouping.describe(&weight.shape),

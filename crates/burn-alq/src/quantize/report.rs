@@ -125,12 +125,18 @@ impl QuantizeReport {
         self.parameters.push(parameter);
     }
 
-    pub(super) fn fill(&mut self, path: &str, size: &Size, relative_error: f64) {
+    pub(super) fn fill(
+        &mut self,
+        path: &str,
+        size: &Size,
+        coordinate_type: CoordinateType,
+        relative_error: f64,
+    ) {
         let Some(Outcome::Quantized(converted)) = self.outcome_mut(path) else {
             return;
         };
         converted.average_bits = average_bits(core::slice::from_ref(size));
-        let bytes = size.bytes(CoordinateType::F32);
+        let bytes = size.bytes(coordinate_type);
         converted.effective_bits = 8.0 * bytes as f64 / size.weights() as f64;
         converted.relative_error = relative_error;
         if converted.is_costly() {

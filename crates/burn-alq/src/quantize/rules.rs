@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use burn_core::module::{ParamGroup, ParamId};
+use multibit::CoordinateType;
 use regex_lite::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -287,6 +288,11 @@ pub struct Rules {
     /// Bases of a group where a rule does not say it, 1 to 8.
     #[serde(default = "default_max_bits")]
     pub max_bits: usize,
+    /// What will hold the coordinates, as in
+    /// [`Quantizer::coordinate_type`](super::Quantizer::coordinate_type): `f32` (where nothing is
+    /// said), `f16` or `bf16`.
+    #[serde(default)]
+    pub coordinate_type: CoordinateType,
     /// Rules for weights of rank 2 or more.
     #[serde(default)]
     pub weights: Vec<WeightRule>,

@@ -9,16 +9,17 @@ use burn_core::tensor::{DType, Tensor, TensorData};
 use multibit::fit;
 #[cfg(feature = "train")]
 use multibit::fit::SketchError;
-use multibit::{Grouping, GroupingRule, Layout, MAX_BITS};
+use multibit::{CoordinateType, Grouping, GroupingRule, Layout, MAX_BITS};
 
 use super::walk::{Attach, Replacement};
 use super::{MultiBit, MultiBitData, QuantizeError, Size, read_f32};
 
-/// Sketches one weight.
+/// Sketches one weight ([`multibit::fit::sketch`]).
 ///
 /// # Arguments
 /// - `weight`: the values in row-major order
 /// - `shape`: of the weight
+/// - `coordinate_type`: what will hold the coordinates
 ///
 /// # Errors
 /// If the grouping does not fit the shape, or a value is not finite.
@@ -29,8 +30,10 @@ pub fn sketch(
     shape: &[usize],
     rule: GroupingRule,
     max_bits: usize,
+    coordinate_type: CoordinateType,
 ) -> Result<MultiBitData, QuantizeError> {
-    let plan = Plan::new(path, shape, rule, Layout::Direct, max_bits)?;
+    let mut plan = Plan::new(path, shape, rule, Layout::Direct, max_bits)?;
+    plan.coordinate_type = coordinate_type;
     plan.sketch(path, weight, shape)
 }
 
@@ -39,9 +42,11 @@ pub fn sketch(
 pub(crate) struct Plan {
     pub grouping: Grouping,
     pub max_bits: usize,
+    pub coordinate_type: CoordinateType,
 }
 
 impl Plan {
+    /// With coordinates in f32.
     pub fn new(
         path: &str,
         shape: &[usize],
@@ -57,7 +62,11 @@ impl Plan {
             });
         }
         match rule.grouping(layout, shape) {
-            Ok(grouping) => Ok(Self { grouping, max_bits }),
+            Ok(grouping) => Ok(Self {
+                grouping,
+                max_bits,
+                coordinate_type: CoordinateType::F32,
+            }),
             Err(source) => Err(QuantizeError::Grouping {
                 path: path(),
                 source,
@@ -73,7 +82,8 @@ impl Plan {
     ) -> Result<MultiBitData, QuantizeError> {
         let mut grouped = alloc::vec![0.0; weight.len()];
         self.grouping.gather(shape, weight, &mut grouped);
-        let sketch = fit::sketch(&grouped, self.grouping.len(), self.max_bits);
+        let len = self.grouping.len();
+        let sketch = fit::sketch(&grouped, len, self.max_bits, self.coordinate_type);
         let sketch = sketch.map_err(|source| QuantizeError::Weight {
             path: path.to_string(),
             source,
@@ -157,6 +167,7 @@ pub(crate) fn resketch(
     path: &str,
     weight: &[f32],
     old: &MultiBitData,
+    coordinate_type: CoordinateType,
 ) -> Result<MultiBitData, QuantizeError> {
     let (len, max_bits) = (old.grouping.len(), old.max_bits);
     let mut grouped = alloc::vec![0.0; weight.len()];
@@ -186,7 +197,7 @@ pub(crate) fn resketch(
             .collect();
         let group = |&group: &usize| &grouped[group * len..][..len];
         let some: Vec<f32> = places.iter().flat_map(group).copied().collect();
-        let sketch = fit::sketch(&some, len, bits).map_err(wrong)?;
+        let sketch = fit::sketch(&some, len, bits, coordinate_type).map_err(wrong)?;
         for (index, &group) in places.iter().enumerate() {
             let (codes, slots) = (index * len.., index * bits..);
             let (codes, slots) = (

@@ -5,7 +5,6 @@ use super::nearest::NearestCode;
 use super::normal::{Normal, project_group};
 use super::{Moments, StateMut, StepParams};
 use crate::MAX_BITS;
-use crate::math::solve_spd;
 
 /// One basis step with speedup: bases to the nearest levels, then coordinates by least squares.
 ///
@@ -161,7 +160,7 @@ impl Refit {
         self.nearest.assign(&model.target, &mut self.codes);
         let normal = |codes: &[u8]| Normal::new(codes, width, &model.h, &model.centre, &model.p);
         let new = normal(&self.codes);
-        match self.solve(&new, width) {
+        match new.solve(width, self.ridge, |alpha| alpha) {
             Some(alpha) => {
                 let negative = set_positive(&alpha[..width], coordinates);
                 for (code, &new) in codes.iter_mut().zip(&self.codes) {
@@ -178,26 +177,6 @@ impl Refit {
                 }
             }
         }
-    }
-
-    /// `(BᵀHB + λI)⁻¹ Bᵀ(H·centre − p)`, if it exists and fits f32.
-    fn solve(&self, normal: &Normal, width: usize) -> Option<[f64; MAX_BITS]> {
-        let mut a = [0.0; MAX_BITS * MAX_BITS];
-        let mut alpha = normal.rhs;
-        // Every diagonal entry is Σh; dividing by it keeps the numbers near 1.
-        let scale = 1.0 / normal.gram[0][0];
-        for (row, gram) in a.chunks_exact_mut(width).zip(&normal.gram[..width]) {
-            for (a, gram) in row.iter_mut().zip(gram) {
-                *a = gram * scale;
-            }
-        }
-        for i in 0..width {
-            a[i * width + i] = 1.0 + self.ridge;
-            alpha[i] *= scale;
-        }
-        solve_spd(&mut a[..width * width], &mut alpha[..width], width).ok()?;
-        let fits = |x: &f64| (*x as f32).is_finite();
-        alpha[..width].iter().all(fits).then_some(alpha)
     }
 }
 

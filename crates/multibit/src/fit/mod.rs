@@ -15,7 +15,8 @@
 //!
 //! | function | moves |
 //! |---|---|
-//! | [`sketch`] | float weights → training form |
+//! | [`greedy`] | float weights → training form, as in the paper |
+//! | [`sketch`] | the same, refined |
 //! | [`basis`] | bases to the nearest levels, then coordinates by least squares |
 //! | [`ste`] | the same around a full-precision weight that is kept and moved |
 //! | [`coordinate`] | coordinates alone, by AMSGrad on `Bᵀg` |
@@ -27,11 +28,13 @@
 
 mod basis;
 mod coordinate;
+mod greedy;
 mod local_model;
 mod moments;
 mod nearest;
 mod normal;
 mod prune;
+mod refine;
 mod sketch;
 mod state;
 
@@ -44,7 +47,7 @@ pub use local_model::local_model;
 #[cfg(feature = "cube")]
 pub(crate) use moments::Rates;
 pub use prune::{drop_coordinates, importance};
-pub use sketch::{Sketch, SketchError, sketch};
+pub use sketch::{Sketch, SketchError, greedy, sketch};
 pub use state::{Moments, State, StateMut};
 
 /// The numbers of one optimization step. A step panics with the name of one that is out of range.

@@ -1,5 +1,7 @@
 //! The nearest of the `2^I` values that a weight of one group can take.
 
+use core::ops::Range;
+
 use crate::MAX_BITS;
 use crate::bits::{CODES, Codebook};
 
@@ -52,23 +54,27 @@ impl NearestCode {
         self.codebook.build(coordinates);
     }
 
+    /// In place, from the top: what is written was read before.
     fn merge(&mut self, i: usize, alpha: f32) {
-        let count = 1 << i;
         let bit = 1u8 << i;
-        let (sorted, codes) = (self.sorted, self.codes);
-        let (mut low, mut high) = (0, 0);
-        for place in 0..2 * count {
+        // How many are left of the levels `L − α` and `L + α`; of the latter never more.
+        let (mut low, mut high) = (1 << i, 1 << i);
+        for place in (0..2 << i).rev() {
+            let (last_low, last_high) = ((low - 1) % CODES, usize::wrapping_sub(high, 1) % CODES);
+            let (minus, plus) = (
+                self.sorted[last_low] - alpha,
+                self.sorted[last_high] + alpha,
+            );
             // Of equal levels the one with the bit set comes first.
-            let from_low =
-                high == count || (low < count && sorted[low] - alpha <= sorted[high] + alpha);
-            if from_low {
-                self.sorted[place] = sorted[low] - alpha;
-                self.codes[place] = codes[low] | bit;
-                low += 1;
+            // A branch: mostly foreseen, while a choice would make each place wait for the last.
+            if high > 0 && plus >= minus {
+                self.sorted[place % CODES] = plus;
+                self.codes[place % CODES] = self.codes[last_high];
+                high -= 1;
             } else {
-                self.sorted[place] = sorted[high] + alpha;
-                self.codes[place] = codes[high];
-                high += 1;
+                self.sorted[place % CODES] = minus;
+                self.codes[place % CODES] = self.codes[last_low] | bit;
+                low -= 1;
             }
         }
     }
@@ -104,6 +110,29 @@ impl NearestCode {
         }
     }
 
+    /// How ascending targets fall to the levels: of each level that gets any, its code and which.
+    /// The same as [`assign`](Self::assign) of each, in time that grows with the levels or the
+    /// targets, whichever are fewer.
+    pub(super) fn runs<'a>(
+        &'a self,
+        targets: &'a [f32],
+    ) -> impl Iterator<Item = (u8, Range<usize>)> + 'a {
+        let last = (1 << self.bits) - 1;
+        let middles = &self.middles[..last];
+        let (mut place, mut from) = (0, 0);
+        core::iter::from_fn(move || {
+            let &target = targets.get(from)?;
+            place += first_not(&middles[place..], |middle| target > middle);
+            let rest = &targets[from..];
+            let count = match middles.get(place) {
+                Some(&middle) => 1 + first_not(&rest[1..], |target| target <= middle),
+                None => rest.len(),
+            };
+            from += count;
+            Some((self.codes[place], from - count..from))
+        })
+    }
+
     /// The search with a constant number of comparisons, which the compiler unrolls, and without
     /// bounds to check.
     fn assign_bits<const BITS: usize>(&self, targets: &[f32], codes: &mut [u8]) {
@@ -116,6 +145,18 @@ impl NearestCode {
             *code = self.codes[place % CODES];
         }
     }
+}
+
+/// Where a condition that holds up to some place of `values` stops to hold: quick if that is near
+/// the start.
+fn first_not(values: &[f32], holds: impl Fn(f32) -> bool) -> usize {
+    let (mut from, mut step) = (0, 1);
+    while from + step <= values.len() && holds(values[from + step - 1]) {
+        from += step;
+        step *= 2;
+    }
+    let to = values.len().min(from + step - 1);
+    from + values[from..to].partition_point(|&value| holds(value))
 }
 
 #[cfg(test)]
@@ -169,6 +210,16 @@ mod tests {
                 targets.extend(nearest.levels());
                 let mut codes = alloc::vec![0; targets.len()];
                 nearest.assign(&targets, &mut codes);
+                let mut ascending = targets.clone();
+                ascending.sort_unstable_by(f32::total_cmp);
+                let mut runs = Vec::new();
+                for (code, run) in nearest.runs(&ascending) {
+                    assert!(!run.is_empty() && run.start == runs.len());
+                    runs.resize(run.end, code);
+                }
+                let mut one_by_one = runs.clone();
+                nearest.assign(&ascending, &mut one_by_one);
+                assert_eq!(runs, one_by_one, "{coordinates:?}");
                 for (&target, &code) in targets.iter().zip(&codes) {
                     assert!(usize::from(code) < 1 << bits);
                     let distance = |level: f32| (f64::from(level) - f64::from(target)).abs();

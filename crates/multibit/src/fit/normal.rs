@@ -5,9 +5,8 @@
 //! Walsh–Hadamard transform. A group with fewer weights than buckets is summed as it is.
 
 use crate::MAX_BITS;
-use crate::bits::code_mask;
-
-const CODES: usize = 1 << MAX_BITS;
+use crate::bits::{CODES, code_mask};
+use crate::math::solve_spd_rounded;
 
 /// `Bᵀ x` of one group; 0 from `width` on.
 pub(super) fn project_group(codes: &[u8], width: usize, x: &[f32]) -> [f64; MAX_BITS] {
@@ -60,17 +59,23 @@ pub(super) struct Normal {
 impl Normal {
     /// Sums up a group of `width >= 1` bases.
     pub fn new(codes: &[u8], width: usize, h: &[f32], centre: &[f32], p: &[f32]) -> Self {
-        if codes.len() < 1 << width {
-            Self::direct(codes, width, h, centre, p)
+        let terms = codes.iter().copied().zip(terms(h, centre, p));
+        Self::sum(codes.len(), width, terms)
+    }
+
+    /// Sums up about `count` codes of `width >= 1` bits, each with its `h` and `h·centre − p`.
+    pub fn sum(count: usize, width: usize, terms: impl Iterator<Item = (u8, [f64; 2])>) -> Self {
+        if count < 1 << width {
+            Self::direct(width, terms)
         } else {
-            Self::buckets(codes, width, h, centre, p)
+            Self::buckets(width, terms)
         }
     }
 
-    fn direct(codes: &[u8], width: usize, h: &[f32], centre: &[f32], p: &[f32]) -> Self {
+    fn direct(width: usize, terms: impl Iterator<Item = (u8, [f64; 2])>) -> Self {
         let mut gram = [[0.0; MAX_BITS]; MAX_BITS];
         let mut rhs = [0.0; MAX_BITS];
-        for (&code, [h, y]) in codes.iter().zip(terms(h, centre, p)) {
+        for (code, [h, y]) in terms {
             for i in 0..width {
                 rhs[i] += negated(y, code >> i);
                 let row = &mut gram[i];
@@ -88,10 +93,10 @@ impl Normal {
         Self { gram, rhs }
     }
 
-    fn buckets(codes: &[u8], width: usize, h: &[f32], centre: &[f32], p: &[f32]) -> Self {
+    fn buckets(width: usize, terms: impl Iterator<Item = (u8, [f64; 2])>) -> Self {
         let mut buckets = [[0.0; 2]; CODES];
         let mask = code_mask(width);
-        for (&code, [h, y]) in codes.iter().zip(terms(h, centre, p)) {
+        for (code, [h, y]) in terms {
             let bucket = &mut buckets[usize::from(code & mask)];
             bucket[0] += h;
             bucket[1] += y;
@@ -107,6 +112,34 @@ impl Normal {
             }
         }
         Self { gram, rhs }
+    }
+
+    /// `(BᵀHB + λI)⁻¹ Bᵀ(H·centre − p)` of `width` bases, with `λ` as `ridge` times the mean
+    /// diagonal, if it exists and fits f32. From the last coordinate on, each is rounded, and the
+    /// others are fitted to what that leaves.
+    pub fn solve(
+        &self,
+        width: usize,
+        ridge: f64,
+        round: impl Fn(f64) -> f64,
+    ) -> Option<[f64; MAX_BITS]> {
+        let mut a = [0.0; MAX_BITS * MAX_BITS];
+        let mut alpha = self.rhs;
+        // Every diagonal entry is Σh; dividing by it keeps the numbers near 1.
+        let scale = 1.0 / self.gram[0][0];
+        for (row, gram) in a.chunks_exact_mut(width).zip(&self.gram[..width]) {
+            for (a, gram) in row.iter_mut().zip(gram) {
+                *a = gram * scale;
+            }
+        }
+        for i in 0..width {
+            a[i * width + i] = 1.0 + ridge;
+            alpha[i] *= scale;
+        }
+        let (a, unknowns) = (&mut a[..width * width], &mut alpha[..width]);
+        solve_spd_rounded(a, unknowns, width, round).ok()?;
+        let fits = |x: &f64| (*x as f32).is_finite();
+        alpha[..width].iter().all(fits).then_some(alpha)
     }
 
     /// The local model of the loss at coordinates `alpha`, up to a constant of the centre:
@@ -179,8 +212,9 @@ mod tests {
                     .map(|x| (x * 255.0) as u8 & code_mask(width))
                     .collect();
                 let [h, centre, p] = [11, 12, 13].map(|seed| values(seed, len));
-                let direct = Normal::direct(&codes, width, &h, &centre, &p);
-                let buckets = Normal::buckets(&codes, width, &h, &centre, &p);
+                let terms = || codes.iter().copied().zip(terms(&h, &centre, &p));
+                let direct = Normal::direct(width, terms());
+                let buckets = Normal::buckets(width, terms());
                 let scale = TOLERANCE * len as f64;
                 for i in 0..MAX_BITS {
                     assert!((direct.rhs[i] - buckets.rhs[i]).abs() < scale, "rhs {i}");
@@ -202,7 +236,7 @@ mod tests {
     fn a_known_group() {
         // Signs (+,+), (−,+), (+,−) with h = 1, 2, 3 and h·centre − p = 4, 5, 6.
         let codes = [0b00, 0b01, 0b10];
-        let normal = Normal::direct(&codes, 2, &[1.0, 2.0, 3.0], &[5.0; 3], &[1.0, 5.0, 9.0]);
+        let normal = Normal::new(&codes, 2, &[1.0, 2.0, 3.0], &[5.0; 3], &[1.0, 5.0, 9.0]);
         assert_eq!(normal.gram[0][..2], [6.0, -4.0]);
         assert_eq!(normal.gram[1][..2], [-4.0, 6.0]);
         assert_eq!(normal.rhs[..2], [5.0, 3.0]);

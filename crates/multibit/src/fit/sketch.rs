@@ -5,12 +5,14 @@ use alloc::vec::Vec;
 use thiserror::Error;
 
 use super::check_max_bits;
-use crate::MAX_BITS;
-use crate::bits::code_mask;
-use crate::math::solve_spd;
+use super::greedy::greedy as greedy_group;
+use super::nearest::NearestCode;
+use super::refine::Refinement;
+use crate::bits::{Codebook, code_mask};
+use crate::{CoordinateType, MAX_BITS};
 
-/// A residual of this share of the squared norm ends a group's sketch.
-const STOP: f64 = 1e-6;
+/// A share of the squared norm that rounding to f32 leaves of an exact sketch.
+const EXACT: f64 = 1e-13;
 
 /// A sketched weight in training form.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +41,43 @@ pub enum SketchError {
     },
 }
 
+/// Approximates every group by a sum of scaled ±1 vectors, `w ≈ Σᵢ αᵢ bᵢ`, with coordinates that
+/// `coordinate_type` holds.
+///
+/// From the [`greedy`] sketch, which is never refined once a basis is taken, and from other starts
+/// at its bitwidth, in turn: every weight takes the nearest of its group's levels `Σᵢ ±αᵢ`, and all
+/// coordinates are refitted by least squares, `α = (BᵀB)⁻¹Bᵀw`, those of two bytes one after the
+/// other as they are stored. The other starts are equal steps up to several magnitudes, and the best
+/// coordinates of some distributions. The best of all stays; a group's squared error is never above
+/// that of the greedy sketch with coordinates rounded to the type. Sums are f64.
+///
+/// What it leaves of the weights of a transformer (all 36 linear layers of MiniLM-L6, a group each
+/// output), `‖w − ŵ‖ / ‖w‖` in percent:
+///
+/// | bits | 2 | 3 | 4 | 5 | 6 | 8 |
+/// |---|---|---|---|---|---|---|
+/// MEASURED
+///
+/// Each group for itself, so threads (feature `rayon`) change no bit.
+///
+/// # Shapes
+/// - `weights`: `[groups, len]`
+///
+/// # Errors
+/// If a weight is not finite.
+///
+/// # Panics
+/// If `len` is 0 or does not divide the number of weights, or `max_bits` is not 1 to
+/// [`MAX_BITS`].
+pub fn sketch(
+    weights: &[f32],
+    len: usize,
+    max_bits: usize,
+    coordinate_type: CoordinateType,
+) -> Result<Sketch, SketchError> {
+    each_group(weights, len, max_bits, coordinate_type, Room::refined)
+}
+
 /// Approximates every group by a sum of scaled ±1 vectors, greedily: `w ≈ Σᵢ αᵢ bᵢ`.
 ///
 /// Until a group has `min(len, max_bits)` bases or `‖r‖² < 1e-6 ‖w‖²`: the next basis is `sign(r)`
@@ -47,7 +86,7 @@ pub enum SketchError {
 /// and put in ascending order; those below the smallest normal f32 are dropped, and if all together
 /// are beyond f32, they are scaled down so that no weight is infinite. Computed in f64.
 ///
-/// Structured sketching, Qu et al., CVPR 2020.
+/// Structured sketching, Qu et al., CVPR 2020. [`sketch`] goes on from here.
 ///
 /// A group of zeros, or of numbers too small for a coordinate, gets width 0. `BᵀB` is never
 /// singular: `r` is orthogonal to the span of `B` and `rᵀ sign(r) > 0`.
@@ -61,7 +100,20 @@ pub enum SketchError {
 /// # Panics
 /// If `len` is 0 or does not divide the number of weights, or `max_bits` is not 1 to
 /// [`MAX_BITS`].
-pub fn sketch(weights: &[f32], len: usize, max_bits: usize) -> Result<Sketch, SketchError> {
+pub fn greedy(weights: &[f32], len: usize, max_bits: usize) -> Result<Sketch, SketchError> {
+    each_group(weights, len, max_bits, CoordinateType::F32, Room::greedy)
+}
+
+/// Sketches one group into codes and slots that are 0; returns its width.
+type SketchGroup = fn(&mut Room, &[f32], &mut [u8], &mut [f32]) -> u8;
+
+fn each_group(
+    weights: &[f32],
+    len: usize,
+    max_bits: usize,
+    coordinate_type: CoordinateType,
+    group: SketchGroup,
+) -> Result<Sketch, SketchError> {
     assert!(len > 0, "`len` is 0, a group needs at least one weight");
     check_max_bits(max_bits);
     assert!(
@@ -80,113 +132,133 @@ pub fn sketch(weights: &[f32], len: usize, max_bits: usize) -> Result<Sketch, Sk
         max_bits,
         len,
     };
-    let mut residual = alloc::vec![0.0; len];
-    for (group, weights) in weights.chunks_exact(len).enumerate() {
-        let codes = &mut sketch.codes[group * len..][..len];
-        let (alpha, bases) = greedy(weights, max_bits, codes, &mut residual);
-        let slots = &mut sketch.coordinates[group * max_bits..][..max_bits];
-        sketch.widths[group] = normalize(&alpha[..bases], codes, slots);
+    let some = |weights: &[f32], codes: &mut [u8], slots: &mut [f32], widths: &mut [u8]| {
+        let mut room = Room::new(coordinate_type);
+        let weights = weights.chunks_exact(len).zip(codes.chunks_exact_mut(len));
+        let slots = slots.chunks_exact_mut(max_bits).zip(widths);
+        for ((weights, codes), (slots, width)) in weights.zip(slots) {
+            *width = group(&mut room, weights, codes, slots);
+        }
+    };
+    let (codes, slots) = (&mut sketch.codes, &mut sketch.coordinates);
+    #[cfg(feature = "rayon")]
+    {
+        use rayon::prelude::*;
+
+        // Some parts for each thread: groups take unequal time.
+        let part = groups.div_ceil(4 * rayon::current_num_threads()).max(1);
+        let weights = weights.par_chunks(part * len);
+        let weights = weights.zip(codes.par_chunks_mut(part * len));
+        let slots = slots.par_chunks_mut(part * max_bits);
+        let slots = slots.zip(sketch.widths.par_chunks_mut(part));
+        let parts = weights.zip(slots);
+        parts.for_each(|((weights, codes), (slots, widths))| some(weights, codes, slots, widths));
     }
+    #[cfg(not(feature = "rayon"))]
+    some(weights, codes, slots, &mut sketch.widths);
     Ok(sketch)
 }
 
-/// Bases into `codes`; coordinates of either sign, and their number.
-fn greedy(
-    weights: &[f32],
-    max_bits: usize,
-    codes: &mut [u8],
-    residual: &mut [f64],
-) -> ([f64; MAX_BITS], usize) {
-    let n = weights.len();
-    let mut alpha = [0.0; MAX_BITS];
-    let mut gram = [[n as f64; MAX_BITS]; MAX_BITS];
-    let mut rhs = [0.0; MAX_BITS];
-    for (residual, &weight) in residual.iter_mut().zip(weights) {
-        *residual = f64::from(weight);
-    }
-    let norm = square(residual);
-    let mut bases = 0;
-    while bases < n.min(max_bits) {
-        let left = square(residual);
-        if left == 0.0 || left < STOP * norm {
-            break;
-        }
-        for (code, &residual) in codes.iter_mut().zip(&*residual) {
-            *code |= u8::from(residual < 0.0) << bases;
-        }
-        for (i, product) in gram[bases][..bases].iter_mut().enumerate() {
-            let differ = |code: &&u8| ((**code >> i) ^ (**code >> bases)) & 1 == 1;
-            let differing = codes.iter().filter(differ).count();
-            *product = n as f64 - 2.0 * differing as f64;
-        }
-        for (&code, &weight) in codes.iter().zip(weights) {
-            let weight = f64::from(weight);
-            rhs[bases] += if code >> bases & 1 == 1 {
-                -weight
-            } else {
-                weight
-            };
-        }
-        let Some(solution) = solve(&gram, &rhs, bases + 1) else {
-            // Only rounding could do this; the bases so far stand.
-            codes.iter_mut().for_each(|code| *code &= code_mask(bases));
-            break;
-        };
-        alpha = solution;
-        bases += 1;
-        let levels = levels(&alpha[..bases]);
-        let values = codes.iter().map(|&code| levels[usize::from(code)]);
-        for ((residual, value), &weight) in residual.iter_mut().zip(values).zip(weights) {
-            *residual = f64::from(weight) - value;
-        }
-    }
-    (alpha, bases)
+/// What is reused from group to group.
+struct Room {
+    coordinate_type: CoordinateType,
+    residual: Vec<f64>,
+    refinement: Refinement,
+    nearest: NearestCode,
+    codes: Vec<u8>,
 }
 
-fn square(x: &[f64]) -> f64 {
-    x.iter().map(|x| x * x).sum()
-}
-
-/// Least squares for the first `bases` bases; `gram` holds the lower triangle.
-fn solve(
-    gram: &[[f64; MAX_BITS]; MAX_BITS],
-    rhs: &[f64; MAX_BITS],
-    bases: usize,
-) -> Option<[f64; MAX_BITS]> {
-    let mut a = [0.0; MAX_BITS * MAX_BITS];
-    for (row, gram) in a.chunks_exact_mut(bases).zip(&gram[..bases]) {
-        row.copy_from_slice(&gram[..bases]);
-    }
-    let mut alpha = *rhs;
-    solve_spd(&mut a[..bases * bases], &mut alpha[..bases], bases).ok()?;
-    Some(alpha)
-}
-
-/// The value of every code, in f64.
-fn levels(alpha: &[f64]) -> [f64; 1 << MAX_BITS] {
-    let mut levels = [0.0; 1 << MAX_BITS];
-    for (i, &alpha) in alpha.iter().enumerate() {
-        let (positive, negative) = levels.split_at_mut(1 << i);
-        for (positive, negative) in positive.iter_mut().zip(negative) {
-            *negative = *positive - alpha;
-            *positive += alpha;
+impl Room {
+    fn new(coordinate_type: CoordinateType) -> Self {
+        Self {
+            coordinate_type,
+            residual: Vec::new(),
+            refinement: Refinement::new(coordinate_type),
+            nearest: NearestCode::new(),
+            codes: Vec::new(),
         }
     }
-    levels
+
+    fn greedy(&mut self, weights: &[f32], codes: &mut [u8], slots: &mut [f32]) -> u8 {
+        let (alpha, bases) = greedy_group(weights, slots.len(), codes, &mut self.residual);
+        normalize(&alpha[..bases], codes, slots, self.coordinate_type)
+    }
+
+    fn refined(&mut self, weights: &[f32], codes: &mut [u8], slots: &mut [f32]) -> u8 {
+        let width = self.greedy(weights, codes, slots);
+        let live = &slots[..usize::from(width)];
+        if width == 0 {
+            return width;
+        }
+        let norm: f64 = weights.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
+        self.nearest.build_codebook(live);
+        let left = error(weights, codes, self.nearest.codebook());
+        // The best that one basis can be is the mean magnitude.
+        if width == 1 || left <= EXACT * norm {
+            return width;
+        }
+        let refined = self.refinement.group(weights, live);
+        let mut found = [0.0; MAX_BITS];
+        let alpha = refined.map(f64::from);
+        let refined = normalize(
+            &alpha[..live.len()],
+            &mut [],
+            &mut found,
+            self.coordinate_type,
+        );
+        let found = &found[..usize::from(refined)];
+        self.nearest.build(found);
+        self.codes.resize(weights.len(), 0);
+        self.nearest.assign(weights, &mut self.codes);
+        if error(weights, &self.codes, self.nearest.codebook()) < left {
+            codes.copy_from_slice(&self.codes);
+            slots.fill(0.0);
+            slots[..found.len()].copy_from_slice(found);
+            return refined;
+        }
+        width
+    }
+}
+
+/// `‖w − ŵ‖²`.
+fn error(weights: &[f32], codes: &[u8], codebook: &Codebook) -> f64 {
+    let each = weights.iter().zip(codes).map(|(&weight, &code)| {
+        let left = f64::from(weight) - f64::from(codebook.value(code));
+        left * left
+    });
+    each.sum()
+}
+
+/// The magnitude of a coordinate as a type stores it; 0 if that is below the smallest coordinate.
+pub(super) fn stored(alpha: f64, coordinate_type: CoordinateType) -> f32 {
+    let magnitude = alpha.abs() as f32;
+    if coordinate_type.nearest(magnitude) < f32::MIN_POSITIVE {
+        return 0.0;
+    }
+    coordinate_type.round(magnitude)
 }
 
 /// Positive, nonzero, ascending coordinates into `slots` and the codes to match; the new width.
-fn normalize(alpha: &[f64], codes: &mut [u8], slots: &mut [f32]) -> u8 {
+fn normalize(
+    alpha: &[f64],
+    codes: &mut [u8],
+    slots: &mut [f32],
+    coordinate_type: CoordinateType,
+) -> u8 {
     let mut order = [0; MAX_BITS];
     let mut width = 0;
     // All signs equal is the largest level; rounding lifts its sum, if it is one, by less.
-    let largest = f64::from(f32::MAX) * (1.0 - 8.0 * f64::from(f32::EPSILON));
+    let rounding = match coordinate_type {
+        CoordinateType::F32 => 8.0 * f64::from(f32::EPSILON),
+        CoordinateType::F16 | CoordinateType::Bf16 => 1.0 / 128.0,
+    };
+    let largest = f64::from(f32::MAX) * (1.0 - rounding);
     let sum: f64 = alpha.iter().map(|alpha| alpha.abs()).sum();
     let is_beyond = alpha.len() > 1 && sum > largest;
     let fit = if is_beyond { largest / sum } else { 1.0 };
-    let rounded = |i: usize| (alpha[i].abs() * fit) as f32;
+    let rounded = |i: usize| stored(alpha[i] * fit, coordinate_type);
     for i in 0..alpha.len() {
-        if rounded(i) >= f32::MIN_POSITIVE {
+        if rounded(i) > 0.0 {
             order[width] = i;
             width += 1;
         }
@@ -219,7 +291,12 @@ mod tests {
     fn negative_coordinates_flip_and_zeros_go() {
         let mut codes = [0b000, 0b001, 0b010, 0b100, 0b111];
         let mut slots = [0.0; 3];
-        let width = normalize(&[0.5, -0.25, 1e-40], &mut codes, &mut slots);
+        let width = normalize(
+            &[0.5, -0.25, 1e-40],
+            &mut codes,
+            &mut slots,
+            CoordinateType::F32,
+        );
         assert_eq!(width, 2);
         assert_eq!(slots, [0.25, 0.5, 0.0]);
         assert_eq!(codes, [0b01, 0b11, 0b00, 0b01, 0b10]);
@@ -238,7 +315,7 @@ mod tests {
                 let mut alpha = [0.0; MAX_BITS];
                 alpha[..bases].fill_with(|| f64::from(f32::MAX) * (0.6 + 0.4 * unit()));
                 let mut slots = [0.0; MAX_BITS];
-                normalize(&alpha[..bases], &mut [], &mut slots);
+                normalize(&alpha[..bases], &mut [], &mut slots, CoordinateType::F32);
                 let sum: f32 = slots.iter().sum();
                 assert!(sum.is_finite() && sum > 0.99 * f32::MAX, "{slots:?}");
             }

@@ -26,6 +26,18 @@ pub(crate) struct NotPositiveDefinite {
 /// # Panics
 /// If `n` is above [`MAX_BITS`] or a slice has another length.
 pub(crate) fn solve_spd(a: &mut [f64], b: &mut [f64], n: usize) -> Result<(), NotPositiveDefinite> {
+    solve_spd_rounded(a, b, n, |x| x)
+}
+
+/// [`solve_spd`] with an `x` that is rounded: from the last unknown to the first, each by `round`
+/// once it solves the system together with those rounded before and the best of those to come
+/// (Babai's nearest plane, which minimizes `xᵀAx − 2xᵀb` step by step).
+pub(crate) fn solve_spd_rounded(
+    a: &mut [f64],
+    b: &mut [f64],
+    n: usize,
+    round: impl Fn(f64) -> f64,
+) -> Result<(), NotPositiveDefinite> {
     assert!(n <= MAX_BITS, "`n` is {n}, but at most {MAX_BITS}");
     assert_eq!(a.len(), n * n, "`a` is not {n} × {n}");
     assert_eq!(b.len(), n, "`b` does not hold {n} values");
@@ -56,7 +68,7 @@ pub(crate) fn solve_spd(a: &mut [f64], b: &mut [f64], n: usize) -> Result<(), No
         for k in i + 1..n {
             b[i] -= a[k * n + i] * b[k];
         }
-        b[i] /= a[i * n + i];
+        b[i] = round(b[i] / a[i * n + i]);
     }
     Ok(())
 }
@@ -93,6 +105,15 @@ mod tests {
                 assert!((x - (i + 1) as f64).abs() < 1e-11, "{x} at {i} of {n}");
             }
         }
+    }
+
+    /// Of two unknowns on a grid of 1, the first makes up for what rounding the second took.
+    #[test]
+    fn what_is_left_fits_what_is_rounded() {
+        // x = (2.4, 1.4): rounded alone it would be (2, 1).
+        let (mut a, mut x) = ([2.0, 1.5, 1.5, 2.0], [6.9, 6.4]);
+        solve_spd_rounded(&mut a, &mut x, 2, f64::round).unwrap();
+        assert_eq!(x, [3.0, 1.0], "(6.9 − 1.5·1) / 2 = 2.7");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use multibit::cpu::{Affine, Conv2dOptions, Levels, Mode};
 use std::ops::{Deref, DerefMut};
 
 use multibit::fit::{self, Moments, StateMut, StepParams, reconstruct, sketch};
-use multibit::{Grouping, PackedWeight};
+use multibit::{CoordinateType, Grouping, PackedWeight};
 
 /// xorshift64*: small, seeded, the same everywhere.
 pub struct Random(u64);
@@ -176,7 +176,11 @@ impl State {
 
     /// A sketch of the given weights.
     pub fn sketched(weights: &[f32], len: usize, max_bits: usize) -> Self {
-        let sketch = sketch(weights, len, max_bits).unwrap();
+        Self::from_sketch(sketch(weights, len, max_bits, CoordinateType::F32).unwrap())
+    }
+
+    pub fn from_sketch(sketch: fit::Sketch) -> Self {
+        let (len, max_bits) = (sketch.len, sketch.max_bits);
         let mut state = Self::empty(len, max_bits, sketch.widths.len());
         state.codes = sketch.codes;
         state.coordinates = sketch.coordinates;
