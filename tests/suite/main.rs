@@ -25,9 +25,11 @@ mod packed;
 mod pages;
 mod pruning;
 mod reader;
+mod refused;
 mod schedule;
 mod steps;
 mod support;
+mod trainable;
 
 /// Counts what each test's process takes; a test that asks runs alone in one.
 #[global_allocator]

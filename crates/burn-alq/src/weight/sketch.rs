@@ -70,10 +70,8 @@ impl Plan {
         let mut grouped = alloc::vec![0.0; weight.len()];
         self.grouping.gather(shape, weight, &mut grouped);
         let sketch = fit::sketch(&grouped, self.grouping.len(), self.max_bits);
-        let sketch = sketch.map_err(|source| QuantizeError::Weight {
-            path: path.to_string(),
-            source,
-        })?;
+        let sketch =
+            sketch.map_err(|source| QuantizeError::of_sketch(path, shape, weight, source))?;
         Ok(MultiBitData {
             shape: shape.to_vec(),
             grouping: self.grouping.clone(),

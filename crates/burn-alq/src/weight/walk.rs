@@ -29,6 +29,9 @@ pub(crate) struct Found {
     pub device: Device,
     /// Whether it holds floats.
     pub is_float: bool,
+    /// Whether gradients move it, or will in training mode.
+    #[cfg(feature = "train")]
+    pub trains: bool,
     /// Name of the reparameterization on it.
     pub carries: Option<String>,
     /// The state of a multi-bit weight, sharing its tensors with the module.
@@ -75,6 +78,8 @@ pub(crate) struct MultiBitWeight {
     pub id: ParamId,
     /// The shape of the weight.
     pub shape: Vec<usize>,
+    /// Whether gradients move it, or will in training mode.
+    pub trains: bool,
     /// The state, sharing its tensors with the module.
     pub state: MultiBit,
 }
@@ -88,6 +93,7 @@ pub(crate) fn multi_bit_weights<M: Module>(module: &M) -> Vec<MultiBitWeight> {
             path: found.path,
             id: found.id,
             shape: found.shape,
+            trains: found.trains,
         })
     });
     weights.collect()
@@ -148,6 +154,8 @@ impl Walk {
                 #[cfg(feature = "train")]
                 device,
                 is_float: false,
+                #[cfg(feature = "train")]
+                trains: false,
                 carries: None,
                 state: None,
                 read: Box::new(read),
@@ -194,6 +202,10 @@ impl ModuleVisitor for Walk {
         if self.push(param.id, shape, device, read) {
             let last = self.found.last_mut().expect("pushed above");
             last.is_float = true;
+            #[cfg(feature = "train")]
+            {
+                last.trains = trains(param);
+            }
         } else if self.field() == "coordinates" {
             self.parts.coordinates = cast(param);
         }
@@ -223,6 +235,20 @@ impl ModuleVisitor for Walk {
         let read = move || value.val().into_data();
         let (shape, device) = (param.lazy_shape(), param.lazy_device());
         self.push(param.id, shape, device, read);
+    }
+}
+
+/// Whether gradients move a parameter. A plain device has none; there, what is configured for training
+/// mode counts. One that is not initialized yet is none of the weights that are asked about.
+#[cfg(feature = "train")]
+fn trains<const D: usize>(param: &Param<Tensor<D>>) -> bool {
+    if !param.is_initialized() {
+        return true;
+    }
+    let base = param.base();
+    match base.is_autodiff() {
+        true => base.is_require_grad(),
+        false => param.clone().train().base().is_require_grad(),
     }
 }
 
@@ -270,12 +296,13 @@ macro_rules! load {
 
 impl ModuleMapper for Replacement<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(value) = self.floats.remove(&param.id) else {
+        let id = param.id;
+        let Some(value) = self.floats.remove(&id) else {
             return load!(self, param);
         };
         param.map(|old| {
             let value = value.reshape(old.shape());
-            restore_autodiff(&old, value)
+            restore_autodiff(&old, value, id)
         })
     }
 
@@ -294,9 +321,14 @@ impl ModuleMapper for Replacement<'_> {
     }
 }
 
-/// Puts the autodiff state of `old` on a value computed without autodiff.
+/// Puts the autodiff state of `old`, the value of parameter `id`, on a value computed without autodiff:
+/// all of it that Burn's own optimizers keep.
 #[cfg(feature = "autodiff")]
-fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
+fn restore_autodiff<const D: usize>(
+    old: &Tensor<D>,
+    value: Tensor<D>,
+    #[cfg_attr(not(feature = "std"), expect(unused_variables))] id: ParamId,
+) -> Tensor<D> {
     if !old.is_autodiff() {
         return value;
     }
@@ -307,11 +339,15 @@ fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>) -> Tensor
     if old.is_require_grad() {
         value = value.require_grad();
     }
+    #[cfg(feature = "std")]
+    if old.is_distributed() {
+        value = value.set_distributed(id);
+    }
     value
 }
 
 #[cfg(not(feature = "autodiff"))]
-fn restore_autodiff<const D: usize>(_old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
+fn restore_autodiff<const D: usize>(_: &Tensor<D>, value: Tensor<D>, _: ParamId) -> Tensor<D> {
     value
 }
 

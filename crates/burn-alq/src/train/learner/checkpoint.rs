@@ -1,7 +1,8 @@
 //! The checkpoint of an [`Alq`]: its record, and the files that Burn's checkpointers write.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 
 use burn_core::module::Module;
 use burn_core::store::ModuleRecord;
@@ -20,7 +21,7 @@ impl<M: Module> Alq<M> {
             let moments = match self.step {
                 0 => self.plan.optimizer.init().weights_to_bytes()?,
                 _ => {
-                    let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+                    let memory = self.lock_memory();
                     let optimizer = memory.as_ref().unwrap_or_else(|| panic!("{MOVED_ON}"));
                     optimizer.weights_to_bytes()?
                 }
@@ -43,6 +44,8 @@ impl<M: Module> Alq<M> {
         let (model, optimizer, step) = self.read(record)?;
         self.model = self.model.try_load_record(model).map_err(other_model)?;
         self.step = step;
+        let epoch_start = step - step % self.plan.steps_per_epoch;
+        self.epoch_start = Arc::new(AtomicUsize::new(epoch_start));
         self.memory = Arc::new(Mutex::new(Some(optimizer)));
         self.restart_monitor();
         Ok(self)

@@ -23,7 +23,7 @@
 //! # {
 //! let schedule = ScheduleConfig::new(Target::Bits(0.7)).init(&sizes(&model))?;
 //! let epochs = schedule.epochs().len();
-//! let steps = train.num_items().div_ceil(128);
+//! let steps = train.num_items().div_ceil(128); // another number is an error after the first epoch
 //!
 //! let model = Alq::new(model, schedule, steps); // the one line
 //!
@@ -39,7 +39,7 @@
 //! let training = model.watch(training); // bits, bytes and phase; a line an epoch without a terminal
 //! let rates = model.rates(); // or any learning-rate scheduler
 //! let result = training.launch(Learner::new(model, AdamConfig::new().init(), rates));
-//! let model = result.model.into_inner();
+//! let model = result.model.finish()?; // an error before everything is pruned
 //! # Ok(model)
 //! # }
 //! ```
@@ -61,7 +61,8 @@ mod monitor;
 
 use std::fmt;
 use std::string::String;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn_core::module::{Devices, Module, ModuleMapper, ModuleVisitor};
 use burn_core::store::{ModuleRecord, RecordError};
@@ -71,6 +72,7 @@ use burn_optim::lr_scheduler::{LrScheduler, LrSchedulerRecord};
 use burn_optim::module_optimizer::GradAdaptor;
 use burn_optim::{GradientsParams, LearningRate, ModuleOptimizer, MultiGradientsParams};
 use burn_train::{InferenceStep, SupervisedTraining, TrainOutput, TrainStep};
+use thiserror::Error;
 
 pub use self::data::resume_data;
 pub use self::line::LineRenderer;
@@ -78,7 +80,7 @@ pub use self::monitor::{AfterPruning, Monitor, PhaseMetric, Status, StatusMetric
 pub use super::checkpoint::CheckpointError;
 use super::run::not_finite;
 use super::schedule::{Schedule, ScheduleStep};
-use crate::optim::{AlqOptimizer, AlqOptimizerConfig, PhaseKind};
+use crate::optim::{AlqOptimizer, AlqOptimizerConfig};
 
 /// What does not change in a training.
 #[derive(Debug, Clone)]
@@ -100,13 +102,17 @@ struct Plan {
 /// the rest goes on training.
 ///
 /// The moments move on with the model that was optimized last: an older clone can be evaluated, but
-/// not trained or recorded.
+/// not trained or recorded. Every training of Burn's begins with a fork, which has moments of its own: so
+/// copies of a Learner each train, as do the replicas of a distributed one, which see the same gradients
+/// and prune the same.
 #[derive(Debug, Clone)]
 pub struct Alq<M> {
     model: M,
     plan: Arc<Plan>,
     /// Steps taken.
     step: usize,
+    /// Steps at the end of the last epoch, which is where Burn validates.
+    epoch_start: Arc<AtomicUsize>,
     /// Empty once the optimizer has moved on to the next model; unused before the first step.
     memory: Arc<Mutex<Option<AlqOptimizer>>>,
     monitor: Monitor,
@@ -114,12 +120,17 @@ pub struct Alq<M> {
 
 impl<M: Module> Alq<M> {
     /// A quantized model at the start of a schedule, with `steps_per_epoch` optimizer steps in each
-    /// epoch: batches, divided by the accumulated gradients and by the devices, rounded up.
+    /// epoch: batches, divided by the accumulated gradients and by the devices, rounded up. At the end of
+    /// an epoch with another number of steps the training panics, and names it: phases and pruning would
+    /// end elsewhere than planned.
     ///
     /// # Panics
-    /// If `steps_per_epoch` is 0.
+    /// If `steps_per_epoch` is 0, or the schedule was made for another model.
     pub fn new(model: M, schedule: Schedule, steps_per_epoch: usize) -> Self {
         assert!(steps_per_epoch > 0, "steps_per_epoch must not be 0");
+        if let Err(error) = schedule.check(&model) {
+            panic!("{error}");
+        }
         let plan = Plan {
             schedule,
             steps_per_epoch,
@@ -152,6 +163,7 @@ impl<M: Module> Alq<M> {
             model,
             plan: Arc::new(plan),
             step: 0,
+            epoch_start: Arc::default(),
             memory: Arc::default(),
             monitor: Monitor::default(),
         };
@@ -164,9 +176,27 @@ impl<M: Module> Alq<M> {
         &self.model
     }
 
-    /// The model, at the end.
+    /// The model as it is now, wherever it is in the schedule.
     pub fn into_inner(self) -> M {
         self.model
+    }
+
+    /// The model, once everything is pruned that is to be pruned and coordinates are of the type that
+    /// they are stored with; it may have been stopped early after that
+    /// ([`once_pruned`](Self::once_pruned)).
+    ///
+    /// # Errors
+    /// Before: a model at another size than asked for is no result.
+    pub fn finish(self) -> Result<M, Unfinished> {
+        let needed = self.plan.schedule.until_pruned() * self.plan.steps_per_epoch;
+        if self.step >= needed {
+            return Ok(self.model);
+        }
+        Err(Unfinished {
+            steps: self.step,
+            needed,
+            epochs: self.plan.schedule.until_pruned(),
+        })
     }
 
     /// Optimizer steps taken.
@@ -187,12 +217,10 @@ impl<M: Module> Alq<M> {
         }
     }
 
-    /// An early-stopping strategy that is first asked in the epoch after the last pruning epoch:
-    /// before, the target is not met.
+    /// An early-stopping strategy that is first asked when [`finish`](Self::finish) has a result, at the
+    /// end of the epoch after that: before, the target is not met.
     pub fn once_pruned<S>(&self, strategy: S) -> AfterPruning<S> {
-        let epochs = self.plan.schedule.epochs();
-        let pruned = epochs.iter().rposition(|e| e.kind == PhaseKind::Prune);
-        AfterPruning::new(pruned.map_or(0, |epoch| epoch + 1), strategy)
+        AfterPruning::new(self.plan.schedule.until_pruned(), strategy)
     }
 
     /// Adds average bits, packed bytes and the current phase to the metrics, and prints one line an
@@ -220,9 +248,9 @@ impl<M: Module> Alq<M> {
     /// One step of the optimizer and of the schedule.
     ///
     /// # Panics
-    /// If a later state of the model has the optimizer. At the end of an epoch, if a gradient of a
-    /// multi-bit weight in it was not finite: Burn's loop has no other way to stop before the epoch
-    /// becomes a checkpoint.
+    /// If a later state of the model has the optimizer. If pruning cannot drop what it has to, or at the
+    /// end of an epoch, if a gradient of a multi-bit weight in it was not finite: Burn's loop has no
+    /// other way to stop before the epoch becomes a checkpoint.
     fn advance(
         mut self,
         rest: &mut ModuleOptimizer,
@@ -237,6 +265,9 @@ impl<M: Module> Alq<M> {
         optimizer.follow(&step);
         self.model = optimizer.step_with(rest, lr, self.model, grads);
         self.step += 1;
+        if let Some(shortfall) = optimizer.shortfall().filter(|_| step.evaluates()) {
+            panic!("{shortfall}");
+        }
         if self.step.is_multiple_of(self.plan.steps_per_epoch)
             && let Some(path) = optimizer.diverged()
         {
@@ -253,9 +284,24 @@ impl<M: Module> Alq<M> {
     /// # Panics
     /// If a later state of the model has it.
     fn take_optimizer(&self) -> AlqOptimizer {
-        let memory = &mut *self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.take().unwrap_or_else(|| panic!("{MOVED_ON}"))
+        let memory = self.lock_memory().take();
+        memory.unwrap_or_else(|| panic!("{MOVED_ON}"))
     }
+}
+
+/// A model that was not trained to where its schedule has pruned it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "the training has taken {steps} of the {needed} steps until everything is pruned, {epochs} epochs of \
+     the schedule; train on, or take the model as it is with `into_inner`"
+)]
+pub struct Unfinished {
+    /// Steps taken.
+    pub steps: usize,
+    /// Steps until everything is pruned.
+    pub needed: usize,
+    /// Epochs of the schedule until then.
+    pub epochs: usize,
 }
 
 const MOVED_ON: &str = "this copy of the model was trained further elsewhere and has no moments \
@@ -293,7 +339,12 @@ impl<M: Module> Module for Alq<M> {
         self.model.collect_devices(devices)
     }
 
-    fn fork(self, device: &Device) -> Self {
+    /// A copy that trains on its own.
+    fn fork(mut self, device: &Device) -> Self {
+        let memory = self.lock_memory().clone();
+        self.memory = Arc::new(Mutex::new(memory));
+        let epoch_start = self.epoch_start.load(Ordering::SeqCst);
+        self.epoch_start = Arc::new(AtomicUsize::new(epoch_start));
         self.map_model(|model| model.fork(device))
     }
 
@@ -305,7 +356,12 @@ impl<M: Module> Module for Alq<M> {
         self.map_model(Module::train)
     }
 
+    /// The model in validation mode. Burn asks for it at the end of each epoch of training.
+    ///
+    /// # Panics
+    /// If this epoch has had another number of steps than planned.
     fn valid(&self) -> Self {
+        self.end_epoch();
         self.clone().map_model(|model| model.valid())
     }
 
@@ -338,6 +394,31 @@ impl<M: Module> Module for Alq<M> {
 }
 
 impl<M> Alq<M> {
+    /// # Panics
+    /// If the epoch has had another number of steps than planned. None is no epoch: the model was
+    /// validated before the first, or twice.
+    fn end_epoch(&self) {
+        let planned = self.plan.steps_per_epoch;
+        let start = self.epoch_start.load(Ordering::SeqCst);
+        // An older clone may be validated at any time.
+        let steps = self.step.saturating_sub(start);
+        if steps == 0 {
+            return;
+        }
+        assert!(
+            steps == planned,
+            "epoch {} had {steps} steps of the optimizer, where `Alq::new` was told {planned}: phases and \
+             pruning would not end where the schedule says. Count batches, divided by the accumulated \
+             gradients and by the devices, rounded up",
+            start / planned + 1
+        );
+        self.epoch_start.store(self.step, Ordering::SeqCst);
+    }
+
+    fn lock_memory(&self) -> MutexGuard<'_, Option<AlqOptimizer>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn map_model(mut self, change: impl FnOnce(M) -> M) -> Self {
         self.model = change(self.model);
         self
