@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use burn::module::{Module, Param, ParamGroup};
+use burn::module::{Module, ParamGroup};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_alq::analysis::{LocalModel, Sensitivity};
@@ -38,7 +38,7 @@ fn an_epoch_without_batches_is_named() {
 /// Each loss is forgotten once it is read: no graph of it stays.
 #[test]
 fn a_sensitivity_takes_no_more_memory_with_every_loss() {
-    if !alone("trainable::a_sensitivity_takes_no_more_memory_with_every_loss") {
+    if !alone("refused::a_sensitivity_takes_no_more_memory_with_every_loss") {
         return;
     }
     struct Watched {
@@ -319,4 +319,31 @@ fn a_number_that_is_not_finite_is_named_by_its_index() {
         };
         assert_eq!(index, expected);
     }
+}
+
+/// A teacher that is left on the device with autodiff costs no memory that grows: its graph goes with the
+/// student's.
+#[test]
+fn a_teacher_with_gradients_keeps_no_graph() {
+    if !alone("refused::a_teacher_with_gradients_keeps_no_graph") {
+        return;
+    }
+    let device = device().autodiff();
+    let (teacher, student) = (Pair::new(&device), Pair::quantized(&device));
+    let distillation = DistillationConfig::new(0.5).init().unwrap();
+    let mut used = Vec::new();
+    for _ in 0..60 {
+        let (x, y) = rows(&device, 2048);
+        let scores = student.forward(x.clone());
+        let task = square(scores.clone() - y);
+        let loss = distillation.loss(task, scores, teacher.forward(x)).unwrap();
+        let grads = loss.backward();
+        assert!(student.first.weight.val().grad(&grads).is_some());
+        assert!(teacher.first.weight.val().grad(&grads).is_none());
+        drop((grads, loss));
+        used.push(MEMORY.current_usage());
+    }
+    // A forward pass of the teacher holds 128 KiB a layer.
+    let grown = used[59].saturating_sub(used[9]);
+    assert!(grown < 1 << 20, "{grown} bytes more, {used:?}");
 }

@@ -388,7 +388,7 @@ impl AlqOptimizer {
             drops[id.layer][id.place] = true;
             sizes[id.layer].coordinates -= 1;
         }
-        let mut left = total(&sizes, budget.cost);
+        let left = total(&sizes, budget.cost);
         let met = left as f64 <= budget.at_most || budget.loss_share < 1.0;
         for (layer, ((weight, layout, state, mut kept), drop)) in
             states.into_iter().zip(drops).enumerate()
@@ -405,21 +405,21 @@ impl AlqOptimizer {
             }
         }
         // Widths may take fewer bits than before.
-        left = if met {
-            left
-        } else {
-            total(&sizes, budget.cost)
+        let left = match met {
+            true => left,
+            false => total(&sizes, budget.cost),
         };
         let missed = !met && left as f64 > budget.at_most;
-        self.shortfall = missed.then(|| Shortfall {
+        let shortfall = missed.then(|| Shortfall {
             cost: budget.cost,
             at_most: asked,
             left: left + unmoved,
             without_gradient: unreached.into_iter().map(|weight| weight.path).collect(),
         });
-        if let Some(shortfall) = &self.shortfall {
+        if let (Some(shortfall), None) = (&shortfall, &self.shortfall) {
             log::warn!("{shortfall}");
         }
+        self.shortfall = shortfall;
     }
 
     /// Why the last pruning step has left more than it may; none if it has not, or without one.

@@ -1,7 +1,6 @@
 //! The checkpoint of an [`Alq`]: its record, and the files that Burn's checkpointers write.
 
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use burn_core::module::Module;
@@ -9,7 +8,7 @@ use burn_core::store::ModuleRecord;
 use burn_optim::OptimizerRecord;
 use burn_optim::lr_scheduler::LrSchedulerRecord;
 
-use super::{Alq, MOVED_ON};
+use super::{Alq, EpochCount, MOVED_ON};
 use crate::optim::AlqOptimizer;
 use crate::train::checkpoint::{Checkpoint, CheckpointError, encode, in_file, other_model};
 
@@ -44,8 +43,8 @@ impl<M: Module> Alq<M> {
         let (model, optimizer, step) = self.read(record)?;
         self.model = self.model.try_load_record(model).map_err(other_model)?;
         self.step = step;
-        let epoch_start = step - step % self.plan.steps_per_epoch;
-        self.epoch_start = Arc::new(AtomicUsize::new(epoch_start));
+        let start = step - step % self.plan.steps_per_epoch;
+        self.epoch = Arc::new(Mutex::new(EpochCount { start, wrong: None }));
         self.memory = Arc::new(Mutex::new(Some(optimizer)));
         self.restart_monitor();
         Ok(self)

@@ -61,7 +61,6 @@ mod monitor;
 
 use std::fmt;
 use std::string::String;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn_core::module::{Devices, Module, ModuleMapper, ModuleVisitor};
@@ -111,8 +110,7 @@ pub struct Alq<M> {
     plan: Arc<Plan>,
     /// Steps taken.
     step: usize,
-    /// Steps at the end of the last epoch, which is where Burn validates.
-    epoch_start: Arc<AtomicUsize>,
+    epoch: Arc<Mutex<EpochCount>>,
     /// Empty once the optimizer has moved on to the next model; unused before the first step.
     memory: Arc<Mutex<Option<AlqOptimizer>>>,
     monitor: Monitor,
@@ -120,9 +118,9 @@ pub struct Alq<M> {
 
 impl<M: Module> Alq<M> {
     /// A quantized model at the start of a schedule, with `steps_per_epoch` optimizer steps in each
-    /// epoch: batches, divided by the accumulated gradients and by the devices, rounded up. At the end of
-    /// an epoch with another number of steps the training panics, and names it: phases and pruning would
-    /// end elsewhere than planned.
+    /// epoch: batches, divided by the accumulated gradients and by the devices, rounded up. After an
+    /// epoch with another number of steps the training panics, and names it: phases and pruning would end
+    /// elsewhere than planned.
     ///
     /// # Panics
     /// If `steps_per_epoch` is 0, or the schedule was made for another model.
@@ -163,7 +161,7 @@ impl<M: Module> Alq<M> {
             model,
             plan: Arc::new(plan),
             step: 0,
-            epoch_start: Arc::default(),
+            epoch: Arc::default(),
             memory: Arc::default(),
             monitor: Monitor::default(),
         };
@@ -248,7 +246,8 @@ impl<M: Module> Alq<M> {
     /// One step of the optimizer and of the schedule.
     ///
     /// # Panics
-    /// If a later state of the model has the optimizer. If pruning cannot drop what it has to, or at the
+    /// If a later state of the model has the optimizer, or the epoch before had another number of steps
+    /// than planned. If pruning cannot drop what it has to, or at the
     /// end of an epoch, if a gradient of a multi-bit weight in it was not finite: Burn's loop has no
     /// other way to stop before the epoch becomes a checkpoint.
     fn advance(
@@ -261,6 +260,7 @@ impl<M: Module> Alq<M> {
             0 => self.plan.optimizer.init(),
             _ => self.take_optimizer(),
         };
+        lock(&self.epoch).go_on(self.plan.steps_per_epoch);
         let step = self.next();
         optimizer.follow(&step);
         self.model = optimizer.step_with(rest, lr, self.model, grads);
@@ -304,6 +304,50 @@ pub struct Unfinished {
     pub epochs: usize,
 }
 
+/// Epochs as they are, by where Burn validates.
+#[derive(Debug, Clone, Copy, Default)]
+struct EpochCount {
+    /// Steps at the start of the epoch.
+    start: usize,
+    /// Steps in an epoch that was not as planned.
+    wrong: Option<usize>,
+}
+
+impl EpochCount {
+    /// The model is validated after so many steps.
+    fn end(&mut self, step: usize, planned: usize) {
+        // Without a step it is no end: validated before the first, or twice, or in an older clone.
+        let steps = step.saturating_sub(self.start);
+        if steps == planned {
+            *self = Self {
+                start: step,
+                wrong: None,
+            };
+        } else if steps > 0 {
+            self.wrong = Some(steps);
+        }
+    }
+
+    /// The training goes on. (Burn also validates what was interrupted; that ends anywhere.)
+    ///
+    /// # Panics
+    /// If an epoch was not as planned.
+    fn go_on(&self, planned: usize) {
+        if let Some(steps) = self.wrong {
+            panic!(
+                "epoch {} had {steps} steps of the optimizer, where `Alq::new` was told {planned}: phases \
+                 and pruning would not end where the schedule says. Count batches, divided by the \
+                 accumulated gradients and by the devices, rounded up",
+                self.start / planned + 1
+            );
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 const MOVED_ON: &str = "this copy of the model was trained further elsewhere and has no moments \
     any more; go on from the latest copy, or from a checkpoint";
 
@@ -341,10 +385,9 @@ impl<M: Module> Module for Alq<M> {
 
     /// A copy that trains on its own.
     fn fork(mut self, device: &Device) -> Self {
-        let memory = self.lock_memory().clone();
+        let (memory, epoch) = (self.lock_memory().clone(), *lock(&self.epoch));
         self.memory = Arc::new(Mutex::new(memory));
-        let epoch_start = self.epoch_start.load(Ordering::SeqCst);
-        self.epoch_start = Arc::new(AtomicUsize::new(epoch_start));
+        self.epoch = Arc::new(Mutex::new(epoch));
         self.map_model(|model| model.fork(device))
     }
 
@@ -356,12 +399,10 @@ impl<M: Module> Module for Alq<M> {
         self.map_model(Module::train)
     }
 
-    /// The model in validation mode. Burn asks for it at the end of each epoch of training.
-    ///
-    /// # Panics
-    /// If this epoch has had another number of steps than planned.
+    /// The model in validation mode. Burn asks for it at the end of each epoch of training; what is
+    /// trained on then is a new epoch.
     fn valid(&self) -> Self {
-        self.end_epoch();
+        lock(&self.epoch).end(self.step, self.plan.steps_per_epoch);
         self.clone().map_model(|model| model.valid())
     }
 
@@ -394,29 +435,8 @@ impl<M: Module> Module for Alq<M> {
 }
 
 impl<M> Alq<M> {
-    /// # Panics
-    /// If the epoch has had another number of steps than planned. None is no epoch: the model was
-    /// validated before the first, or twice.
-    fn end_epoch(&self) {
-        let planned = self.plan.steps_per_epoch;
-        let start = self.epoch_start.load(Ordering::SeqCst);
-        // An older clone may be validated at any time.
-        let steps = self.step.saturating_sub(start);
-        if steps == 0 {
-            return;
-        }
-        assert!(
-            steps == planned,
-            "epoch {} had {steps} steps of the optimizer, where `Alq::new` was told {planned}: phases and \
-             pruning would not end where the schedule says. Count batches, divided by the accumulated \
-             gradients and by the devices, rounded up",
-            start / planned + 1
-        );
-        self.epoch_start.store(self.step, Ordering::SeqCst);
-    }
-
     fn lock_memory(&self) -> MutexGuard<'_, Option<AlqOptimizer>> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
 
     fn map_model(mut self, change: impl FnOnce(M) -> M) -> Self {
