@@ -259,12 +259,14 @@ fn pruning_ranks_live_coordinates_by_their_own_importance() {
             len: layout.len,
             coordinates: live,
             widest: layout.slots as u8,
+            frozen: false,
         };
         let budget = Budget {
             cost: Cost::Coordinates,
             at_most: (live - going) as f64,
             top_k: count(&case["num_top"]) as f64 / live as f64,
             loss_share: 1.0,
+            floor: 0.0,
         };
         let mut found: Vec<usize> = select(vec![Candidates::all(0, &deltas)], &[size], &budget)
             .unwrap()

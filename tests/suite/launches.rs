@@ -113,6 +113,7 @@ fn pruning_reads_back() {
         at_most: 1e9,
         top_k: 0.1,
         loss_share: 1.0,
+        floor: 0.0,
     };
     let error = record(Phase::Prune(budget)).expect_err("pruning ranks on the host");
     assert!(!error.is_empty());

@@ -35,6 +35,7 @@ use crate::model::{Fit, Net, bytes, finish, quantizer, schedule, start};
 #[path = "../../crates/burn-alq/examples/learner.rs"]
 mod example;
 mod seed;
+mod steps;
 
 type Item = (Vec<f32>, Vec<f32>);
 type Batch = (Tensor<4>, Tensor<2>);
@@ -542,23 +543,40 @@ fn a_checkpoint_is_a_record_of_the_model() {
     assert!(bytes(&plain) == bytes(model.model()));
 }
 
+/// Burn forks the model of a training, and a fork has its own moments.
 #[test]
-#[should_panic(expected = "trained further elsewhere")]
-fn an_old_copy_cannot_be_trained() {
+fn copies_of_a_trained_model_each_train() {
     let folder = tempfile::tempdir().unwrap();
     let train = || loader(items(), Fit::BATCH, None, Stack::default());
     let short = |train| training(folder.path(), train).num_epochs(1);
     let once = launch(short(train()), alq(net())).model.train();
-    launch(short(train()), once.clone());
-    launch(short(train()), once);
+    let before = weights(once.model());
+    let twice = launch(short(train()), once.clone());
+    let again = launch(short(train()), once.clone());
+    assert_eq!(twice.model.steps(), 2 * Fit::BATCHES);
+    // Burn's clones share what batch norm has seen, which is in the bytes.
+    assert_eq!(weights(twice.model.model()), weights(again.model.model()));
+    assert_eq!(weights(once.model()), before);
+}
+
+#[test]
+#[should_panic(expected = "trained further elsewhere")]
+fn an_old_clone_cannot_be_trained() {
+    let step = |model: Alq<Net>, optim: &mut ModuleOptimizer| {
+        model.optimize(optim, 1e-3.into(), Default::default())
+    };
+    let optim = &mut adam();
+    let once = step(alq(net()), optim);
+    step(once.clone(), optim);
+    step(once, optim);
 }
 
 #[test]
 fn the_example_runs_and_resumes_and_the_readme_shows_it() {
     let folder = tempfile::tempdir().unwrap();
-    let first = example::train(folder.path(), 2).unwrap();
-    assert!(first.is_none(), "stopped after two epochs");
-    let bits = example::train(folder.path(), usize::MAX).unwrap().unwrap();
+    let first = example::train(folder.path(), 2).unwrap_err().to_string();
+    assert!(first.contains("16 of the 64 steps"), "{first}");
+    let bits = example::train(folder.path(), usize::MAX).unwrap();
     assert!(bits <= 0.7, "{bits} bits");
 
     let readme = include_str!("../../crates/burn-alq/README.md");

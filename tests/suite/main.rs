@@ -26,11 +26,13 @@ mod packed;
 mod pages;
 mod pruning;
 mod reader;
+mod refused;
 mod running;
 mod schedule;
 mod steps;
 mod support;
 mod tied;
+mod trainable;
 
 /// Counts what each test's process takes; a test that asks runs alone in one.
 #[global_allocator]

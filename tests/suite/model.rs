@@ -218,6 +218,7 @@ fn a_hand_written_loop_trains_prunes_and_packs() {
                     at_most: left as f64,
                     top_k: 0.1,
                     loss_share: 1.0,
+                    floor: 0.0,
                 })
             }
             40..50 => Phase::Ste,
@@ -270,6 +271,7 @@ fn a_weight_without_a_gradient_takes_its_part_of_the_budget() {
         at_most: (start - 5) as f64,
         top_k: 0.5,
         loss_share: 1.0,
+        floor: 0.0,
     };
     optimizer.set_phase(Phase::Prune(budget));
     let input = Tensor::<2>::ones([2, 128], &device);

@@ -20,6 +20,7 @@ fn budget(cost: Cost, at_most: f64, top_k: f64) -> Budget {
         at_most,
         top_k,
         loss_share: 1.0,
+        floor: 0.0,
     }
 }
 
@@ -31,6 +32,7 @@ fn layer(delta: &[f32], max_bits: usize, len: usize) -> (Vec<f32>, Size) {
         len,
         coordinates: live,
         widest: max_bits as u8,
+        frozen: false,
     };
     (delta.to_vec(), size)
 }
@@ -160,4 +162,31 @@ fn what_is_offered_first_is_enough_unless_it_is_used_up() {
     );
     // One coordinate less than offered: not to be answered from what is known.
     assert_eq!(prune::select(known(&[3, 4]), &sizes, &budget), None);
+}
+
+/// No layer is emptied to pay for another: at its floor it gives nothing more, whatever it would cost.
+#[test]
+fn a_layer_keeps_its_floor() {
+    let cheap: Vec<f32> = (1..=20).map(|i| 0.01 * i as f32).collect();
+    let dear: Vec<f32> = (1..=20).map(|i| 10.0 + i as f32).collect();
+    let (a, size_a) = layer(&cheap, 1, 10);
+    let (b, size_b) = layer(&dear, 1, 10);
+    let layers = [a, b];
+    let left = |floor: f64, at_most: f64| {
+        let budget = Budget {
+            floor,
+            ..budget(Cost::Coordinates, at_most, 0.05)
+        };
+        let mut left = [20, 20];
+        for id in select(&layers, &[size_a, size_b], &budget) {
+            left[id.layer] -= 1;
+        }
+        left
+    };
+    assert_eq!(left(0.0, 20.0), [0, 20], "asked for");
+    assert_eq!(left(1e-9, 20.0), [1, 19], "one coordinate");
+    // 20 groups, a fifth of a bit.
+    assert_eq!(left(0.2, 20.0), [4, 16]);
+    assert_eq!(left(0.2, 3.0), [4, 4], "what cannot be met");
+    assert_eq!(left(9.0, 3.0), [20, 20], "more than there is");
 }

@@ -11,6 +11,7 @@ fn start() -> Vec<Size> {
         len,
         coordinates: groups * 6,
         widest: 6,
+        frozen: false,
     };
     vec![size(20, 25), size(1000, 25), size(1000, 400), size(10, 500)]
 }

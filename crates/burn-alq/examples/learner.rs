@@ -102,8 +102,8 @@ fn data(rows: usize, seed: u64) -> Arc<dyn DataLoader<Batch>> {
 
 /// Trains up to `epochs` epochs of the schedule, from where the folder's last training got.
 ///
-/// Returns the average bitwidth at the end of the schedule, nothing before.
-pub fn train(folder: &Path, epochs: usize) -> Result<Option<f64>, Box<dyn Error>> {
+/// Returns the average bitwidth; an error where that is before everything is pruned.
+pub fn train(folder: &Path, epochs: usize) -> Result<f64, Box<dyn Error>> {
     let device = Device::flex();
     device.seed(1); // a training that was killed early starts from the same weights
     let model = Net::new(&device.autodiff());
@@ -119,8 +119,7 @@ pub fn train(folder: &Path, epochs: usize) -> Result<Option<f64>, Box<dyn Error>
         .with_ste_epochs(2)
         .with_final_epochs(1)
         .init(&sizes(&model))?;
-    let all = schedule.epochs().len();
-    let epochs = all.min(epochs);
+    let epochs = epochs.min(schedule.epochs().len());
 
     let model = Alq::new(model, schedule, train.num_items().div_ceil(32));
 
@@ -136,13 +135,10 @@ pub fn train(folder: &Path, epochs: usize) -> Result<Option<f64>, Box<dyn Error>
     let training = model.watch(training);
     let rates = model.rates();
     let learner = Learner::new(model, AdamConfig::new().init(), rates);
-    let trained = training.launch(learner).model.into_inner();
+    let trained = training.launch(learner).model.finish()?;
 
-    if epochs < all {
-        return Ok(None);
-    }
     PackedModel::pack(&trained)?.save(folder.join("model.bpk"))?;
-    Ok(Some(average_bits(&sizes(&trained))))
+    Ok(average_bits(&sizes(&trained)))
 }
 
 #[allow(dead_code, reason = "the suite includes this file and calls train")]

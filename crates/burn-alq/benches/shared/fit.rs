@@ -67,6 +67,7 @@ pub fn prune(weights: &Weights) -> Phase {
         at_most: 0.995 * total(&sizes(weights), Cost::Coordinates) as f64,
         top_k: 0.5,
         loss_share: 1.0,
+        floor: 0.0,
     })
 }
 

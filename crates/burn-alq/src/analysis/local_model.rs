@@ -5,7 +5,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
-use burn_core::tensor::Tensor;
+use burn_core::tensor::{DType, Tensor, TensorData};
 use burn_optim::GradientsParams;
 use multibit::fit::{self, local_model};
 use multibit::{CoordinateType, Grouping};
@@ -13,7 +13,7 @@ use multibit::{CoordinateType, Grouping};
 use crate::optim::PhaseKind;
 use crate::quantize::Survey;
 use crate::train::{Task, TrainError, evaluating, gradients};
-use crate::weight::{Layout, QuantizeError, read_f32};
+use crate::weight::{Layout, QuantizeError, Replacement, read_f32};
 
 /// One weight of a [`LocalModel`]. Everything is in row-major order, in the units of the loss.
 #[derive(Debug, Clone)]
@@ -57,8 +57,7 @@ impl LocalWeight {
         grouping.gather(&self.shape, &self.value, &mut grouped);
         let len = grouping.len();
         let sketch = fit::sketch(&grouped, len, bits, CoordinateType::F32).map_err(|source| {
-            let path = self.path.clone();
-            QuantizeError::Weight { path, source }
+            QuantizeError::of_sketch(&self.path, &self.shape, &self.value, source)
         })?;
         let (coordinates, widths) = (&sketch.coordinates, &sketch.widths);
         fit::reconstruct(&sketch.codes, coordinates, widths, len, bits, &mut grouped);
@@ -74,6 +73,9 @@ impl LocalWeight {
 /// This is the model of the steps, divided by the learning rate that is a part of it, so that it is
 /// in the units of the loss. `H` is AMSGrad's and grows as the learning rate shrinks: the increases
 /// that it predicts rank candidates rather than foretell the loss.
+///
+/// It is made of gradients alone. At the minimum of the loss they are rounding, which ranks nothing; that
+/// is noticed by the gradients' change when weights change in their last bits, and refused.
 #[derive(Debug, Clone)]
 pub struct LocalModel {
     /// The mean loss.
@@ -87,7 +89,7 @@ impl LocalModel {
     /// dropout) behave as in evaluation. The model must be on an autodiff device.
     ///
     /// # Errors
-    /// If a loss is not finite.
+    /// If the task has no batches, a loss is not finite, or the loss is at its minimum, up to rounding.
     ///
     /// # Panics
     /// If `batches` is 0 or `lr` not positive.
@@ -99,6 +101,9 @@ impl LocalModel {
     ) -> Result<Self, TrainError> {
         assert!(batches > 0, "a mean needs batches");
         assert!(lr > 0.0, "the learning rate must be positive");
+        if task.batches() == 0 {
+            return Err(TrainError::NoBatches);
+        }
         let model = evaluating(model.clone());
         let weights = Survey::new(&model).weights.into_iter();
         let weights = weights.filter(|weight| weight.shape.len() > 1);
@@ -112,6 +117,12 @@ impl LocalModel {
                 grads: &grads,
                 sums: &mut sums,
             });
+            if number == 0 {
+                let change = sensitivity_to_rounding(&model, task, &sums);
+                if change > MOST_ROUNDING {
+                    return Err(TrainError::Minimum { loss, change });
+                }
+            }
         }
         let count = batches as f64;
         let weights = weights.filter_map(|weight| {
@@ -136,6 +147,77 @@ impl LocalModel {
             loss: loss / count,
             weights: weights.collect(),
         })
+    }
+}
+
+/// The relative change of gradients that is still a measurement. At a minimum it is about 1; elsewhere the
+/// gradients change by about as little as the weights.
+const MOST_ROUNDING: f64 = 0.1;
+
+/// How much the gradients of the first batch change, relative to them, when each weight moves by about its
+/// last bit, up or down; 1 where all are 0.
+fn sensitivity_to_rounding<T: Task>(
+    model: &T::Model,
+    task: &T,
+    sums: &HashMap<ParamId, Sums>,
+) -> f64 {
+    let mut nudged = Replacement::default();
+    model.visit(&mut Nudge {
+        sums,
+        nudged: &mut nudged,
+    });
+    let model = model.clone().map(&mut nudged);
+    let (_, grads) = gradients(&model, task, 0, 0);
+    let mut after = HashMap::new();
+    model.visit(&mut Add {
+        grads: &grads,
+        sums: &mut after,
+    });
+    if sums.is_empty() {
+        return 0.0;
+    }
+    let (mut change, mut norm) = (0.0, 0.0);
+    for (id, before) in sums {
+        let after = after.get(id).map_or(&[][..], |sums| &sums.first);
+        for (place, g) in before.first.iter().enumerate() {
+            let moved = after.get(place).unwrap_or(&0.0) - g;
+            change += moved * moved;
+            norm += g * g;
+        }
+    }
+    match norm > 0.0 {
+        true => (change / norm).sqrt(),
+        false => 1.0,
+    }
+}
+
+/// Moves the weights that have gradients.
+struct Nudge<'a, 'b> {
+    sums: &'a HashMap<ParamId, Sums>,
+    nudged: &'a mut Replacement<'b>,
+}
+
+impl ModuleVisitor for Nudge<'_, '_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(sums) = self.sums.get(&param.id) else {
+            return;
+        };
+        let value = param.val().without_autodiff();
+        let step = match value.dtype() {
+            DType::F16 => 2f32.powi(-10),
+            DType::BF16 => 2f32.powi(-7),
+            _ => f32::EPSILON,
+        };
+        // Signs without a pattern, so that what moves up and what moves down do not add up.
+        let moved = sums.value.iter().enumerate().map(|(place, value)| {
+            let mixed = (place as u32).wrapping_mul(0x9e37_79b9);
+            let up = mixed.count_ones().is_multiple_of(2);
+            value * if up { 1.0 + step } else { 1.0 - step }
+        });
+        let moved = TensorData::new(moved.collect::<Vec<f32>>(), [sums.value.len()]);
+        let options = (&value.device(), value.dtype());
+        let moved = Tensor::from_data(moved, options);
+        self.nudged.floats.insert(param.id, moved);
     }
 }
 

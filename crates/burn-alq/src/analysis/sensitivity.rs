@@ -71,7 +71,7 @@ pub enum SensitivityError {
     /// The rules do not fit the model.
     #[error(transparent)]
     Quantize(#[from] QuantizeError),
-    /// A loss is not finite.
+    /// A loss is not finite, or there is nothing to measure.
     #[error(transparent)]
     Train(#[from] TrainError),
 }
@@ -81,10 +81,11 @@ impl Sensitivity {
     /// groupings of its rules, and measures the mean loss over the first `batches` batches of the
     /// task, the model otherwise in float and as in evaluation.
     ///
-    /// `progress` is told how many losses of how many are measured.
+    /// `progress` is told how many losses of how many are measured. No parameter of the model that these
+    /// losses are asked of requires a gradient.
     ///
     /// # Errors
-    /// If the rules do not fit the model, or a loss is not finite.
+    /// If the rules do not fit the model, or as [`LocalModel::measure`].
     ///
     /// # Panics
     /// If `batches` is 0 or `lr` not positive.
@@ -98,7 +99,8 @@ impl Sensitivity {
     ) -> Result<Self, SensitivityError> {
         let planned = quantizer.planned(model)?;
         let local = LocalModel::measure(model, task, batches, lr)?;
-        let model = evaluating(model.clone());
+        // Without gradients, or the graph of each forward pass would stay in memory.
+        let model = evaluating(model.clone()).no_grad();
         let planned = planned.iter().filter_map(|planned| {
             let weight = local.weights.iter().find(|w| w.path == planned.path)?;
             Some((planned, weight))

@@ -175,7 +175,7 @@ fn describe<const D: usize>(weight: &Param<Tensor<D>>) -> String {
                 groups: widths.len(),
                 len,
                 coordinates: widths.iter().map(|&width| usize::from(width)).sum(),
-                widest: 0,
+                ..Size::default()
             };
             format!("{:.2}", average_bits(&[size]))
         }

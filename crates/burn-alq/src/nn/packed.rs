@@ -114,7 +114,7 @@ impl Packed {
             Unpacking::Once => self.weight.dense(&device, dtype, unpack),
             Unpacking::EachUse => unpack(),
         };
-        restore_autodiff(&values.clone().detach(), flat.reshape(shape))
+        restore_autodiff(&values.clone().detach(), flat.reshape(shape), self.bits.id)
     }
 
     /// The type of the numbers of the parameter that this is attached to.

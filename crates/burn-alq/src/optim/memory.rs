@@ -10,6 +10,13 @@ use multibit::fit::Moments;
 use super::step::TensorState;
 use crate::weight::MultiBit;
 
+/// The memory of a weight, and the path that it was last at.
+#[derive(Debug, Clone)]
+pub(crate) struct Remembered {
+    pub path: String,
+    pub memory: Memory,
+}
+
 /// AMSGrad's moments of one weight in both domains, and the full-precision values beside what is
 /// stored.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ pub mod prune;
 mod record;
 pub mod step;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -20,11 +20,12 @@ use burn_optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn_optim::module_optimizer::GradAdaptor;
 use burn_optim::{AdamConfig, GradientsParams, LearningRate, ModuleOptimizer};
 use multibit::CoordinateType;
+use thiserror::Error;
 
 pub use self::phase::{Phase, PhaseKind};
 pub use crate::weight::{Cost, Size, average_bits, sizes, total};
 
-use self::memory::{Kept, Memory};
+use self::memory::{Kept, Memory, Remembered};
 use self::prune::{Budget, Candidates, CoordinateId, offers, select};
 use self::step::StepParams;
 use crate::ops::WeightLayout;
@@ -65,8 +66,46 @@ impl AlqOptimizerConfig {
             coordinate_type: CoordinateType::F32,
             memory: BTreeMap::new(),
             layouts: BTreeMap::new(),
+            unknown: false,
+            without_gradient: BTreeSet::new(),
+            shortfall: None,
             rest,
         }
+    }
+}
+
+/// A pruning step that could not drop as much as it had to.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error("{}", self.describe())]
+pub struct Shortfall {
+    /// The unit.
+    pub cost: Cost,
+    /// How much could remain.
+    pub at_most: f64,
+    /// How much is left.
+    pub left: usize,
+    /// Paths of the weights that could not give anything, as they had no gradient.
+    pub without_gradient: Vec<String>,
+}
+
+impl Shortfall {
+    fn describe(&self) -> String {
+        let unit = match self.cost {
+            Cost::Coordinates => "coordinates",
+            Cost::BaseBits => "bits of bases",
+            Cost::Bytes(_) => "bytes",
+        };
+        let (left, at_most) = (self.left, self.at_most);
+        let reason = match &self.without_gradient[..] {
+            [] => "every layer is at its floor".into(),
+            paths => alloc::format!(
+                "no gradient reaches {}; freeze what the loss does not depend on, or keep it in float",
+                paths.join(", ")
+            ),
+        };
+        alloc::format!(
+            "pruning leaves {left} {unit} where at most {at_most:.0} may be left: {reason}"
+        )
     }
 }
 
@@ -80,10 +119,16 @@ pub struct AlqOptimizer {
     config: AlqOptimizerConfig,
     phase: Phase,
     coordinate_type: CoordinateType,
-    /// What is kept of each weight, by its path.
-    memory: BTreeMap<String, Memory>,
-    /// Groupings as read from the module once, by path.
-    layouts: BTreeMap<String, WeightLayout>,
+    /// What is kept of each weight, by the id of its codes: as Burn's optimizers keep their moments by
+    /// parameter, but a parameter that is quantized anew starts anew.
+    memory: BTreeMap<ParamId, Remembered>,
+    /// Groupings as read from the module once, by the id of the parameter that holds them.
+    layouts: BTreeMap<ParamId, WeightLayout>,
+    /// Whether the memory is of a record that no model was seen with yet.
+    unknown: bool,
+    /// Paths of weights that had no gradient when coordinates were dropped.
+    without_gradient: BTreeSet<String>,
+    shortfall: Option<Shortfall>,
     rest: ModuleOptimizer,
 }
 
@@ -107,8 +152,8 @@ impl AlqOptimizer {
     /// weights.
     pub fn set_phase(&mut self, phase: Phase) {
         if phase != Phase::Ste {
-            for memory in self.memory.values_mut() {
-                memory.kept.latent = None;
+            for kept in self.memory.values_mut() {
+                kept.memory.kept.latent = None;
             }
         }
         self.phase = phase;
@@ -119,8 +164,8 @@ impl AlqOptimizer {
     /// dropped.
     pub fn set_coordinate_type(&mut self, coordinate_type: CoordinateType) {
         if coordinate_type == CoordinateType::F32 {
-            for memory in self.memory.values_mut() {
-                memory.kept.master = None;
+            for kept in self.memory.values_mut() {
+                kept.memory.kept.master = None;
             }
         }
         self.coordinate_type = coordinate_type;
@@ -128,11 +173,13 @@ impl AlqOptimizer {
 
     /// Updates the module with the given gradients.
     ///
-    /// A multi-bit weight without a gradient does not move. Tied weights, one parameter in several
-    /// places, stay tied, also those that Burn's optimizer moves.
+    /// A multi-bit weight without a gradient does not move. One that is frozen is no part of what a
+    /// pruning step may leave; another one is, and the first pruning step of it is logged as a warning. Tied
+    /// weights, one parameter in several places, stay tied, also those that Burn's optimizer moves.
     ///
     /// # Panics
-    /// If the grouping recorded with a weight does not fit it.
+    /// If the grouping recorded with a weight does not fit it, or moments that were loaded are of another
+    /// model ([`check`](Self::check)).
     pub fn step<M: Module>(&mut self, lr: LearningRate, module: M, grads: GradientsParams) -> M {
         // It is moved out, so that both halves can be borrowed. The placeholder has no state.
         let mut rest = core::mem::replace(&mut self.rest, AdamConfig::new().init());
@@ -148,7 +195,7 @@ impl AlqOptimizer {
     /// The gradient clipping of `rest` also holds for multi-bit weights.
     ///
     /// # Panics
-    /// If the grouping recorded with a weight does not fit it.
+    /// As [`step`](Self::step).
     pub fn step_with<M: Module>(
         &mut self,
         rest: &mut ModuleOptimizer,
@@ -158,6 +205,7 @@ impl AlqOptimizer {
     ) -> M {
         let (lr, mut grads) = (lr.into(), grads.into());
         let weights = multi_bit_weights(&module);
+        self.meet(&weights);
         let mut taken = TakeGradients {
             ids: weights.iter().map(|weight| weight.id).collect(),
             grads: &mut grads,
@@ -177,10 +225,7 @@ impl AlqOptimizer {
                     let lr = lr.lr_from_param(weight.id, Some(&weight.path));
                     moving.push(Moving { weight, grad, lr });
                 }
-                None => {
-                    log::debug!("{} has no gradient and does not move", weight.path);
-                    fixed.push(weight);
-                }
+                None => fixed.push(weight),
             }
         }
 
@@ -188,12 +233,7 @@ impl AlqOptimizer {
         match self.phase {
             Phase::Fixed => {}
             Phase::Basis | Phase::Coordinate | Phase::Ste => self.each(moving, &mut replacement),
-            Phase::Prune(mut budget) => {
-                // The budget is for all weights; what does not move takes its part of it.
-                let sizes: Vec<Size> = fixed.iter().map(MultiBitWeight::size).collect();
-                budget.at_most -= total(&sizes, budget.cost) as f64;
-                self.prune(moving, &budget, &mut replacement);
-            }
+            Phase::Prune(budget) => self.prune(moving, fixed, budget, &mut replacement),
         }
         let module = module.map(&mut replacement);
         tie(match grads {
@@ -215,10 +255,10 @@ impl AlqOptimizer {
 
     /// The layout of a weight, its state, and what is kept beside it, counted one step on.
     fn take(&mut self, weight: &MultiBitWeight) -> (WeightLayout, step::TensorState, Kept) {
-        let layout = self.layouts.entry(weight.path.clone());
+        let layout = self.layouts.entry(weight.state.layout.id);
         let layout = layout.or_insert_with(|| read_layout(weight)).clone();
-        let (state, mut kept) = match self.memory.remove(&weight.path) {
-            Some(memory) => {
+        let (state, mut kept) = match self.memory.remove(&weight.state.codes.id) {
+            Some(Remembered { memory, .. }) => {
                 // The model may have moved since the last step.
                 let memory = memory.moved_to(&weight.state.coordinates.val().device());
                 let state = step::resume(&weight.state, memory.weight, memory.alpha);
@@ -228,6 +268,34 @@ impl AlqOptimizer {
         };
         kept.t += 1;
         (layout, state, kept)
+    }
+
+    /// Keeps what a step has left of a weight.
+    fn remember(&mut self, weight: MultiBitWeight, memory: Memory) {
+        let path = weight.path;
+        let remembered = Remembered { path, memory };
+        self.memory.insert(weight.state.codes.id, remembered);
+    }
+
+    /// Looks at the first model that is trained with what was loaded.
+    ///
+    /// # Panics
+    /// If it has none of the weights.
+    fn meet(&mut self, weights: &[MultiBitWeight]) {
+        if !self.unknown || weights.is_empty() {
+            return;
+        }
+        self.unknown = false;
+        let known = |weight: &MultiBitWeight| self.memory.contains_key(&weight.state.codes.id);
+        if let Some(kept) = self.memory.values().next()
+            && !weights.iter().any(known)
+        {
+            panic!(
+                "the optimizer's record is of another model: it has moments of {}, but of no weight of \
+                 this one; load the model's record of the same training first",
+                kept.path
+            );
+        }
     }
 
     /// Moves each weight by the step of the phase.
@@ -276,10 +344,32 @@ impl AlqOptimizer {
         floats.insert(old.coordinates.id, state.coordinates.flatten(0, 1));
         ints.insert(old.codes.id, state.codes.flatten(0, 1));
         ints.insert(old.widths.id, state.widths);
-        self.memory.insert(weight.path, memory);
+        self.remember(weight, memory);
     }
 
-    fn prune(&mut self, weights: Vec<Moving>, budget: &Budget, replacement: &mut Replacement<'_>) {
+    /// Drops coordinates of the weights with a gradient.
+    fn prune(
+        &mut self,
+        weights: Vec<Moving>,
+        fixed: Vec<MultiBitWeight>,
+        mut budget: Budget,
+        replacement: &mut Replacement<'_>,
+    ) {
+        let asked = budget.at_most;
+        let unreached: Vec<MultiBitWeight> = fixed.into_iter().filter(|w| w.trains).collect();
+        // The budget is for all weights that train; what does not move takes its part of it.
+        let sizes: Vec<Size> = unreached.iter().map(MultiBitWeight::size).collect();
+        let unmoved = total(&sizes, budget.cost);
+        budget.at_most -= unmoved as f64;
+        for weight in &unreached {
+            if self.without_gradient.insert(weight.path.clone()) {
+                log::warn!(
+                    "{} has no gradient in a pruning step: it keeps its coordinates, and other weights \
+                     pay for them; freeze it or keep it in float if the loss does not depend on it",
+                    weight.path
+                );
+            }
+        }
         let mut deltas = Vec::with_capacity(weights.len());
         let mut sizes = Vec::with_capacity(weights.len());
         let mut states = Vec::with_capacity(weights.len());
@@ -295,18 +385,47 @@ impl AlqOptimizer {
             .iter()
             .map(|delta| alloc::vec![false; delta.shape().num_elements()])
             .collect();
-        for id in choose(&deltas, &sizes, budget) {
+        for id in choose(&deltas, &sizes, &budget) {
             drops[id.layer][id.place] = true;
+            sizes[id.layer].coordinates -= 1;
         }
-        for ((weight, layout, state, mut kept), drop) in states.into_iter().zip(drops) {
+        let left = total(&sizes, budget.cost);
+        let met = left as f64 <= budget.at_most || budget.loss_share < 1.0;
+        for (layer, ((weight, layout, state, mut kept), drop)) in
+            states.into_iter().zip(drops).enumerate()
+        {
             if drop.contains(&true) {
                 kept.master = None;
                 let (state, value) = step::drop_coordinates(state, &drop, &layout);
+                if !met {
+                    sizes[layer].widest = step::widest(&state);
+                }
                 self.put(weight, state, kept, value, replacement);
             } else {
-                self.memory.insert(weight.path, Memory::new(&state, kept));
+                self.remember(weight, Memory::new(&state, kept));
             }
         }
+        // Widths may take fewer bits than before.
+        let left = match met {
+            true => left,
+            false => total(&sizes, budget.cost),
+        };
+        let missed = !met && left as f64 > budget.at_most;
+        let shortfall = missed.then(|| Shortfall {
+            cost: budget.cost,
+            at_most: asked,
+            left: left + unmoved,
+            without_gradient: unreached.into_iter().map(|weight| weight.path).collect(),
+        });
+        if let (Some(shortfall), None) = (&shortfall, &self.shortfall) {
+            log::warn!("{shortfall}");
+        }
+        self.shortfall = shortfall;
+    }
+
+    /// Why the last pruning step has left more than it may; none if it has not, or without one.
+    pub fn shortfall(&self) -> Option<&Shortfall> {
+        self.shortfall.as_ref()
     }
 
     /// The path of a multi-bit weight that has had a gradient which is not finite, or whose square is
@@ -317,10 +436,12 @@ impl AlqOptimizer {
         if self.memory.is_empty() {
             return None;
         }
-        let probes = self.memory.values().map(Memory::probe).collect();
+        let memories = self.memory.values();
+        let probes = memories.map(|kept| kept.memory.probe()).collect();
         let probes = read_f32(Tensor::cat(probes, 0));
-        let place = probes.iter().position(|&probe| probe != 0.0)?;
-        self.memory.keys().nth(place).cloned()
+        let probed = self.memory.values().zip(probes);
+        let spoiled = probed.filter(|(_, probe)| *probe != 0.0);
+        spoiled.map(|(kept, _)| kept.path.clone()).min()
     }
 }
 

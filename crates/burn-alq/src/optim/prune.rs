@@ -25,6 +25,25 @@ pub struct Budget {
     /// Share of the modelled loss of all that has to go that may go in this step, though at least
     /// one coordinate does; 1 for all.
     pub loss_share: f64,
+    /// Average bitwidth that every layer keeps, and never less than one coordinate; with 0, layers may
+    /// be emptied.
+    pub floor: f64,
+}
+
+impl Budget {
+    /// Coordinates that a layer keeps.
+    pub fn least(&self, size: &Size) -> usize {
+        least(size, self.floor)
+    }
+}
+
+/// Coordinates that a layer keeps by an average bitwidth.
+pub(crate) fn least(size: &Size, floor: f64) -> usize {
+    if floor <= 0.0 {
+        return 0;
+    }
+    let least = libm::ceil(size.groups as f64 * floor) as usize;
+    least.max(1).min(size.coordinates)
 }
 
 /// Live coordinates of a layer, of which those with the smallest `Δ` are known.
@@ -104,6 +123,8 @@ pub fn offers(sizes: &[Size], budget: &Budget) -> Vec<usize> {
 /// `top_k` is too small for that, the share is twice the share of the size that goes. When an offer
 /// is used up all the same, the layers offer again from what is left.
 ///
+/// A layer at its [`floor`](Budget::floor) gives nothing more, and where all are, the budget is not met.
+///
 /// Ties go to the earlier place. A NaN ranks last. With a [`loss_share`](Budget::loss_share) below
 /// 1, only the first of those go.
 pub fn select(
@@ -113,6 +134,7 @@ pub fn select(
 ) -> Option<Vec<CoordinateId>> {
     let mut sizes = sizes.to_vec();
     let share = share(&sizes, budget);
+    let floors: Vec<usize> = sizes.iter().map(|size| budget.least(size)).collect();
     let mut left = total(&sizes, budget.cost);
     let mut dropped = Vec::new();
     while left as f64 > budget.at_most {
@@ -126,6 +148,9 @@ pub fn select(
         offered.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         for (delta, id) in offered {
             let size = &mut sizes[id.layer];
+            if size.coordinates <= floors[id.layer] {
+                continue;
+            }
             let before = size.cost(budget.cost);
             size.coordinates -= 1;
             left -= before - size.cost(budget.cost);

@@ -174,6 +174,13 @@ pub fn drop_coordinates(state: TensorState, drop: &[bool], layout: &WeightLayout
     })
 }
 
+/// The largest width, read back.
+pub(super) fn widest(state: &TensorState) -> u8 {
+    let widths = state.widths.clone().cast(DType::I32).max();
+    let widest = widths.into_data_as::<i32>().try_into_vec::<i32>();
+    widest.expect("converted to i32")[0] as u8
+}
+
 /// Rounds the coordinates to the type that they are stored with.
 pub fn round(
     state: TensorState,

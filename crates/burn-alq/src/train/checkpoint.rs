@@ -211,24 +211,26 @@ impl<P: DeserializeOwned> Checkpoint<P> {
     ) -> Result<(ModuleRecord, AlqOptimizer, P), CheckpointError> {
         let restored = || -> Result<_, RecordError> {
             let record = ModuleRecord::from_bytes(Writer::new(self.tensors).into_bytes()?)?;
-            check_record(model, &record)?;
+            let loaded = check_record(model, &record)?;
             match self.rest {
                 Some(rest) => optimizer = optimizer.from_bytes([self.moments, rest], device)?,
                 None => optimizer.weights_from_bytes(self.moments, device)?,
             }
-            optimizer.check(model)?;
+            // The record brings the ids that the moments are kept by.
+            optimizer.check(&loaded)?;
             Ok((record, optimizer, self.at))
         };
         restored().map_err(other_model)
     }
 }
 
-/// Whether a record fits a module and its multi-bit weights are whole; no clone of the module changes.
-fn check_record<M: Module>(module: &M, record: &ModuleRecord) -> Result<(), RecordError> {
+/// The module with a record that fits it, and whole multi-bit weights, in validation mode; no clone of the
+/// module changes.
+fn check_record<M: Module>(module: &M, record: &ModuleRecord) -> Result<M, RecordError> {
     // A training module shares its running statistics with its clones, and loading writes into them.
     let loaded = load_record(module.valid(), record.clone())?;
     match PackedModel::pack(&loaded) {
-        Ok(_) | Err(PackModelError::NoWeights) => Ok(()),
+        Ok(_) | Err(PackModelError::NoWeights) => Ok(loaded),
         Err(error) => Err(RecordError::Validation(error.to_string())),
     }
 }

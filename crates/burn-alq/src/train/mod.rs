@@ -8,6 +8,7 @@ mod distill;
 pub mod learner;
 mod run;
 mod schedule;
+mod statistics;
 
 pub use self::checkpoint::CheckpointError;
 pub use self::distill::{DistillError, Distillation, DistillationConfig};
@@ -15,5 +16,6 @@ pub(crate) use self::run::gradients;
 pub use self::run::{Point, Progress, Run, Task, Timing, TrainError};
 pub(crate) use self::schedule::evaluating;
 pub use self::schedule::{
-    Epoch, Pace, Recovery, Schedule, ScheduleConfig, ScheduleError, ScheduleStep, Target,
+    Epoch, OtherModel, Pace, Recovery, Schedule, ScheduleConfig, ScheduleError, ScheduleStep,
+    Target,
 };

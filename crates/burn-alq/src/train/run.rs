@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::checkpoint::{Checkpoint, CheckpointError, encode, in_file, other_model};
-use super::schedule::{Epoch, Schedule};
-use crate::optim::{AlqOptimizer, PhaseKind, average_bits, sizes};
+use super::schedule::{Epoch, OtherModel, Schedule};
+use super::statistics;
+use crate::optim::{AlqOptimizer, PhaseKind, Shortfall, average_bits, sizes};
 use crate::weight::{in_rows, load_record, read_f32};
 
 /// What a run trains on.
@@ -32,8 +33,8 @@ pub trait Task: Sync {
     /// Parts that a batch is cut into, each with a thread of its own. Part of the computation: runs
     /// with different numbers differ in rounding, whatever the machine.
     ///
-    /// Must be 1 for models whose layers keep statistics of a batch (batch norm in training): each
-    /// shard would see its own part, in a copy of the model.
+    /// Must be 1 for models whose layers keep statistics of a batch (batch norm in training, activations
+    /// of few bits): each shard would see its own part, in a copy of the model. A [`Run`] refuses them.
     fn shards(&self) -> usize {
         1
     }
@@ -80,6 +81,39 @@ pub enum TrainError {
         phase: PhaseKind,
         /// Epoch of the schedule, from 0.
         epoch: usize,
+    },
+    /// An epoch of the task has no batches.
+    #[error("the task has no batches; check that there are data")]
+    NoBatches,
+    /// A layer keeps statistics of a batch, and batches are cut into shards.
+    #[error(
+        "{path} keeps statistics of a batch, of which each of {shards} shards would see a part; \
+         use one shard, or freeze the layer"
+    )]
+    Shards {
+        /// Path of the running state.
+        path: String,
+        /// The task's shards.
+        shards: usize,
+    },
+    /// The schedule is another model's.
+    #[error(transparent)]
+    Schedule(#[from] OtherModel),
+    /// A pruning step could not drop what it had to.
+    #[error(transparent)]
+    Shortfall(#[from] Shortfall),
+    /// The loss does not change around the model, up to rounding: there is nothing to measure.
+    #[error(
+        "the gradients are rounding: they change by {:.0} % when weights change in their last bits, at a \
+         loss of {loss:e}; the loss is at its minimum here (as of a network that is its own teacher), \
+         so measure another one, such as that of the labels",
+        100.0 * .change
+    )]
+    Minimum {
+        /// The loss of the first batch.
+        loss: f64,
+        /// The gradients' change, relative to them.
+        change: f64,
     },
     /// The checkpoint could not be written, or is not one of this run.
     #[error(transparent)]
@@ -180,6 +214,8 @@ pub struct Run<M: Module> {
     fingerprint: String,
     bits: f64,
     loss_every: usize,
+    /// Whether model, schedule and task were looked at together.
+    checked: bool,
     /// Losses of the last batches that are still on the device.
     unread: Vec<Tensor<1>>,
 }
@@ -191,10 +227,11 @@ impl<M: Module> Run<M> {
     /// continues (configuration, data, seed).
     pub fn new(
         model: M,
-        optimizer: AlqOptimizer,
+        mut optimizer: AlqOptimizer,
         schedule: Schedule,
         fingerprint: impl Into<String>,
     ) -> Self {
+        optimizer.forget_others(&model);
         let bits = average_bits(&sizes(&model));
         Self {
             model: in_rows(model),
@@ -204,6 +241,7 @@ impl<M: Module> Run<M> {
             fingerprint: fingerprint.into(),
             bits,
             loss_every: 1,
+            checked: false,
             unread: Vec::new(),
         }
     }
@@ -262,8 +300,10 @@ impl<M: Module> Run<M> {
     /// While pruning, layers with a training flag (batch norm, dropout) behave as in evaluation.
     ///
     /// # Errors
-    /// If the loss is not finite; the parameters then are as before the batch in which it was read. At
-    /// the end of an epoch, if a gradient of a multi-bit weight in it was not finite.
+    /// If the task has no batches, or shards for a model whose layers keep statistics of a batch; if the
+    /// schedule was made for another model. If the loss is not finite; the parameters then are as before
+    /// the batch in which it was read. If a pruning step cannot drop as much as it has to. At the end of
+    /// an epoch, if a gradient of a multi-bit weight in it was not finite.
     pub fn advance<T: Task<Model = M>>(
         &mut self,
         task: &T,
@@ -273,6 +313,11 @@ impl<M: Module> Run<M> {
             return Ok(None);
         };
         let batches = task.batches();
+        if !self.checked {
+            self.schedule.check(&self.model)?;
+            check(task, &self.model)?;
+            self.checked = true;
+        }
         let step = self.schedule.step(epoch, batch, batches);
         // What lies between prunings is not pruning.
         let kind = step.phase.kind();
@@ -293,6 +338,9 @@ impl<M: Module> Run<M> {
 
         if kind == PhaseKind::Prune {
             self.bits = average_bits(&sizes(&self.model));
+            if let Some(shortfall) = self.optimizer.shortfall() {
+                return Err(shortfall.clone().into());
+            }
         }
         if last && let Some(path) = self.optimizer.diverged() {
             return Err(TrainError::Gradient {
@@ -410,6 +458,18 @@ impl<M: Module> Run<M> {
             metric: progress.metric,
             bits: progress.bits,
         });
+    }
+}
+
+/// Whether a model can be trained on a task.
+fn check<T: Task>(task: &T, model: &T::Model) -> Result<(), TrainError> {
+    if task.batches() == 0 {
+        return Err(TrainError::NoBatches);
+    }
+    let shards = task.shards();
+    match statistics::of_batches(model).filter(|_| shards > 1) {
+        Some(path) => Err(TrainError::Shards { path, shards }),
+        None => Ok(()),
     }
 }
 

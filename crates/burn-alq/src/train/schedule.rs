@@ -11,12 +11,13 @@ use multibit::CoordinateType;
 use thiserror::Error;
 
 use crate::optim::{AlqOptimizer, Phase, PhaseKind, Size};
-use crate::weight::tie;
+use crate::weight::{tie, trained_numbers};
 use pruning::{PruneEpoch, PrunePlan};
 
 pub use pruning::{Pace, Recovery};
 
-/// Where pruning stops.
+/// Where pruning stops. Only the weights that train count: one whose parameter requires no gradient is no
+/// part of it, and keeps its bits.
 #[derive(Config, Debug, PartialEq)]
 pub enum Target {
     /// Every round drops this share of the coordinates that are left, the paper's `M_p`.
@@ -66,6 +67,10 @@ pub struct ScheduleConfig {
     /// Share of a layer's coordinates that it offers for pruning at a time.
     #[config(default = 0.005)]
     pub top_k: f64,
+    /// What every layer keeps at least, as a share of the average bitwidth at the target, 0 to 1, and
+    /// never less than one coordinate; 0 lets layers be emptied to pay for others.
+    #[config(default = 0.01)]
+    pub floor: f64,
     /// Epochs of the STE phase after the last round.
     #[config(default = 50)]
     pub ste_epochs: usize,
@@ -91,6 +96,11 @@ pub enum ScheduleError {
     /// The model has no multi-bit weights.
     #[error("the model has no multi-bit weights; quantize it first")]
     NoWeights,
+    /// None of the multi-bit weights trains.
+    #[error(
+        "no multi-bit weight trains: all are frozen (`no_grad`, `freeze`), and pruning needs gradients"
+    )]
+    Frozen,
     /// The target is at or above where the model starts.
     #[error(
         "the target of {target} {unit} is not below the start of {start:.4} {unit}; \
@@ -104,15 +114,15 @@ pub enum ScheduleError {
         /// What both count.
         unit: &'static str,
     },
-    /// The target leaves no room for a single coordinate.
+    /// The target leaves less than every layer keeps; or with a floor of 0, no single coordinate.
     #[error(
-        "the target of {target} {unit} cannot be reached: a single coordinate needs \
-         {least:.6} {unit}; choose a larger one"
+        "the target of {target} {unit} cannot be reached: what the layers keep needs \
+         {least:.6} {unit}; choose a larger one, or a smaller `floor`"
     )]
     Unreachable {
         /// The target.
         target: f64,
-        /// The smallest that keeps one coordinate.
+        /// The smallest that can be reached.
         least: f64,
         /// What both count.
         unit: &'static str,
@@ -142,10 +152,11 @@ pub enum ScheduleError {
 
 impl ScheduleConfig {
     /// The schedule for a model whose weights have the given sizes after sketching
-    /// ([`sizes`](crate::sizes)).
+    /// ([`sizes`](crate::sizes)). Freeze what shall not train before.
     ///
     /// # Errors
-    /// If the target is not below the start or cannot be reached, or a number is out of range.
+    /// If the target is not below the start or cannot be reached, nothing trains, or a number is out of
+    /// range.
     pub fn init(&self, start: &[Size]) -> Result<Schedule, ScheduleError> {
         for (field, value) in [
             ("lr", self.lr),
@@ -162,6 +173,10 @@ impl ScheduleConfig {
         let coordinate_type = self.coordinate_type;
         if coordinate_type != CoordinateType::F32 && self.ste_epochs + self.final_epochs == 0 {
             return Err(ScheduleError::NoLastPhase { coordinate_type });
+        }
+        if !(0.0..=1.0).contains(&self.floor) {
+            let (field, value) = ("floor", self.floor);
+            return Err(ScheduleError::Value { field, value });
         }
         let plan = PrunePlan::new(self, start)?;
         let mut epochs = Vec::new();
@@ -202,7 +217,9 @@ impl ScheduleConfig {
         for epoch in &mut epochs[last..] {
             epoch.coordinate_type = coordinate_type;
         }
-        Ok(Schedule { epochs })
+        let trained = start.iter().filter(|size| !size.frozen);
+        let numbers = Some(trained.map(Size::weights).sum());
+        Ok(Schedule { epochs, numbers })
     }
 }
 
@@ -311,6 +328,21 @@ pub(crate) fn evaluating<M: Module>(module: M) -> M {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     epochs: Vec<Epoch>,
+    /// Numbers in the weights that it prunes; none if it prunes nothing.
+    numbers: Option<usize>,
+}
+
+/// A schedule in the training of another model than it was made for.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "the schedule was made for {expected} numbers in multi-bit weights that train, this model has \
+     {found}; make it for this model, after freezing what shall not train"
+)]
+pub struct OtherModel {
+    /// Numbers in the multi-bit weights that the schedule was made for.
+    pub expected: usize,
+    /// Those of the model.
+    pub found: usize,
 }
 
 impl Schedule {
@@ -321,6 +353,7 @@ impl Schedule {
             epochs: (0..epochs)
                 .map(|epoch| Epoch::new(None, PhaseKind::Fixed, rate(epoch)))
                 .collect(),
+            numbers: None,
         }
     }
 
@@ -345,10 +378,35 @@ impl Schedule {
     }
 
     /// All steps, in order, of epochs with so many batches.
+    ///
+    /// # Panics
+    /// If `batches` is 0.
     pub fn steps(&self, batches: usize) -> impl Iterator<Item = ScheduleStep> {
+        assert!(batches > 0, "an epoch without batches trains nothing");
         let epochs = 0..self.epochs.len();
         epochs
             .flat_map(move |epoch| (0..batches).map(move |batch| self.step(epoch, batch, batches)))
+    }
+
+    /// Whether it can be followed with a model: frozen weights are no part of what it prunes, so the same
+    /// must train as when it was made.
+    ///
+    /// # Errors
+    /// If other weights train.
+    pub fn check<M: Module>(&self, model: &M) -> Result<(), OtherModel> {
+        let found = trained_numbers(model);
+        match self.numbers {
+            Some(expected) if expected != found => Err(OtherModel { expected, found }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Epochs from the first to where everything is pruned that is to be pruned, and coordinates are of
+    /// the type that they are stored with.
+    pub(crate) fn until_pruned(&self) -> usize {
+        let last = self.epochs.iter().rposition(|e| e.kind == PhaseKind::Prune);
+        let tuned = usize::from(self.coordinate_type() != CoordinateType::F32);
+        last.map_or(0, |epoch| epoch + 1 + tuned)
     }
 
     /// What coordinates are at the end.

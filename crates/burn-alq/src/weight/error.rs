@@ -1,6 +1,8 @@
 //! Why a weight or a module could not be quantized.
 
-use alloc::string::String;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 #[cfg(feature = "train")]
 use burn_core::store::RecordError;
@@ -21,11 +23,13 @@ pub enum QuantizeError {
         source: GroupingError,
     },
     /// A weight holds NaN or infinity.
-    #[error("{path}: {source}")]
+    #[error("{}", unfit(.path, .index, .source))]
     Weight {
         /// Path of the weight.
         path: String,
-        /// Where.
+        /// The first number of it that is not finite, by the weight's own axes.
+        index: Vec<usize>,
+        /// The same, in the order of groups.
         source: SketchError,
     },
     /// More bases were asked for than a code can hold, or none.
@@ -100,4 +104,35 @@ pub enum QuantizeError {
     #[cfg(feature = "train")]
     #[error("the float record does not fit: {0}")]
     Record(#[source] RecordError),
+}
+
+impl QuantizeError {
+    /// Why a weight of a shape could not be sketched.
+    pub(crate) fn of_sketch(
+        path: &str,
+        shape: &[usize],
+        weight: &[f32],
+        source: SketchError,
+    ) -> Self {
+        let place = weight.iter().position(|value| !value.is_finite());
+        let index = place.map_or_else(Vec::new, |mut place| {
+            let mut index: Vec<usize> = shape.to_vec();
+            for axis in index.iter_mut().rev() {
+                (place, *axis) = (place / *axis, place % *axis);
+            }
+            index
+        });
+        Self::Weight {
+            path: path.to_string(),
+            index,
+            source,
+        }
+    }
+}
+
+fn unfit(path: &str, index: &[usize], source: &SketchError) -> String {
+    match index {
+        [] => format!("{path}: {source}"),
+        index => format!("{path}: the number at {index:?} is not finite"),
+    }
 }

@@ -19,6 +19,8 @@ pub use self::prepared::PreparedWeight;
 #[cfg(feature = "train")]
 pub(crate) use self::record::{in_rows, load_record};
 #[cfg(feature = "train")]
+pub(crate) use self::size::trained_numbers;
+#[cfg(feature = "train")]
 pub use self::size::{Cost, sizes, total};
 pub use self::size::{Size, average_bits};
 pub(crate) use self::sketch::attach;
@@ -33,5 +35,5 @@ pub(crate) use self::state::{read_f32, read_u8};
 #[cfg(feature = "train")]
 pub(crate) use self::tied::tie;
 #[cfg(feature = "train")]
-pub(crate) use self::walk::{MultiBitWeight, multi_bit_weights, walk_initialized};
+pub(crate) use self::walk::{Found, MultiBitWeight, multi_bit_weights, walk_initialized};
 pub(crate) use self::walk::{Replacement, restore_autodiff, value_shape, walk};

@@ -37,10 +37,11 @@ pub(crate) fn in_rows<M: Module>(module: M) -> M {
             {
                 return param;
             }
+            let id = param.id;
             param.map(|old| {
                 let device = old.device().without_autodiff();
                 let (data, dtype) = (old.to_data(), old.dtype());
-                restore_autodiff(&old, Tensor::from_data(data, (&device, dtype)))
+                restore_autodiff(&old, Tensor::from_data(data, (&device, dtype)), id)
             })
         }
     }

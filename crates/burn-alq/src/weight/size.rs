@@ -34,6 +34,9 @@ pub struct Size {
     pub coordinates: usize,
     /// The largest width, which decides the bits that a width is stored with.
     pub widest: u8,
+    /// Whether the weight cannot train, as its parameter requires no gradient. It is no part of a
+    /// target, nor of what pruning may leave.
+    pub frozen: bool,
 }
 
 impl Size {
@@ -44,6 +47,7 @@ impl Size {
             len: grouping.len(),
             coordinates: widths.iter().map(|&width| usize::from(width)).sum(),
             widest: widths.iter().copied().max().unwrap_or(0),
+            frozen: false,
         }
     }
 
@@ -102,6 +106,16 @@ pub fn sizes<M: Module>(module: &M) -> Vec<Size> {
     weights.iter().map(MultiBitWeight::size).collect()
 }
 
+/// Numbers in the multi-bit weights of a module that train. Nothing is read back.
+#[cfg(feature = "train")]
+pub(crate) fn trained_numbers<M: Module>(module: &M) -> usize {
+    let weights = multi_bit_weights(module).into_iter();
+    let trained = weights.filter(|weight| weight.trains);
+    trained
+        .map(|weight| weight.shape.iter().product::<usize>())
+        .sum()
+}
+
 #[cfg(feature = "train")]
 impl MultiBitWeight {
     /// Two numbers are read back: how many coordinates live, and the widest group's.
@@ -119,6 +133,7 @@ impl MultiBitWeight {
             len,
             coordinates: numbers[0] as usize,
             widest: numbers[1] as u8,
+            frozen: !self.trains,
         }
     }
 }

@@ -7,8 +7,6 @@ use alloc::vec::Vec;
 use burn_core::module::{Module, Param};
 use burn_core::tensor::{DType, Tensor, TensorData};
 use multibit::fit;
-#[cfg(feature = "train")]
-use multibit::fit::SketchError;
 use multibit::{CoordinateType, Grouping, GroupingRule, Layout, MAX_BITS};
 
 use super::walk::{Attach, Replacement};
@@ -84,10 +82,8 @@ impl Plan {
         self.grouping.gather(shape, weight, &mut grouped);
         let len = self.grouping.len();
         let sketch = fit::sketch(&grouped, len, self.max_bits, self.coordinate_type);
-        let sketch = sketch.map_err(|source| QuantizeError::Weight {
-            path: path.to_string(),
-            source,
-        })?;
+        let sketch =
+            sketch.map_err(|source| QuantizeError::of_sketch(path, shape, weight, source))?;
         Ok(MultiBitData {
             shape: shape.to_vec(),
             grouping: self.grouping.clone(),
@@ -172,13 +168,7 @@ pub(crate) fn resketch(
     let (len, max_bits) = (old.grouping.len(), old.max_bits);
     let mut grouped = alloc::vec![0.0; weight.len()];
     old.grouping.gather(&old.shape, weight, &mut grouped);
-    let wrong = |source| QuantizeError::Weight {
-        path: path.to_string(),
-        source,
-    };
-    if let Some(index) = grouped.iter().position(|weight| !weight.is_finite()) {
-        return Err(wrong(SketchError::NotFinite { index }));
-    }
+    let wrong = |source| QuantizeError::of_sketch(path, &old.shape, weight, source);
     let mut new = old.clone();
     // `‖w − ŵ‖²` of a group.
     let error = |values: &[f32], codes: &[u8], slots: &[f32]| -> f64 {

@@ -36,6 +36,9 @@ pub(crate) struct Found {
     /// The type of its value, of an initialized float.
     #[cfg(feature = "train")]
     pub dtype: Option<DType>,
+    /// Whether gradients move it, or will in training mode.
+    #[cfg(feature = "train")]
+    pub trains: bool,
     /// Name of the reparameterization on it.
     pub carries: Option<String>,
     /// Name of one that was meant for it, beside what it carries: Burn keeps a trace of it, if any,
@@ -86,6 +89,8 @@ pub(crate) struct MultiBitWeight {
     pub id: ParamId,
     /// The shape of the weight.
     pub shape: Vec<usize>,
+    /// Whether gradients move it, or will in training mode.
+    pub trains: bool,
     /// The state, sharing its tensors with the module.
     pub state: MultiBit,
 }
@@ -103,6 +108,7 @@ pub(crate) fn multi_bit_weights<M: Module>(module: &M) -> Vec<MultiBitWeight> {
             path: found.path,
             id: found.id,
             shape: found.shape,
+            trains: found.trains,
         })
     });
     weights.collect()
@@ -170,6 +176,8 @@ impl Walk {
                 is_float: false,
                 #[cfg(feature = "train")]
                 dtype: None,
+                #[cfg(feature = "train")]
+                trains: false,
                 carries: None,
                 dropped: None,
                 state: None,
@@ -225,6 +233,7 @@ impl ModuleVisitor for Walk {
             #[cfg(feature = "train")]
             {
                 last.dtype = param.is_initialized().then(|| param.base().dtype());
+                last.trains = trains(param);
             }
         } else if self.field() == "coordinates" {
             self.parts.coordinates = cast(param);
@@ -273,6 +282,20 @@ pub(crate) fn no_memory<const D: usize>(shape: Shape, device: &Device) -> Tensor
     Tensor::<D>::zeros([1; D], device).expand(shape)
 }
 
+/// Whether gradients move a parameter. A plain device has none; there, what is configured for training
+/// mode counts. One that is not initialized yet is none of the weights that are asked about.
+#[cfg(feature = "train")]
+fn trains<const D: usize>(param: &Param<Tensor<D>>) -> bool {
+    if !param.is_initialized() {
+        return true;
+    }
+    let base = param.base();
+    match base.is_autodiff() {
+        true => base.is_require_grad(),
+        false => param.clone().train().base().is_require_grad(),
+    }
+}
+
 /// Integers of a type that their device computes with: what moves from a CPU, or is loaded from its
 /// record, comes as bytes. The next step of training leaves them in the other type.
 fn computable<const D: usize>(param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
@@ -317,12 +340,13 @@ macro_rules! load {
 
 impl ModuleMapper for Replacement<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(value) = self.floats.get(&param.id) else {
+        let id = param.id;
+        let Some(value) = self.floats.get(&id) else {
             return load!(self, param);
         };
         param.map(|old| {
             let value = value.clone().cast(old.dtype()).reshape(old.shape());
-            restore_autodiff(&old, value)
+            restore_autodiff(&old, value, id)
         })
     }
 
@@ -341,9 +365,14 @@ impl ModuleMapper for Replacement<'_> {
     }
 }
 
-/// Puts the autodiff state of `old` on a value computed without autodiff.
+/// Puts the autodiff state of `old`, the value of parameter `id`, on a value computed without autodiff:
+/// all of it that Burn's own optimizers keep.
 #[cfg(feature = "autodiff")]
-pub(crate) fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
+pub(crate) fn restore_autodiff<const D: usize>(
+    old: &Tensor<D>,
+    value: Tensor<D>,
+    #[cfg_attr(not(feature = "std"), expect(unused_variables))] id: ParamId,
+) -> Tensor<D> {
     if !old.is_autodiff() {
         return value;
     }
@@ -354,11 +383,19 @@ pub(crate) fn restore_autodiff<const D: usize>(old: &Tensor<D>, value: Tensor<D>
     if old.is_require_grad() {
         value = value.require_grad();
     }
+    #[cfg(feature = "std")]
+    if old.is_distributed() {
+        value = value.set_distributed(id);
+    }
     value
 }
 
 #[cfg(not(feature = "autodiff"))]
-pub(crate) fn restore_autodiff<const D: usize>(_old: &Tensor<D>, value: Tensor<D>) -> Tensor<D> {
+pub(crate) fn restore_autodiff<const D: usize>(
+    _: &Tensor<D>,
+    value: Tensor<D>,
+    _: ParamId,
+) -> Tensor<D> {
     value
 }
 

@@ -1,14 +1,14 @@
 //! The checkpoint of an [`Alq`]: its record, and the files that Burn's checkpointers write.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use burn_core::module::Module;
 use burn_core::store::ModuleRecord;
 use burn_optim::OptimizerRecord;
 use burn_optim::lr_scheduler::LrSchedulerRecord;
 
-use super::{Alq, MOVED_ON};
+use super::{Alq, EpochCount, MOVED_ON};
 use crate::optim::AlqOptimizer;
 use crate::train::checkpoint::{Checkpoint, CheckpointError, encode, in_file, other_model};
 use crate::weight::load_record;
@@ -21,7 +21,7 @@ impl<M: Module> Alq<M> {
             let moments = match self.step {
                 0 => self.plan.optimizer.init().weights_to_bytes()?,
                 _ => {
-                    let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+                    let memory = self.lock_memory();
                     let optimizer = memory.as_ref().unwrap_or_else(|| panic!("{MOVED_ON}"));
                     optimizer.weights_to_bytes()?
                 }
@@ -44,6 +44,8 @@ impl<M: Module> Alq<M> {
         let (model, optimizer, step) = self.read(record)?;
         self.model = load_record(self.model, model).map_err(other_model)?;
         self.step = step;
+        let start = step - step % self.plan.steps_per_epoch;
+        self.epoch = Arc::new(Mutex::new(EpochCount { start, wrong: None }));
         self.memory = Arc::new(Mutex::new(Some(optimizer)));
         self.restart_monitor();
         Ok(self)

@@ -23,7 +23,7 @@
 //! # {
 //! let schedule = ScheduleConfig::new(Target::Bits(0.7)).init(&sizes(&model))?;
 //! let epochs = schedule.epochs().len();
-//! let steps = train.num_items().div_ceil(128);
+//! let steps = train.num_items().div_ceil(128); // another number is an error after the first epoch
 //!
 //! let model = Alq::new(model, schedule, steps); // the one line
 //!
@@ -39,7 +39,7 @@
 //! let training = model.watch(training); // bits, bytes and phase; a line an epoch without a terminal
 //! let rates = model.rates(); // or any learning-rate scheduler
 //! let result = training.launch(Learner::new(model, AdamConfig::new().init(), rates));
-//! let model = result.model.into_inner();
+//! let model = result.model.finish()?; // an error before everything is pruned
 //! # Ok(model)
 //! # }
 //! ```
@@ -61,7 +61,7 @@ mod monitor;
 
 use std::fmt;
 use std::string::String;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn_core::module::{Devices, Module, ModuleMapper, ModuleVisitor};
 use burn_core::store::{ModuleRecord, RecordError};
@@ -71,6 +71,7 @@ use burn_optim::lr_scheduler::{LrScheduler, LrSchedulerRecord};
 use burn_optim::module_optimizer::GradAdaptor;
 use burn_optim::{GradientsParams, LearningRate, ModuleOptimizer, MultiGradientsParams};
 use burn_train::{InferenceStep, SupervisedTraining, TrainOutput, TrainStep};
+use thiserror::Error;
 
 pub use self::data::resume_data;
 pub use self::line::LineRenderer;
@@ -78,7 +79,7 @@ pub use self::monitor::{AfterPruning, Monitor, PhaseMetric, Status, StatusMetric
 pub use super::checkpoint::CheckpointError;
 use super::run::not_finite;
 use super::schedule::{Schedule, ScheduleStep};
-use crate::optim::{AlqOptimizer, AlqOptimizerConfig, PhaseKind};
+use crate::optim::{AlqOptimizer, AlqOptimizerConfig};
 use crate::weight::in_rows;
 
 /// What does not change in a training.
@@ -101,13 +102,16 @@ struct Plan {
 /// the rest goes on training.
 ///
 /// The moments move on with the model that was optimized last: an older clone can be evaluated, but
-/// not trained or recorded.
+/// not trained or recorded. Every training of Burn's begins with a fork, which has moments of its own: so
+/// copies of a Learner each train, as do the replicas of a distributed one, which see the same gradients
+/// and prune the same.
 #[derive(Debug, Clone)]
 pub struct Alq<M> {
     model: M,
     plan: Arc<Plan>,
     /// Steps taken.
     step: usize,
+    epoch: Arc<Mutex<EpochCount>>,
     /// Empty once the optimizer has moved on to the next model; unused before the first step.
     memory: Arc<Mutex<Option<AlqOptimizer>>>,
     monitor: Monitor,
@@ -115,12 +119,17 @@ pub struct Alq<M> {
 
 impl<M: Module> Alq<M> {
     /// A quantized model at the start of a schedule, with `steps_per_epoch` optimizer steps in each
-    /// epoch: batches, divided by the accumulated gradients and by the devices, rounded up.
+    /// epoch: batches, divided by the accumulated gradients and by the devices, rounded up. After an
+    /// epoch with another number of steps the training panics, and names it: phases and pruning would end
+    /// elsewhere than planned.
     ///
     /// # Panics
-    /// If `steps_per_epoch` is 0.
+    /// If `steps_per_epoch` is 0, or the schedule was made for another model.
     pub fn new(model: M, schedule: Schedule, steps_per_epoch: usize) -> Self {
         assert!(steps_per_epoch > 0, "steps_per_epoch must not be 0");
+        if let Err(error) = schedule.check(&model) {
+            panic!("{error}");
+        }
         let plan = Plan {
             schedule,
             steps_per_epoch,
@@ -153,6 +162,7 @@ impl<M: Module> Alq<M> {
             model: in_rows(model),
             plan: Arc::new(plan),
             step: 0,
+            epoch: Arc::default(),
             memory: Arc::default(),
             monitor: Monitor::default(),
         };
@@ -165,9 +175,27 @@ impl<M: Module> Alq<M> {
         &self.model
     }
 
-    /// The model, at the end.
+    /// The model as it is now, wherever it is in the schedule.
     pub fn into_inner(self) -> M {
         self.model
+    }
+
+    /// The model, once everything is pruned that is to be pruned and coordinates are of the type that
+    /// they are stored with; it may have been stopped early after that
+    /// ([`once_pruned`](Self::once_pruned)).
+    ///
+    /// # Errors
+    /// Before: a model at another size than asked for is no result.
+    pub fn finish(self) -> Result<M, Unfinished> {
+        let needed = self.plan.schedule.until_pruned() * self.plan.steps_per_epoch;
+        if self.step >= needed {
+            return Ok(self.model);
+        }
+        Err(Unfinished {
+            steps: self.step,
+            needed,
+            epochs: self.plan.schedule.until_pruned(),
+        })
     }
 
     /// Optimizer steps taken.
@@ -188,12 +216,10 @@ impl<M: Module> Alq<M> {
         }
     }
 
-    /// An early-stopping strategy that is first asked in the epoch after the last pruning epoch:
-    /// before, the target is not met.
+    /// An early-stopping strategy that is first asked when [`finish`](Self::finish) has a result, at the
+    /// end of the epoch after that: before, the target is not met.
     pub fn once_pruned<S>(&self, strategy: S) -> AfterPruning<S> {
-        let epochs = self.plan.schedule.epochs();
-        let pruned = epochs.iter().rposition(|e| e.kind == PhaseKind::Prune);
-        AfterPruning::new(pruned.map_or(0, |epoch| epoch + 1), strategy)
+        AfterPruning::new(self.plan.schedule.until_pruned(), strategy)
     }
 
     /// Adds average bits, packed bytes and the current phase to the metrics, and prints one line an
@@ -221,9 +247,10 @@ impl<M: Module> Alq<M> {
     /// One step of the optimizer and of the schedule.
     ///
     /// # Panics
-    /// If a later state of the model has the optimizer. At the end of an epoch, if a gradient of a
-    /// multi-bit weight in it was not finite: Burn's loop has no other way to stop before the epoch
-    /// becomes a checkpoint.
+    /// If a later state of the model has the optimizer, or the epoch before had another number of steps
+    /// than planned. If pruning cannot drop what it has to, or at the
+    /// end of an epoch, if a gradient of a multi-bit weight in it was not finite: Burn's loop has no
+    /// other way to stop before the epoch becomes a checkpoint.
     fn advance(
         mut self,
         rest: &mut ModuleOptimizer,
@@ -234,10 +261,14 @@ impl<M: Module> Alq<M> {
             0 => self.plan.optimizer.init(),
             _ => self.take_optimizer(),
         };
+        lock(&self.epoch).go_on(self.plan.steps_per_epoch);
         let step = self.next();
         optimizer.follow(&step);
         self.model = optimizer.step_with(rest, lr, self.model, grads);
         self.step += 1;
+        if let Some(shortfall) = optimizer.shortfall().filter(|_| step.evaluates()) {
+            panic!("{shortfall}");
+        }
         if self.step.is_multiple_of(self.plan.steps_per_epoch)
             && let Some(path) = optimizer.diverged()
         {
@@ -254,9 +285,68 @@ impl<M: Module> Alq<M> {
     /// # Panics
     /// If a later state of the model has it.
     fn take_optimizer(&self) -> AlqOptimizer {
-        let memory = &mut *self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.take().unwrap_or_else(|| panic!("{MOVED_ON}"))
+        let memory = self.lock_memory().take();
+        memory.unwrap_or_else(|| panic!("{MOVED_ON}"))
     }
+}
+
+/// A model that was not trained to where its schedule has pruned it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "the training has taken {steps} of the {needed} steps until everything is pruned, {epochs} epochs of \
+     the schedule; train on, or take the model as it is with `into_inner`"
+)]
+pub struct Unfinished {
+    /// Steps taken.
+    pub steps: usize,
+    /// Steps until everything is pruned.
+    pub needed: usize,
+    /// Epochs of the schedule until then.
+    pub epochs: usize,
+}
+
+/// Epochs as they are, by where Burn validates.
+#[derive(Debug, Clone, Copy, Default)]
+struct EpochCount {
+    /// Steps at the start of the epoch.
+    start: usize,
+    /// Steps in an epoch that was not as planned.
+    wrong: Option<usize>,
+}
+
+impl EpochCount {
+    /// The model is validated after so many steps.
+    fn end(&mut self, step: usize, planned: usize) {
+        // Without a step it is no end: validated before the first, or twice, or in an older clone.
+        let steps = step.saturating_sub(self.start);
+        if steps == planned {
+            *self = Self {
+                start: step,
+                wrong: None,
+            };
+        } else if steps > 0 {
+            self.wrong = Some(steps);
+        }
+    }
+
+    /// The training goes on. (Burn also validates what was interrupted; that ends anywhere.)
+    ///
+    /// # Panics
+    /// If an epoch was not as planned.
+    fn go_on(&self, planned: usize) {
+        if let Some(steps) = self.wrong {
+            panic!(
+                "epoch {} had {steps} steps of the optimizer, where `Alq::new` was told {planned}: phases \
+                 and pruning would not end where the schedule says. Count batches, divided by the \
+                 accumulated gradients and by the devices, rounded up",
+                self.start / planned + 1
+            );
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const MOVED_ON: &str = "this copy of the model was trained further elsewhere and has no moments \
@@ -294,7 +384,11 @@ impl<M: Module> Module for Alq<M> {
         self.model.collect_devices(devices)
     }
 
-    fn fork(self, device: &Device) -> Self {
+    /// A copy that trains on its own.
+    fn fork(mut self, device: &Device) -> Self {
+        let (memory, epoch) = (self.lock_memory().clone(), *lock(&self.epoch));
+        self.memory = Arc::new(Mutex::new(memory));
+        self.epoch = Arc::new(Mutex::new(epoch));
         self.map_model(|model| model.fork(device))
     }
 
@@ -306,7 +400,10 @@ impl<M: Module> Module for Alq<M> {
         self.map_model(Module::train)
     }
 
+    /// The model in validation mode. Burn asks for it at the end of each epoch of training; what is
+    /// trained on then is a new epoch.
     fn valid(&self) -> Self {
+        lock(&self.epoch).end(self.step, self.plan.steps_per_epoch);
         self.clone().map_model(|model| model.valid())
     }
 
@@ -339,6 +436,10 @@ impl<M: Module> Module for Alq<M> {
 }
 
 impl<M> Alq<M> {
+    fn lock_memory(&self) -> MutexGuard<'_, Option<AlqOptimizer>> {
+        lock(&self.memory)
+    }
+
     fn map_model(mut self, change: impl FnOnce(M) -> M) -> Self {
         self.model = change(self.model);
         self

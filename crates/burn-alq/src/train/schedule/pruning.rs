@@ -1,10 +1,12 @@
 //! Where each pruning step must end, and what lies between the steps.
 
+use alloc::vec::Vec;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ScheduleConfig, ScheduleError, Target};
-use crate::optim::prune::Budget;
-use crate::optim::{Cost, Phase, Size, total};
+use crate::optim::prune::{Budget, least};
+use crate::optim::{Cost, Phase, Size, average_bits, total};
 
 /// How pruning spreads over its steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,12 +38,19 @@ pub(super) struct PrunePlan {
     target: f64,
     rounds: usize,
     pace: Pace,
+    /// Average bitwidth that every layer keeps.
+    floor: f64,
 }
 
 impl PrunePlan {
     pub(super) fn new(config: &ScheduleConfig, sizes: &[Size]) -> Result<Self, ScheduleError> {
         if sizes.is_empty() {
             return Err(ScheduleError::NoWeights);
+        }
+        let trained = sizes.iter().filter(|size| !size.frozen).copied();
+        let sizes: &[Size] = &trained.collect::<Vec<Size>>();
+        if sizes.is_empty() {
+            return Err(ScheduleError::Frozen);
         }
         if config.rounds == 0 || config.prune_epochs == 0 {
             return Err(ScheduleError::NoPruning);
@@ -79,18 +88,23 @@ impl PrunePlan {
                 unit,
             });
         }
-        let least = sizes
-            .iter()
-            .map(|size| {
-                let one = Size {
-                    coordinates: 1,
-                    widest: 1,
-                    ..*size
-                };
-                one.cost(cost)
-            })
-            .min()
-            .unwrap_or(0) as f64;
+        let floor = config.floor * average_bits(sizes) * target.max(0.0) / start;
+        let keeping = |size: &Size, coordinates: usize| {
+            let size = Size {
+                coordinates,
+                widest: u8::from(coordinates > 0),
+                ..*size
+            };
+            size.cost(cost)
+        };
+        let least = if floor > 0.0 {
+            let kept = sizes.iter().map(|size| keeping(size, least(size, floor)));
+            kept.sum()
+        } else {
+            let one = sizes.iter().map(|size| keeping(size, 1));
+            one.min().unwrap_or(0)
+        };
+        let least = least as f64;
         if target < least {
             return Err(ScheduleError::Unreachable {
                 target: target / scale,
@@ -104,6 +118,7 @@ impl PrunePlan {
             target,
             rounds: config.rounds,
             pace: config.pace,
+            floor,
         })
     }
 
@@ -174,6 +189,7 @@ impl PruneEpoch {
                 Pace::Constant | Pace::Cubic => 1.0,
                 Pace::Loss => 1.0 / (all - done) as f64,
             },
+            floor: self.plan.floor,
         })
     }
 }
