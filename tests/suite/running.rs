@@ -12,10 +12,10 @@ use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use burn_alq::optim::prune::Budget;
 use burn_alq::optim::{Cost, sizes, total};
 use burn_alq::{
-    AlqOptimizerConfig, MultiBit, MultiBitActivation, MultiBitConv1d, MultiBitConv1dConfig,
-    MultiBitConv2d, MultiBitConv2dConfig, MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig,
-    MultiBitEmbedding, MultiBitEmbeddingConfig, MultiBitLinear, MultiBitLinearConfig, PackedModel,
-    PathPattern, Phase, Quantizer, Unpacking,
+    AlqOptimizerConfig, GroupingRule, MultiBit, MultiBitActivation, MultiBitConv1d,
+    MultiBitConv1dConfig, MultiBitConv2d, MultiBitConv2dConfig, MultiBitConvTranspose2d,
+    MultiBitConvTranspose2dConfig, MultiBitEmbedding, MultiBitEmbeddingConfig, MultiBitLinear,
+    MultiBitLinearConfig, PackedModel, PathPattern, Phase, Quantizer, Unpacking,
 };
 use burn_core::store::{ModuleRecord, RecordError};
 use multibit::cpu::Levels;
@@ -125,7 +125,11 @@ impl Inputs {
 }
 
 fn quantizer() -> Quantizer {
-    Quantizer::new(2)
+    every_weight(2)
+}
+
+fn every_weight(bits: usize) -> Quantizer {
+    Quantizer::new(bits).rule(PathPattern::glob("**weight"), GroupingRule::Channelwise)
 }
 
 fn zoo_packed(device: &Device) -> PackedModel {
@@ -507,6 +511,7 @@ fn a_model_of_half_floats_trains() {
             at_most: total(&sizes(&zoo), Cost::Coordinates) as f64 - 1.0,
             top_k: 1.0,
             loss_share: 1.0,
+            floor: 0.0,
         });
         for phase in [Phase::Basis, Phase::Coordinate, prune, Phase::Ste] {
             optimizer.set_phase(phase);
@@ -644,7 +649,7 @@ fn dense_weights_are_made_where_they_are_said_to_be() {
         bits: MultiBitLinearConfig::new(d_in, d_out).init_float(&device),
         dense: LinearConfig::new(d_in, d_out).init(&device),
     };
-    let bits = PackedModel::pack(&Quantizer::new(1).quantize(new()).unwrap().0).unwrap();
+    let bits = PackedModel::pack(&every_weight(1).quantize(new()).unwrap().0).unwrap();
     let x = Tensor::<2>::ones([1, d_in], &device);
     let peak = |call: &dyn Fn()| {
         let before = MEMORY.current_usage();
@@ -694,7 +699,7 @@ fn tmp_measure() {
     let device = Device::flex();
     let new = || LinearConfig::new(1024, 1024).init(&device);
     let float = new();
-    let multi_bit = Quantizer::new(2).quantize(new()).unwrap().0;
+    let multi_bit = every_weight(2).quantize(new()).unwrap().0;
     let packed = PackedModel::pack(&multi_bit).unwrap();
     let once = packed.apply(new()).unwrap();
     let each = packed.apply_with(new(), Unpacking::EachUse).unwrap();
@@ -735,10 +740,7 @@ fn tmp_measure() {
     for bits in [1, 2] {
         let file = {
             let multi_bit = Quantizer::new(bits)
-                .rule(
-                    PathPattern::glob("**weight"),
-                    burn_alq::GroupingRule::Pixelwise,
-                )
+                .rule(PathPattern::glob("**weight"), GroupingRule::Pixelwise)
                 .quantize(new())
                 .unwrap()
                 .0;
