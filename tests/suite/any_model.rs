@@ -2,9 +2,10 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::conv::{
-    Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig,
+    Conv2d, Conv2dConfig, Conv3d, Conv3dConfig, ConvTranspose1d, ConvTranspose1dConfig,
+    ConvTranspose3d, ConvTranspose3dConfig, DeformConv2d, DeformConv2dConfig,
 };
-use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, LinearLayout};
+use burn::nn::{Linear, LinearConfig, LinearLayout};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use burn_alq::file::PackModelError;
 use burn_alq::quantize::{
@@ -12,12 +13,9 @@ use burn_alq::quantize::{
 };
 use burn_alq::train::{Run, Task};
 use burn_alq::{
-    AlqOptimizerConfig, AsBurnLayers, GroupingRule, MultiBitConv1d, MultiBitConv1dConfig,
-    MultiBitConv2d, MultiBitConv2dConfig, MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig,
-    MultiBitEmbedding, MultiBitEmbeddingConfig, MultiBitLinear, MultiBitLinearConfig, PackedModel,
+    AlqOptimizerConfig, GroupingRule, MultiBitLinear, MultiBitLinearConfig, PackedModel,
     PathPattern, ScheduleConfig, Target, sizes,
 };
-use burn_store::{ModuleSnapshot, PyTorchToBurnAdapter};
 
 use crate::devices::device;
 use crate::support::{assert_near, values};
@@ -420,74 +418,146 @@ fn weights_that_burn_has_quantized_are_refused_by_name() {
     assert_eq!(error, QuantizeError::BurnsOwn { path });
 }
 
-/// A layer of each kind, square wherever a swap of axes would go unnoticed.
-macro_rules! zoo {
-    ($name:ident, $linear:ty, $conv1d:ty, $conv2d:ty, $up:ty, $embedding:ty) => {
-        #[derive(Module, Debug)]
-        struct $name {
-            linear: $linear,
-            conv1d: $conv1d,
-            conv2d: $conv2d,
-            up: $up,
-            embedding: $embedding,
-        }
-
-        impl $name {
-            fn weights(&self) -> Vec<Vec<f32>> {
-                vec![
-                    values(self.linear.weight.val()),
-                    values(self.conv1d.weight.val()),
-                    values(self.conv2d.weight.val()),
-                    values(self.up.weight.val()),
-                    values(self.embedding.weight.val()),
-                ]
-            }
-        }
-    };
+/// A record of the float model, loaded as Burn loads it, changes the value and leaves the bits behind.
+#[test]
+fn a_float_record_in_the_place_of_bits_is_noticed() {
+    let device = device();
+    let (net, _) = everything().quantize(Two::new(&device)).unwrap();
+    let float = Two::new(&device);
+    let record = float.clone().into_record().allow_partial(true);
+    let loaded = net.clone().load_record(record);
+    assert_eq!(
+        loaded.a.weight.val().into_data(),
+        float.a.weight.val().into_data()
+    );
+    let error = PackedModel::pack(&loaded).unwrap_err();
+    assert!(
+        matches!(&error, PackModelError::Moved { path, .. } if path == "a.weight"),
+        "{error}"
+    );
+    let (right, _) = load_float(net, float.into_record()).unwrap();
+    PackedModel::pack(&right).unwrap();
 }
 
-zoo!(Burns, Linear, Conv1d, Conv2d, ConvTranspose2d, Embedding);
-zoo!(
-    Ours,
-    MultiBitLinear,
-    MultiBitConv1d,
-    MultiBitConv2d,
-    MultiBitConvTranspose2d,
-    MultiBitEmbedding
-);
+/// Fields that Burn's derive allows, and all layers of Burn's with weights that have no twin of ours.
+#[derive(Module, Debug)]
+struct Others {
+    volumes: Vec<Conv3d>,
+    signal: Option<ConvTranspose1d>,
+    up: [ConvTranspose3d; 1],
+    deform: (DeformConv2d, Option<Linear>),
+}
+
+impl Others {
+    fn new(device: &Device) -> Self {
+        Self {
+            volumes: (0..2)
+                .map(|_| Conv3dConfig::new([3, 3], [1, 2, 3]).init(device))
+                .collect(),
+            signal: Some(ConvTranspose1dConfig::new([3, 4], 3).init(device)),
+            up: [ConvTranspose3dConfig::new([3, 2], [2, 1, 2]).init(device)],
+            deform: (DeformConv2dConfig::new([3, 4], [3, 3]).init(device), None),
+        }
+    }
+
+    fn weights(&self) -> Vec<Vec<f32>> {
+        let volumes = self.volumes.iter();
+        let mut weights: Vec<_> = volumes.map(|conv| values(conv.weight.val())).collect();
+        weights.extend(self.signal.iter().map(|conv| values(conv.weight.val())));
+        weights.push(values(self.up[0].weight.val()));
+        weights.push(values(self.deform.0.weight.val()));
+        weights
+    }
+}
 
 #[test]
-fn weights_of_pytorch_load_into_square_layers_as_into_burns() {
+fn layers_without_a_twin_convert_and_pack_in_any_field() {
     let device = device();
-    let mut burns = Burns {
-        linear: LinearConfig::new(4, 4).init(&device),
-        conv1d: Conv1dConfig::new(4, 4, 4).init(&device),
-        conv2d: Conv2dConfig::new([4, 4], [4, 4]).init(&device),
-        up: ConvTranspose2dConfig::new([4, 4], [4, 4]).init(&device),
-        embedding: EmbeddingConfig::new(4, 4).init(&device),
-    };
-    let mut ours = Ours {
-        linear: MultiBitLinearConfig::new(4, 4).init_float(&device),
-        conv1d: MultiBitConv1dConfig::new(4, 4, 4).init_float(&device),
-        conv2d: MultiBitConv2dConfig::new([4, 4], [4, 4]).init_float(&device),
-        up: MultiBitConvTranspose2dConfig::new([4, 4], [4, 4]).init_float(&device),
-        embedding: MultiBitEmbeddingConfig::new(4, 4).init_float(&device),
-    };
-    let record = burns.clone().into_record().into_bytes().unwrap();
-    let tensors = || {
-        let reader = burn_pack::Reader::from_bytes(record.clone()).unwrap();
-        reader.into_tensors().unwrap()
-    };
-    let plain = burns.apply(tensors(), None, Some(Box::new(PyTorchToBurnAdapter)), true);
-    let result = ours.apply(
-        tensors(),
-        None,
-        Some(Box::new(AsBurnLayers(PyTorchToBurnAdapter))),
-        true,
-    );
-    assert!(
-        plain.errors.is_empty() && result.errors.is_empty(),
-        "{result:?}"
-    );
-    assert_eq!(ours.weights(), burns.weights());
+    let rules = Quantizer::new(3).rule(PathPattern::glob("**.weight"), GroupingRule::Groupwise(6));
+    let (net, report) = rules.quantize(Others::new(&device)).unwrap();
+    let paths: Vec<&str> = report.quantized().map(|(path, ..)| path).collect();
+    assert_eq!(paths.len(), 5, "{paths:?}");
+    let run = PackedModel::pack(&net)
+        .unwrap()
+        .apply(Others::new(&device))
+        .unwrap();
+    for (found, expected) in run.weights().iter().zip(net.weights()) {
+        assert_near(found, &expected, 1e-6);
+    }
+    let x = Tensor::<5>::ones([1, 3, 2, 4, 4], &device);
+    let forward = |net: &Others| values(net.volumes[1].forward(net.volumes[0].forward(x.clone())));
+    assert_near(&forward(&run), &forward(&net), 1e-4);
+}
+
+#[test]
+fn weights_of_any_numbers_convert_and_pack() {
+    let device = device();
+    for (what, number) in [
+        ("zeros", 0.0),
+        ("a constant", 0.25),
+        ("small", 1e-30),
+        ("denormal", 1e-42),
+        ("large", 1e30),
+        ("the largest", f32::MAX),
+    ] {
+        let mut net = Two::new(&device);
+        // Signs change, but no magnitude does.
+        let signs = Tensor::<2>::random([16, 16], Distribution::Default, &device);
+        let signs = (signs - 0.5).sign() * number;
+        net.a.weight = net.a.weight.map(|_| signs);
+        let (net, report) = everything().quantize(net).unwrap();
+        let Outcome::Quantized(weight) = outcome(&report, "a.weight") else {
+            panic!("{report:?}");
+        };
+        // What is too small for a coordinate becomes zero.
+        let lost = number > 0.0 && number < f32::MIN_POSITIVE;
+        let error = if lost { 1.0 } else { 0.0 };
+        assert!(
+            (weight.relative_error - error).abs() < 1e-6,
+            "{what}: {weight:?}"
+        );
+        let run = PackedModel::pack(&net)
+            .unwrap()
+            .apply(Two::new(&device))
+            .unwrap();
+        assert_eq!(
+            run.a.weight.val().into_data(),
+            net.a.weight.val().into_data(),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn a_frozen_layer_is_converted_and_stays_frozen() {
+    let train = device().autodiff();
+    let mut net = Two::new(&train);
+    net.a = net.a.no_grad();
+    let (net, _) = everything().quantize(net).unwrap();
+    assert!(!net.a.weight.val().is_require_grad());
+    assert!(net.b.weight.val().is_require_grad());
+    let round = net.valid().train();
+    assert!(!round.a.weight.val().is_require_grad());
+    assert!(round.b.weight.val().is_require_grad());
+}
+
+#[test]
+fn a_packed_model_serves_threads_that_start_together() {
+    let device = device();
+    let (net, _) = everything().quantize(Two::new(&device)).unwrap();
+    let run = PackedModel::pack(&net)
+        .unwrap()
+        .apply(Two::new(&device))
+        .unwrap();
+    let x = Tensor::<2>::random([3, 16], Distribution::Default, &device);
+    let expected = values(net.b.forward(net.a.forward(x.clone())));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let (run, x) = (run.clone(), x.clone());
+            let expected = &expected;
+            scope.spawn(move || {
+                assert_near(&values(run.b.forward(run.a.forward(x))), expected, 1e-5);
+            });
+        }
+    });
 }

@@ -211,7 +211,8 @@ fn coordinates_of_two_bytes_need_no_training() {
     for kind in [CoordinateType::F16, CoordinateType::Bf16] {
         float.clone().with_coordinate_type(kind).unwrap_err();
         let (packed, rounded) = converted(kind);
-        assert!(rounded < 1.1 * error, "{kind}: {rounded} after {error}");
+        // bf16 has eight bits of a coordinate.
+        assert!(rounded < 1.3 * error, "{kind}: {rounded} after {error}");
         let packed = packed.with_coordinate_type(kind).unwrap();
         let packed = packed.to_bytes().unwrap();
         assert!(packed.len() < bytes, "{kind}");

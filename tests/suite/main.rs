@@ -25,6 +25,7 @@ mod numbers;
 mod packed;
 mod pages;
 mod pruning;
+mod pytorch;
 mod reader;
 mod refused;
 mod running;
