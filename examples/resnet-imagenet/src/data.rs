@@ -65,7 +65,7 @@ impl DataFlags for DataArgs {
                 let options = self.options(number(config, CLASSES)?);
                 image_folder::test(folder, options)
             }
-            None => self.load(config).map(|data| (data.name, data.test)),
+            None => Ok(fake::test(self.limit)),
         }
     }
 }
