@@ -88,7 +88,10 @@ pub fn check_json(file: Option<&Path>) -> Result<(), Failure> {
         return Ok(());
     };
     // A pipe may be used up by opening it.
-    let checked = if file.is_dir() {
+    let checked = if file.extension().is_some_and(|ending| ending == "bpk") {
+        let error = "a name for tensors, and the report would take their place";
+        Err(std::io::Error::other(error))
+    } else if file.is_dir() {
         Err(std::io::ErrorKind::IsADirectory.into())
     } else if is_stream(file) {
         Ok(())

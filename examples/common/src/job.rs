@@ -13,7 +13,7 @@ use burn_alq::{
 };
 
 use crate::cli::TrainFlags;
-use crate::data::fingerprint;
+use crate::data::{DATA_CLASSES, fingerprint};
 use crate::document::{Document as _, check_json, write_json};
 use crate::eta::{Clock, Sizes};
 use crate::folder::Folder;
@@ -331,6 +331,10 @@ impl<'a, N: Network> Runner<'a, N> {
         packed.config.extend(job.config.clone());
         packed.config.insert(MODEL.into(), N::NAME.into());
         packed.config.insert("data".into(), job.data.name.clone());
+        if let Some(classes) = job.data.classes {
+            let classes = format!("{classes:016x}");
+            packed.config.insert(DATA_CLASSES.into(), classes);
+        }
         let file = goal.out.join(PACKED);
         packed.save_with(&file, levers.coding())?;
         self.evaluate(kept, trained, &packed, goal, report)?;

@@ -63,7 +63,7 @@ impl DataFlags for DataArgs {
         match &self.data_dir {
             Some(folder) => {
                 let options = self.options(number(config, CLASSES)?);
-                image_folder::test(folder, options)
+                image_folder::test(folder, options, config)
             }
             None => Ok(fake::test(self.limit)),
         }

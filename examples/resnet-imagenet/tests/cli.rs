@@ -88,7 +88,7 @@ fn image_folders_train_from_pretrained_weights_and_corrupt_images_are_named() {
     fs::remove_dir(resnet.at("data/train/green")).unwrap();
     fs::write(&broken, jpeg).unwrap();
     let mut resumed = [&pretrained[..], &["--resume"]].concat();
-    resumed[6] = &moved;
+    resumed[7] = &moved;
     resnet.trains("out", &resumed);
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&moved, bytes).unwrap();
@@ -97,6 +97,9 @@ fn image_folders_train_from_pretrained_weights_and_corrupt_images_are_named() {
     // To evaluate, the test images are enough.
     fs::remove_dir_all(resnet.at("data/train")).unwrap();
     holds(&resnet.succeeds(&eval), "on 8 test images");
+    // With all classes there, and no other ones: their places are the labels.
+    fs::remove_dir_all(resnet.at("data/val/blue")).unwrap();
+    resnet.refuses(&eval, "val: the model was trained on other classes");
 }
 
 #[test]

@@ -169,8 +169,14 @@ fn numbers_out_of_range_are_refused() {
 #[test]
 fn files_that_cannot_be_written_are_refused_before_the_work() {
     let lenet = lenet();
-    let [data, absent, inside, float] =
-        ["data", "no/such/a.json", "new/dir/a.json", "out/float.bpk"].map(|name| lenet.at(name));
+    let [data, model, absent, inside, float] = [
+        "data",
+        "new/out/model.bpk",
+        "no/such/a.json",
+        "new/dir/a.json",
+        "out/float.bpk",
+    ]
+    .map(|name| lenet.at(name));
     let kept = lenet.at("data/t10k-images-idx3-ubyte");
     for (json, expected) in [
         (
@@ -182,6 +188,7 @@ fn files_that_cannot_be_written_are_refused_before_the_work() {
             "a.json: cannot be written: No such file or directory",
         ),
         (&data, "data: cannot be written: "),
+        (&model, "model.bpk: cannot be written: a name for tensors"),
         (
             &format!("{kept}/a.json"),
             "a.json: cannot be written: Not a directory",
