@@ -192,14 +192,38 @@ impl<'a, N: Network> Runner<'a, N> {
                 test_images: job.data.test.count(),
             },
         );
-        Ok(Self {
+        let runner = Self {
             stop,
             device,
             start,
             clock,
             job,
             _folder: folder,
-        })
+        };
+        for (goal, schedule) in goals.iter().zip(&schedules[1..]) {
+            runner.check_checkpoint(&model, goal, schedule)?;
+        }
+        Ok(runner)
+    }
+
+    /// Refuses a target's checkpoint of another run before the work that leads to it. What else may be
+    /// wrong with it is said once it is needed.
+    fn check_checkpoint(&self, model: &N, goal: &Goal, schedule: &Schedule) -> Result<(), Failure> {
+        let checkpoint = goal.out.join(CHECKPOINT);
+        if !(self.job.flags.resume && checkpoint.exists()) {
+            return Ok(());
+        }
+        let (optimizer, schedule) = (AlqOptimizerConfig::new().init(), schedule.clone());
+        let fingerprint = self.settings(goal).fingerprint();
+        let run = Run::new(model.clone(), optimizer, schedule, fingerprint);
+        let resumed = run.resume(&checkpoint, &self.device);
+        match resumed
+            .err()
+            .and_then(|error| other_run(&error, &checkpoint))
+        {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// What a resumed float training must share with the one that it continues.
@@ -373,7 +397,7 @@ impl<'a, N: Network> Runner<'a, N> {
         if flags.resume && checkpoint.exists() {
             run = run
                 .resume(checkpoint, device)
-                .map_err(|error| explained(error, checkpoint))?;
+                .map_err(|error| other_run(&error, checkpoint).unwrap_or_else(|| error.into()))?;
             report.resume(&run);
         }
         let display = Display::new(&run, &self.clock);
@@ -489,12 +513,15 @@ fn interrupted(checkpoint: &Path) -> Failure {
     Box::new(Interrupted { out })
 }
 
-/// Why a checkpoint cannot be continued from; of one of another run, what differs.
-fn explained(error: TrainError, checkpoint: &Path) -> Failure {
-    if let TrainError::Checkpoint(CheckpointError::File { source, .. }) = &error
-        && let CheckpointError::Run { found, expected } = &**source
-    {
-        return difference(checkpoint, found, expected).into();
+/// What differs, if a checkpoint is refused because it is of another run.
+fn other_run(error: &TrainError, checkpoint: &Path) -> Option<Failure> {
+    let TrainError::Checkpoint(CheckpointError::File { source, .. }) = error else {
+        return None;
+    };
+    match &**source {
+        CheckpointError::Run { found, expected } => {
+            Some(difference(checkpoint, found, expected).into())
+        }
+        _ => None,
     }
-    error.into()
 }

@@ -204,8 +204,9 @@ fn other_flags_of_a_sweep_are_listed_too() {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         differences(&lenet, "sweep", &[&flags[..], &["--resume"]].concat())
     };
-    // The first target's folder is that of another target before it.
+    // Before the first target, which is another one, is trained.
     assert_eq!(other("0.5,0.4", "1", &[]), ["--bits: 0.6,0.4 → 0.5,0.4"]);
+    assert!(!lenet.exists("out/0.5-bits"), "nothing was trained");
     assert_eq!(other("0.6,0.4", "2", &[]), ["--next-rounds: 1 → 2"]);
     assert_eq!(
         other("0.6,0.4", "1", &["--biases", "f16"]),
