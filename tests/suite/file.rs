@@ -276,8 +276,21 @@ fn other_files_are_refused() {
     let other = container("another", packed().to_bytes().unwrap());
     let error = load(&other).unwrap_err();
     assert!(matches!(error, FileError::NotPacked { .. }), "{error}");
-    let error = load(b"not a container at all").unwrap_err();
-    assert!(matches!(error, FileError::Container { .. }), "{error}");
+    let safetensors = b"\x08\0\0\0\0\0\0\0{\"w\":{}}";
+    for (bytes, expected) in [
+        (&b"not a container at all"[..], "a text file"),
+        (b"", "an empty file"),
+        (b"<!DOCTYPE html><html>", "an HTML page"),
+        (safetensors, "a safetensors file"),
+        (b"\xff\xfe\0\x01garbage", "[ff, fe, 00, 01]"),
+        (&packed().to_bytes().unwrap()[..2], "the first 2 bytes of"),
+    ] {
+        let error = load(bytes).unwrap_err();
+        assert!(matches!(error, FileError::NotPacked { .. }), "{error}");
+        let text = error.to_string();
+        let named = text.contains("is not a packed model: this is") && text.contains(expected);
+        assert!(named, "{text}");
+    }
     let error = PackedModel::load("no/such/file.bpk").unwrap_err();
     assert!(
         matches!(error, FileError::Io { .. }) && error.to_string().contains("no/such/file.bpk")

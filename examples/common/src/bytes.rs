@@ -37,6 +37,20 @@ impl ByteImages {
         }
     }
 
+    /// Keeps the first images, if there is a limit.
+    fn limit(&mut self, limit: Option<u32>) {
+        let limit = limit.map_or(usize::MAX, |limit| limit as usize);
+        if self.count() > limit {
+            self.split_off(self.count() - limit);
+        }
+    }
+
+    /// Images to evaluate on, at most so many.
+    pub fn into_test(mut self, limit: Option<u32>) -> Arc<dyn Images> {
+        self.limit(limit);
+        Arc::new(self)
+    }
+
     /// Cuts the last `count` images off.
     ///
     /// # Panics
@@ -101,9 +115,8 @@ pub fn varied(
     limit: Option<u32>,
     pad: usize,
 ) -> Result<Dataset, Failure> {
-    let limit = limit.map_or(usize::MAX, |limit| limit as usize);
-    for split in splits.iter_mut().filter(|split| split.count() > limit) {
-        split.split_off(split.count() - limit);
+    for split in &mut splits {
+        split.limit(limit);
     }
     splits[0].crop = Some(pad);
     let valid = splits[0].count() / 10;

@@ -16,15 +16,22 @@ const RECORD: usize = 1 + 3 * SIDE * SIDE;
 /// # Errors
 /// If the folder or a file is missing or damaged.
 pub fn read_folder(folder: &Path) -> Result<[ByteImages; 2], Failure> {
-    if !folder.is_dir() {
-        return Err(format!("{} is not a folder", folder.display()).into());
-    }
     let train = (1..=5).map(|number| format!("data_batch_{number}.bin"));
-    let test = std::iter::once("test_batch.bin".to_string());
-    Ok([read_files(folder, train)?, read_files(folder, test)?])
+    Ok([read_files(folder, train)?, read_test(folder)?])
+}
+
+/// The test images of the same, which need no other file.
+///
+/// # Errors
+/// As [`read_folder`].
+pub fn read_test(folder: &Path) -> Result<ByteImages, Failure> {
+    read_files(folder, std::iter::once("test_batch.bin".to_string()))
 }
 
 fn read_files(folder: &Path, names: impl Iterator<Item = String>) -> Result<ByteImages, Failure> {
+    if !folder.is_dir() {
+        return Err(format!("{} is not a folder", folder.display()).into());
+    }
     let norm = [[0.4914, 0.2470], [0.4822, 0.2435], [0.4465, 0.2616]];
     let mut images = ByteImages::new([3, SIDE, SIDE], norm.into());
     for name in names {

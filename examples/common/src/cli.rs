@@ -12,6 +12,13 @@ use crate::sensitivity::SensitivityFlags;
 use crate::sweep::SweepFlags;
 use crate::{Example, Failure, Preset, device};
 
+/// Headings of flags from several places.
+const NETWORK: &str = "Network";
+const TRAINING: &str = "Training";
+
+/// The heading of flags that have none, after flags that have one.
+pub const NO_HEADING: Option<&str> = None;
+
 /// The most bits of an activation.
 pub const MAX_ACTIVATION_BITS: u8 = 4;
 
@@ -42,9 +49,9 @@ pub enum Command<E: Example> {
     },
     /// Measure what one bit less in each layer of a float network costs.
     Sensitivity {
-        #[command(flatten)]
+        #[command(flatten, next_help_heading = "Data")]
         data: E::Data,
-        #[command(flatten)]
+        #[command(flatten, next_help_heading = NETWORK)]
         network: E::Flags,
         #[command(flatten)]
         flags: SensitivityFlags,
@@ -75,28 +82,14 @@ pub enum Command<E: Example> {
 
 /// Flags of a training, to one target or to several.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = NO_HEADING)]
 pub struct TrainFlags {
-    /// Seed of weights and batches.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
     /// Folder for the packed model, the report and checkpoints; must not exist yet.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Continue the run in --out that was stopped or killed; give the same other flags.
     #[arg(long)]
     pub resume: bool,
-    /// Start from this float network, the float.bpk of another run, instead of training one.
-    #[arg(long, value_name = "FILE")]
-    pub float: Option<PathBuf>,
-    /// Images in a batch [default: 128, or by preset]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub batch_size: Option<u32>,
-    /// Batches in an epoch [default: by preset, or all training images once]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub epoch_batches: Option<u32>,
-    /// Bits of an activation, 1 to 4 [default: ReLU in f32]
-    #[arg(long, value_parser = parse_act_bits)]
-    pub act_bits: Option<u8>,
     /// Seconds between checkpoints; one is also written after every epoch.
     #[arg(long, default_value_t = 60)]
     pub checkpoint_seconds: u64,
@@ -105,6 +98,21 @@ pub struct TrainFlags {
     pub json: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceFlag,
+    /// Seed of weights and batches.
+    #[arg(long, default_value_t = 1, help_heading = TRAINING)]
+    pub seed: u64,
+    /// Start from this float network, the float.bpk of another run, instead of training one.
+    #[arg(long, value_name = "FILE", help_heading = TRAINING)]
+    pub float: Option<PathBuf>,
+    /// Images in a batch [default: 128, or by preset]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536), help_heading = TRAINING)]
+    pub batch_size: Option<u32>,
+    /// Batches in an epoch [default: by preset, or all training images once]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), help_heading = TRAINING)]
+    pub epoch_batches: Option<u32>,
+    /// Bits of an activation, 1 to 4 [default: ReLU in f32]
+    #[arg(long, value_parser = parse_act_bits, help_heading = NETWORK)]
+    pub act_bits: Option<u8>,
     #[command(flatten)]
     pub levers: LeverFlags,
 }
@@ -118,12 +126,13 @@ impl TrainFlags {
 
 /// Where a training stops to prune.
 #[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Target")]
 pub struct TargetFlags {
     /// Stop pruning at this average bitwidth of the weights [default: by preset]
-    #[arg(long, conflicts_with = "target_bytes")]
+    #[arg(long, value_name = "BITS", conflicts_with = "target_bytes", value_parser = parse_positive)]
     pub target_bits: Option<f64>,
     /// Stop pruning at this size of all packed weights, in bytes [default: by preset]
-    #[arg(long)]
+    #[arg(long, value_name = "BYTES")]
     pub target_bytes: Option<usize>,
 }
 
@@ -145,8 +154,28 @@ pub(crate) fn parse_act_bits(text: &str) -> Result<u8, String> {
     }
 }
 
+/// Parses a number that must be above 0.
+pub(crate) fn parse_positive(text: &str) -> Result<f64, String> {
+    parse_number(text)
+        .filter(|number| *number > 0.0)
+        .ok_or_else(|| "not a number above 0".into())
+}
+
+/// Parses a time.
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    parse_number(text)
+        .filter(|seconds| *seconds >= 0.0)
+        .ok_or_else(|| "not a number of seconds".into())
+}
+
+/// A number that one can calculate with.
+fn parse_number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
 /// Where to compute.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = NO_HEADING)]
 pub struct DeviceFlag {
     #[allow(missing_docs)]
     #[arg(
@@ -190,14 +219,14 @@ impl DeviceFlag {
 /// What an example trains, and how.
 #[derive(Args)]
 pub struct Setup<E: Example> {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Data")]
     pub data: E::Data,
-    /// How long and how hard to train.
-    #[arg(long, default_value = "short", value_parser = presets::<E>())]
-    pub preset: Preset,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = NETWORK)]
     pub network: E::Flags,
-    #[command(flatten)]
+    /// How long and how hard to train.
+    #[arg(long, default_value = "short", value_parser = presets::<E>(), help_heading = TRAINING)]
+    pub preset: Preset,
+    #[command(flatten, next_help_heading = TRAINING)]
     pub training: E::Training,
     #[command(flatten)]
     pub flags: TrainFlags,
@@ -211,7 +240,7 @@ pub struct EvalArgs<E: Example> {
     pub model: PathBuf,
     #[command(flatten)]
     pub device: DeviceFlag,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Data")]
     pub data: E::Data,
 }
 
@@ -237,10 +266,10 @@ pub struct TimeArgs {
     #[arg(long = "model", value_name = "FILE", required = true)]
     pub models: Vec<PathBuf>,
     /// Images in a batch.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: u32,
     /// Seconds of measuring.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = parse_seconds)]
     pub seconds: f64,
     #[command(flatten)]
     pub device: DeviceFlag,

@@ -12,6 +12,9 @@ use crate::{Failure, at};
 /// Batches that wait to be used.
 const AHEAD: usize = 3;
 
+/// What [`Dataset::classes`] is called in the configuration of a packed model.
+pub(crate) const DATA_CLASSES: &str = "data_classes";
+
 /// Normalized images with their labels.
 #[derive(Debug, Clone)]
 pub struct Batch {
@@ -69,6 +72,8 @@ pub struct Dataset {
     pub name: String,
     /// Differs for other data, so that a resumed run notices them.
     pub fingerprint: u64,
+    /// Differs for other classes, where the data names them: they travel with the packed model.
+    pub classes: Option<u64>,
 }
 
 impl Dataset {
@@ -87,6 +92,7 @@ impl Dataset {
             test,
             name: format!("{name} ({} images{more})", counts.join("/")),
             fingerprint,
+            classes: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Reports in a folder: JSON, Markdown, and a page that is drawn from the JSON.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use askama::Template as _;
@@ -8,8 +9,9 @@ use serde::de::DeserializeOwned;
 
 use crate::page::Page;
 use crate::report::Report;
+use crate::say::say;
 use crate::sweep::Sweep;
-use crate::{Failure, at};
+use crate::{Failure, at, folder};
 
 /// What is to be read of a run or of a sweep.
 pub trait Document: Serialize + DeserializeOwned {
@@ -77,12 +79,52 @@ pub fn write_json(file: &Path, json: &impl Serialize) -> Result<(), Failure> {
     write_aside(file, &serde_json::to_vec(json)?)
 }
 
-/// Writes a file whole or not at all.
+/// Whether the file of `--json` can be written, before there is anything to write.
+///
+/// # Errors
+/// If it cannot.
+pub fn check_json(file: Option<&Path>) -> Result<(), Failure> {
+    let Some(file) = file else {
+        return Ok(());
+    };
+    // A pipe may be used up by opening it.
+    let checked = if file.extension().is_some_and(|ending| ending == "bpk") {
+        let error = "a name for tensors, and the report would take their place";
+        Err(std::io::Error::other(error))
+    } else if file.is_dir() {
+        Err(std::io::ErrorKind::IsADirectory.into())
+    } else if is_stream(file) {
+        Ok(())
+    } else {
+        folder::writable(&followed(file))
+    };
+    let failed = |error| format!("--json {}: cannot be written: {error}", file.display());
+    checked.map_err(|error| failed(error).into())
+}
+
+/// Whether it is a pipe or a device, or stands for an open file, as /dev/stdout does.
+fn is_stream(file: &Path) -> bool {
+    let named = ["/dev", "/proc"]
+        .iter()
+        .any(|folder| file.starts_with(folder));
+    std::fs::metadata(file).is_ok_and(|found| !found.is_dir() && (named || !found.is_file()))
+}
+
+/// The file itself, where there is a link to it.
+fn followed(file: &Path) -> PathBuf {
+    std::fs::canonicalize(file).unwrap_or_else(|_| file.to_path_buf())
+}
+
+/// Writes a file whole or not at all, or to a stream.
 fn write_aside(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let mut name = file.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let aside = file.with_file_name(name);
-    let written = std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, file));
+    if is_stream(file) {
+        let opened = std::fs::OpenOptions::new().append(true).open(file);
+        let written = opened.and_then(|mut file| file.write_all(bytes));
+        return written.map_err(|error| at(file, error));
+    }
+    let target = followed(file);
+    let aside = folder::aside(&target);
+    let written = std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, target));
     written.map_err(|error| {
         // Nothing half-written stays; the first error is the one to report.
         let _ = std::fs::remove_file(&aside);
@@ -108,7 +150,7 @@ fn remake<D: Document>(folder: &Path, pngs: Option<&Path>) -> Result<(), Failure
     let page = document.page();
     let file = file(folder, D::NAME, "html");
     write_aside(&file, page.render()?.as_bytes())?;
-    println!("{}", file.display());
+    say!("{}", file.display());
     match pngs {
         Some(folder) => write_pngs(&page, folder),
         None => Ok(()),
@@ -122,7 +164,7 @@ fn write_pngs(page: &Page<'_>, folder: &Path) -> Result<(), Failure> {
     for figure in page.sections.iter().flat_map(|(_, figures)| figures) {
         let file = folder.join(format!("{}.png", figure.name));
         write_aside(&file, &crate::png::render(&figure.svg)?)?;
-        println!("{}", file.display());
+        say!("{}", file.display());
     }
     Ok(())
 }

@@ -71,14 +71,11 @@ pub trait DataFlags: Args {
     /// If it cannot be read or does not fit the network.
     fn load(&self, config: &Config) -> Result<Dataset, Failure>;
 
-    /// The test images alone, with the data set's name.
+    /// The test images, with the data set's name. Nothing else must be there.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    fn test(&self, config: &Config) -> Result<(String, Arc<dyn Images>), Failure> {
-        let data = self.load(config)?;
-        Ok((data.name, data.test))
-    }
+    fn test(&self, config: &Config) -> Result<(String, Arc<dyn Images>), Failure>;
 }
 
 /// A training that needs no decision.

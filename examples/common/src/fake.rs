@@ -1,8 +1,10 @@
 //! A small image set that a network learns in seconds.
 
+use std::sync::Arc;
+
 use crate::bytes::{ByteImages, varied};
 use crate::data::Random;
-use crate::{Dataset, Failure};
+use crate::{Dataset, Failure, Images};
 
 /// Classes of the set.
 pub const CLASSES: usize = 10;
@@ -16,8 +18,15 @@ const SIDE: usize = 32;
 /// If the limit leaves too few images.
 pub fn dataset(limit: Option<u32>, pad: usize) -> Result<Dataset, Failure> {
     let splits = [images(600, 1), images(200, 2)];
-    varied("--fake-data".as_ref(), "fake images", splits, limit, pad)
+    varied("--fake-data".as_ref(), NAME, splits, limit, pad)
 }
+
+/// The name and the test images of the set, at most so many.
+pub fn test(limit: Option<u32>) -> (String, Arc<dyn Images>) {
+    (NAME.into(), images(200, 2).into_test(limit))
+}
+
+const NAME: &str = "fake images";
 
 /// Colour images of ten classes: a square whose colour and height in the image are the class's, at a
 /// random place, over noise. The same for the same arguments.

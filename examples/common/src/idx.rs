@@ -1,6 +1,6 @@
 //! Reading IDX files (MNIST and every data set in its format), gzip-compressed or not.
 //!
-//! Public are [`read_folder`] and [`parse`].
+//! Public are [`read_folder`], [`read_test`] and [`parse`].
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -19,11 +19,23 @@ const LABELS: u32 = 2049;
 /// # Errors
 /// If the folder or a file is missing or damaged, or holds something else.
 pub fn read_folder(folder: &Path) -> Result<[ByteImages; 2], Failure> {
+    Ok([read_split(folder, "training", "train")?, read_test(folder)?])
+}
+
+/// The test images of the same, which need no other files.
+///
+/// # Errors
+/// As [`read_folder`].
+pub fn read_test(folder: &Path) -> Result<ByteImages, Failure> {
+    read_split(folder, "test", "t10k")
+}
+
+fn read_split(folder: &Path, split: &'static str, name: &str) -> Result<ByteImages, Failure> {
     if !folder.is_dir() {
         return Err(format!("{} is not a folder", folder.display()).into());
     }
-    let file = |name: &str, axes: u8| -> Result<(PathBuf, Vec<u8>), Failure> {
-        let names = ["-", "."].map(|dash| format!("{name}{dash}idx{axes}-ubyte"));
+    let file = |kind: &str, axes: u8| -> Result<(PathBuf, Vec<u8>), Failure> {
+        let names = ["-", "."].map(|dash| format!("{name}-{kind}{dash}idx{axes}-ubyte"));
         let names = names.map(|name| [name.clone(), name + ".gz"]).concat();
         let found = names.iter().map(|name| folder.join(name));
         let file = found
@@ -31,7 +43,7 @@ pub fn read_folder(folder: &Path) -> Result<[ByteImages; 2], Failure> {
             .find(|file| file.exists())
             .ok_or_else(|| {
                 format!(
-                    "{} has none of {}; put the four IDX files of the data set there",
+                    "{} has none of {}; put the IDX files of the data set there",
                     folder.display(),
                     names.join(", ")
                 )
@@ -39,17 +51,13 @@ pub fn read_folder(folder: &Path) -> Result<[ByteImages; 2], Failure> {
         let bytes = std::fs::read(&file).map_err(|error| at(&file, error))?;
         Ok((file, bytes))
     };
-    let split = |split: &'static str, name: &str| {
-        let images = file(&format!("{name}-images"), 3)?;
-        let labels = file(&format!("{name}-labels"), 1)?;
-        parse(
-            folder,
-            split,
-            (&images.0, &images.1),
-            (&labels.0, &labels.1),
-        )
-    };
-    Ok([split("training", "train")?, split("test", "t10k")?])
+    let (images, labels) = (file("images", 3)?, file("labels", 1)?);
+    parse(
+        folder,
+        split,
+        (&images.0, &images.1),
+        (&labels.0, &labels.1),
+    )
 }
 
 /// The images of one split from the bytes of its two files, each with the name for errors.

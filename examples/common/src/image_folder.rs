@@ -8,8 +8,8 @@ use image::imageops::{FilterType, crop_imm, flip_horizontal_in_place, resize};
 use image::{ImageReader, RgbImage};
 use rayon::prelude::*;
 
-use crate::data::{Random, epoch_order, fingerprint, name, too_few};
-use crate::{Batch, Dataset, Failure, Images, at};
+use crate::data::{DATA_CLASSES, Random, epoch_order, fingerprint, name, too_few};
+use crate::{Batch, Config, Dataset, Failure, Images, at};
 
 /// torchvision's mean and deviation of each channel.
 const NORM: [[f32; 2]; 3] = [[0.485, 0.229], [0.456, 0.224], [0.406, 0.225]];
@@ -69,17 +69,36 @@ pub fn dataset(folder: &Path, options: Options) -> Result<Dataset, Failure> {
         .collect();
     let splits: [Arc<dyn Images>; 3] = [Arc::new(train), Arc::new(valid), Arc::new(test)];
     let more = format!(", {} classes", classes.len());
-    let fingerprint = fingerprint(names.iter());
-    Ok(Dataset::new(splits, &name(folder), &more, fingerprint))
+    let mut data = Dataset::new(splits, &name(folder), &more, fingerprint(names.iter()));
+    data.classes = Some(names_of(&classes));
+    Ok(data)
 }
 
-/// The test images of a folder, those in `val`.
+/// Differs for other classes.
+fn names_of(classes: &[String]) -> u64 {
+    fingerprint(classes.join("/").as_bytes().iter())
+}
+
+/// The test images of a folder, those in `val`, for a network of a configuration.
 ///
 /// # Errors
-/// As [`dataset`].
-pub fn test(folder: &Path, options: Options) -> Result<(String, Arc<dyn Images>), Failure> {
-    let val = folder.join("val");
-    let classes = classes(&val, options.outputs)?;
+/// As [`dataset`], and if the network was trained on other classes.
+pub fn test(
+    folder: &Path,
+    options: Options,
+    config: &Config,
+) -> Result<(String, Arc<dyn Images>), Failure> {
+    let (train, val) = (folder.join("train"), folder.join("val"));
+    // Not all classes need test images.
+    let named = if train.is_dir() { &train } else { &val };
+    let classes = classes(named, options.outputs)?;
+    if let Some(known) = config.get(DATA_CLASSES)
+        && *known != format!("{:016x}", names_of(&classes))
+    {
+        let error = "the model was trained on other classes; evaluate it on a folder with a folder \
+                     of the same name for each of them";
+        return Err(at(named, error));
+    }
     let images = FolderImages::limited(files(&val, &classes)?, options);
     Ok((name(folder), Arc::new(images)))
 }

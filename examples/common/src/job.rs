@@ -1,28 +1,32 @@
 //! The main job: float training, quantization, packing, evaluation, report.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::optim::AdamConfig;
 use burn::tensor::Device;
 use burn_alq::analysis::{GroupingChoice, LocalModel};
-use burn_alq::optim::Size;
-use burn_alq::optim::{average_bits, sizes};
-use burn_alq::train::{Distillation, Run, Task};
-use burn_alq::{AlqOptimizerConfig, PackedModel, Quantizer, Schedule, ScheduleConfig};
+use burn_alq::optim::average_bits;
+use burn_alq::train::{CheckpointError, Distillation, Run, Task, TrainError};
+use burn_alq::{
+    AlqOptimizerConfig, PackedModel, Quantizer, Schedule, ScheduleConfig, Target, sizes,
+};
 
 use crate::cli::TrainFlags;
-use crate::data::fingerprint;
-use crate::document::{Document as _, write_json};
+use crate::data::{DATA_CLASSES, fingerprint};
+use crate::document::{Document as _, check_json, write_json};
+use crate::eta::{Clock, Sizes};
+use crate::folder::Folder;
 use crate::network::{Config, load_float};
 use crate::packed::{MODEL, load, print_skipped, unpack};
-use crate::progress::Display;
+use crate::progress::{Display, bar};
 use crate::report::{Accuracies, Report};
+use crate::say::say;
 use crate::score::{Counts, Tally, visit};
+use crate::settings::{DATA, Settings, difference};
+use crate::stop::Stop;
 use crate::task::Classify;
-use crate::{Dataset, Failure, Network, Plan, folder};
+use crate::{Dataset, Failure, Network, Plan};
 
 /// The user stopped the run.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +38,13 @@ pub struct Interrupted {
     out: PathBuf,
 }
 
-/// Puts trained values into a fresh network.
-type Pretrained<'a, N> = Box<dyn Fn(N) -> Result<N, Failure> + 'a>;
+/// Trained values in a file, and what puts them into a fresh network.
+pub struct Pretrained<'a, N> {
+    /// The file of `--pretrained`.
+    pub file: &'a Path,
+    /// Reads it.
+    pub load: fn(N, &Path) -> Result<N, Failure>,
+}
 
 /// What to train, and how.
 pub struct Job<'a, N> {
@@ -65,15 +74,22 @@ pub struct Job<'a, N> {
 /// If a flag asks for the impossible, data or a checkpoint cannot be read, a file not be written, or
 /// the user stops the run.
 pub fn train<N: Network>(job: Job<'_, N>) -> Result<(), Failure> {
-    let runner = Runner::new(&job)?;
-    let goal = Goal {
+    let schedule = job.plan.schedule.clone();
+    let mut settings = Settings::default();
+    match schedule.target {
+        Target::Bits(bits) => settings.set("--target-bits", bits),
+        Target::Bytes(bytes) => settings.set("--target-bytes", bytes),
+        Target::Ratio(ratio) => settings.set("target ratio", ratio),
+    }
+    let goals = [Goal {
         out: job.flags.out.clone(),
-        schedule: job.plan.schedule.clone(),
-        after: String::new(),
-    };
-    goal.schedule.init(&runner.check()?)?;
-    folder::prepare(&goal.out, job.flags.resume)?;
-    println!("data: {}", job.data.name);
+        name: None,
+        schedule,
+        settings,
+    }];
+    let runner = Runner::new(&job, &goals)?;
+    let [goal] = &goals;
+    say!("data: {}", job.data.name);
     let mut report = Report::new(&job);
 
     let float = runner.float(&mut report)?;
@@ -81,13 +97,12 @@ pub fn train<N: Network>(job: Job<'_, N>) -> Result<(), Failure> {
     // the training of the quantized network does not move.
     let kept = float.valid();
     let model = runner.sketch(&float, &goal.schedule)?;
-    let trained = runner.quantize(model, &kept, &goal, &mut report)?;
-    runner.finish(&trained, &kept, &goal, job.start, &mut report)?;
+    let (_, report) = runner.reach(model, &kept, goal, job.start, report)?;
     if let Some(file) = &job.flags.json {
         write_json(file, &report)?;
     }
-    println!("{}", report.to_markdown());
-    println!("{}", report.result_line());
+    say!("{}", report.to_markdown());
+    say!("{}", report.result_line());
     Ok(())
 }
 
@@ -97,121 +112,165 @@ const MEASURED: usize = 64;
 pub(crate) const FLOAT: &str = "float.bpk";
 pub(crate) const FLOAT_CHECKPOINT: &str = "float-checkpoint.bpk";
 pub(crate) const CHECKPOINT: &str = "checkpoint.bpk";
+const PACKED: &str = "model.bpk";
 
 /// One target of a run.
 pub(crate) struct Goal {
     /// Folder of its model, report and checkpoint.
     pub out: PathBuf,
+    /// The name in errors, if it is one of several.
+    pub name: Option<String>,
     /// The schedule to the target.
     pub schedule: ScheduleConfig,
-    /// What it starts from, if not from the float network; a part of its fingerprint.
-    pub after: String,
+    /// What a resumed run must share beside that: the target, and those before it.
+    pub settings: Settings,
+}
+
+impl Goal {
+    /// A failure on the way to it; a stop by the user is none.
+    fn named(&self, error: Failure) -> Failure {
+        match &self.name {
+            Some(name) if !error.is::<Interrupted>() => format!("{name}: {error}").into(),
+            _ => error,
+        }
+    }
 }
 
 /// What the targets of a job share.
 pub(crate) struct Runner<'a, N> {
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     /// The device without autodiff.
     device: Device,
-    /// The file of a trained float network, and its fingerprint.
-    float: Option<(&'a Path, u64)>,
+    /// The flag that named a file of trained values, and the fingerprint of the file.
+    start: Option<(&'static str, u64)>,
+    clock: Clock,
     job: &'a Job<'a, N>,
+    /// Held until the end.
+    _folder: Folder,
 }
 
 impl<'a, N: Network> Runner<'a, N> {
-    pub(crate) fn new(job: &'a Job<'a, N>) -> Result<Self, Failure> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = stop.clone();
-        // Ctrl-C and a polite kill.
-        ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))?;
-        let device = job.flags.device.device()?;
-        let float = job
-            .flags
-            .float
-            .as_deref()
-            .map(|file| -> Result<_, Failure> {
-                let bytes = std::fs::read(file);
-                let bytes =
-                    bytes.map_err(|error| format!("--float {}: {error}", file.display()))?;
-                Ok((file, fingerprint(bytes.iter())))
-            });
-        Ok(Self {
+    /// Checks all that can be checked before the work, and makes the folder.
+    ///
+    /// # Errors
+    /// If something is wrong with a flag or with what it names; no folder is left behind.
+    pub(crate) fn new(job: &'a Job<'a, N>, goals: &[Goal]) -> Result<Self, Failure> {
+        let flags = job.flags;
+        let stop = Stop::listen()?;
+        let device = flags.device.device()?;
+        let start = match (&flags.float, &job.pretrained) {
+            (Some(file), _) => Some(("--float", file.as_path())),
+            (None, Some(pretrained)) => Some(("--pretrained", pretrained.file)),
+            (None, None) => None,
+        };
+        let start = start.map(|(flag, file)| match std::fs::read(file) {
+            Ok(bytes) => Ok((flag, fingerprint(bytes.iter()))),
+            Err(error) => Err(format!("{flag} {}: {error}", file.display())),
+        });
+        let start = start.transpose()?;
+        flags.levers.distillation()?;
+        // A target that cannot be met is refused before anything is trained: what a weight takes
+        // after sketching hardly depends on its values.
+        let model = job.quantizer.quantize(network(job, &device)?)?.0;
+        let sizes = sizes(&model);
+        let mut schedules = vec![float_schedule(&job.plan)];
+        for goal in goals {
+            let schedule = goal.schedule.init(&sizes);
+            schedules.push(schedule.map_err(|error| goal.named(error.into()))?);
+            if goal.out.exists() && !goal.out.is_dir() {
+                return Err(format!("--out: {} is not a folder", goal.out.display()).into());
+            }
+        }
+        let folder = Folder::of_run(&flags.out, flags.resume)?;
+        check_json(flags.json.as_deref())?;
+        let clock = Clock::new(
+            &schedules,
+            Sizes {
+                batches: task(job, None, &device).batches(),
+                batch_size: job.plan.batch_size,
+                validation_images: job.data.valid.count(),
+                test_images: job.data.test.count(),
+            },
+        );
+        let runner = Self {
             stop,
             device,
-            float: float.transpose()?,
+            start,
+            clock,
             job,
-        })
+            _folder: folder,
+        };
+        for (goal, schedule) in goals.iter().zip(&schedules[1..]) {
+            runner.check_checkpoint(&model, goal, schedule)?;
+        }
+        Ok(runner)
     }
 
-    /// What a resumed float training must share with the one that it continues.
-    fn float_fingerprint(&self) -> String {
-        let job = self.job;
-        let (flags, plan) = (job.flags, &job.plan);
-        format!(
-            "data {:016x}, seed {}, batches {:?} of {}, {} shards, {} float epochs at {:?} × {:?}, \
-             {:?}{}",
-            job.data.fingerprint,
-            flags.seed,
-            plan.epoch_batches,
-            plan.batch_size,
-            job.shards,
-            plan.float_epochs,
-            plan.float_lr,
-            plan.float_decay,
-            job.config,
-            match (&self.float, &job.pretrained) {
-                (Some((_, fingerprint)), _) => format!(", float {fingerprint:016x}"),
-                (None, Some(_)) => ", pretrained".into(),
-                (None, None) => String::new(),
-            }
-        )
-    }
-
-    /// The same for a quantization.
-    pub(crate) fn fingerprint(&self, goal: &Goal) -> String {
-        format!(
-            "{}, {} bits, {:?}, {:?}{}",
-            self.float_fingerprint(),
-            self.job.plan.max_bits,
-            goal.schedule,
-            self.job.flags.levers,
-            goal.after
-        )
-    }
-
-    /// A float network, random or pretrained.
-    fn network(&self, device: &Device) -> Result<N, Failure> {
-        let network = N::from_config(&self.job.config, device)?;
-        match (&self.float, &self.job.pretrained) {
-            (Some((file, _)), _) => load_float(network, file),
-            (None, Some(load)) => load(network),
-            (None, None) => Ok(network),
+    /// Refuses a target's checkpoint of another run before the work that leads to it. What else may be
+    /// wrong with it is said once it is needed.
+    fn check_checkpoint(&self, model: &N, goal: &Goal, schedule: &Schedule) -> Result<(), Failure> {
+        let checkpoint = goal.out.join(CHECKPOINT);
+        if !(self.job.flags.resume && checkpoint.exists()) {
+            return Ok(());
+        }
+        let (optimizer, schedule) = (AlqOptimizerConfig::new().init(), schedule.clone());
+        let fingerprint = self.settings(goal).fingerprint();
+        let run = Run::new(model.clone(), optimizer, schedule, fingerprint);
+        let resumed = run.resume(&checkpoint, &self.device);
+        match resumed
+            .err()
+            .and_then(|error| other_run(&error, &checkpoint))
+        {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
     }
 
-    /// The sizes that a quantization starts from, so that a target that cannot be met is refused
-    /// before anything is trained: what a weight takes after sketching hardly depends on its values.
-    pub(crate) fn check(&self) -> Result<Vec<Size>, Failure> {
-        self.job.flags.levers.distillation()?;
-        let model = self.job.quantizer.quantize(self.network(&self.device)?)?.0;
-        Ok(sizes(&model))
+    /// What a resumed float training must share with the one that it continues.
+    fn float_settings(&self) -> Settings {
+        let job = self.job;
+        let mut settings = Settings::default();
+        let Dataset {
+            name, fingerprint, ..
+        } = &job.data;
+        settings.set(DATA, format!("{name} {fingerprint:016x}"));
+        settings.set("--preset", job.preset);
+        settings.set("--seed", job.flags.seed);
+        settings.set("--shards", job.shards);
+        settings.numbers(&job.plan);
+        for (key, value) in &job.config {
+            settings.set(&format!("--{}", key.replace('_', "-")), value);
+        }
+        if let Some((flag, fingerprint)) = self.start {
+            settings.set(flag, format!("a file with checksum {fingerprint:016x}"));
+        }
+        settings
+    }
+
+    /// The same for a quantization.
+    fn settings(&self, goal: &Goal) -> Settings {
+        let mut settings = self.float_settings();
+        settings.numbers(&goal.schedule);
+        self.job.flags.levers.note(&mut settings);
+        settings.extend(&goal.settings);
+        settings
     }
 
     /// The float network: trained, or read from the folder if that is done already.
     pub(crate) fn float(&self, report: &mut Report) -> Result<N, Failure> {
         let device = self.device.clone().autodiff();
         self.device.seed(self.job.flags.seed);
-        let model = self.network(&device)?;
+        let model = network(self.job, &device)?;
         let plan = &self.job.plan;
-        let schedule = Schedule::float(plan.float_epochs, plan.float_lr, plan.float_decay);
         let optimizer = AlqOptimizerConfig::new().init_with(AdamConfig::new().init());
-        let run = Run::new(model, optimizer, schedule, self.float_fingerprint());
-        match &self.float {
-            Some((file, _)) => println!("float network: {}", file.display()),
-            None => println!("float training: {} epochs", plan.float_epochs),
+        let fingerprint = self.float_settings().fingerprint();
+        let run = Run::new(model, optimizer, float_schedule(plan), fingerprint);
+        match &self.job.flags.float {
+            Some(file) => say!("float network: {}", file.display()),
+            None => say!("float training: {} epochs", plan.float_epochs),
         }
         let out = &self.job.flags.out;
-        let run = self.run(run, &out.join(FLOAT_CHECKPOINT), None, &device)?;
+        let run = self.run(run, &out.join(FLOAT_CHECKPOINT), None, &device, report)?;
         report.add_run(&run);
         let model = run.into_model();
         let file = out.join(FLOAT);
@@ -226,35 +285,59 @@ impl<'a, N: Network> Runner<'a, N> {
     pub(crate) fn sketch(&self, float: &N, schedule: &ScheduleConfig) -> Result<N, Failure> {
         let quantizer = self.quantizer(float, schedule)?;
         let (model, conversion) = quantizer.quantize(float.clone())?;
-        println!("\n{}", conversion.to_markdown());
+        say!("\n{}", conversion.to_markdown());
         Ok(model)
     }
 
-    /// A multi-bit network, trained to a target. `kept` is the float network in validation mode, a
-    /// teacher where there is to be one.
-    pub(crate) fn quantize(
+    /// A multi-bit network, trained to a target, packed, evaluated and reported, if that was not done
+    /// before. `kept` is the float network in validation mode, a teacher where there is to be one.
+    pub(crate) fn reach(
         &self,
         model: N,
         kept: &N,
         goal: &Goal,
-        report: &mut Report,
-    ) -> Result<N, Failure> {
+        start: Instant,
+        mut report: Report,
+    ) -> Result<(N, Report), Failure> {
+        // Its checkpoint says whether it was made with these flags.
+        let files = [CHECKPOINT, PACKED].map(|name| goal.out.join(name));
+        let begun = self.job.flags.resume && files.iter().all(|file| file.exists());
+        let trained = self
+            .quantize(model, kept, goal, &mut report)
+            .map_err(|error| goal.named(error))?;
+        // One that is finished was evaluated, and its test images are not looked at twice.
+        if begun && Report::is_in(&goal.out) {
+            say!("finished before: {}", goal.out.display());
+            report = Report::read(&goal.out)?;
+        } else {
+            self.finish(&trained, kept, goal, start, &mut report)?;
+        }
+        self.clock.evaluated();
+        Ok((trained, report))
+    }
+
+    fn quantize(&self, model: N, kept: &N, goal: &Goal, report: &mut Report) -> Result<N, Failure> {
         let device = self.device.clone().autodiff();
         let start = sizes(&model);
         let schedule = goal.schedule.init(&start)?;
         let (epochs, bits) = (schedule.epochs().len(), average_bits(&start));
-        println!("quantization: {epochs} epochs, from {bits:.2} bits per weight");
+        say!("quantization: {epochs} epochs, from {bits:.2} bits per weight");
         let optimizer = AlqOptimizerConfig::new().init();
-        let run = Run::new(model, optimizer, schedule, self.fingerprint(goal));
+        let run = Run::new(
+            model,
+            optimizer,
+            schedule,
+            self.settings(goal).fingerprint(),
+        );
         let distillation = self.job.flags.levers.distillation()?;
         let teacher = distillation.map(|distillation| (kept.clone(), distillation));
-        let run = self.run(run, &goal.out.join(CHECKPOINT), teacher, &device)?;
+        let run = self.run(run, &goal.out.join(CHECKPOINT), teacher, &device, report)?;
         report.add_run(&run);
         Ok(run.into_model())
     }
 
     /// Packs a trained network, evaluates it and writes file and report.
-    pub(crate) fn finish(
+    fn finish(
         &self,
         trained: &N,
         kept: &N,
@@ -272,9 +355,13 @@ impl<'a, N: Network> Runner<'a, N> {
         packed.config.extend(job.config.clone());
         packed.config.insert(MODEL.into(), N::NAME.into());
         packed.config.insert("data".into(), job.data.name.clone());
-        let file = goal.out.join("model.bpk");
+        if let Some(classes) = job.data.classes {
+            let classes = format!("{classes:016x}");
+            packed.config.insert(DATA_CLASSES.into(), classes);
+        }
+        let file = goal.out.join(PACKED);
         packed.save_with(&file, levers.coding())?;
-        self.evaluate(kept, trained, &packed, &file, report)?;
+        self.evaluate(kept, trained, &packed, goal, report)?;
         for images in [&job.data.train, &job.data.valid, &job.data.test] {
             print_skipped(images);
         }
@@ -288,58 +375,46 @@ impl<'a, N: Network> Runner<'a, N> {
         if !self.job.flags.levers.auto_grouping {
             return Ok(quantizer);
         }
-        let task = self.task(None, &self.device.clone().autodiff());
+        let task = task(self.job, None, &self.device.clone().autodiff());
         let local = LocalModel::measure(float, &task, MEASURED, schedule.lr);
         let local = task.explained(local)?;
         let (quantizer, choices) = quantizer.regroup(float, &local, schedule)?;
-        println!("\n{}", GroupingChoice::to_markdown(&choices));
+        say!("\n{}", GroupingChoice::to_markdown(&choices));
         Ok(quantizer)
-    }
-
-    fn task(&self, teacher: Option<(N, Distillation)>, device: &Device) -> Classify<N> {
-        let Job { flags, plan, .. } = self.job;
-        Classify::new(
-            &self.job.data,
-            plan.batch_size,
-            plan.epoch_batches,
-            self.job.shards,
-            flags.seed,
-            device.clone(),
-        )
-        .with_teacher(teacher)
     }
 
     /// Runs to the end, with checkpoints.
     fn run(
         &self,
-        run: Run<N>,
+        mut run: Run<N>,
         checkpoint: &Path,
         teacher: Option<(N, Distillation)>,
         device: &Device,
+        report: &mut Report,
     ) -> Result<Run<N>, Failure> {
         let flags = self.job.flags;
-        let task = self.task(teacher, device);
-        let mut run = if flags.resume && checkpoint.exists() {
-            run.resume(checkpoint, device)?
-        } else {
-            run
-        };
-        let display = Display::new(&run, task.batches());
+        let task = task(self.job, teacher, device);
+        if flags.resume && checkpoint.exists() {
+            run = run
+                .resume(checkpoint, device)
+                .map_err(|error| other_run(&error, checkpoint).unwrap_or_else(|| error.into()))?;
+            report.resume(&run);
+        }
+        let display = Display::new(&run, &self.clock);
         if !flags.device.is_synchronous() {
             run = run.read_loss_every(display.loss_every());
         }
         let mut saved = Instant::now();
         while let Some(progress) = task.explained(run.advance(&task))? {
             display.show(&progress);
-            let stop = self.stop.load(Ordering::SeqCst);
+            let stop = self.stop.is_asked();
             let due = saved.elapsed() >= Duration::from_secs(flags.checkpoint_seconds);
             if stop || due || progress.metric.is_some() {
                 run.save(checkpoint)?;
                 saved = Instant::now();
             }
             if stop {
-                let out = checkpoint.parent().unwrap_or(&flags.out).to_path_buf();
-                return Err(Box::new(Interrupted { out }));
+                return Err(interrupted(checkpoint));
             }
         }
         Ok(run)
@@ -352,18 +427,25 @@ impl<'a, N: Network> Runner<'a, N> {
         float: &N,
         trained: &N,
         packed: &PackedModel,
-        file: &Path,
+        goal: &Goal,
         report: &mut Report,
     ) -> Result<(), Failure> {
         let device = &self.device;
         let test = &self.job.data.test;
-        println!("evaluation on {} test images", test.count());
+        let (file, checkpoint) = (goal.out.join(PACKED), goal.out.join(CHECKPOINT));
+        say!("evaluation on {} test images", test.count());
         let trained = trained.valid();
         let memory: N = unpack(packed, device)?;
-        let (_, loaded) = load::<N>(file, device)?;
+        let (_, loaded) = load::<N>(&file, device)?;
         let mut tallies: [Tally; 3] = Default::default();
         let mut counts = Counts::default();
-        visit::<N>(test, device, true, |input, labels| {
+        let bar = bar("evaluation {bar:24} {pos}/{len} {msg}", test.count());
+        let eta = self.clock.eta();
+        bar.set_message(eta.map_or(String::new(), |eta| eta.to_string()));
+        visit::<N>(test, device, &bar, |input, labels| {
+            if self.stop.is_asked() {
+                return Err(interrupted(&checkpoint));
+            }
             let scores = |model: &N| model.forward(input.clone());
             let [float, trained, memory, loaded] = [float, &trained, &memory, &loaded].map(scores);
             let [best, expected] = [&loaded, &trained].map(|scores| scores.clone().argmax(1));
@@ -374,6 +456,7 @@ impl<'a, N: Network> Runner<'a, N> {
             for (tally, scores) in tallies.iter_mut().zip([float, trained, loaded]) {
                 tally.add(scores, labels.clone());
             }
+            Ok(())
         })?;
         let [unequal, changed] = counts.read();
         if unequal > 0 {
@@ -391,5 +474,54 @@ impl<'a, N: Network> Runner<'a, N> {
             images: float.images,
         };
         Ok(())
+    }
+}
+
+/// A float network, random or of trained values.
+fn network<N: Network>(job: &Job<'_, N>, device: &Device) -> Result<N, Failure> {
+    let network = N::from_config(&job.config, device)?;
+    match (&job.flags.float, &job.pretrained) {
+        (Some(file), _) => load_float(network, file),
+        (None, Some(Pretrained { file, load })) => load(network, file),
+        (None, None) => Ok(network),
+    }
+}
+
+fn float_schedule(plan: &Plan) -> Schedule {
+    Schedule::float(plan.float_epochs, plan.float_lr, plan.float_decay)
+}
+
+fn task<N: Network>(
+    job: &Job<'_, N>,
+    teacher: Option<(N, Distillation)>,
+    device: &Device,
+) -> Classify<N> {
+    let Job { flags, plan, .. } = job;
+    Classify::new(
+        &job.data,
+        plan.batch_size,
+        plan.epoch_batches,
+        job.shards,
+        flags.seed,
+        device.clone(),
+    )
+    .with_teacher(teacher)
+}
+
+fn interrupted(checkpoint: &Path) -> Failure {
+    let out = checkpoint.parent().unwrap_or(checkpoint).to_path_buf();
+    Box::new(Interrupted { out })
+}
+
+/// What differs, if a checkpoint is refused because it is of another run.
+fn other_run(error: &TrainError, checkpoint: &Path) -> Option<Failure> {
+    let TrainError::Checkpoint(CheckpointError::File { source, .. }) = error else {
+        return None;
+    };
+    match &**source {
+        CheckpointError::Run { found, expected } => {
+            Some(difference(checkpoint, found, expected).into())
+        }
+        _ => None,
     }
 }

@@ -8,6 +8,7 @@ use burn_alq::{CoordinateType, ScheduleConfig};
 use clap::Args;
 
 use crate::cli::{choice, set};
+use crate::settings::Settings;
 
 /// Levers of a training, each off by default.
 #[derive(Args, Debug, Clone, Default)]
@@ -72,6 +73,28 @@ impl LeverFlags {
         set(&mut schedule.recovery_steps, self.recovery_steps);
         set(&mut schedule.recovery, self.recovery);
         set(&mut schedule.coordinate_type, self.coordinates);
+    }
+
+    /// Adds what a resumed run must share of them and a schedule does not hold.
+    pub(crate) fn note(&self, settings: &mut Settings) {
+        let Self {
+            distill,
+            distill_temperature,
+            auto_grouping,
+            biases,
+            deflate,
+            // In the schedule.
+            prune_pace: _,
+            prune_epochs: _,
+            recovery_steps: _,
+            recovery: _,
+            coordinates: _,
+        } = self;
+        settings.flag("--distill", *distill);
+        settings.flag("--distill-temperature", *distill_temperature);
+        settings.flag("--auto-grouping", auto_grouping.then_some("yes"));
+        settings.flag("--biases", *biases);
+        settings.flag("--deflate", deflate.then_some("yes"));
     }
 
     /// How the packed file is written.

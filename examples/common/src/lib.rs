@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// They panic where nobody reads any more; `say` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod bytes;
 pub mod cifar;
@@ -6,6 +8,7 @@ mod cli;
 pub mod data;
 pub mod device;
 mod document;
+mod eta;
 mod example;
 pub mod fake;
 mod folder;
@@ -24,8 +27,11 @@ mod png;
 mod program;
 mod progress;
 mod report;
+mod say;
 mod score;
 mod sensitivity;
+mod settings;
+mod stop;
 mod sweep;
 mod task;
 mod time;
@@ -35,7 +41,7 @@ use std::path::Path;
 
 pub use self::data::{Batch, Dataset, Images};
 pub use self::example::{DataFlags, Demo, Example, NoFlags, Plan, Preset, short};
-pub use self::job::Job;
+pub use self::job::{Job, Pretrained};
 pub use self::network::{Config, Network};
 pub use self::plot::FrontierPoint;
 pub use self::program::main;

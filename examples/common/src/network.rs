@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use burn_alq::Arithmetic;
+use burn_alq::file::FileError;
+use burn_alq::{Arithmetic, PackedModel};
 
 use crate::Failure;
 use crate::cli::{MAX_ACTIVATION_BITS, parse_act_bits};
@@ -54,8 +55,13 @@ pub trait Network: Module + Sync {
 /// If the file cannot be read or holds another network.
 pub fn load_float<N: Network>(network: N, file: &Path) -> Result<N, Failure> {
     network.try_load_file(file).map_err(|error| {
+        let found = match PackedModel::load(file) {
+            Ok(_) => "this is a packed model: ".into(),
+            Err(FileError::NotPacked { found, .. }) => format!("this is {found}: "),
+            Err(_) => String::new(),
+        };
         let (file, title) = (file.display(), N::TITLE);
-        format!("--float {file}: not a float {title} of these flags: {error}").into()
+        format!("--float {file}: not a float {title} of these flags: {found}{error}").into()
     })
 }
 

@@ -8,6 +8,8 @@ use burn_alq::PackedModel;
 use burn_alq::report::ModelReport;
 
 use crate::cli::EvalArgs;
+use crate::progress::bar;
+use crate::say::say;
 use crate::score::evaluate;
 use crate::{DataFlags as _, Example, Failure, Images, Network, at};
 
@@ -43,15 +45,16 @@ pub fn eval<E: Example>(args: &EvalArgs<E>) -> Result<(), Failure> {
     let device = args.device.device()?;
     let (packed, model) = load::<E>(&args.model, &device)?;
     let (name, test) = args.data.test(&packed.config)?;
-    let accuracy = evaluate(&model, &test, &device, true)?;
-    println!("data: {name}");
+    let bar = bar("evaluation {bar:24} {pos}/{len} ETA {eta}", test.count());
+    let accuracy = evaluate(&model, &test, &device, &bar)?;
+    say!("data: {name}");
     print_skipped(&test);
     let top5 = if E::TOP5 {
         format!(" (top-5 {:.2} %)", accuracy.top5)
     } else {
         String::new()
     };
-    println!(
+    say!(
         "accuracy {:.2} %{top5} on {} test images, {:.4} bits per weight",
         accuracy.top1,
         accuracy.images,
@@ -64,9 +67,9 @@ pub fn eval<E: Example>(args: &EvalArgs<E>) -> Result<(), Failure> {
 pub(crate) fn print_skipped(images: &Arc<dyn Images>) {
     let skipped = images.skipped();
     if !skipped.is_empty() {
-        println!("skipped {} corrupt images:", skipped.len());
+        say!("skipped {} corrupt images:", skipped.len());
         for name in skipped {
-            println!("  {name}");
+            say!("  {name}");
         }
     }
 }
@@ -79,17 +82,17 @@ pub fn inspect(file: &Path, json: bool) -> Result<(), Failure> {
     let packed = PackedModel::load(file)?;
     let report = ModelReport::new(&packed, |_| None);
     if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());
     }
     for (key, value) in &packed.config {
-        println!("{key}: {value}");
+        say!("{key}: {value}");
     }
-    println!("\n{}", report.to_markdown());
+    say!("\n{}", report.to_markdown());
     for (path, tensor) in &packed.tensors {
-        println!("{path}: {:?} {:?}", tensor.shape().to_vec(), tensor.dtype());
+        say!("{path}: {:?} {:?}", tensor.shape().to_vec(), tensor.dtype());
     }
-    println!(
+    say!(
         "\n{:.4} bits per weight by the paper, {:.4} effective; {} bytes of weights, {} of others",
         report.paper_bits,
         report.effective_bits,

@@ -14,19 +14,20 @@ use crate::job::{self, Interrupted, Job};
 use crate::network::ACT_BITS;
 use crate::packed::{eval, inspect};
 use crate::sensitivity::sensitivity;
+use crate::stop::STOPPED;
 use crate::sweep::sweep;
 use crate::time::time;
-use crate::{DataFlags as _, Demo, Example, Failure};
+use crate::{DataFlags as _, Demo, Example, Failure, say};
 
 /// The whole program: reads the command line and does what it says. The exit code is 130 if the user
 /// stopped a training.
 pub fn main<E: Example>() -> ExitCode {
-    match run::<E>() {
+    match run::<E>().and_then(|()| say::check()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            say::complain(format_args!("error: {error}"));
             if error.is::<Interrupted>() {
-                ExitCode::from(130)
+                ExitCode::from(STOPPED)
             } else {
                 ExitCode::FAILURE
             }

@@ -1,10 +1,13 @@
-//! Progress of a run: a bar on a terminal, a line an epoch without one.
+//! Progress of a job: a line an epoch, and a bar on a terminal.
 
 use std::cell::Cell;
 
 use burn::module::Module;
 use burn_alq::train::{Progress, Run};
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::eta::Clock;
+use crate::say::say;
 
 /// A bar on a terminal, hidden without one.
 pub fn bar(template: &str, length: usize) -> ProgressBar {
@@ -13,25 +16,24 @@ pub fn bar(template: &str, length: usize) -> ProgressBar {
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Shows where a run is. The bar goes with it.
-pub struct Display {
+/// Shows where a job is. The bar goes with it.
+pub struct Display<'a> {
+    /// Steps of the whole job.
     bar: ProgressBar,
+    clock: &'a Clock,
     epochs: usize,
     /// The accuracy after the last epoch.
     accuracy: Cell<Option<f64>>,
 }
 
-impl Display {
-    pub fn new<M: Module>(run: &Run<M>, batches: usize) -> Self {
-        let epochs = run.schedule().epochs().len();
-        let (epoch, batch) = run.position();
-        let template = "{prefix:<22} {bar:24} {pos}/{len} ETA {eta} {msg}";
-        let bar = bar(template, epochs * batches);
-        bar.set_position((epoch * batches + batch) as u64);
-        bar.reset_eta();
+impl<'a> Display<'a> {
+    pub fn new<M: Module>(run: &Run<M>, clock: &'a Clock) -> Self {
+        clock.begin(run);
+        let [all, _] = clock.steps();
         Self {
-            bar,
-            epochs,
+            bar: bar("{prefix:<22} {bar:24} {pos}/{len} {msg}", all),
+            clock,
+            epochs: run.schedule().epochs().len(),
             accuracy: Cell::new(None),
         }
     }
@@ -43,6 +45,9 @@ impl Display {
     }
 
     pub fn show(&self, progress: &Progress) {
+        self.clock.step(progress);
+        let eta = self.clock.eta();
+        let eta = eta.map_or(String::new(), |eta| eta.to_string());
         let (plan, loss) = (&progress.plan, progress.loss);
         let round = plan
             .round
@@ -58,27 +63,25 @@ impl Display {
         let accuracy = accuracy.map_or(String::new(), |a| format!("  validation {a:.2} %"));
         self.bar.set_prefix(format!("{phase} ({epoch}/{epochs})"));
         self.bar
-            .set_message(format!("loss {loss:.4}{accuracy}{bits}"));
-        self.bar.inc(1);
+            .set_message(format!("{eta} loss {loss:.4}{accuracy}{bits}"));
+        let [_, done] = self.clock.steps();
+        self.bar.set_position(done as u64);
         let Some(accuracy) = progress.metric else {
             return;
         };
         self.accuracy.set(Some(accuracy));
-        let line = format!(
-            "epoch {epoch:>3}/{epochs}  {phase:<12}  lr {:.2e}  loss {loss:.4}  validation \
-             {accuracy:.2} %{bits}",
-            plan.lr
-        );
-        if self.bar.is_hidden() {
-            let left = self.bar.eta().as_secs();
-            println!("{line}  ETA {}:{:02}", left / 60, left % 60);
-        } else {
-            self.bar.println(line);
-        }
+        // Above the bar, if there is one; in a log of the output, if that goes there.
+        self.bar.suspend(|| {
+            say!(
+                "epoch {epoch:>3}/{epochs}  {phase:<12}  lr {:.2e}  loss {loss:.4}  validation \
+                 {accuracy:.2} %{bits}  {eta}",
+                plan.lr
+            );
+        });
     }
 }
 
-impl Drop for Display {
+impl Drop for Display<'_> {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

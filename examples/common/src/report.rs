@@ -54,7 +54,7 @@ pub struct Report {
     pub history: Vec<Point>,
     /// Bitwidths of the convolutions' groups.
     pub maps: Vec<KernelMap>,
-    /// The time of this process, evaluation included.
+    /// The time of all of it, evaluation included: of a resumed run, also that of the steps before.
     pub seconds: f64,
     pub peak_memory_bytes: Option<u64>,
 }
@@ -71,6 +71,12 @@ impl Report {
             act_bits: job.flags.activation_bits(),
             ..Self::default()
         }
+    }
+
+    /// Adds the time of the steps that a run took before it was resumed.
+    pub fn resume<N: Network>(&mut self, run: &Run<N>) {
+        let before = run.timings().map(|(_, timing)| timing.seconds());
+        self.seconds += before.sum::<f64>();
     }
 
     /// Adds a run's times and curves.
@@ -100,7 +106,7 @@ impl Report {
         self.maps = KernelMap::of_convolutions(packed);
         let metadata = std::fs::metadata(file).map_err(|error| at(file, error))?;
         self.file_bytes = metadata.len();
-        self.seconds = elapsed.as_secs_f64();
+        self.seconds += elapsed.as_secs_f64();
         self.peak_memory_bytes = peak_memory();
         Ok(())
     }

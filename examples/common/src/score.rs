@@ -6,7 +6,6 @@ use burn::tensor::{Device, Int, Tensor};
 use indicatif::ProgressBar;
 
 use crate::data::{Images, stream};
-use crate::progress::bar;
 use crate::{Failure, Network};
 
 /// Counts of a few kinds, summed on the device: reading them waits for it.
@@ -87,8 +86,8 @@ fn rank(scores: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<2, Int> {
 pub fn visit<N: Network>(
     images: &Arc<dyn Images>,
     device: &Device,
-    show: bool,
-    mut see: impl FnMut(Tensor<4>, Tensor<1, Int>),
+    bar: &ProgressBar,
+    mut see: impl FnMut(Tensor<4>, Tensor<1, Int>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let count = images.count();
     let starts = (0..count).step_by(N::EVAL_BATCH);
@@ -96,15 +95,10 @@ pub fn visit<N: Network>(
         let end = (start + N::EVAL_BATCH).min(count);
         ((start as u32..end as u32).collect(), None)
     });
-    let bar = if show {
-        bar("evaluation {bar:24} {pos}/{len} ETA {eta}", count)
-    } else {
-        ProgressBar::hidden()
-    };
     for batch in stream(images.clone(), requests) {
         let batch = batch?;
         let (input, labels) = batch.tensors(0..batch.labels.len(), device);
-        see(input, labels);
+        see(input, labels)?;
         bar.inc(N::EVAL_BATCH as u64);
     }
     bar.finish_and_clear();
@@ -116,11 +110,12 @@ pub fn evaluate<N: Network>(
     model: &N,
     images: &Arc<dyn Images>,
     device: &Device,
-    show: bool,
+    bar: &ProgressBar,
 ) -> Result<Accuracy, Failure> {
     let mut tally = Tally::default();
-    visit::<N>(images, device, show, |input, labels| {
+    visit::<N>(images, device, bar, |input, labels| {
         tally.add(model.forward(input), labels);
+        Ok(())
     })?;
     Ok(tally.read())
 }

@@ -7,17 +7,20 @@ use burn_alq::analysis::Sensitivity;
 use burn_alq::report::table;
 use clap::Args;
 
-use crate::cli::DeviceFlag;
+use crate::cli::{DeviceFlag, NO_HEADING, parse_positive};
 use crate::document::write_files;
+use crate::folder::Folder;
 use crate::network::{Config, load_float};
 use crate::origin::Origin;
 use crate::page::Page;
 use crate::progress::bar;
+use crate::say::say;
 use crate::task::Classify;
 use crate::{Dataset, Failure, Network, plot};
 
 /// Flags of the measurement.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = NO_HEADING)]
 pub struct SensitivityFlags {
     /// The trained float network, the float.bpk of a run.
     #[arg(long, value_name = "FILE")]
@@ -35,7 +38,7 @@ pub struct SensitivityFlags {
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub max_bits: u8,
     /// Learning rate of the local model, which is that of the steps.
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1e-3, value_parser = parse_positive)]
     pub lr: f64,
     /// Seed of the order of the images.
     #[arg(long, default_value_t = 1)]
@@ -55,17 +58,11 @@ pub fn sensitivity<N: Network>(
     data: &Dataset,
 ) -> Result<(), Failure> {
     let out = &flags.out;
-    if !(flags.lr.is_finite() && flags.lr > 0.0) {
-        return Err(format!("--lr: {} is not above 0", flags.lr).into());
-    }
-    if out.exists() {
-        let out = out.display();
-        return Err(format!("--out {out}: exists already; choose another folder").into());
-    }
     let device = flags.device.device()?.autodiff();
     let network = N::from_config(config, &device)?;
     let network = load_float(network, &flags.float)?;
-    println!("data: {}", data.name);
+    let _folder = Folder::empty(out)?;
+    say!("data: {}", data.name);
     let size = flags.batch_size as usize;
     let task = Classify::<N>::new(data, size, None, 1, flags.seed, device);
     let bar = bar("{bar:24} {pos}/{len} losses ETA {eta}", 0);
@@ -74,7 +71,7 @@ pub fn sensitivity<N: Network>(
         bar.set_position(done as u64);
         // Lines of losses follow where there is no terminal.
         if bar.is_hidden() && (done.is_multiple_of(10) || done == all) {
-            println!("{done} of {all} losses measured");
+            say!("{done} of {all} losses measured");
         }
     };
     let batches = flags.batches as usize;
@@ -94,7 +91,6 @@ pub fn sensitivity<N: Network>(
         measured.rank_correlation(),
         table(&ranked)
     );
-    std::fs::create_dir_all(out).map_err(|error| format!("--out {}: {error}", out.display()))?;
     let origin = Origin::new(flags.seed, &data.name);
     let page = Page::new(
         format!("What a bit less costs: {}", N::TITLE),
@@ -104,7 +100,7 @@ pub fn sensitivity<N: Network>(
     .section("Bits of each weight", plot::sensitivity(&measured))
     .table("The cheapest bits first", ranked);
     write_files(out, "sensitivity", &text, &page, &measured)?;
-    println!("{text}\n{}", out.join("sensitivity.html").display());
+    say!("{text}\n{}", out.join("sensitivity.html").display());
     Ok(())
 }
 

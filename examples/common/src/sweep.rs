@@ -9,20 +9,24 @@ use burn_alq::{ScheduleConfig, Target};
 use clap::{ArgGroup, Args};
 use serde::{Deserialize, Serialize};
 
+use crate::cli::parse_positive;
 use crate::document::{Document, write_json};
-use crate::job::{CHECKPOINT, Goal, Interrupted, Job, Runner};
+use crate::job::{Goal, Job, Runner};
 use crate::origin::Origin;
 use crate::page::Page;
 use crate::plot::{self, Figure, FrontierPoint, Series};
 use crate::report::Report;
+use crate::say::say;
+use crate::settings::Settings;
 use crate::{Failure, Network, at, folder};
 
 /// Flags of a sweep, beside those of a training.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Targets")]
 #[command(group = ArgGroup::new("targets").required(true).args(["bits", "bytes"]))]
 pub struct SweepFlags {
     /// Average bitwidths of the weights to stop at, each below the one before.
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_positive)]
     pub bits: Vec<f64>,
     /// Sizes of all packed weights to stop at, in bytes, each below the one before.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -44,39 +48,47 @@ impl SweepFlags {
         let mut goals: Vec<Goal> = Vec::new();
         let bits = falling("bits", &self.bits, Target::Bits)?;
         let bytes = falling("bytes", &self.bytes, Target::Bytes)?;
-        for (name, target) in bits.into_iter().chain(bytes) {
+        let flag = if bits.is_empty() { "--bytes" } else { "--bits" };
+        let mut reached = Vec::new();
+        for (size, name, target) in bits.into_iter().chain(bytes) {
             let mut schedule = schedule.clone();
             schedule.target = target;
-            let mut after = String::new();
-            if let Some(before) = goals.last() {
+            let mut settings = Settings::default();
+            if !goals.is_empty() {
+                // What the rounds before the first target were stays a number of the preset.
+                settings.set("--next-rounds", rounds);
+                settings.set("rounds", schedule.rounds);
                 schedule.rounds = rounds;
-                after = format!(", after {:?}{}", before.schedule, before.after);
             }
+            reached.push(size);
+            settings.set(flag, reached.join(","));
             goals.push(Goal {
-                out: out.join(name),
+                out: out.join(&name),
+                name: Some(name),
                 schedule,
-                after,
+                settings,
             });
         }
         Ok(goals)
     }
 }
 
-/// Targets with the names of their folders.
+/// Targets as they were given, with the names of their folders.
 fn falling<T: PartialOrd + Display + Copy>(
     unit: &str,
     list: &[T],
     target: fn(T) -> Target,
-) -> Result<Vec<(String, Target)>, Failure> {
+) -> Result<Vec<(String, String, Target)>, Failure> {
     if let Some(pair) = list.windows(2).find(|pair| pair[0] <= pair[1]) {
         let [before, after] = [pair[0], pair[1]];
         return Err(
             format!("--{unit}: targets must fall, but {after} comes after {before}").into(),
         );
     }
-    let targets = list
-        .iter()
-        .map(|&size| (format!("{size}-{unit}"), target(size)));
+    let targets = list.iter().map(|&size| {
+        let name = format!("{size}-{unit}");
+        (size.to_string(), name, target(size))
+    });
     Ok(targets.collect())
 }
 
@@ -140,16 +152,10 @@ pub fn sweep<N: Network>(
     flags: &SweepFlags,
     references: Vec<Reference>,
 ) -> Result<(), Failure> {
-    let (out, resume) = (&job.flags.out, job.flags.resume);
+    let out = &job.flags.out;
     let goals = flags.goals(&job.plan.schedule, out)?;
-    let runner = Runner::new(&job)?;
-    let start = runner.check()?;
-    for goal in &goals {
-        let checked = goal.schedule.init(&start);
-        checked.map_err(|error| named(goal, error.into()))?;
-    }
-    folder::prepare(out, resume)?;
-    println!("data: {}", job.data.name);
+    let runner = Runner::new(&job, &goals)?;
+    say!("data: {}", job.data.name);
 
     let mut report = Report::new(&job);
     let float = runner.float(&mut report)?;
@@ -167,26 +173,16 @@ pub fn sweep<N: Network>(
     let mut start = job.start;
     let mut before: Option<N> = None;
     for goal in &goals {
-        println!("\n{}", name(&goal.out));
+        say!("\n{}", name(&goal.out));
         std::fs::create_dir_all(&goal.out).map_err(|error| at(&goal.out, error))?;
         folder::clear(&goal.out)?;
         let model = match before.take() {
             Some(model) => model,
             None => runner.sketch(&float, &goal.schedule)?,
         };
-        // Its checkpoint says whether it was made with these flags.
-        let begun = resume && goal.out.join(CHECKPOINT).exists();
-        let trained = runner
-            .quantize(model, &kept, goal, &mut report)
-            .map_err(|error| named(goal, error))?;
-        // One that is finished was evaluated, and its test images are not looked at twice.
-        if begun && Report::is_in(&goal.out) {
-            report = Report::read(&goal.out)?;
-        } else {
-            runner.finish(&trained, &kept, goal, start, &mut report)?;
-        }
-        println!("{}", report.result_line());
-        sweep.push(goal, &report);
+        let (trained, reached) = runner.reach(model, &kept, goal, start, report)?;
+        say!("{}", reached.result_line());
+        sweep.push(goal, &reached);
         sweep.write(out)?;
         before = Some(trained);
         start = Instant::now();
@@ -195,18 +191,9 @@ pub fn sweep<N: Network>(
     if let Some(file) = &job.flags.json {
         write_json(file, &sweep)?;
     }
-    println!("\n{}", sweep.to_markdown());
-    println!("{}", out.join("sweep.html").display());
+    say!("\n{}", sweep.to_markdown());
+    say!("{}", out.join("sweep.html").display());
     Ok(())
-}
-
-/// A failure on the way to a target; a stop by the user is none.
-fn named(goal: &Goal, error: Failure) -> Failure {
-    if error.is::<Interrupted>() {
-        error
-    } else {
-        format!("{}: {error}", name(&goal.out)).into()
-    }
 }
 
 /// The name of a target's folder.

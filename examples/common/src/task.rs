@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::{Device, Int, Tensor};
 use burn_alq::train::{Distillation, Task};
+use indicatif::ProgressBar;
 
 use crate::data::{Request, epoch_order, stream};
 use crate::score::evaluate;
@@ -191,7 +192,7 @@ impl<N: Network> Task for Classify<N> {
 
     fn evaluate(&self, model: &N) -> f64 {
         let device = self.device.clone().without_autodiff();
-        match evaluate(model, &self.data.valid, &device, false) {
+        match evaluate(model, &self.data.valid, &device, &ProgressBar::hidden()) {
             Ok(accuracy) => accuracy.top1,
             Err(error) => {
                 self.fail(error);

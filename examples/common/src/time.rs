@@ -10,6 +10,7 @@ use crate::cli::TimeArgs;
 use crate::data::Random;
 use crate::network::ACT_BITS;
 use crate::packed::load;
+use crate::say::say;
 use crate::{Failure, Network};
 
 /// Forward passes that are timed together: a clock is read less often than a small network is run.
@@ -58,8 +59,8 @@ pub fn time<N: Network>(args: &TimeArgs) -> Result<(), Failure> {
         ]);
     }
     let (title, batch) = (N::TITLE, args.batch);
-    println!("{title}, batch {batch}, medians of {turns} turns\n");
-    println!("{}", table(&rows));
+    say!("{title}, batch {batch}, medians of {turns} turns\n");
+    say!("{}", table(&rows));
     Ok(())
 }
 

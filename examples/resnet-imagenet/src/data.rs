@@ -63,9 +63,9 @@ impl DataFlags for DataArgs {
         match &self.data_dir {
             Some(folder) => {
                 let options = self.options(number(config, CLASSES)?);
-                image_folder::test(folder, options)
+                image_folder::test(folder, options, config)
             }
-            None => self.load(config).map(|data| (data.name, data.test)),
+            None => Ok(fake::test(self.limit)),
         }
     }
 }

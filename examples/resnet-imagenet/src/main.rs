@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use burn_alq::{GroupingRule, PathPattern, Quantizer, ScheduleConfig, Target};
 use clap::Args;
 use example_common::network::{WIDTH, parse_width};
-use example_common::{Config, Example, Failure, Job, Plan, Preset, fake, short};
+use example_common::{Config, Example, Failure, Job, Plan, Preset, Pretrained, fake, short};
 
 use data::DataArgs;
 use model::{CLASSES, DEPTH, ResNet, load_torch};
@@ -123,7 +123,10 @@ impl Example for ResNet {
     fn adjust<'a>(job: &mut Job<'a, Self>, flags: &'a Start) -> Result<(), Failure> {
         if let Some(file) = &flags.pretrained {
             job.plan.float_epochs = 0;
-            job.pretrained = Some(Box::new(|network| load_torch(network, file)));
+            job.pretrained = Some(Pretrained {
+                file,
+                load: load_torch,
+            });
         }
         Ok(())
     }

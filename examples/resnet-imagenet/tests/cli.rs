@@ -62,8 +62,8 @@ fn image_folders_train_from_pretrained_weights_and_corrupt_images_are_named() {
 
     // The same for a classes' folder that was emptied, and for a broken image.
     let broken = resnet.at("data/train/red/2.JPEG");
-    let bytes = fs::read(&broken).unwrap();
-    fs::write(&broken, &bytes[..40]).unwrap();
+    let jpeg = fs::read(&broken).unwrap();
+    fs::write(&broken, &jpeg[..40]).unwrap();
     resnet.refuses_to_train("broken", &pretrained, "2.JPEG: corrupt image");
     let text = resnet.trains("skip", &[&pretrained[..], &["--skip-corrupt"]].concat());
     holds(&text, "skipped 1 corrupt images");
@@ -80,6 +80,40 @@ fn image_folders_train_from_pretrained_weights_and_corrupt_images_are_named() {
     for name in ["empty", "few"] {
         assert!(!resnet.exists(name), "{name} is left behind");
     }
+
+    // Other weights are another start; the same in another place are not.
+    let moved = resnet.at("moved.safetensors");
+    let mut bytes = fs::read(weights).unwrap();
+    fs::write(&moved, &bytes).unwrap();
+    fs::remove_dir(resnet.at("data/train/green")).unwrap();
+    fs::write(&broken, jpeg).unwrap();
+    let mut resumed = [&pretrained[..], &["--resume"]].concat();
+    resumed[7] = &moved;
+    resnet.trains("out", &resumed);
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&moved, bytes).unwrap();
+    resnet.refuses_to_train("out", &resumed, "--pretrained: a file with checksum");
+
+    // To evaluate, the test images are enough.
+    fs::remove_dir_all(resnet.at("data/train")).unwrap();
+    holds(&resnet.succeeds(&eval), "on 8 test images");
+    // With all classes there, and no other ones: their places are the labels.
+    fs::remove_dir_all(resnet.at("data/val/blue")).unwrap();
+    resnet.refuses(&eval, "val: the model was trained on other classes");
+}
+
+#[test]
+fn flags_stand_under_their_headings() {
+    let found = resnet().headings(&["train", "--help"]);
+    let flags = |heading: &str| {
+        let found = found.iter().find(|(name, _)| name == heading);
+        found.map(|(_, flags)| flags.join(" ")).unwrap_or_default()
+    };
+    let data = "--data-dir --fake-data --limit --image-size --skip-corrupt";
+    assert_eq!(flags("Data"), data);
+    assert_eq!(flags("Network"), "--depth --width --classes --act-bits");
+    let training = "--preset --pretrained --seed --float --batch-size --epoch-batches";
+    assert_eq!(flags("Training"), training);
 }
 
 #[test]

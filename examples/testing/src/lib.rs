@@ -98,6 +98,29 @@ impl Program {
         assert!(!error.contains("panicked"), "{args:?} panics: {error}");
     }
 
+    /// The flags under each heading of the help that a command prints.
+    pub fn headings(&self, args: &[&str]) -> Vec<(String, Vec<String>)> {
+        let mut headings: Vec<(String, Vec<String>)> = Vec::new();
+        for line in self.succeeds(args).lines() {
+            let heading = line.strip_suffix(':').filter(|line| !line.starts_with(' '));
+            if let Some(heading) = heading {
+                headings.push((heading.into(), Vec::new()));
+            }
+            // What is said of a flag stands further in.
+            let is_flag = line.trim_start().starts_with('-') && !line.starts_with("        ");
+            let words = line
+                .split_whitespace()
+                .take_while(|word| word.starts_with('-'));
+            if let (Some((_, flags)), true, Some(flag)) =
+                (headings.last_mut(), is_flag, words.last())
+            {
+                flags.push(flag.to_string());
+            }
+        }
+        headings.retain(|(_, flags)| !flags.is_empty());
+        headings
+    }
+
     /// The program learns its made-up images to an accuracy in percent, above chance, evaluates the
     /// packed file as it did in training, and finds `parts` in it. Gives what training printed.
     pub fn learns(&self, flags: &[&str], least: f64, parts: &[&str]) -> String {
@@ -141,7 +164,11 @@ impl Program {
 
     /// The program at work, as soon as it has made a file or a folder in the folder.
     pub fn once_there_is(&self, name: &str, args: &[String]) -> Child {
-        let mut command = self.command(args);
+        self.once_it_made(name, &mut self.command(args))
+    }
+
+    /// The same of any command.
+    pub fn once_it_made(&self, name: &str, command: &mut Command) -> Child {
         let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
         let child = command.spawn().unwrap();
         let start = Instant::now();

@@ -1,17 +1,21 @@
 //! The data: CIFAR-10's binary files, IDX files padded to the same size, or made up.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use example_common::bytes::{ByteImages, varied};
 use example_common::data::name;
-use example_common::{Config, DataFlags, Dataset, Failure, cifar, fake, idx};
+use example_common::{Config, DataFlags, Dataset, Failure, Images, cifar, fake, idx};
 
 /// Pixels in a row and rows of an image.
 const SIDE: usize = 32;
 
 /// What is around an image before it is cropped.
 const PAD: usize = 4;
+
+/// The name of the data in [`Format::Cifar10`].
+const CIFAR10: &str = "CIFAR-10";
 
 /// Which images.
 #[derive(Args)]
@@ -46,10 +50,21 @@ impl DataFlags for DataArgs {
             return fake::dataset(self.limit, PAD);
         };
         let (name, splits) = match self.data_format {
-            Format::Cifar10 => ("CIFAR-10".into(), cifar::read_folder(folder)?),
+            Format::Cifar10 => (CIFAR10.into(), cifar::read_folder(folder)?),
             Format::Mnist => (name(folder), idx::read_folder(folder)?.map(padded)),
         };
         varied(folder, &name, splits, self.limit, PAD)
+    }
+
+    fn test(&self, _config: &Config) -> Result<(String, Arc<dyn Images>), Failure> {
+        let Some(folder) = &self.data_dir else {
+            return Ok(fake::test(self.limit));
+        };
+        let (name, images) = match self.data_format {
+            Format::Cifar10 => (CIFAR10.into(), cifar::read_test(folder)?),
+            Format::Mnist => (name(folder), padded(idx::read_test(folder)?)),
+        };
+        Ok((name, images.into_test(self.limit)))
     }
 }
 

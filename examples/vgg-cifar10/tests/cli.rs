@@ -27,6 +27,21 @@ fn activations_of_two_bits_travel_in_the_file() {
     vgg().learns(&["--act-bits", "2"], 0.0, &["act_bits: 2"]);
 }
 
+#[test]
+fn flags_stand_under_their_headings() {
+    let found = vgg().headings(&["train", "--help"]);
+    let flags = |heading: &str| {
+        let found = found.iter().find(|(name, _)| name == heading);
+        found.map(|(_, flags)| flags.join(" ")).unwrap_or_default()
+    };
+    assert_eq!(
+        flags("Data"),
+        "--data-dir --data-format --fake-data --limit"
+    );
+    assert_eq!(flags("Network"), "--width --act-bits");
+    assert_eq!(flags("Target"), "--target-bits --target-bytes");
+}
+
 /// Makes a folder of CIFAR-10's format with `count` images in each file.
 fn cifar(folder: &str, count: usize) {
     fs::create_dir(folder).unwrap();
@@ -54,6 +69,15 @@ fn folders_are_read_and_bad_ones_are_refused_by_name() {
     holds(&text, "CIFAR-10 (90/10/20 images)");
     let text = vgg.trains("fashion", &[&digits[..], &short].concat());
     holds(&text, "mnist (216/24/60 images)");
+    // To evaluate, the test images are enough.
+    let model = vgg.at("cifar/model.bpk");
+    let test = vgg.at("test");
+    fs::create_dir(&test).unwrap();
+    fs::copy(vgg.at("good/test_batch.bin"), vgg.at("test/test_batch.bin")).unwrap();
+    let eval = ["eval", "--model", &model, "--data-dir"];
+    let expected = vgg.succeeds(&[&eval[..], &[good[1]]].concat());
+    holds(&expected, "on 20 test images");
+    assert_eq!(vgg.succeeds(&[&eval[..], &[&test]].concat()), expected);
 
     let refuses = |flags: &[&str], expected: &str| vgg.refuses_to_train("out", flags, expected);
     refuses(&[], "--data-dir");

@@ -5,6 +5,11 @@ use alloc::format;
 use burn_core::tensor::Bytes;
 use burn_pack::{Error, Reader};
 
+use super::foreign;
+
+/// The name of the tensor that only the checkpoint of a training has.
+pub(crate) const POSITION: &str = "alq:position";
+
 /// Bytes before the directory: magic number, version, length of the directory.
 const HEADER: usize = 10;
 
@@ -14,8 +19,12 @@ const TEXT: u8 = 3;
 const LIST: u8 = 4;
 const MAP: u8 = 5;
 
-/// Opens a container, once its directory is [checked](check).
+/// Opens a container, once its directory is [checked](check). Names what is none.
 pub(crate) fn open(bytes: Bytes) -> Result<Reader, Error> {
+    if let Some(found) = foreign::name(&bytes) {
+        let error = format!("not a burnpack file: this is {found}");
+        return Err(Error::ValidationError(error));
+    }
     check(&bytes)?;
     Reader::from_bytes(bytes)
 }

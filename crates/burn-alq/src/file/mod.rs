@@ -3,9 +3,11 @@
 mod body;
 pub(crate) mod container;
 mod directory;
+mod foreign;
 mod model;
 mod sections;
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -53,11 +55,13 @@ pub enum FileError {
         /// What the container says.
         source: burn_pack::Error,
     },
-    /// A burnpack file, but not a packed model.
-    #[error("{file} is not a packed model; pack one with PackedModel::pack")]
+    /// Not a packed model.
+    #[error("{file} is not a packed model: this is {found}; pack one with PackedModel::pack")]
     NotPacked {
         /// The file.
         file: String,
+        /// What it seems to be.
+        found: String,
     },
     /// Written by a newer layout.
     #[error(
@@ -194,6 +198,13 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
+    fn not_packed(&self, found: String) -> FileError {
+        FileError::NotPacked {
+            file: self.file.to_string(),
+            found,
+        }
+    }
+
     fn container(&self, source: burn_pack::Error) -> FileError {
         FileError::Container {
             file: self.file.to_string(),
@@ -225,12 +236,21 @@ impl Source<'_> {
 
     fn read(&self, bytes: Vec<u8>) -> Result<PackedModel, FileError> {
         let length = bytes.len();
+        if let Some(found) = foreign::name(&bytes) {
+            return Err(self.not_packed(found));
+        }
         let reader =
             container::open(Bytes::from_bytes_vec(bytes)).map_err(|e| self.container(e))?;
-        if reader.tensor_names() != [body::NAME] {
-            return Err(FileError::NotPacked {
-                file: self.file.to_string(),
-            });
+        let names = reader.tensor_names();
+        if names != [body::NAME] {
+            let found = match names.contains(&container::POSITION) {
+                true => "the checkpoint of a training".to_string(),
+                false => format!(
+                    "a burnpack file of {} tensors, as a record of Burn is",
+                    names.len()
+                ),
+            };
+            return Err(self.not_packed(found));
         }
         let tensors = reader.into_tensors().map_err(|e| self.container(e))?;
         let body = tensors.into_iter().next().expect("the one tensor");

@@ -24,7 +24,7 @@ use crate::weight::{MultiBit, load_record};
 ///
 /// The position is a CRC-32 of everything else, then JSON: the fingerprint of the training, and where
 /// its loop is.
-const POSITION: (&str, u64) = ("alq:position", 0);
+const POSITION: (&str, u64) = (container::POSITION, 0);
 /// The state of the multi-bit weights in the optimizer.
 const MOMENTS: (&str, u64) = ("alq:moments", 1);
 /// Burn's optimizer of the other parameters, where nothing else keeps it.

@@ -204,6 +204,7 @@ fn targets_that_cannot_be_are_refused() {
         (&["--bits", "0.5", "--bytes", "9000"], "cannot be used with"),
         (&["--bits", "0.5", "--target-bits", "0.4"], "--target-bits"),
         (&["--bits", "many"], "--bits"),
+        (&["--bits", "0.5,nan"], "--bits"),
         (&[], "--bits <LIST>"),
     ] {
         lenet.refuses(&lenet.training("sweep", "out", flags), expected);
@@ -218,17 +219,16 @@ fn finished_targets_are_kept() {
     let mut flags = vec!["--bits", "0.6,0.4", "--next-rounds", "1"];
     flags.extend(["--epoch-batches", "1", "--resume"]);
     let resumed = lenet.training("sweep", "out", &flags);
-    // A file in the place of the second target's folder, of a run that has just begun.
-    let [out, second, float] = ["out", "out/0.4-bits", "out/float.bpk"].map(|name| lenet.at(name));
-    fs::create_dir(out).unwrap();
-    fs::write(&second, "in the way").unwrap();
+    // A folder in the place of the second target's model, of a run that has just begun.
+    let [second, float] = ["out/0.4-bits/model.bpk", "out/float.bpk"].map(|name| lenet.at(name));
+    fs::create_dir_all(&second).unwrap();
     fs::write(float, "to be written").unwrap();
-    lenet.refuses(&resumed, "0.4-bits");
+    lenet.refuses(&resumed, "model.bpk");
     let first = lenet.read("out/0.6-bits/model.bpk");
     assert_eq!(points(&lenet, "out").len(), 1);
     assert!(lenet.exists("out/sweep.html") && lenet.exists("out/sweep.md"));
 
-    fs::remove_file(second).unwrap();
+    fs::remove_dir(second).unwrap();
     lenet.succeeds(&resumed);
     assert!(first == lenet.read("out/0.6-bits/model.bpk"));
     assert_eq!(points(&lenet, "out").len(), 2);

@@ -1,9 +1,9 @@
-//! What may happen to a training: a full disk, an interrupt.
+//! What may happen to a training: a full disk, an interrupt, a second one in the same folder.
 #![cfg(unix)]
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::lenet;
@@ -50,8 +50,11 @@ fn a_full_disk_loses_nothing() {
     let often = ["--checkpoint-seconds", "0"];
     lenet.trains("whole", &often);
     let expected = lenet.read("whole/model.bpk");
-    // In the middle of the training, and at its end, when all files are written anew.
+    // In the middle of the training, and at its end, when all that it makes is still to be written.
     lenet.kill_in_the_middle("middle", &often);
+    for name in ["model.bpk", "report.json", "report.md", "report.html"] {
+        fs::remove_file(lenet.at(&format!("whole/{name}"))).unwrap();
+    }
 
     let resume = ["--checkpoint-seconds", "0", "--resume"];
     let disk = lenet.at("disk");
@@ -109,27 +112,74 @@ fn a_full_disk_loses_nothing() {
     }
 }
 
-/// Ctrl-C leaves a checkpoint, soon.
+/// Sends a signal to a program.
+fn send(signal: &str, child: &Child) {
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args([signal, &id]).status();
+    assert!(sent.unwrap().success());
+}
+
+/// What asks a training to end leaves a checkpoint, soon.
 #[test]
 fn an_interrupt_leaves_a_checkpoint() {
     let lenet = lenet();
-    // No checkpoint of its own accord.
-    let flags = lenet.training("train", "out", &["--checkpoint-seconds", "9999"]);
-    let mut child = lenet.once_there_is("out", &flags);
-    let killed = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(killed.unwrap().success());
-    let sent = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        // A promise, not a timing: a batch takes a hundredth of it here.
-        assert!(sent.elapsed() < Duration::from_secs(5), "still running");
-        std::thread::sleep(Duration::from_millis(5));
+    let signals = ["-INT", "-TERM", "-HUP"];
+    let signals = &signals[..if cfg!(target_os = "linux") { 3 } else { 2 }];
+    for signal in signals {
+        let out = format!("out{signal}");
+        // No checkpoint of its own accord.
+        let flags = lenet.training("train", &out, &["--checkpoint-seconds", "9999"]);
+        let mut child = lenet.once_there_is(&out, &flags);
+        send(signal, &child);
+        let sent = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            // A promise, not a timing: a batch takes a hundredth of it here.
+            assert!(sent.elapsed() < Duration::from_secs(5), "still running");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let output = child.wait_with_output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{signal}: {error}");
+        assert!(error.contains("a checkpoint is in"), "{error}");
+        assert!(lenet.exists(&format!("{out}/float-checkpoint.bpk")));
     }
-    let output = child.wait_with_output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{error}");
-    assert!(error.contains("a checkpoint is in"), "{error}");
-    assert!(lenet.exists("out/float-checkpoint.bpk"));
+    lenet.trains("out-INT", &["--resume"]);
+}
+
+/// A training in the background goes on where a terminal's end is to be ignored, as `nohup` has it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_that_is_to_be_ignored_is() {
+    let lenet = lenet();
+    let training = lenet.command(&lenet.training("train", "out", &["--epoch-batches", "1"]));
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" HUP INT; exec "$0" "$@""#]);
+    command
+        .arg(training.get_program())
+        .args(training.get_args());
+    let mut child = lenet.once_it_made("out", &mut command);
+    send("-HUP", &child);
+    send("-INT", &child);
+    assert!(child.wait().unwrap().success());
+    assert!(lenet.exists("out/report.json"));
+}
+
+/// Only one training writes to a folder; another one is refused, and changes nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn two_trainings_do_not_share_a_folder() {
+    let lenet = lenet();
+    let often = ["--checkpoint-seconds", "0"];
+    let training = lenet.training("train", "out", &often);
+    let mut child = lenet.once_there_is("out/float-checkpoint.bpk", &training);
+    let expected = "another run is writing to it";
+    lenet.refuses_to_train("out", &often, expected);
+    lenet.refuses_to_train("out", &["--resume"], expected);
+    assert!(
+        child.try_wait().unwrap().is_none(),
+        "the test came too late"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
     lenet.trains("out", &["--resume"]);
 }

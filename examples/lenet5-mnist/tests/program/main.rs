@@ -1,8 +1,11 @@
 //! The program as a user meets it.
 
+mod before;
 mod frontier;
 mod hazards;
+mod output;
 mod page;
+mod resumed;
 mod runs;
 
 use example_testing::{Program, mnist};
