@@ -506,3 +506,43 @@ fn a_step_keeps_what_parameters_are_marked_with() {
         model = model.load_record(record);
     }
 }
+
+/// Stopped in the middle of a round, with a frozen weight, and with an optimizer that has trained another
+/// network before.
+#[test]
+fn a_run_with_a_frozen_weight_and_a_used_optimizer_resumes() {
+    let device = device().autodiff();
+    let mut used = AlqOptimizerConfig::new().init();
+    used.set_phase(Phase::Basis);
+    let other = Pair::quantized(&device);
+    let (x, y) = data(&device);
+    let grads = square(other.forward(x) - y).backward();
+    let grads = GradientsParams::from_grads(grads, &other);
+    used.step(1e-2, other, grads);
+
+    let start = || {
+        let model = Pair::quantized(&device);
+        let model = Pair {
+            first: model.first.no_grad(),
+            ..model
+        };
+        let schedule = one_bit().init(&sizes(&model)).unwrap();
+        Run::new(model, used.clone(), schedule, "test")
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("checkpoint.bpk");
+    let task = Regression::new();
+    let mut run = start();
+    // Into the pruning of the first round.
+    for _ in 0..10 {
+        run.advance(&task).unwrap();
+    }
+    run.save(&file).unwrap();
+    let whole = finish(run, &task).unwrap();
+    let resumed = start().resume(&file, &device).unwrap();
+    assert!(sizes(resumed.model())[0].frozen);
+    let resumed = finish(resumed, &task).unwrap();
+    assert_eq!(values(&resumed.first.weight), values(&whole.first.weight));
+    assert_eq!(values(&resumed.second.weight), values(&whole.second.weight));
+    assert_eq!(sizes(&resumed), sizes(&whole));
+}

@@ -121,6 +121,7 @@ pub fn train(folder: &Path, epochs: usize) -> Result<f64, Box<dyn Error>> {
         .init(&sizes(&model))?;
     let epochs = epochs.min(schedule.epochs().len());
 
+    // Steps of an epoch: after one with another number, the training stops.
     let model = Alq::new(model, schedule, train.num_items().div_ceil(32));
 
     let done = model.last_checkpoint(folder)?; // of a training that was killed

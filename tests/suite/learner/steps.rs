@@ -163,3 +163,13 @@ fn a_layer_without_gradient_stops_the_training() {
     // The target is 233 bits of bases, of which the convolution keeps nearly all.
     assert!(text.contains("no gradient reaches conv.weight"), "{text}");
 }
+
+/// A record of a part of the model is none of its training.
+#[test]
+fn a_partial_record_is_refused() {
+    let model = alq(net());
+    let group = ParamGroup::from_predicate("fc");
+    let part = model.clone().into_record_group(group).allow_partial(true);
+    let error = model.load_checkpoint(part).unwrap_err();
+    assert!(matches!(error, CheckpointError::NoPosition), "{error}");
+}

@@ -32,6 +32,13 @@ pub enum DistillError {
         /// Its value.
         value: f64,
     },
+    /// The teacher's outputs have a graph, of which nothing in this loss would ever let go.
+    #[error(
+        "the teacher's outputs require gradients, and their graph would stay in memory at every step; \
+         use the teacher in validation mode (`valid`) or without gradients (`no_grad`), or `detach` \
+         outputs that another loss takes back"
+    )]
+    Tracked,
     /// The teacher's outputs are not those of the network.
     #[error(
         "the teacher's outputs have shape {teacher:?}, the network's {student:?}; a teacher \
@@ -84,7 +91,8 @@ pub struct Distillation {
 }
 
 impl Distillation {
-    /// The loss of a batch. No gradient flows into the teacher, which needs no autodiff.
+    /// The loss of a batch. No gradient flows into the teacher, which needs no autodiff, and must not
+    /// have gradients.
     ///
     /// # Shapes
     /// - `task`: `[1]`, the mean over the batch
@@ -93,7 +101,7 @@ impl Distillation {
     /// - result: `[1]`
     ///
     /// # Errors
-    /// If the two have different shapes.
+    /// If the two have different shapes, or the teacher's require gradients.
     pub fn loss<const D: usize>(
         &self,
         task: Tensor<1>,
@@ -107,10 +115,13 @@ impl Distillation {
                 student: shape.to_vec(),
             });
         }
+        if teacher.is_tracked() {
+            return Err(DistillError::Tracked);
+        }
         let teacher = if student.is_autodiff() && !teacher.is_autodiff() {
             Tensor::from_inner(teacher)
         } else {
-            teacher.detach()
+            teacher
         };
         let classes = shape[D - 1];
         let rows = student.shape().num_elements() / classes;
