@@ -28,9 +28,20 @@ use crate::weight::{
 
 /// Turns the weights of any Burn module into multi-bit weights, by path rules.
 ///
-/// The module's own type does not change; each matched parameter gets its sketch as its value and
-/// a [`MultiBit`] state beside it. Parameters of rank 0 and 1, which are biases and norms, are
-/// never touched. Rules come from code, or from a file as [`Rules`].
+/// The module's own type does not change; each matched parameter gets its sketch
+/// ([`multibit::fit::sketch`]) as its value and a [`MultiBit`] state beside it. Parameters of rank 0
+/// and 1, which are biases and norms, are never touched. Rules come from code, or from a file as
+/// [`Rules`].
+///
+/// # Without training
+///
+/// Training is for few bits. From about 5 bits on a model may be packed as it was converted, its
+/// coordinates in two bytes too ([`coordinate_type`](Self::coordinate_type)). With a group for each
+/// output, what is left of the weights of a transformer (MiniLM-L6), `‖w − ŵ‖ / ‖w‖`, is 0.7 % at
+/// 8 bits, 2.8 at 6, 5.4 at 5, 10 at 4, 19 at 3; the report says it for each weight. A pretrained
+/// mobile CNN of depthwise and 1×1 convolutions kept a top-1 of 87.8 % at 8 bits, 86.3 at 6, 81.8 at
+/// 5 and 45.0 at 4, of 86.9 in float. Smaller groups leave less, and cost more coordinates. Where
+/// that is not enough, train ([`ScheduleConfig`](crate::ScheduleConfig)).
 ///
 /// ```
 /// use burn_alq::{GroupingRule, PathPattern, Quantizer};
@@ -313,7 +324,8 @@ impl Plan {
 /// Loads the float record of a plain model, for example a checkpoint of Burn's own layers, into a
 /// multi-bit module of the same structure: the weights that are multi-bit in the module are
 /// sketched anew from the record, with the grouping and the bitwidth that they have; everything
-/// else is loaded as it is. A packed module has no such weights.
+/// else is loaded as it is. A packed module has no such weights. Coordinates are f32; for others, load
+/// into float layers and convert with [`Quantizer::coordinate_type`].
 ///
 /// The report says what was converted; [`log`] repeats it in one line.
 ///
