@@ -88,6 +88,11 @@ impl Refinement {
         }
     }
 
+    /// A buffer as long as a group that nothing is kept in from one group to the next.
+    pub(super) fn lend(&mut self) -> &mut Vec<f64> {
+        &mut self.sums
+    }
+
     /// Coordinates of the group that leave less of it than others tried, for the codes of the
     /// nearest levels.
     ///

@@ -167,7 +167,6 @@ fn each_group(
 /// What is reused from group to group.
 struct Room {
     coordinate_type: CoordinateType,
-    residual: Vec<f64>,
     refinement: Refinement,
     nearest: NearestCode,
     codes: Vec<u8>,
@@ -177,7 +176,6 @@ impl Room {
     fn new(coordinate_type: CoordinateType) -> Self {
         Self {
             coordinate_type,
-            residual: Vec::new(),
             refinement: Refinement::new(coordinate_type),
             nearest: NearestCode::new(),
             codes: Vec::new(),
@@ -185,7 +183,8 @@ impl Room {
     }
 
     fn greedy(&mut self, weights: &[f32], codes: &mut [u8], slots: &mut [f32]) -> u8 {
-        let (alpha, bases) = greedy_group(weights, slots.len(), codes, &mut self.residual);
+        let residual = self.refinement.lend();
+        let (alpha, bases) = greedy_group(weights, slots.len(), codes, residual);
         normalize(&alpha[..bases], codes, slots, self.coordinate_type)
     }
 
