@@ -196,7 +196,9 @@ impl PackedModel {
     }
 
     /// The same model with coordinates of another type in its file. Nothing is rounded here:
-    /// [`ScheduleConfig::coordinate_type`](crate::ScheduleConfig::coordinate_type) trains them so.
+    /// [`ScheduleConfig::coordinate_type`](crate::ScheduleConfig::coordinate_type) trains them so, and
+    /// [`Quantizer::coordinate_type`](crate::Quantizer::coordinate_type) converts them so where
+    /// nothing is trained.
     ///
     /// # Errors
     /// If the type does not hold a coordinate as it is.

@@ -26,11 +26,21 @@ use crate::weight::{MultiBit, Plan, Replacement, walk_initialized};
 
 /// Turns the weights of any Burn module into multi-bit weights, by path rules.
 ///
-/// The module's own type does not change; each matched parameter gets its sketch as its value and
-/// a [`MultiBit`] state beside it. Parameters of rank 0 and 1, which are biases and norms, are
-/// never touched. What is no layer's weight (masks, tables of positions, a module's own parameters) is
-/// converted only by a rule that names its path exactly, or says its layout. Tied weights, one
-/// parameter in several places, are converted once. Rules come from code, or from a file as [`Rules`].
+/// The module's own type does not change; each matched parameter gets its sketch
+/// ([`multibit::fit::sketch`]) as its value and a [`MultiBit`] state beside it. Parameters of rank 0
+/// and 1, which are biases and norms, are never touched. What is no layer's weight (masks, tables of
+/// positions, a module's own parameters) is converted only by a rule that names its path exactly, or
+/// says its layout. Tied weights, one parameter in several places, are converted once. Rules come from
+/// code, or from a file as [`Rules`].
+///
+/// # Without training
+///
+/// Training is for few bits. From about 5 bits on a model may be packed as it was converted, its
+/// coordinates in two bytes too ([`coordinate_type`](Self::coordinate_type)). With a group for each
+/// output, what is left of the weights of a transformer (MiniLM-L6), `‖w − ŵ‖ / ‖w‖`, is 0.7 % at
+/// 8 bits, 2.8 at 6, 5.4 at 5, 10 at 4, 19 at 3; the report says it for each weight. Smaller groups
+/// leave less, and cost more coordinates. Where that is not enough, train
+/// ([`ScheduleConfig`](crate::ScheduleConfig)).
 ///
 /// ```
 /// use burn_alq::{GroupingRule, PathPattern, Quantizer};

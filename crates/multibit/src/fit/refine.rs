@@ -44,7 +44,7 @@ const LOGISTIC: [&[f64]; MAX_BITS] = [
     &[0.5905, 1.0473],
     &[0.5387, 0.8852, 1.1629],
     &[0.5070, 0.8127, 0.9871, 1.1479],
-    &[0.3180, 0.6069, 0.7689, 1.1815, 1.2688],
+    &[0.3181, 0.6069, 0.7689, 1.1815, 1.2688],
     &[0.2839, 0.5574, 0.7008, 1.0707, 1.1190, 1.1666],
     &[0.3607, 0.5186, 0.6095, 0.6984, 0.8330, 1.0367, 1.2401],
     &[
@@ -86,6 +86,11 @@ impl Refinement {
             sums: Vec::new(),
             norm: 0.0,
         }
+    }
+
+    /// A buffer as long as a group that nothing is kept in from one group to the next.
+    pub(super) fn lend(&mut self) -> &mut Vec<f64> {
+        &mut self.sums
     }
 
     /// Coordinates of the group that leave less of it than others tried, for the codes of the
@@ -138,8 +143,8 @@ impl Refinement {
                 if error < best.0 {
                     best = (error, coordinates);
                 }
-                // NaN ends it too: levels beyond f32.
-                if !(error < last) {
+                // Not a number: levels beyond f32.
+                if error >= last || error.is_nan() {
                     break;
                 }
                 last = error;
