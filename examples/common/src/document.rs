@@ -1,6 +1,7 @@
 //! Reports in a folder: JSON, Markdown, and a page that is drawn from the JSON.
 
-use std::io::Write as _;
+use std::fs::OpenOptions;
+use std::io::{Write as _, stderr, stdout};
 use std::path::{Path, PathBuf};
 
 use askama::Template as _;
@@ -118,8 +119,15 @@ fn followed(file: &Path) -> PathBuf {
 /// Writes a file whole or not at all, or to a stream.
 fn write_aside(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if is_stream(file) {
-        let opened = std::fs::OpenOptions::new().append(true).open(file);
-        let written = opened.and_then(|mut file| file.write_all(bytes));
+        let written = match file.to_str() {
+            // Opened anew they would have a place of their own in a log, and overwrite it.
+            Some("/dev/stdout") => stdout().write_all(bytes),
+            Some("/dev/stderr") => stderr().write_all(bytes),
+            _ => {
+                let opened = OpenOptions::new().append(true).open(file);
+                opened.and_then(|mut file| file.write_all(bytes))
+            }
+        };
         return written.map_err(|error| at(file, error));
     }
     let target = followed(file);

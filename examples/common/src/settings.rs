@@ -104,20 +104,20 @@ mod tests {
     fn flags_hide_what_follows_from_them() {
         let mut there = Settings::default();
         there.set("--preset", "quick");
-        there.flag("--act-bits", Some(2));
         there.set("lr", 0.001);
         let mut here = there.clone();
-        let said = |here: &Settings| {
-            let [there, here] = [&there, here].map(Settings::fingerprint);
+        let said = |there: &Settings, here: &Settings| {
+            let [there, here] = [there, here].map(Settings::fingerprint);
             difference(Path::new("run/checkpoint.bpk"), &there, &here)
         };
         here.set("lr", 0.002);
-        let text = said(&here);
+        let text = said(&there, &here);
         assert!(text.contains("\n  lr: 0.001 → 0.002\n"), "{text}");
         here.set("--preset", "paper");
+        there.flag("--act-bits", Some(2));
         here.flag("--act-bits", None::<u8>);
         here.set("--width", 0.5);
-        let text = said(&here);
+        let text = said(&there, &here);
         for line in [
             "run/checkpoint.bpk belongs to another run; what differs, there → here:",
             "  --act-bits: 2 → none",

@@ -11,7 +11,7 @@ use super::foreign;
 pub(crate) const POSITION: &str = "alq:position";
 
 /// Bytes before the directory: magic number, version, length of the directory.
-const HEADER: usize = 10;
+pub(super) const HEADER: usize = 10;
 
 /// CBOR's major types of items with a length.
 const BYTES: u8 = 2;

@@ -4,6 +4,8 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
+use super::container::HEADER;
+
 /// The container's magic number, as it lies in a file.
 const MAGIC: &[u8] = b"NRUB";
 
@@ -49,7 +51,8 @@ const SEEN: usize = 512;
 
 /// What a file is that does not begin as a container does, to follow "this is".
 pub(crate) fn name(bytes: &[u8]) -> Option<String> {
-    if bytes.starts_with(MAGIC) {
+    let start = &bytes[..bytes.len().min(MAGIC.len())];
+    if start == MAGIC && bytes.len() >= HEADER {
         return None;
     }
     let signature = |&&(at, magic, _): &&(usize, &[u8], &str)| {
@@ -59,7 +62,7 @@ pub(crate) fn name(bytes: &[u8]) -> Option<String> {
     };
     Some(if bytes.is_empty() {
         "an empty file".to_string()
-    } else if MAGIC.starts_with(bytes) {
+    } else if MAGIC.starts_with(start) {
         format!("the first {} bytes of a burnpack file", bytes.len())
     } else if bytes.iter().all(|&byte| byte == 0) {
         format!("{} bytes of zero", bytes.len())
@@ -119,6 +122,7 @@ mod tests {
         for (bytes, expected) in [
             (&b""[..], "an empty file"),
             (b"NRU", "the first 3 bytes of a burnpack file"),
+            (b"NRUB\x01\0", "the first 6 bytes of a burnpack file"),
             (&[0; 64], "64 bytes of zero"),
             (&safetensors, "a safetensors file"),
             (&cut, "an unknown kind"),
@@ -140,7 +144,6 @@ mod tests {
             let found = name(bytes).unwrap();
             assert!(found.contains(expected), "{found} for {bytes:x?}");
         }
-        assert_eq!(name(b"NRUB"), None);
         assert_eq!(name(b"NRUB\x01\0\0\0\0\0"), None);
     }
 }

@@ -75,7 +75,10 @@ fn files_that_are_no_models_are_named_for_what_they_are() {
         (&b""[..], "an empty file"),
         (html, "an HTML page"),
         (safetensors, "a safetensors file"),
-        (b"\xde\xad\xbe\xef\0\0\0\0\0\0\0", "[de, ad, be, ef]"),
+        (
+            b"\xde\xad\xbe\xef\0\0\0\0\0\0\0",
+            "of an unknown kind (its first bytes are [de, ad, be, ef])",
+        ),
         (b"{\"model\": 1}", "JSON"),
         (b"PK\x03\x04archive/data.pkl", "a ZIP archive"),
         (&packed[..3], "the first 3 bytes of a burnpack file"),
@@ -115,8 +118,8 @@ fn files_that_are_no_models_are_named_for_what_they_are() {
 #[test]
 fn numbers_out_of_range_are_refused() {
     let lenet = lenet();
-    lenet.trains("out", &["--epoch-batches", "1"]);
-    let [model, float, other] = ["out/model.bpk", "out/float.bpk", "other"].map(|n| lenet.at(n));
+    // Flags are read before files.
+    let [model, float, other] = ["model.bpk", "float.bpk", "other"].map(|name| lenet.at(name));
     let time = ["time", "--model", &model];
     let measure = ["sensitivity", "--float", &float, "--out", &other];
     let train = ["train", "--out", &other];

@@ -128,7 +128,8 @@ fn an_interrupt_leaves_a_checkpoint() {
     for signal in signals {
         let out = format!("out{signal}");
         // No checkpoint of its own accord.
-        let flags = lenet.training("train", &out, &["--checkpoint-seconds", "9999"]);
+        let flags = ["--checkpoint-seconds", "9999", "--epoch-batches", "2"];
+        let flags = lenet.training("train", &out, &flags);
         let mut child = lenet.once_there_is(&out, &flags);
         send(signal, &child);
         let sent = Instant::now();
@@ -143,7 +144,7 @@ fn an_interrupt_leaves_a_checkpoint() {
         assert!(error.contains("a checkpoint is in"), "{error}");
         assert!(lenet.exists(&format!("{out}/float-checkpoint.bpk")));
     }
-    lenet.trains("out-INT", &["--resume"]);
+    lenet.trains("out-INT", &["--resume", "--epoch-batches", "2"]);
 }
 
 /// A training in the background goes on where a terminal's end is to be ignored, as `nohup` has it.
@@ -169,11 +170,10 @@ fn a_signal_that_is_to_be_ignored_is() {
 #[test]
 fn two_trainings_do_not_share_a_folder() {
     let lenet = lenet();
-    let often = ["--checkpoint-seconds", "0"];
-    let training = lenet.training("train", "out", &often);
+    let training = lenet.training("train", "out", &["--epoch-batches", "4"]);
     let mut child = lenet.once_there_is("out/float-checkpoint.bpk", &training);
     let expected = "another run is writing to it";
-    lenet.refuses_to_train("out", &often, expected);
+    lenet.refuses_to_train("out", &[], expected);
     lenet.refuses_to_train("out", &["--resume"], expected);
     assert!(
         child.try_wait().unwrap().is_none(),
@@ -181,5 +181,6 @@ fn two_trainings_do_not_share_a_folder() {
     );
     child.kill().unwrap();
     child.wait().unwrap();
-    lenet.trains("out", &["--resume"]);
+    // What held it is gone with it.
+    lenet.refuses_to_train("out", &[], "exists already");
 }

@@ -154,7 +154,10 @@ fn other_flags_are_listed_with_their_values() {
             "--target-bytes: none → 30000"
         ]
     );
-    assert_eq!(other(&["--preset", "short"]), ["--preset: quick → short"]);
+    assert_eq!(
+        other(&["--preset", "short"]),
+        ["--preset: quick → short", "--target-bits: 0.5 → 0.365"]
+    );
     let float = lenet.at("out/float.bpk");
     let found = other(&["--float", &float]);
     assert!(
