@@ -39,7 +39,7 @@ fn distillation_is_its_formula_and_moves_the_student_only() {
             / 2.0;
         let expected = (1.0 - weight) * 0.7 + weight * temperature * temperature * divergence;
 
-        let (student, teacher) = (scores(STUDENT), scores(TEACHER).detach());
+        let (student, teacher) = (scores(STUDENT), scores(TEACHER).set_require_grad(false));
         let task = Tensor::from_floats([0.7], &device);
         let distillation = config.init().unwrap();
         // With autodiff or without it, the teacher is a constant.
