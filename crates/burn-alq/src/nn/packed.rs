@@ -79,6 +79,10 @@ impl Packed {
             .save_mapper(move |value| {
                 let value = match bits.upgrade() {
                     Some(bits) if is_hollow(&value) => {
+                        let dtype = match value.dtype() {
+                            changed if changed.is_float() => changed,
+                            _ => dtype,
+                        };
                         Tensor::from_data(unpacked(&bits, dtype), (&value.device(), dtype))
                     }
                     _ => value,
