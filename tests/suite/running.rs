@@ -769,3 +769,22 @@ fn tmp_measure() {
         );
     }
 }
+
+#[test]
+#[ignore]
+fn tmp_sibling() {
+    use burn::tensor::quantization::{Calibration, QuantValue};
+    let device = Device::flex();
+    let inputs = Inputs::new(&device);
+    let packed = zoo_packed(&device).apply(Zoo::new(&device)).unwrap();
+    let expected = packed.outputs(&inputs);
+    let scheme = device
+        .settings()
+        .quantization
+        .scheme
+        .with_value(QuantValue::Q8S);
+    let mut quantizer = burn::module::Quantizer::new(Calibration::MinMax, scheme);
+    let group = ParamGroup::from_predicate("weight");
+    let quantized = packed.quantize_weights_group(&mut quantizer, group);
+    assert_same(quantized.outputs(&inputs), expected, 0.0);
+}

@@ -125,11 +125,8 @@ impl Packed {
 
     /// The type of the numbers of the parameter that this is attached to.
     pub(super) fn dtype<const D: usize>(&self, param: &Param<Tensor<D>>) -> DType {
-        if param.is_initialized() {
-            param.base().dtype()
-        } else {
-            self.dtype
-        }
+        let found = param.is_initialized().then(|| param.base().dtype());
+        found.filter(DType::is_float).unwrap_or(self.dtype)
     }
 
     /// Refuses a parameter with a value of its own, which no layer would see.
