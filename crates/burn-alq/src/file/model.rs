@@ -67,7 +67,8 @@ pub enum PackModelError {
     },
     /// An adapter was put on a weight that has bits, where it has no effect.
     #[error(
-        "{path} has bits and cannot carry {by} beside them; materialize the module first          (Module::materialize), or leave the weight out of the adapter's group of parameters"
+        "{path} has bits and cannot carry {by} beside them; materialize the module first \
+         (Module::materialize), or leave the weight out of the adapter's group of parameters"
     )]
     Adapter {
         /// Path of the weight.

@@ -152,7 +152,7 @@ fn affine(
 /// The shape of a layer's weight. A packed one's parameter is not given a value for it.
 fn dims<const D: usize>(weight: &Param<Tensor<D>>) -> [usize; D] {
     match weight.reparameterization::<Packed>() {
-        Some(_) => weight.lazy_shape().dims(),
+        Some(packed) => packed.shape(),
         None => weight.dims(),
     }
 }

@@ -74,16 +74,19 @@ impl Packed {
         };
         // A parameter that was materialized keeps its mappers: they must not keep the bits.
         let bits = Arc::downgrade(packed.weight.bits());
+        let recorded = mapper.on_save(value).shape();
         let (save, load) = (mapper.clone(), mapper);
         // Not initialized, it moves between devices without a value.
-        let init = {
-            let shape = shape.clone();
-            move |device: &Device, _| hollow_value(shape, dtype, device)
-        };
-        let param = Param::uninitialized(id, init, device, false, shape)
+        let init = move |device: &Device, _| hollow_value(shape, dtype, device);
+        // Until then it has the shape of its record, as Burn's own.
+        let param = Param::uninitialized(id, init, device, false, recorded)
             .save_mapper(move |value| {
                 let value = match bits.upgrade() {
                     Some(bits) if is_hollow(&value) => {
+                        let dtype = match value.dtype() {
+                            changed if changed.is_float() => changed,
+                            _ => dtype,
+                        };
                         Tensor::from_data(unpacked(&bits, dtype), (&value.device(), dtype))
                     }
                     _ => value,
@@ -109,21 +112,29 @@ impl Packed {
             let len = dense.shape().num_elements();
             dense.reshape([len])
         };
-        let shape: [usize; D] = self.weight.shape().try_into().expect("the weight's rank");
         let flat = match self.unpacking {
             Unpacking::Once => self.weight.dense(&device, dtype, unpack),
             Unpacking::EachUse => unpack(),
         };
-        restore_autodiff(&values.clone().detach(), flat.reshape(shape), self.bits.id)
+        restore_autodiff(
+            &values.clone().detach(),
+            flat.reshape(self.shape::<D>()),
+            self.bits.id,
+        )
+    }
+
+    /// The shape of the weight.
+    pub(super) fn shape<const D: usize>(&self) -> [usize; D] {
+        let shape = self.weight.shape();
+        shape
+            .try_into()
+            .expect("the weight's rank is its parameter's")
     }
 
     /// The type of the numbers of the parameter that this is attached to.
     pub(super) fn dtype<const D: usize>(&self, param: &Param<Tensor<D>>) -> DType {
-        if param.is_initialized() {
-            param.base().dtype()
-        } else {
-            self.dtype
-        }
+        let found = param.is_initialized().then(|| param.base().dtype());
+        found.filter(DType::is_float).unwrap_or(self.dtype)
     }
 
     /// Refuses a parameter with a value of its own, which no layer would see.
