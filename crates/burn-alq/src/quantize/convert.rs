@@ -116,9 +116,9 @@ pub fn refit<M: Module>(module: M) -> Result<(M, QuantizeReport), QuantizeError>
 
 /// The type of the fewest bytes that holds all of some coordinates.
 fn narrowest(coordinates: &[f32]) -> CoordinateType {
-    let narrow = [CoordinateType::F16, CoordinateType::Bf16].into_iter();
-    let holds = |kind: &CoordinateType| coordinates.iter().all(|&value| kind.holds(value));
-    narrow.filter(holds).next().unwrap_or(CoordinateType::F32)
+    let mut narrow = [CoordinateType::F16, CoordinateType::Bf16].into_iter();
+    let held = narrow.find(|kind| coordinates.iter().all(|&value| kind.holds(value)));
+    held.unwrap_or(CoordinateType::F32)
 }
 
 /// What is known before weights of a module, which it has chosen itself, are sketched.
