@@ -59,7 +59,8 @@ fn steps_and_layers_pass_on_ndarray() {
     if device_name() != "flex" {
         return;
     }
-    let modules = "activations:: family:: layers:: model:: numbers:: packed:: running:: steps::";
+    let modules =
+        "activations:: family:: layers:: model:: numbers:: packed:: running:: halves:: steps::";
     let text = rerun(modules.split(' '), ("BURN_DEVICE", "ndarray"));
     for module in modules.split(' ') {
         assert!(text.contains(&format!("test {module}")), "{module}: {text}");

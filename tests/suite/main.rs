@@ -13,6 +13,7 @@ mod family;
 mod file;
 mod golden_multibit;
 mod golden_oracle;
+mod halves;
 #[cfg(feature = "cube")]
 mod launches;
 mod layers;
