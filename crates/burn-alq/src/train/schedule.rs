@@ -403,6 +403,7 @@ impl Schedule {
 
     /// Epochs from the first to where everything is pruned that is to be pruned, and coordinates are of
     /// the type that they are stored with.
+    #[cfg(feature = "learner")]
     pub(crate) fn until_pruned(&self) -> usize {
         let last = self.epochs.iter().rposition(|e| e.kind == PhaseKind::Prune);
         let tuned = usize::from(self.coordinate_type() != CoordinateType::F32);
