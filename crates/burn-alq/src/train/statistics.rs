@@ -7,7 +7,7 @@ use std::vec::Vec;
 use burn_core::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param};
 use burn_core::tensor::Tensor;
 
-use crate::MultiBitActivation;
+use crate::nn::MultiBitActivation;
 use crate::weight::{Found, walk};
 
 /// The path of the first running state that a forward pass in training would move, if there is one.
