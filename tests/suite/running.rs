@@ -338,7 +338,10 @@ fn another_value_of_a_packed_weight_is_refused() {
     let said = panic_of(|| filled.plain.forward(Tensor::<2>::ones([1, D], &device)));
     assert_says(&said, &["plain.weight", "another value"]);
 
-    // Burn's own quantization has nothing to quantize there.
+    // Burn's own quantization has nothing to quantize there; CubeCL refuses the layer of five outputs.
+    if !["flex", "ndarray"].contains(&device_name().as_str()) {
+        return;
+    }
     let scheme = device.settings().quantization.scheme;
     let scheme = scheme.with_value(QuantValue::Q8S);
     let mut quantizer = burn::module::Quantizer::new(Calibration::MinMax, scheme);
