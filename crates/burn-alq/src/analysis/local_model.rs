@@ -5,7 +5,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
-use burn_core::tensor::{DType, Tensor, TensorData};
+use burn_core::tensor::{Tensor, TensorData};
 use burn_optim::GradientsParams;
 use multibit::fit::{self, local_model};
 use multibit::{CoordinateType, Grouping};
@@ -13,7 +13,7 @@ use multibit::{CoordinateType, Grouping};
 use crate::optim::PhaseKind;
 use crate::quantize::Survey;
 use crate::train::{Task, TrainError, evaluating, gradients};
-use crate::weight::{Layout, QuantizeError, Replacement, read_f32};
+use crate::weight::{Layout, QuantizeError, Replacement, epsilon, read_f32};
 
 /// One weight of a [`LocalModel`]. Everything is in row-major order, in the units of the loss.
 #[derive(Debug, Clone)]
@@ -203,11 +203,7 @@ impl ModuleVisitor for Nudge<'_, '_> {
             return;
         };
         let value = param.val().without_autodiff();
-        let step = match value.dtype() {
-            DType::F16 => 2f32.powi(-10),
-            DType::BF16 => 2f32.powi(-7),
-            _ => f32::EPSILON,
-        };
+        let step = epsilon(value.dtype());
         // Signs without a pattern, so that what moves up and what moves down do not add up.
         let moved = sums.value.iter().enumerate().map(|(place, value)| {
             let mixed = (place as u32).wrapping_mul(0x9e37_79b9);

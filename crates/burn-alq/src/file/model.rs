@@ -6,13 +6,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use burn_core::module::{Module, Param, Reparameterization, Reparameterizer};
-use burn_core::tensor::{DType, Tensor, TensorData, bf16, f16};
+use burn_core::tensor::{DType, Tensor, TensorData};
 use multibit::cpu::KernelError;
 use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
 use thiserror::Error;
 
 use crate::nn::{MultiBitActivation, Packed, Unpacking, hollow, table};
-use crate::weight::{MultiBitData, PreparedWeight, Replacement, value_shape, walk};
+use crate::weight::{MultiBitData, PreparedWeight, Replacement, epsilon, value_shape, walk};
 
 /// Why a model could not be packed, or a packed model not put into a module.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -350,11 +350,6 @@ fn check_value(
     value: &TensorData,
     packed: &PackedWeight,
 ) -> Result<(), PackModelError> {
-    let epsilon = match value.dtype() {
-        DType::F16 => f32::from(f16::EPSILON),
-        DType::BF16 => f32::from(bf16::EPSILON),
-        _ => f32::EPSILON,
-    };
     let bits = packed.unpack();
     let largest = bits
         .iter()
@@ -368,7 +363,7 @@ fn check_value(
             if other <= largest { largest } else { other }
         });
     // At most eight coordinates are added.
-    if difference <= 8.0 * epsilon * largest {
+    if difference <= 8.0 * epsilon(value.dtype()) * largest {
         return Ok(());
     }
     let largest = value.iter::<f32>();

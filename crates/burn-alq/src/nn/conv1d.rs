@@ -9,9 +9,7 @@ use burn_nn::conv::{Conv1d, Conv1dConfig};
 use burn_nn::{BatchNorm, Initializer, PaddingConfig1d, PaddingConfig2d};
 use multibit::cpu::Conv2dOptions;
 
-use super::{
-    Arithmetic, Quantized, affine, describe, dims, mode, packed, padding_pairs, same_device,
-};
+use super::{Arithmetic, Quantized, affine, describe, dims, here, mode, packed, padding_pairs};
 use crate::ops::{Activations, AlqOps, PackedConv2d};
 use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
 
@@ -122,7 +120,7 @@ impl MultiBitConv1d {
     /// If the input does not have `channels_in` channels, or the arithmetic is bitwise, the layer
     /// packed and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward(&self, input: impl Into<Quantized<3>>) -> Tensor<3> {
-        let input = self.checked(input);
+        let input = here("MultiBitConv1d", &self.weight, input);
         match packed(&self.weight) {
             Some(packed) => self.forward_packed(&packed.weight, input, None),
             None => self.as_conv1d().forward(input.into_tensor()),
@@ -137,18 +135,11 @@ impl MultiBitConv1d {
     /// # Panics
     /// As [`forward`](Self::forward), and if `norm` has another number of features.
     pub fn forward_norm(&self, input: impl Into<Quantized<3>>, norm: &BatchNorm) -> Tensor<3> {
-        let input = self.checked(input);
+        let input = here("MultiBitConv1d", &self.weight, input);
         match packed(&self.weight) {
             Some(packed) => self.forward_packed(&packed.weight, input, Some(norm)),
             None => norm.forward(self.as_conv1d().forward(input.into_tensor())),
         }
-    }
-
-    /// An input where the layer is.
-    fn checked(&self, input: impl Into<Quantized<3>>) -> Quantized<3> {
-        let input = input.into();
-        same_device("MultiBitConv1d", &self.weight, &input.device());
-        input
     }
 
     fn forward_packed(

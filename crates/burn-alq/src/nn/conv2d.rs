@@ -12,7 +12,7 @@ use multibit::cpu::{Arithmetic, Conv2dOptions, Levels, Mode};
 
 use super::quantized::BitPlanes;
 use super::{
-    MultiBitActivation, Quantized, affine, describe, dims, mode, packed, padding_pairs, same_device,
+    MultiBitActivation, Quantized, affine, describe, dims, here, mode, packed, padding_pairs,
 };
 use crate::ops::{Activations, AlqOps, PackedConv2d};
 use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
@@ -120,7 +120,7 @@ impl MultiBitConv2d {
     /// If the input does not have `channels_in` channels, or the arithmetic is bitwise, the layer
     /// packed and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward(&self, input: impl Into<Quantized<4>>) -> Tensor<4> {
-        let input = self.checked(input);
+        let input = here("MultiBitConv2d", &self.weight, input);
         match packed(&self.weight) {
             Some(packed) => self.forward_packed(&packed.weight, input, None),
             None => self.as_conv2d().forward(input.into_tensor()),
@@ -135,18 +135,11 @@ impl MultiBitConv2d {
     /// # Panics
     /// As [`forward`](Self::forward), and if `norm` has another number of features.
     pub fn forward_norm(&self, input: impl Into<Quantized<4>>, norm: &BatchNorm) -> Tensor<4> {
-        let input = self.checked(input);
+        let input = here("MultiBitConv2d", &self.weight, input);
         match packed(&self.weight) {
             Some(packed) => self.forward_packed(&packed.weight, input, Some(norm)),
             None => norm.forward(self.as_conv2d().forward(input.into_tensor())),
         }
-    }
-
-    /// An input where the layer is.
-    fn checked(&self, input: impl Into<Quantized<4>>) -> Quantized<4> {
-        let input = input.into();
-        same_device("MultiBitConv2d", &self.weight, &input.device());
-        input
     }
 
     /// [`forward_norm`](Self::forward_norm), then `+ residual`, then an activation: what lies
@@ -169,7 +162,7 @@ impl MultiBitConv2d {
         residual: Option<Quantized<4>>,
         activation: &MultiBitActivation,
     ) -> Quantized<4> {
-        let input = self.checked(input);
+        let input = here("MultiBitConv2d", &self.weight, input);
         let weight = packed(&self.weight).map(|packed| &packed.weight);
         let could_fuse = weight.is_some()
             && self.arithmetic != Arithmetic::Exact

@@ -8,7 +8,7 @@ use burn_core::tensor::module::linear;
 use burn_core::tensor::{Device, Tensor, assert_shape};
 use burn_nn::{BatchNorm, Initializer, Linear, LinearConfig, LinearLayout};
 
-use super::{Arithmetic, Quantized, affine, describe, dims, empty, mode, packed, same_device};
+use super::{Arithmetic, Quantized, affine, describe, dims, here, mode, packed};
 use crate::ops::AlqOps;
 use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
 
@@ -88,7 +88,7 @@ impl MultiBitLinear {
     /// If the last axis of `input` is not `d_input`, or the arithmetic is bitwise, the layer packed
     /// and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward<const D: usize>(&self, input: impl Into<Quantized<D>>) -> Tensor<D> {
-        let input = self.checked(input);
+        let input = here("MultiBitLinear", &self.weight, input);
         match packed(&self.weight) {
             Some(packed) => self.forward_packed(&packed.weight, input, None),
             None => self.forward_dense(input),
@@ -107,18 +107,11 @@ impl MultiBitLinear {
     /// # Panics
     /// As [`forward`](Self::forward), and if `norm` has another number of features.
     pub fn forward_norm(&self, input: impl Into<Quantized<2>>, norm: &BatchNorm) -> Tensor<2> {
-        let input = self.checked(input);
+        let input = here("MultiBitLinear", &self.weight, input);
         match packed(&self.weight) {
             Some(packed) => self.forward_packed(&packed.weight, input, Some(norm)),
             None => norm.forward(self.forward_dense(input)),
         }
-    }
-
-    /// An input where the layer is.
-    fn checked<const D: usize>(&self, input: impl Into<Quantized<D>>) -> Quantized<D> {
-        let input = input.into();
-        same_device("MultiBitLinear", &self.weight, &input.device());
-        input
     }
 
     fn forward_dense<const D: usize>(&self, input: Quantized<D>) -> Tensor<D> {
@@ -141,7 +134,8 @@ impl MultiBitLinear {
         let elements = input.shape().num_elements();
         shape[D - 1] = d_output;
         if elements == 0 {
-            return empty(&input, shape);
+            // The kernels compute no empty product; Burn's layers give one.
+            return Tensor::zeros(shape, (&input.device(), input.dtype()));
         }
         let batch = elements / d_input;
         let bias = self.bias.as_ref().map(Param::val);

@@ -90,7 +90,7 @@ use burn_core::tensor::{DType, Device, Tensor};
 use burn_nn::{BatchNorm, PaddingConfig2d};
 use multibit::cpu::Mode;
 
-use self::packed::{packed, same_device};
+use self::packed::{here, packed, same_device};
 use crate::ops::Term;
 use crate::weight::{MultiBit, Size, average_bits, read_u8};
 
@@ -155,11 +155,6 @@ fn dims<const D: usize>(weight: &Param<Tensor<D>>) -> [usize; D] {
         Some(packed) => packed.shape(),
         None => weight.dims(),
     }
-}
-
-/// What Burn's layers give for an input without elements, which packed layers do not compute with.
-fn empty<const D: usize, const E: usize>(input: &Tensor<D>, shape: [usize; E]) -> Tensor<E> {
-    Tensor::zeros(shape, (&input.device(), input.dtype()))
 }
 
 /// What a layer's display says of its weight: average bitwidth, and whether it is packed.

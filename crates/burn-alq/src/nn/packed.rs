@@ -9,8 +9,9 @@ use burn_core::module::{Module, ModuleMapper, ModuleVisitor, Param, Reparameteri
 use burn_core::tensor::{DType, Device, Shape, Tensor, TensorData};
 use multibit::PackedWeight;
 
+use super::Quantized;
 use crate::ops::AlqOps;
-use crate::weight::{Lazy, PreparedWeight, restore_autodiff};
+use crate::weight::{Lazy, PreparedWeight, one_number, restore_autodiff};
 
 /// What layers that do not run on bits, Burn's own above all, do with the dense weight.
 ///
@@ -51,8 +52,9 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// The bits as the weight of `param`, at `path`, on which its layer `runs` if it knows how to. The parameter keeps its id, shape, type and
-    /// how it is recorded; its value is dropped, or never made.
+    /// The bits as the weight of `param`, at `path`; `runs` says whether its layer can run on them, if it
+    /// knows how to. The parameter keeps its id, shape, type and how it is recorded; its value is
+    /// dropped, or never made.
     pub(crate) fn attach<const D: usize>(
         path: &str,
         param: Param<Tensor<D>>,
@@ -188,10 +190,7 @@ fn default_dtype(device: &Device) -> DType {
 
 /// NaN in every place, in the memory of one: whoever takes it for the weight sees it.
 fn hollow_value<const D: usize>(shape: Shape, dtype: DType, device: &Device) -> Tensor<D> {
-    if shape.num_elements() == 0 {
-        return Tensor::zeros(shape, (device, dtype));
-    }
-    Tensor::<D>::full([1; D], f32::NAN, (device, dtype)).expand(shape)
+    one_number(f32::NAN, shape, (device, dtype))
 }
 
 /// Whether a value is a [`hollow_value`], by its first number.
@@ -304,6 +303,20 @@ impl ModuleVisitor for Carried {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.0.get_or_insert_with(|| name.to_owned());
     }
+}
+
+/// The input of a layer, where the layer is.
+///
+/// # Panics
+/// If it is on another device.
+pub(super) fn here<const D: usize, const W: usize>(
+    layer: &str,
+    weight: &Param<Tensor<W>>,
+    input: impl Into<Quantized<D>>,
+) -> Quantized<D> {
+    let input = input.into();
+    same_device(layer, weight, &input.device());
+    input
 }
 
 /// Refuses an input on another device than a layer.

@@ -12,13 +12,14 @@ use multibit::CoordinateType;
 use super::{FoundActivation, FoundWeight, Outcome, Planned, QuantizeReport, Survey};
 use crate::weight::{
     MultiBit, MultiBitData, Plan, QuantizeError, Replacement, Size, Sketched, load_record,
-    multi_bit_weights, read_grouping, relative_error, resketch, tie, walk,
+    multi_bit_weights, not_finite, read_grouping, relative_error, resketch, tie, walk,
 };
 
 /// Loads the float record of a plain model, for example a checkpoint of Burn's own layers, into a
 /// multi-bit module of the same structure: the weights that are multi-bit in the module are
 /// sketched anew from the record, with the grouping and the bitwidth that they have; everything
-/// else is loaded as it is. A packed module has no such weights.
+/// else is loaded as it is. A packed module has no such weights. Coordinates are f32; for others, load
+/// into float layers and convert with [`Quantizer::coordinate_type`](super::Quantizer::coordinate_type).
 ///
 /// The report says what was converted; [`log`] repeats it in one line.
 ///
@@ -86,7 +87,8 @@ pub fn refit<M: Module>(module: M) -> Result<(M, QuantizeReport), QuantizeError>
         let data = resketch(&path, &value, &state, coordinate_type)?;
         let reconstructed = data.reconstruct();
         let error = relative_error(&value, &reconstructed);
-        fitted.push((path.clone(), Size::new(&data.grouping, &data.widths), error));
+        let size = Size::new(&data.grouping, &data.widths);
+        fitted.push((path.clone(), size, coordinate_type, error));
         let device = found.device.clone().without_autodiff();
         let new = data.to_device(&device);
         let len = reconstructed.len();
@@ -108,8 +110,8 @@ pub fn refit<M: Module>(module: M) -> Result<(M, QuantizeReport), QuantizeError>
         return Err(QuantizeError::Nothing);
     }
     let mut report = report_of(&module, &plans);
-    for (path, size, error) in &fitted {
-        report.fill(path, size, plans[path].plan.coordinate_type, *error);
+    for (path, size, coordinate_type, error) in &fitted {
+        report.fill(path, size, *coordinate_type, *error);
     }
     Ok((tie(module.map(&mut replacement)), report))
 }
@@ -207,8 +209,10 @@ impl Reparameterizer for &mut Convert<'_> {
                 self.done.insert(param.id, state.clone());
                 (param, Some(state))
             }
-            Err(QuantizeError::Weight { source, .. }) if let Some(rule) = &planned.or_float => {
-                let (rule, reason) = (rule.clone(), alloc::format!("{source}"));
+            Err(QuantizeError::Weight { index, source, .. })
+                if let Some(rule) = &planned.or_float =>
+            {
+                let (rule, reason) = (rule.clone(), not_finite(&index, &source));
                 self.report.set(path, Outcome::Unfit { rule, reason });
                 self.plans.remove(path);
                 (param, None)

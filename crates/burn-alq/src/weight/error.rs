@@ -23,7 +23,7 @@ pub enum QuantizeError {
         source: GroupingError,
     },
     /// A weight holds NaN or infinity.
-    #[error("{}", unfit(.path, .index, .source))]
+    #[error("{path}: {}", not_finite(.index, .source))]
     Weight {
         /// Path of the weight.
         path: String,
@@ -130,9 +130,10 @@ impl QuantizeError {
     }
 }
 
-fn unfit(path: &str, index: &[usize], source: &SketchError) -> String {
+/// What is wrong with a weight, by its own axes where they are known.
+pub(crate) fn not_finite(index: &[usize], source: &SketchError) -> String {
     match index {
-        [] => format!("{path}: {source}"),
-        index => format!("{path}: the number at {index:?} is not finite"),
+        [] => source.to_string(),
+        index => format!("the number at {index:?} is not finite"),
     }
 }

@@ -14,6 +14,8 @@ mod walk;
 pub use multibit::{GroupingRule, Layout};
 
 pub use self::error::QuantizeError;
+#[cfg(feature = "train")]
+pub(crate) use self::error::not_finite;
 pub(crate) use self::prepared::Lazy;
 pub use self::prepared::PreparedWeight;
 #[cfg(feature = "train")]
@@ -31,9 +33,9 @@ pub(crate) use self::sketch::{Plan, Sketched, relative_error, resketch};
 #[cfg(feature = "train")]
 pub(crate) use self::state::read_grouping;
 pub use self::state::{MultiBit, MultiBitData};
-pub(crate) use self::state::{read_f32, read_u8};
+pub(crate) use self::state::{epsilon, read_f32, read_u8};
 #[cfg(feature = "train")]
 pub(crate) use self::tied::tie;
 #[cfg(feature = "train")]
 pub(crate) use self::walk::{Found, MultiBitWeight, multi_bit_weights, walk_initialized};
-pub(crate) use self::walk::{Replacement, restore_autodiff, value_shape, walk};
+pub(crate) use self::walk::{Replacement, one_number, restore_autodiff, value_shape, walk};

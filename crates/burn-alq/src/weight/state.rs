@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use burn_core as burn;
 use burn_core::module::{Module, Param, ParamId, Reparameterization};
-use burn_core::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn_core::tensor::{DType, Device, Int, Tensor, TensorData, bf16, f16};
 use multibit::{Grouping, GroupingError, PackError, PackedWeight};
 
 /// The state of one quantized weight, attached to its parameter.
@@ -159,6 +159,15 @@ pub(super) fn small_int(device: &Device) -> DType {
         DType::U8
     } else {
         DType::I32
+    }
+}
+
+/// How exact numbers of a type are that are computed in f32 at most: what 1 and the next differ by.
+pub(crate) fn epsilon(dtype: DType) -> f32 {
+    match dtype {
+        DType::F16 => f16::EPSILON.into(),
+        DType::BF16 => bf16::EPSILON.into(),
+        _ => f32::EPSILON,
     }
 }
 

@@ -10,9 +10,7 @@ use core::any::Any;
 use burn_core::module::{
     Module, ModuleMapper, ModuleVisitor, Param, ParamId, Reparameterization, Reparameterizer,
 };
-#[cfg(feature = "train")]
-use burn_core::tensor::DType;
-use burn_core::tensor::{Bool, Device, Int, Shape, Tensor, TensorData};
+use burn_core::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
 
 use super::state::{MultiBit, small_int};
 
@@ -273,13 +271,21 @@ pub(crate) fn value_shape<const D: usize>(param: &Param<Tensor<D>>) -> Shape {
     if param.is_initialized() {
         return param.shape();
     }
-    let recorded = no_memory(param.lazy_shape(), &param.lazy_device());
+    let options = (&param.lazy_device(), DType::F32);
+    let recorded = one_number(0.0, param.lazy_shape(), options);
     param.clone().transform_for_load(recorded, param.id).shape()
 }
 
-/// Zeros that are one number in memory.
-pub(crate) fn no_memory<const D: usize>(shape: Shape, device: &Device) -> Tensor<D> {
-    Tensor::<D>::zeros([1; D], device).expand(shape)
+/// The same number in every place, in the memory of one.
+pub(crate) fn one_number<const D: usize>(
+    number: f32,
+    shape: Shape,
+    options: (&Device, DType),
+) -> Tensor<D> {
+    if shape.num_elements() == 0 {
+        return Tensor::zeros(shape, options);
+    }
+    Tensor::<D>::full([1; D], number, options).expand(shape)
 }
 
 /// Whether gradients move a parameter. A plain device has none; there, what is configured for training
