@@ -9,6 +9,9 @@ use multibit::{Grouping, PackedWeight};
 
 use crate::support::{Random, packed_with};
 
+/// Rows of a linear layer that are proven at its beginning and at its end.
+const PROVEN_ROWS: usize = 24;
+
 /// A layer, before it is made.
 #[derive(Clone, Copy)]
 pub struct Plan {
@@ -21,14 +24,20 @@ pub struct Plan {
 
 #[derive(Clone, Copy)]
 enum Shape {
-    /// A square linear layer.
     Linear {
-        width: usize,
+        /// `[d_in, d_out]`.
+        widths: [usize; 2],
         batch: usize,
         subchannels: usize,
     },
-    /// A channelwise convolution 3×3 of one image with padding.
-    Conv { channels: usize, size: usize },
+    /// A channelwise convolution of one image, padded by half of the kernel.
+    Conv {
+        /// In and out.
+        channels: [usize; 2],
+        size: usize,
+        kernel: usize,
+        stride: usize,
+    },
 }
 
 /// What a layer takes.
@@ -67,11 +76,37 @@ pub fn all() -> impl Iterator<Item = Plan> {
     let linear = linear.map(|(name, batch, bits, subchannels, inputs)| Plan {
         name,
         shape: Shape::Linear {
-            width: 4096,
+            widths: [4096; 2],
             batch,
             subchannels,
         },
         bits,
+        inputs,
+    });
+    let transformer = [
+        ("linear-384x1536-r16-w2-int8", [384, 1536], 16, Int8),
+        ("linear-384x1536-r128-w2-int8", [384, 1536], 128, Int8),
+        ("linear-384x1536-r1024-w2-int8", [384, 1536], 1024, Int8),
+        ("linear-1536x384-r16-w2-int8", [1536, 384], 16, Int8),
+        ("linear-1536x384-r128-w2-int8", [1536, 384], 128, Int8),
+        ("linear-1536x384-r1024-w2-int8", [1536, 384], 1024, Int8),
+        ("linear-384x1536-r16-w2-exact", [384, 1536], 16, Exact),
+        ("linear-384x1536-r128-w2-exact", [384, 1536], 128, Exact),
+        ("linear-384x1536-r1024-w2-exact", [384, 1536], 1024, Exact),
+        ("linear-1536x384-r17-w2-exact", [1536, 384], 17, Exact),
+        ("linear-1536x384-r128-w2-exact", [1536, 384], 128, Exact),
+        ("linear-4096x4096-r128-w2-int8", [4096, 4096], 128, Int8),
+        ("linear-4096x4096-r1024-w2-int8", [4096, 4096], 1024, Int8),
+    ];
+    let transformer = transformer.map(|(name, widths, batch, inputs)| Plan {
+        name,
+        shape: Shape::Linear {
+            widths,
+            batch,
+            // Groups of 128 weights.
+            subchannels: widths[0] / 128,
+        },
+        bits: 2.0,
         inputs,
     });
     let conv = [
@@ -84,11 +119,55 @@ pub fn all() -> impl Iterator<Item = Plan> {
     ];
     let conv = conv.map(|(name, channels, size, inputs)| Plan {
         name,
-        shape: Shape::Conv { channels, size },
+        shape: Shape::Conv {
+            channels: [channels; 2],
+            size,
+            kernel: 3,
+            stride: 1,
+        },
         bits: 1.0,
         inputs,
     });
-    linear.into_iter().chain(conv)
+    let wider = [
+        ("pointwise-96-24-56-w2-int8", [96, 24], 56, [1, 1], Int8),
+        ("pointwise-24-144-56-w2-int8", [24, 144], 56, [1, 1], Int8),
+        ("pointwise-672-192-7-w2-int8", [672, 192], 7, [1, 1], Int8),
+        ("pointwise-192-1152-7-w2-int8", [192, 1152], 7, [1, 1], Int8),
+        ("pointwise-96-24-56-w2-exact", [96, 24], 56, [1, 1], Exact),
+        ("pointwise-24-144-56-w2-exact", [24, 144], 56, [1, 1], Exact),
+        ("pointwise-672-192-7-w2-exact", [672, 192], 7, [1, 1], Exact),
+        (
+            "pointwise-192-1152-7-w2-exact",
+            [192, 1152],
+            7,
+            [1, 1],
+            Exact,
+        ),
+        ("conv-64x56-w2-int8", [64, 64], 56, [3, 1], Int8),
+        ("conv-128x28-w2-int8", [128, 128], 28, [3, 1], Int8),
+        ("conv-512x7-w2-int8", [512, 512], 7, [3, 1], Int8),
+        ("conv-64x56-w2-exact", [64, 64], 56, [3, 1], Exact),
+        ("conv-128x28-w2-exact", [128, 128], 28, [3, 1], Exact),
+        ("conv-512x7-w2-exact", [512, 512], 7, [3, 1], Exact),
+        ("stem-3-64-224-w2-int8", [3, 64], 224, [7, 2], Int8),
+        ("stem-3-64-224-w2-exact", [3, 64], 224, [7, 2], Exact),
+    ];
+    let wider = wider.map(|(name, channels, size, [kernel, stride], inputs)| Plan {
+        name,
+        shape: Shape::Conv {
+            channels,
+            size,
+            kernel,
+            stride,
+        },
+        bits: 2.0,
+        inputs,
+    });
+    linear
+        .into_iter()
+        .chain(transformer)
+        .chain(conv)
+        .chain(wider)
 }
 
 /// A layer with random weights and inputs.
@@ -116,18 +195,22 @@ impl Plan {
         let mut random = Random::new(1);
         let (dims, grouping, inputs) = match self.shape {
             Shape::Linear {
-                width,
+                widths,
                 batch,
                 subchannels,
             } => {
-                let dims = vec![width, width];
-                let grouping = Grouping::subchannelwise(&dims, subchannels);
-                (dims, grouping, batch * width)
+                let grouping = Grouping::subchannelwise(&widths, subchannels);
+                (widths.to_vec(), grouping, batch * widths[0])
             }
-            Shape::Conv { channels, size } => {
-                let dims = vec![channels, channels, 3, 3];
+            Shape::Conv {
+                channels: [channels_in, channels_out],
+                size,
+                kernel,
+                ..
+            } => {
+                let dims = vec![channels_out, channels_in, kernel, kernel];
                 let grouping = Grouping::channelwise(&dims);
-                (dims, grouping, channels * size * size)
+                (dims, grouping, channels_in * size * size)
             }
         };
         let grouping = grouping.expect("shapes that fit");
@@ -139,7 +222,7 @@ impl Plan {
         let (factor, limit) = self.limit();
         let positions = match self.shape {
             Shape::Linear { batch, .. } => batch,
-            Shape::Conv { size, .. } => size * size,
+            Shape::Conv { size, stride, .. } => size.div_ceil(stride).pow(2),
         };
         Case {
             name: self.name,
@@ -152,32 +235,44 @@ impl Plan {
         }
     }
 
-    /// Products for each weight and input, and what bounds them. Dense products take all bases of a
-    /// weight at once; sums of four inputs take 13 to make and one for each row of bits.
+    /// Products for each weight and input, and what bounds them. Products of weights that are
+    /// unpacked take all bases at once.
     fn limit(&self) -> (f64, &'static str) {
         match (self.inputs, self.shape) {
             (Inputs::Exact, Shape::Linear { batch: 1..=3, .. }) => (self.bits, "f32_lookup"),
             (Inputs::Exact, Shape::Linear { .. }) => (1.0, "f32_fma"),
-            (Inputs::Exact, Shape::Conv { channels, .. }) => {
-                let rows = self.bits * channels as f64;
-                ((13.0 + rows) / (4 * channels) as f64, "f32_fma")
-            }
-            (Inputs::Int8, Shape::Linear { .. }) => (self.bits, "int8_lookup"),
-            (Inputs::Int8, Shape::Conv { .. }) => (self.bits, "int8_dot"),
+            (Inputs::Exact, Shape::Conv { .. }) => (1.0, "f32_fma"),
+            (Inputs::Int8, Shape::Linear { batch: 1..=23, .. }) => (self.bits, "int8_lookup"),
+            (Inputs::Int8, _) => (1.0, "int8_dot"),
             (Inputs::Bits(planes), _) => (self.bits * planes as f64, "xor_popcount"),
         }
     }
 }
 
 impl Case {
-    /// Values of the output; these layers have as many as inputs.
+    /// Values of the output.
     pub fn outputs(&self) -> usize {
-        self.input.len()
+        match self.shape {
+            Shape::Linear { widths, batch, .. } => batch * widths[1],
+            Shape::Conv {
+                channels,
+                size,
+                stride,
+                ..
+            } => channels[1] * size.div_ceil(stride).pow(2),
+        }
     }
 
-    fn conv(channels: usize, size: usize) -> ([usize; 4], Conv2dOptions) {
+    /// The shape of the input, and how the kernel slides, of a convolution.
+    fn conv(
+        channels: usize,
+        size: usize,
+        kernel: usize,
+        stride: usize,
+    ) -> ([usize; 4], Conv2dOptions) {
         let options = Conv2dOptions {
-            padding: [(1, 1); 2],
+            stride: [stride; 2],
+            padding: [(kernel / 2, kernel / 2); 2],
             ..Conv2dOptions::default()
         };
         ([1, channels, size, size], options)
@@ -193,10 +288,15 @@ impl Case {
                 let kernel = kernel.expect("a linear weight").on(isa);
                 Box::new(move |output| kernel.forward(mode, input, batch, &affine, output))
             }
-            Shape::Conv { channels, size } => {
+            Shape::Conv {
+                channels,
+                size,
+                kernel,
+                stride,
+            } => {
+                let (dims, options) = Self::conv(channels[0], size, kernel, stride);
                 let kernel = Conv2dKernel::new(self.weight.clone(), 1, arithmetic);
                 let kernel = kernel.expect("a weight of a convolution").on(isa);
-                let (dims, options) = Self::conv(channels, size);
                 Box::new(move |output| {
                     kernel.forward(mode, input, dims, &affine, &options, output);
                 })
@@ -204,21 +304,32 @@ impl Case {
         }
     }
 
-    /// The definition; it is slow: of a linear layer the first and the last row alone.
+    /// The definition; it is slow: of a linear layer the first and the last rows alone, as many as
+    /// are computed in the way of all.
     pub fn definition(&self) -> Vec<Part> {
         let affine = Affine::default();
         match self.shape {
-            Shape::Linear { width, batch, .. } => {
-                let rows = [0, batch - 1].map(|row| {
-                    let mut y = vec![0.0; width];
-                    let x = &self.input[row * width..][..width];
-                    reference::linear(x, 1, &self.weight, &self.mode, &affine, &mut y);
-                    (row * width, y)
+            Shape::Linear {
+                widths: [d_in, d_out],
+                batch,
+                ..
+            } => {
+                let rows = batch.min(PROVEN_ROWS);
+                let parts = [0, batch - rows].map(|row| {
+                    let mut y = vec![0.0; rows * d_out];
+                    let x = &self.input[row * d_in..][..rows * d_in];
+                    reference::linear(x, rows, &self.weight, &self.mode, &affine, &mut y);
+                    (row * d_out, y)
                 });
-                rows.into()
+                parts.into()
             }
-            Shape::Conv { channels, size } => {
-                let (dims, options) = Self::conv(channels, size);
+            Shape::Conv {
+                channels,
+                size,
+                kernel,
+                stride,
+            } => {
+                let (dims, options) = Self::conv(channels[0], size, kernel, stride);
                 let mut y = vec![0.0; self.outputs()];
                 let (weight, mode) = (&self.weight, &self.mode);
                 reference::conv2d(&self.input, dims, weight, mode, &affine, &options, &mut y);
