@@ -75,7 +75,7 @@ fn what_is_not_finite_stays_in_its_row_and_image() {
         for mode in modes() {
             for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 // Look-up and expansion; one image after the other, and side by side.
-                for batch in [3, 9] {
+                for batch in [3, 9, 25] {
                     let x = random.normals(batch * 24, 1.0);
                     let mut bad = x.clone();
                     bad[24 + 7] = value;
@@ -142,7 +142,7 @@ fn inputs_of_every_size() {
     let conv_weight = Arc::new(packed(&mut random, &conv_shape, grouping, 3));
     for scale in [0.0, 1e-44, 1e-40, 1e-37, 1e-30, 1e30] {
         for mode in modes() {
-            for batch in [1, 9] {
+            for batch in [1, 9, 25] {
                 let x = random.normals(batch * 40, scale);
                 let mut expected = vec![f32::NAN; batch * 18];
                 let affine = Affine::default();

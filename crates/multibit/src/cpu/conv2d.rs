@@ -4,13 +4,15 @@ mod batched;
 mod bitwise;
 mod blocks;
 mod exact;
-mod int8;
+mod matrix;
+mod padded;
 mod planes;
+mod quads;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::generic::Finish;
+use super::generic::{Bytes, Finish};
 use super::reference::{named, patch};
 use super::simd::Line;
 use super::threads::Shared;
@@ -22,7 +24,7 @@ use super::{
 use crate::packed::PackedWeight;
 use blocks::{End, ToValues};
 use exact::Rows;
-use int8::{ByteSigns, Int8Blocks};
+use matrix::MatrixWeight;
 pub use planes::Conv2dInput;
 
 /// A packed weight `[channels_out, channels_in / groups, kernel_height, kernel_width]` in the
@@ -39,10 +41,10 @@ pub struct Conv2dKernel {
 
 /// What the modes work on; one [`Tiles`] a group of channels.
 enum Layout {
-    /// The packed weight itself.
+    /// The packed weight, with where its rows of bits are.
     Rows(Rows),
-    /// Bits as bytes.
-    Bytes(Vec<ByteSigns>),
+    /// The packed weight, with what int8 adds to it.
+    Bytes(MatrixWeight),
     /// The words of a row follow the patch.
     Patches(Vec<Tiles>),
     /// The words of a row follow the kernel's places, the bits of a word the channels.
@@ -100,10 +102,7 @@ impl Conv2dKernel {
                 Layout::Channels(each(words, &places, Sort::Words))
             }
             Arithmetic::Bitwise => Layout::Patches(each(words, &[], Sort::All)),
-            Arithmetic::Int8 => {
-                let tiles = each(words, &[], Sort::Words).into_iter();
-                Layout::Bytes(tiles.map(|tiles| ByteSigns::new(tiles, &patch)).collect())
-            }
+            Arithmetic::Int8 => Layout::Bytes(MatrixWeight::int8(&weight, &patch)),
         };
         Ok(Self {
             groups,
@@ -192,6 +191,7 @@ impl Conv2dKernel {
         };
         match &self.layout {
             Layout::Rows(rows) => call.exact(rows),
+            Layout::Bytes(weight) => call.one_by_one::<Bytes>(weight, 0, None),
             _ => call.sums(mode, None, ToValues),
         }
     }
@@ -221,8 +221,7 @@ impl Call<'_> {
                 let words = self.pack_all_patches(&tiles[0], levels);
                 end.of(self, &self.patch_blocks(tiles, levels, &words));
             }
-            (Layout::Bytes(weights), _) => end.of(self, &Int8Blocks::new(self, weights)),
-            _ => unreachable!("exact layers have no blocks, and the arithmetic was checked"),
+            _ => unreachable!("other layers have no blocks, and the arithmetic was checked"),
         }
     }
 

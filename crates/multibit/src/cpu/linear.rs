@@ -1,26 +1,48 @@
 //! A linear layer made ready to run.
 
+mod rows;
+
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::generic::{
-    Bitwise, Class, Classes, DENSE_ROWS, Dense, Entries, Exact, Int8, Lookup, MakeTables, PackRows,
-    empty_tables, inverse, scale,
+    Bitwise, Bytes, Class, Classes, DENSE_ROWS, Dense, Depth, Element, Entries, Exact, Int8,
+    Lookup, MakeTables, PackRows, Scatter, Single, empty_tables, inverse, scale,
 };
+use super::integers::{Integers, TOGETHER};
 use super::simd::{LANES, Line};
 use super::threads::{self, Shared};
-use super::tiles::{NONE, Sort, Tiles};
-use super::{Affine, Arithmetic, Isa, KernelError, Levels, Mode, assert_arithmetic, assert_len};
+use super::tiles::{Sort, Tiles};
+use super::{
+    Affine, Arithmetic, INT8_ROWS, Isa, KernelError, Levels, Mode, assert_arithmetic, assert_len,
+};
 use crate::packed::PackedWeight;
+use rows::LaidRows;
 
 /// Rows of inputs from which expanding the weights to f32 is faster than look-up.
 const EXPAND_ROWS: usize = 4;
+
+/// Rows of inputs from which empty lanes cost less than a weight in each lane.
+const LANE_ROWS: usize = 12;
+
+/// Where a kernel's outputs lie in rows.
+struct Place<'a> {
+    /// The first output, in the first row.
+    first: usize,
+    /// Values of a row.
+    row: usize,
+    output: Shared<'a, f32>,
+}
 
 /// A packed weight `[d_in, d_out]` in tiles, with its arithmetic.
 pub struct LinearKernel {
     d_in: usize,
     tiles: Tiles,
+    /// The coordinates of products of bytes; in int8.
+    integers: Integers,
+    /// How many rows of inputs go through the groups; not in bitwise arithmetic.
+    depth: Depth,
     arithmetic: Arithmetic,
     isa: Isa,
 }
@@ -41,10 +63,25 @@ impl LinearKernel {
         if axis != 1 {
             return Err(KernelError::OutputAxis { expected: 1, axis });
         }
-        let words = weight.grouping().len().div_ceil(32);
+        let len = weight.grouping().len();
+        let words = len.div_ceil(32);
+        let tiles = Tiles::new(weight, 0..d_out, words, &[], arithmetic, Sort::All);
+        let int8 = arithmetic == Arithmetic::Int8;
+        let (inputs, together) = match arithmetic {
+            Arithmetic::Int8 => (Bytes::INPUTS, TOGETHER),
+            _ => (Single::INPUTS, crate::MAX_BITS),
+        };
+        let widest = tiles.widest().into_iter();
+        let pieces = widest.map(|width| [len.div_ceil(inputs), width.div_ceil(together)]);
         Ok(Self {
             d_in,
-            tiles: Tiles::new(weight, 0..d_out, words, &[], arithmetic, Sort::All),
+            integers: if int8 {
+                Integers::of_tiles(&tiles)
+            } else {
+                Integers::default()
+            },
+            depth: Depth::new(pieces, inputs),
+            tiles,
             arithmetic,
             isa: Isa::best(),
         })
@@ -84,29 +121,82 @@ impl LinearKernel {
         affine: &Affine<'_>,
         output: &mut [f32],
     ) {
-        assert_arithmetic("linear", self.arithmetic, mode);
-        let [d_in, d_out] = self.shape();
+        Self::forward_all(&[self], mode, input, batch, &[*affine], output);
+    }
+
+    /// Several weights over the same inputs, such as query, key and value: the inputs are rounded
+    /// and laid out once where the weights cut them into groups of the same length.
+    ///
+    /// Each row of the output is that of the first kernel, then that of the second, and so on, each
+    /// equal to [`forward`](Self::forward).
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, d_in]`; the batch may be 0
+    /// - `affines`: one a kernel, `[d_out]` each
+    /// - `output`: `[batch, Σ d_out]`, written whole
+    ///
+    /// # Panics
+    /// If a slice has another length, a kernel another `d_in` than the first, or the mode another
+    /// arithmetic.
+    pub fn forward_all(
+        kernels: &[&Self],
+        mode: &Mode,
+        input: &[f32],
+        batch: usize,
+        affines: &[Affine<'_>],
+        output: &mut [f32],
+    ) {
         let axes = |name, size| [("batch", batch), (name, size)];
-        assert_len("linear", "input", input.len(), &axes("d_in", d_in));
+        let kernel_axis = [("kernels", kernels.len())];
+        assert_len("linear", "affines", affines.len(), &kernel_axis);
+        for (kernel, affine) in kernels.iter().zip(affines) {
+            assert_arithmetic("linear", kernel.arithmetic, mode);
+            assert_len("linear", "input", input.len(), &axes("d_in", kernel.d_in));
+            affine.check("linear", "d_out", kernel.tiles.outputs);
+        }
+        let d_out: usize = kernels.iter().map(|kernel| kernel.tiles.outputs).sum();
         assert_len("linear", "output", output.len(), &axes("d_out", d_out));
-        affine.check("linear", "d_out", d_out);
         if batch == 0 {
             return;
         }
+        let mut place = Place {
+            first: 0,
+            row: d_out,
+            output: Shared::new(output),
+        };
+        let mut laid = None;
+        for (kernel, affine) in kernels.iter().zip(affines) {
+            kernel.forward_at(mode, input, batch, affine, &mut laid, &place);
+            place.first += kernel.tiles.outputs;
+        }
+    }
+
+    /// Writes the outputs at their place; `laid` is what another kernel has made of the inputs.
+    fn forward_at(
+        &self,
+        mode: &Mode,
+        input: &[f32],
+        batch: usize,
+        affine: &Affine<'_>,
+        laid: &mut Option<LaidRows>,
+        place: &Place<'_>,
+    ) {
         match mode {
             Mode::Exact if batch < EXPAND_ROWS => {
                 let tables = self.tables::<Exact>(input, batch, &vec![1.0; batch]);
-                self.lookup::<Exact>(&tables, &vec![1.0; batch], affine, output);
+                self.lookup::<Exact>(&tables, &vec![1.0; batch], affine, place);
             }
-            Mode::Exact => self.dense(input, batch, affine, output),
-            Mode::Int8 => {
-                let rows = input.chunks_exact(d_in);
+            Mode::Exact if batch < LANE_ROWS => self.dense(input, batch, affine, place),
+            Mode::Exact => self.rows::<Single>(input, batch, affine, laid, place),
+            Mode::Int8 if batch < INT8_ROWS => {
+                let rows = input.chunks_exact(self.d_in);
                 let scales: Vec<f32> = rows.map(|row| scale(row, self.tiles.len)).collect();
                 let inverse: Vec<f32> = scales.iter().map(|&scale| inverse(scale)).collect();
                 let tables = self.tables::<Int8>(input, batch, &inverse);
-                self.lookup::<Int8>(&tables, &scales, affine, output);
+                self.lookup::<Int8>(&tables, &scales, affine, place);
             }
-            Mode::Bitwise(levels) => self.bitwise(levels, input, batch, affine, output),
+            Mode::Int8 => self.rows::<Bytes>(input, batch, affine, laid, place),
+            Mode::Bitwise(levels) => self.bitwise(levels, input, batch, affine, place),
         }
     }
 
@@ -131,10 +221,9 @@ impl LinearKernel {
         tables: &[E::Word],
         scales: &[f32],
         affine: &Affine<'_>,
-        output: &mut [f32],
+        place: &Place<'_>,
     ) {
         let rows = scales.len();
-        let scatter = Scatter::new(self, affine, output);
         // Some blocks at a time share the tables of a chunk while these are in the cache.
         let part = self.tiles.blocks().div_ceil(threads::parts());
         let cost = 8 * rows * self.tiles.size();
@@ -148,11 +237,11 @@ impl LinearKernel {
                 rows,
                 output: &mut sums,
             });
-            scatter.blocks(blocks, &sums, |row| scales[row]);
+            self.scatter(blocks, &sums, Some(scales), affine, place);
         });
     }
 
-    fn dense(&self, input: &[f32], batch: usize, affine: &Affine<'_>, output: &mut [f32]) {
+    fn dense(&self, input: &[f32], batch: usize, affine: &Affine<'_>, place: &Place<'_>) {
         let row_tiles = batch.div_ceil(DENSE_ROWS);
         let mut panels = vec![[0.0; DENSE_ROWS]; row_tiles * self.d_in];
         let tiles = panels.chunks_exact_mut(self.d_in);
@@ -163,7 +252,6 @@ impl LinearKernel {
                 }
             }
         }
-        let scatter = Scatter::new(self, affine, output);
         let cost = self.tiles.blocks() * panels.len() * DENSE_ROWS;
         threads::for_each(self.tiles.blocks(), cost, |block| {
             let mut sums = vec![Line([0.0; LANES]); row_tiles * DENSE_ROWS];
@@ -173,7 +261,7 @@ impl LinearKernel {
                 inputs: &panels,
                 output: &mut sums,
             });
-            scatter.blocks(block..block + 1, &sums[..batch], |_| 1.0);
+            self.scatter(block..block + 1, &sums[..batch], None, affine, place);
         });
     }
 
@@ -183,7 +271,7 @@ impl LinearKernel {
         input: &[f32],
         batch: usize,
         affine: &Affine<'_>,
-        output: &mut [f32],
+        place: &Place<'_>,
     ) {
         let tiles = &self.tiles;
         let (planes, row_words) = (levels.bits(), tiles.groups * tiles.words);
@@ -221,7 +309,6 @@ impl LinearKernel {
             counts: vec![tiles.len as i32; tiles.groups],
             masks: Vec::new(),
         }]);
-        let scatter = Scatter::new(self, affine, output);
         let cost = 3 * planes * batch * tiles.size();
         threads::for_each(tiles.blocks(), cost, |block| {
             let mut sums = vec![Line([0.0; LANES]); batch];
@@ -236,55 +323,41 @@ impl LinearKernel {
                 part: (0, 1),
                 output: sums.as_mut_slice(),
             });
-            scatter.blocks(block..block + 1, &sums, |_| 1.0);
+            self.scatter(block..block + 1, &sums, None, affine, place);
         });
     }
-}
-
-/// Brings the sums of blocks to their outputs.
-struct Scatter<'a> {
-    tiles: &'a Tiles,
-    affine: &'a Affine<'a>,
-    output: Shared<'a, f32>,
-}
-
-impl<'a> Scatter<'a> {
-    fn new(kernel: &'a LinearKernel, affine: &'a Affine<'a>, output: &'a mut [f32]) -> Self {
-        Self {
-            tiles: &kernel.tiles,
-            affine,
-            output: Shared::new(output),
+    /// Writes the sums of some blocks, `[blocks, rows, lanes]`. A block must belong to one task.
+    fn scatter(
+        &self,
+        blocks: Range<usize>,
+        sums: &[Line<f32>],
+        scales: Option<&[f32]>,
+        affine: &Affine<'_>,
+        place: &Place<'_>,
+    ) {
+        let rows = sums.len() / blocks.len();
+        for (block, sums) in blocks.zip(sums.chunks_exact(rows)) {
+            self.isa.run(self.block(block, sums, scales, affine, place));
         }
     }
 
-    /// `output = scale·(row scale·sum) + offset`; the sums are `[blocks, rows, lanes]`.
-    fn blocks(&self, blocks: Range<usize>, sums: &[Line<f32>], scale: impl Fn(usize) -> f32) {
-        let rows = sums.len() / blocks.len();
-        for (block, sums) in blocks.zip(sums.chunks_exact(rows)) {
-            let outputs = self.tiles.block_outputs(block);
-            let [scales, offsets] = self.tiles.affine(block, self.affine);
-            let side_by_side = outputs.is_sorted_by(|&a, &b| a + 1 == b) && outputs[0] != NONE;
-            for (row, sum) in sums.iter().enumerate() {
-                let scale = scale(row);
-                if side_by_side {
-                    let place = row * self.tiles.outputs + outputs[0] as usize;
-                    // SAFETY: an output is in one block, a block in one task.
-                    let to = unsafe { self.output.part(place, LANES) };
-                    let lanes = scales.iter().zip(&offsets).zip(&sum.0);
-                    for (y, ((factor, offset), sum)) in to.iter_mut().zip(lanes) {
-                        *y = factor * (scale * sum) + offset;
-                    }
-                    continue;
-                }
-                for (lane, &output) in outputs.iter().enumerate() {
-                    if output != NONE {
-                        let y = scales[lane] * (scale * sum.0[lane]) + offsets[lane];
-                        let place = row * self.tiles.outputs + output as usize;
-                        // SAFETY: an output is in one block, a block in one task.
-                        unsafe { self.output.part(place, 1)[0] = y };
-                    }
-                }
-            }
+    /// The end of the sums of a block.
+    fn block<'a>(
+        &'a self,
+        block: usize,
+        sums: &'a [Line<f32>],
+        scales: Option<&'a [f32]>,
+        affine: &Affine<'_>,
+        place: &'a Place<'_>,
+    ) -> Scatter<'a> {
+        Scatter {
+            sums,
+            outputs: self.tiles.block_outputs(block),
+            affine: self.tiles.affine(block, affine),
+            scales,
+            first: place.first,
+            row: place.row,
+            output: &place.output,
         }
     }
 }

@@ -47,6 +47,26 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn load_words(self, words: &[u32; LANES]) -> Self::U {
+        *words
+    }
+
+    #[inline(always)]
+    fn store_words(self, words: Self::U, to: &mut [u32; LANES]) {
+        *to = words;
+    }
+
+    #[inline(always)]
+    fn subtract_where(self, bytes: Self::U, bits: u64, value: u8) -> Self::U {
+        each!(i => {
+            let nibble = (bits >> (4 * i)) as u32 & 15;
+            // Bit `j` of the nibble as the lowest bit of byte `j`; the bytes stay 0 or more.
+            let set = (nibble * 0x0020_4081) & 0x0101_0101;
+            bytes[i].wrapping_sub(set * u32::from(value))
+        })
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::U, b: Self::U) -> Self::U {
         each!(i => a[i].wrapping_add(b[i]))
     }
@@ -85,6 +105,16 @@ impl Simd for Portable {
     #[inline(always)]
     fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U {
         each!(i => words[i] ^ if mask[i] { bits } else { 0 })
+    }
+
+    #[inline(always)]
+    fn as_words(self, x: Self::F) -> Self::U {
+        each!(i => x[i].to_bits())
+    }
+
+    #[inline(always)]
+    fn as_floats(self, words: Self::U) -> Self::F {
+        each!(i => f32::from_bits(words[i]))
     }
 
     #[inline(always)]

@@ -3,8 +3,12 @@
 //! One output after the other, one input after the other; [`Mode`] says what happens to an input.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
-use super::{Affine, Conv2dOptions, Levels, Mode, assert_len, conv2d_output_shape, int8_scale};
+use super::integers::{TOGETHER, to_integers};
+use super::{
+    Affine, Conv2dOptions, INT8_ROWS, Levels, Mode, assert_len, conv2d_output_shape, int8_scale,
+};
 use crate::bits::{bit, signed};
 use crate::math::round;
 use crate::packed::PackedWeight;
@@ -49,9 +53,10 @@ pub fn linear(
     let outputs = Outputs::new(weight);
     for (input, output) in input.chunks_exact(d_in).zip(output.chunks_exact_mut(d_out)) {
         let inputs: Vec<_> = input.iter().map(|&x| Some(x)).collect();
+        let together = if batch < INT8_ROWS { 4 } else { 1 };
         let int8 = Int8 {
-            scale: scale_of(&inputs, outputs.len(), 4),
-            together: 4,
+            scale: scale_of(&inputs, outputs.len(), together),
+            together,
         };
         for (o, y) in output.iter_mut().enumerate() {
             let (factor, offset) = affine.of(o);
@@ -164,7 +169,16 @@ impl<'a> Outputs<'a> {
             _ => 0.0,
         };
         for (inputs, &width) in inputs.chunks_exact(len).zip(widths) {
-            for _basis in 0..width {
+            let rows = row..row + usize::from(width);
+            row = rows.end;
+            if matches!(mode, Mode::Int8) && int8.together == 1 {
+                for first in rows.clone().step_by(TOGETHER) {
+                    let rows = first..rows.end.min(first + TOGETHER);
+                    y += self.int8_products(rows, inputs, int8.scale);
+                }
+                continue;
+            }
+            for row in rows {
                 let signs = self.weight.row(row);
                 let sum = match mode {
                     Mode::Exact => signed_sum(signs, 0, inputs),
@@ -172,10 +186,29 @@ impl<'a> Outputs<'a> {
                     Mode::Bitwise(levels) => level_sum(signs, inputs, levels),
                 };
                 y += self.weight.coordinates()[row] * sum;
-                row += 1;
             }
         }
         y
+    }
+
+    /// `s·step·Σ (Σᵢ ±kᵢ)·round(x / s)` with some bases of a group, whose coordinates are about
+    /// `step·kᵢ`.
+    fn int8_products(&self, rows: Range<usize>, inputs: &[Option<f32>], scale: f32) -> f32 {
+        if scale == 0.0 {
+            return 0.0;
+        }
+        let (step, multiples) = to_integers(&self.weight.coordinates()[rows.clone()]);
+        let mut sum = 0;
+        for (j, x) in inputs.iter().enumerate() {
+            let signs = rows.clone().map(|row| bit(self.weight.row(row), j));
+            let signed = signs
+                .zip(multiples)
+                .map(|(sign, k)| (1 - 2 * sign as i64) * i64::from(k));
+            let weight: i64 = signed.sum();
+            // NaN and infinities have made the scale NaN.
+            sum += weight * round(x.unwrap_or(0.0) * (1.0 / scale)) as i64;
+        }
+        scale * (step * sum as f32)
     }
 }
 

@@ -12,6 +12,14 @@ pub(super) const LANES: usize = 16;
 #[repr(C, align(64))]
 pub(super) struct Line<T>(pub [T; LANES]);
 
+/// The words of lines, side by side.
+pub(super) fn flat<T>(lines: &[Line<T>]) -> &[T] {
+    // SAFETY: a line is sixteen values without anything between or behind them.
+    unsafe { core::slice::from_raw_parts(lines.as_ptr().cast(), LANES * lines.len()) }
+}
+
+const _: () = assert!(size_of::<Line<u32>>() == 4 * LANES);
+
 /// Four tables of 16 bytes each, for the four bytes of a word.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
@@ -33,7 +41,11 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn splat(self, word: u32) -> Self::U;
     fn load(self, words: &Line<u32>) -> Self::U;
     fn store(self, words: Self::U, to: &mut Line<u32>);
+    fn load_words(self, words: &[u32; LANES]) -> Self::U;
+    fn store_words(self, words: Self::U, to: &mut [u32; LANES]);
     fn add(self, a: Self::U, b: Self::U) -> Self::U;
+    /// `byte − value` in the bytes whose bit is set, the lowest first.
+    fn subtract_where(self, bytes: Self::U, bits: u64, value: u8) -> Self::U;
     /// `words >> 4`.
     fn next_nibble(self, words: Self::U) -> Self::U;
     /// `total + popcount(a ^ b)`.
@@ -47,6 +59,10 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// `words ^ bits` where `mask`.
     fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U;
 
+    /// The same bits.
+    fn as_words(self, x: Self::F) -> Self::U;
+    /// The same bits.
+    fn as_floats(self, words: Self::U) -> Self::F;
     fn f_splat(self, x: f32) -> Self::F;
     fn f_load(self, x: &[f32; LANES]) -> Self::F;
     fn f_store(self, x: Self::F, to: &mut [f32; LANES]);

@@ -225,9 +225,56 @@ impl Tiles {
         &self.coordinates[step].0
     }
 
+    /// Calls `each` with the coordinates of each lane of each group, and where they lie among those of
+    /// all steps and lanes: the first, and the distance of the next.
+    pub(super) fn for_each_group(&self, mut each: impl FnMut(usize, usize, &[f32])) {
+        let mut coordinates = Vec::new();
+        for steps in self.group_steps() {
+            for lane in 0..LANES {
+                let lines = self.coordinates[steps.clone()].iter();
+                coordinates.clear();
+                // A narrower lane has coordinate 0 in what it lacks.
+                coordinates.extend(lines.map(|line| line.0[lane]).take_while(|&x| x > 0.0));
+                each(steps.start * LANES + lane, LANES, &coordinates);
+            }
+        }
+    }
+
+    /// The most bases of each group.
+    pub(super) fn widest(&self) -> Vec<usize> {
+        let mut widest = alloc::vec![0; self.groups];
+        for steps in self.group_steps() {
+            let widest = &mut widest[self.group(steps.start)];
+            *widest = steps.len().max(*widest);
+        }
+        widest
+    }
+
+    /// The steps of each group of each block.
+    fn group_steps(&self) -> impl Iterator<Item = Range<usize>> {
+        self.starts.windows(2).flat_map(|bounds| {
+            let mut first = bounds[0];
+            let groups = self.step_groups[bounds[0]..bounds[1]].chunk_by(|a, b| a == b);
+            groups.map(move |steps| {
+                first += steps.len();
+                first - steps.len()..first
+            })
+        })
+    }
+
     /// The sum of the signs of a step, by lane; in bitwise arithmetic.
     pub(super) fn signs(&self, step: usize) -> &[f32; LANES] {
         &self.signs[step].0
+    }
+
+    /// The lines of all steps.
+    pub(super) fn all_lines(&self) -> &[Line<u32>] {
+        &self.lines
+    }
+
+    /// The coordinates of all steps.
+    pub(super) fn all_coordinates(&self) -> &[Line<f32>] {
+        &self.coordinates
     }
 
     /// The lines of a step.

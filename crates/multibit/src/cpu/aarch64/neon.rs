@@ -77,6 +77,36 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn load_words(self, words: &[u32; LANES]) -> Self::U {
+        // SAFETY: `self` proves the instructions; `words` is four quarters of 4 words.
+        unsafe { quarters!(Q => vld1q_u32(words.as_ptr().add(4 * Q))) }
+    }
+
+    #[inline(always)]
+    fn store_words(self, words: Self::U, to: &mut [u32; LANES]) {
+        // SAFETY: `self` proves the instructions; `to` is four quarters of 4 words.
+        unsafe {
+            quarters!(Q => vst1q_u32(to.as_mut_ptr().add(4 * Q), words[Q]));
+        }
+    }
+
+    #[inline(always)]
+    fn subtract_where(self, bytes: Self::U, bits: u64, value: u8) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+            let value = vdupq_n_u8(value);
+            quarters!(Q => {
+                let bits = (bits >> (16 * Q)) as u16;
+                let bits = vcombine_u8(vdup_n_u8(bits as u8), vdup_n_u8((bits >> 8) as u8));
+                let set = vtstq_u8(bits, bit);
+                let bytes = vreinterpretq_u8_u32(bytes[Q]);
+                vreinterpretq_u32_u8(vsubq_u8(bytes, vandq_u8(set, value)))
+            })
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::U, b: Self::U) -> Self::U {
         // SAFETY: `self` proves the instructions.
         unsafe { quarters!(Q => vaddq_u32(a[Q], b[Q])) }
@@ -143,6 +173,18 @@ impl Simd for Neon {
             let bits = vdupq_n_u32(bits);
             quarters!(Q => veorq_u32(words[Q], vandq_u32(mask[Q], bits)))
         }
+    }
+
+    #[inline(always)]
+    fn as_words(self, x: Self::F) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vreinterpretq_u32_f32(x[Q])) }
+    }
+
+    #[inline(always)]
+    fn as_floats(self, words: Self::U) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vreinterpretq_f32_u32(words[Q])) }
     }
 
     #[inline(always)]

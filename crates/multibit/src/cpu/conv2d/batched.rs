@@ -75,7 +75,7 @@ impl Call<'_> {
             let (group, part) = (task / parts, task % parts * OUTPUTS);
             let first = group * group_out + part;
             let expanded: Vec<Row> = (first..first + OUTPUTS.min(group_out - part))
-                .map(|output| self.row(output, rows.first[output]))
+                .map(|output| self.row(output, rows.matrix.first[output]))
                 .collect();
             let sums = &mut sums[..expanded.len() * positions.len()];
             sums.fill(Line([0.0; LANES]));

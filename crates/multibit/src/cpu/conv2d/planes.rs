@@ -119,7 +119,7 @@ impl Conv2dKernel {
             Mode::Bitwise(levels) => levels.bits(),
             _ => 0,
         };
-        let has_blocks = matches!(self.layout, Layout::Channels(_) | Layout::Bytes(_));
+        let has_blocks = matches!(self.layout, Layout::Channels(_));
         if has_blocks && self.groups == 1 && bits_in.max(levels.bits()) <= FEW_PLANES {
             if !words.is_empty() {
                 let call = Call {

@@ -2,8 +2,10 @@
 
 use alloc::vec::Vec;
 
+use super::Sums;
 use crate::cpu::simd::{LANES, Line, Simd, Task};
 use crate::cpu::threads::Shared;
+use crate::cpu::tiles::NONE;
 
 /// `scale·sum + offset` of a block of channels, side by side, at some places of each.
 pub(in crate::cpu) struct Finish<'a> {
@@ -45,10 +47,91 @@ impl Task for Finish<'_> {
     }
 }
 
+/// Brings the sums of a block of outputs to their places in rows:
+/// `output = scale·(row scale·sum) + offset`.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Scatter<'a> {
+    /// `[rows, lanes]`.
+    pub sums: &'a [Line<f32>],
+    /// The output of each lane, or [`NONE`].
+    pub outputs: &'a [u32],
+    /// Scale and offset by lane.
+    pub affine: [[f32; LANES]; 2],
+    /// The scale of each row; 1 without any.
+    pub scales: Option<&'a [f32]>,
+    /// The place of output 0 in the first row.
+    pub first: usize,
+    /// Values of a row.
+    pub row: usize,
+    /// No other task may write these outputs of these rows.
+    pub output: &'a Shared<'a, f32>,
+}
+
+impl Task for Scatter<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let [factors, offsets] = self.affine;
+        let (factors, offsets) = (simd.f_load(&factors), simd.f_load(&offsets));
+        let outputs = self.outputs;
+        let side_by_side = outputs.is_sorted_by(|&a, &b| a + 1 == b) && outputs[LANES - 1] != NONE;
+        for (i, sum) in self.sums.iter().enumerate() {
+            let scale = simd.f_splat(self.scales.map_or(1.0, |scales| scales[i]));
+            let scaled = simd.f_mul(scale, simd.f_load(&sum.0));
+            let y = simd.f_add(simd.f_mul(factors, scaled), offsets);
+            let row = self.first + i * self.row;
+            if side_by_side {
+                // SAFETY: whoever made the task keeps it apart from others.
+                let to = unsafe { self.output.part(row + outputs[0] as usize, LANES) };
+                simd.f_store(y, to.first_chunk_mut().expect("a vector"));
+                continue;
+            }
+            let mut lanes = [0.0; LANES];
+            simd.f_store(y, &mut lanes);
+            for (&y, &output) in lanes.iter().zip(outputs) {
+                if output != NONE {
+                    // SAFETY: whoever made the task keeps it apart from others.
+                    unsafe { self.output.part(row + output as usize, 1)[0] = y };
+                }
+            }
+        }
+    }
+}
+
+/// [`Scatter`] of sums whose lanes are rows, of sixteen outputs.
+pub(in crate::cpu) struct ScatterTile<'a> {
+    /// All but its sums.
+    pub scatter: Scatter<'a>,
+    pub sums: &'a [Sums],
+    pub rows: usize,
+}
+
+impl Task for ScatterTile<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (line, first) in (0..self.rows).step_by(LANES).enumerate() {
+            let mut square = [Line([0.0; LANES]); LANES];
+            for (to, sums) in square.iter_mut().zip(self.sums) {
+                *to = sums[line];
+            }
+            simd.transpose(&mut square);
+            let count = (self.rows - first).min(LANES);
+            let scatter = Scatter {
+                sums: &square[..count],
+                scales: self.scatter.scales.map(|scales| &scales[first..]),
+                first: self.scatter.first + first * self.scatter.row,
+                ..self.scatter
+            };
+            scatter.run(simd);
+        }
+    }
+}
+
 /// `scale·sum + offset` of a channel whose rows are longer in the sums than in the output.
 pub(in crate::cpu) struct FinishRows<'a, I> {
     /// The sums of the channel, in their order.
     pub sums: I,
+    /// What a sum's 1 stands for.
+    pub scale: f32,
     /// Scale and offset.
     pub affine: (f32, f32),
     /// The place of the first sum in its rows.
@@ -67,12 +150,14 @@ pub(in crate::cpu) struct FinishRows<'a, I> {
 impl<'a, I: Iterator<Item = &'a Line<f32>>> Task for FinishRows<'a, I> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (scale, offset) = self.affine;
-        let (scale, offset) = (simd.f_splat(scale), simd.f_splat(offset));
+        let (factor, offset) = self.affine;
+        let (factor, offset) = (simd.f_splat(factor), simd.f_splat(offset));
+        let scale = simd.f_splat(self.scale);
         self.values.clear();
         for sum in self.sums {
             let mut line = [0.0; LANES];
-            simd.f_store(simd.f_fma(scale, simd.f_load(&sum.0), offset), &mut line);
+            let sum = simd.f_mul(scale, simd.f_load(&sum.0));
+            simd.f_store(simd.f_fma(factor, sum, offset), &mut line);
             self.values.extend_from_slice(&line);
         }
         let mut values = self.values.as_slice();

@@ -106,8 +106,8 @@ pub(in crate::cpu) struct Fours<'a> {
     pub uses: &'a Uses,
     /// Where the input of each weight begins, from the start of `image`.
     pub offsets: &'a Offsets,
-    /// The image from the first of the positions on.
-    pub image: &'a [f32],
+    /// The f32 of the image from the first of the positions on.
+    pub image: &'a [u32],
     pub outputs: usize,
     /// Receives the sums on top of what is there, `[vectors / WIDE, outputs, WIDE]`; the last vectors
     /// may be fewer. [`sums`](Self::sums) finds those of an output.
@@ -189,13 +189,15 @@ impl Fours<'_> {
 
 /// The table of up to four inputs.
 #[inline(always)]
-fn make<S: Simd, const V: usize>(simd: S, image: &[f32], offsets: &[usize], table: &mut Table<V>) {
+fn make<S: Simd, const V: usize>(simd: S, image: &[u32], offsets: &[usize], table: &mut Table<V>) {
     let minus = simd.f_splat(-1.0);
     for v in 0..V {
         let mut x = [simd.f_splat(0.0); 4];
         for (x, &offset) in x.iter_mut().zip(offsets) {
             // SAFETY: `run` has asserted that the vectors lie inside from every offset on.
-            *x = simd.f_load(unsafe { &*image.as_ptr().add(offset + v * LANES).cast() });
+            *x = simd.as_floats(
+                simd.load_words(unsafe { &*image.as_ptr().add(offset + v * LANES).cast() }),
+            );
         }
         let sum = simd.f_add(x[0], x[1]);
         let difference = simd.f_fma(x[1], minus, x[0]);

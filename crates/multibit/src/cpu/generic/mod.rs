@@ -8,20 +8,23 @@ mod expand;
 mod finish;
 mod fours;
 mod lookup;
+mod matrix;
 mod planes;
 mod pool;
-mod products;
-mod shifted;
+mod words;
 
 pub(super) use activations::{PackChannels, PackRows, Quantize};
 pub(super) use batched::{Batched, Interleave};
 pub(super) use bitwise::{Bitwise, Class, Classes, Output};
 pub(super) use dense::{Dense, ROWS as DENSE_ROWS};
 pub(super) use expand::{Expand, Offsets, Row};
-pub(super) use finish::{Finish, FinishRows};
+pub(super) use finish::{Finish, FinishRows, Scatter, ScatterTile};
 pub(super) use fours::{Fours, Uses};
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
+pub(super) use matrix::{
+    Bytes, Depth, Element, Input, LINES, LayRows, Matrix, OUTPUTS, Room, Single, Starting, Starts,
+    Sums, Weights,
+};
 pub(super) use planes::{BlockToPlanes, FEW as FEW_PLANES, MaxPoolPlanes, Residual, Unpack};
 pub(super) use pool::MaxPool;
-pub(super) use products::{BIAS, Largest, Products, Run, Signs, ToBytes};
-pub(super) use shifted::Shifted;
+pub(super) use words::{Largest, ToWords};

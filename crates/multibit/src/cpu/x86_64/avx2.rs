@@ -113,6 +113,42 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn load_words(self, words: &[u32; LANES]) -> Self::U {
+        let words = words.as_ptr().cast::<__m256i>();
+        // SAFETY: `self` proves the instructions; `words` is two halves of 32 bytes.
+        unsafe { halves!(H => _mm256_loadu_si256(words.add(H))) }
+    }
+
+    #[inline(always)]
+    fn store_words(self, words: Self::U, to: &mut [u32; LANES]) {
+        let to = to.as_mut_ptr().cast::<__m256i>();
+        // SAFETY: `self` proves the instructions; `to` is two halves of 32 bytes.
+        unsafe {
+            halves!(H => _mm256_storeu_si256(to.add(H), words[H]));
+        }
+    }
+
+    #[inline(always)]
+    fn subtract_where(self, bytes: Self::U, bits: u64, value: u8) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            // Byte `i` of a half takes byte `i / 8` of its 32 bits, and bit `i % 8` there.
+            let bytes_of_bits = _mm256_setr_epi8(
+                0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3,
+                3, 3, 3, 3,
+            );
+            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let value = _mm256_set1_epi8(value as i8);
+            halves!(H => {
+                let bits = _mm256_set1_epi32((bits >> (32 * H)) as i32);
+                let bits = _mm256_and_si256(_mm256_shuffle_epi8(bits, bytes_of_bits), bit);
+                let set = _mm256_cmpeq_epi8(bits, bit);
+                _mm256_sub_epi8(bytes[H], _mm256_and_si256(set, value))
+            })
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::U, b: Self::U) -> Self::U {
         // SAFETY: `self` proves the instructions.
         unsafe { halves!(H => _mm256_add_epi32(a[H], b[H])) }
@@ -168,6 +204,18 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let bits = _mm256_set1_epi32(bits as i32);
             halves!(H => _mm256_xor_si256(words[H], _mm256_and_si256(mask[H], bits)))
         }
+    }
+
+    #[inline(always)]
+    fn as_words(self, x: Self::F) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_castps_si256(x[H])) }
+    }
+
+    #[inline(always)]
+    fn as_floats(self, words: Self::U) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_castsi256_ps(words[H])) }
     }
 
     #[inline(always)]

@@ -106,6 +106,24 @@ impl<const VNNI: bool, const VBMI: bool> Simd for Avx512<VNNI, VBMI> {
     }
 
     #[inline(always)]
+    fn load_words(self, words: &[u32; LANES]) -> Self::U {
+        // SAFETY: `self` proves the instructions; `words` is 64 bytes.
+        unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store_words(self, words: Self::U, to: &mut [u32; LANES]) {
+        // SAFETY: `self` proves the instructions; `to` is 64 bytes.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), words) }
+    }
+
+    #[inline(always)]
+    fn subtract_where(self, bytes: Self::U, bits: u64, value: u8) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_mask_sub_epi8(bytes, bits, bytes, _mm512_set1_epi8(value as i8)) }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::U, b: Self::U) -> Self::U {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_add_epi32(a, b) }
@@ -156,6 +174,18 @@ impl<const VNNI: bool, const VBMI: bool> Simd for Avx512<VNNI, VBMI> {
     fn toggle(self, words: Self::U, mask: Self::M, bits: u32) -> Self::U {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_mask_xor_epi32(words, mask, words, _mm512_set1_epi32(bits as i32)) }
+    }
+
+    #[inline(always)]
+    fn as_words(self, x: Self::F) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_castps_si512(x) }
+    }
+
+    #[inline(always)]
+    fn as_floats(self, words: Self::U) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_castsi512_ps(words) }
     }
 
     #[inline(always)]

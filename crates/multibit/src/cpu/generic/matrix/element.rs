@@ -1,0 +1,282 @@
+//! What a step multiplies: one f32, or four bytes.
+
+use super::depth::{Piece, SIGNS};
+use super::weights::{Bases, Weights};
+use crate::cpu::integers::{LARGEST, TOGETHER};
+use crate::cpu::simd::{LANES, Line, Simd};
+
+/// How inputs and weights are kept and multiplied. A step of either is a word of 32 bits.
+pub(in crate::cpu) trait Element: Copy + Send + Sync + 'static {
+    /// Inputs of a step.
+    const INPUTS: usize;
+    /// Bases that are unpacked together.
+    const BASES: usize;
+    /// Whether a piece starts from what [`Starts`](super::Starts) has made of its inputs.
+    const STARTS: bool;
+
+    /// A line of inputs, and the weight of an output in all lanes.
+    type Word<S: Simd>: Copy;
+    /// A running sum.
+    type Sum<S: Simd>: Copy;
+
+    fn load<S: Simd>(simd: S, words: &[u32; LANES]) -> Self::Word<S>;
+    fn splat<S: Simd>(simd: S, word: u32) -> Self::Word<S>;
+    fn product<S: Simd>(
+        simd: S,
+        sum: Self::Sum<S>,
+        weight: Self::Word<S>,
+        input: Self::Word<S>,
+    ) -> Self::Sum<S>;
+
+    /// What a block of pieces starts from, on top of the sums of the blocks before.
+    fn begin<S: Simd>(simd: S, total: &Line<f32>) -> Self::Sum<S>;
+    /// What a piece starts from.
+    fn enter<S: Simd>(simd: S, sum: Self::Sum<S>, start: &Line<u32>) -> Self::Sum<S>;
+    /// Where the sum of a piece goes.
+    fn leave<S: Simd>(simd: S, sum: Self::Sum<S>, scale: f32, total: &mut Line<f32>);
+    /// Where the sum of a block goes.
+    fn end<S: Simd>(simd: S, sum: Self::Sum<S>, total: &mut Line<f32>);
+
+    /// Unpacks the weights of a piece, and up to [`SIGNS`] words behind them; returns their scale.
+    fn unpack<S: Simd>(
+        simd: S,
+        weights: &Weights<'_>,
+        piece: &Piece,
+        bases: Bases,
+        words: &mut [u32],
+    ) -> f32;
+
+    /// Up to sixteen steps of inputs, zeros behind them.
+    fn pack<S: Simd>(simd: S, values: &[f32], inverse: f32, line: &mut Line<f32>);
+}
+
+/// Inputs and weights in f32.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Single;
+
+impl Element for Single {
+    const INPUTS: usize = 1;
+    const BASES: usize = crate::MAX_BITS;
+    const STARTS: bool = false;
+
+    type Word<S: Simd> = S::F;
+    type Sum<S: Simd> = S::F;
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, words: &[u32; LANES]) -> S::F {
+        simd.as_floats(simd.load_words(words))
+    }
+
+    #[inline(always)]
+    fn splat<S: Simd>(simd: S, word: u32) -> S::F {
+        simd.f_splat(f32::from_bits(word))
+    }
+
+    #[inline(always)]
+    fn product<S: Simd>(simd: S, sum: S::F, weight: S::F, input: S::F) -> S::F {
+        simd.f_fma(weight, input, sum)
+    }
+
+    #[inline(always)]
+    fn begin<S: Simd>(simd: S, total: &Line<f32>) -> S::F {
+        simd.f_load(&total.0)
+    }
+
+    #[inline(always)]
+    fn enter<S: Simd>(_simd: S, sum: S::F, _start: &Line<u32>) -> S::F {
+        sum
+    }
+
+    #[inline(always)]
+    fn leave<S: Simd>(_simd: S, _sum: S::F, _scale: f32, _total: &mut Line<f32>) {}
+
+    #[inline(always)]
+    fn end<S: Simd>(simd: S, sum: S::F, total: &mut Line<f32>) {
+        simd.f_store(sum, &mut total.0);
+    }
+
+    #[inline(always)]
+    fn unpack<S: Simd>(
+        simd: S,
+        weights: &Weights<'_>,
+        piece: &Piece,
+        bases: Bases,
+        words: &mut [u32],
+    ) -> f32 {
+        let lines = words.as_chunks_mut::<LANES>().0;
+        let lines = &mut lines[..piece.steps.div_ceil(LANES)];
+        if bases.width == 0 {
+            lines.as_flattened_mut().fill(0);
+            return 0.0;
+        }
+        weights.check(bases);
+        for basis in 0..bases.width {
+            let alpha = simd.f_splat(weights.coordinate(bases, basis));
+            for (part, lines) in lines.chunks_mut(SIGNS / LANES).enumerate() {
+                // SAFETY: checked above; a piece lies within its group.
+                let mut signs = unsafe { weights.signs(bases, basis, piece.first / SIGNS + part) };
+                for line in lines {
+                    let mut weight = simd.flip_lanes(alpha, signs as u32);
+                    if basis > 0 {
+                        weight = simd.f_add(simd.as_floats(simd.load_words(line)), weight);
+                    }
+                    simd.store_words(simd.as_words(weight), line);
+                    signs >>= LANES;
+                }
+            }
+        }
+        1.0
+    }
+
+    #[inline(always)]
+    fn pack<S: Simd>(simd: S, values: &[f32], _inverse: f32, line: &mut Line<f32>) {
+        match values.first_chunk() {
+            Some(values) => simd.f_store(simd.f_load(values), &mut line.0),
+            None => {
+                line.0 = [0.0; LANES];
+                line.0[..values.len()].copy_from_slice(values);
+            }
+        }
+    }
+}
+
+/// Inputs rounded to int8, and weights whose coordinates are rounded to [`LARGEST`] steps.
+///
+/// The instructions multiply bytes without sign by bytes with one, so a weight `w` is kept as
+/// `w + OFFSET`, and the sum starts at `−OFFSET·Σ x`, which is the same for all outputs.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct Bytes;
+
+/// What is added to a weight.
+pub(super) const OFFSET: u8 = LARGEST + 1;
+
+/// The same byte four times.
+#[inline(always)]
+pub(super) fn four_times(byte: u8) -> u32 {
+    u32::from_ne_bytes([byte; 4])
+}
+
+impl Element for Bytes {
+    const INPUTS: usize = 4;
+    const BASES: usize = TOGETHER;
+    const STARTS: bool = true;
+
+    type Word<S: Simd> = S::U;
+    type Sum<S: Simd> = S::U;
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, words: &[u32; LANES]) -> S::U {
+        simd.load_words(words)
+    }
+
+    #[inline(always)]
+    fn splat<S: Simd>(simd: S, word: u32) -> S::U {
+        simd.splat(word)
+    }
+
+    #[inline(always)]
+    fn product<S: Simd>(simd: S, sum: S::U, weight: S::U, input: S::U) -> S::U {
+        simd.add_products(sum, weight, input)
+    }
+
+    #[inline(always)]
+    fn begin<S: Simd>(simd: S, _total: &Line<f32>) -> S::U {
+        simd.zero()
+    }
+
+    #[inline(always)]
+    fn enter<S: Simd>(simd: S, _sum: S::U, start: &Line<u32>) -> S::U {
+        simd.load(start)
+    }
+
+    #[inline(always)]
+    fn leave<S: Simd>(simd: S, sum: S::U, scale: f32, total: &mut Line<f32>) {
+        let sum = simd.f_fma(
+            simd.to_float(sum),
+            simd.f_splat(scale),
+            simd.f_load(&total.0),
+        );
+        simd.f_store(sum, &mut total.0);
+    }
+
+    #[inline(always)]
+    fn end<S: Simd>(_simd: S, _sum: S::U, _total: &mut Line<f32>) {}
+
+    #[inline(always)]
+    fn unpack<S: Simd>(
+        simd: S,
+        weights: &Weights<'_>,
+        piece: &Piece,
+        bases: Bases,
+        words: &mut [u32],
+    ) -> f32 {
+        let lines = words.as_chunks_mut::<LANES>().0;
+        let lines = &mut lines[..piece.steps.div_ceil(LANES)];
+        let first = TOGETHER * piece.component;
+        match bases.width.saturating_sub(first) {
+            0 => {
+                lines.as_flattened_mut().fill(four_times(OFFSET));
+                return 0.0;
+            }
+            1 => unpack_bytes::<S, 1>(simd, weights, piece, bases, lines),
+            2 => unpack_bytes::<S, 2>(simd, weights, piece, bases, lines),
+            3 => unpack_bytes::<S, 3>(simd, weights, piece, bases, lines),
+            _ => unpack_bytes::<S, TOGETHER>(simd, weights, piece, bases, lines),
+        }
+        weights.step(bases, piece.component)
+    }
+
+    #[inline(always)]
+    fn pack<S: Simd>(simd: S, values: &[f32], inverse: f32, line: &mut Line<f32>) {
+        let inverse = simd.f_splat(inverse);
+        let mut bytes = [[0; LANES]; 4];
+        for (values, bytes) in values.chunks(LANES).zip(&mut bytes) {
+            let x = match values.first_chunk() {
+                Some(values) => simd.f_load(values),
+                None => {
+                    let mut x = [0.0; LANES];
+                    x[..values.len()].copy_from_slice(values);
+                    simd.f_load(&x)
+                }
+            };
+            *bytes = simd.to_i8(simd.f_mul(x, inverse));
+        }
+        let words = bytes.as_flattened().as_chunks::<4>().0;
+        for (to, word) in line.0.iter_mut().zip(words) {
+            *to = f32::from_bits(u32::from_le_bytes(word.map(|x| x as u8)));
+        }
+    }
+}
+
+/// The weights of `B` bases, as bytes.
+#[inline(always)]
+fn unpack_bytes<S: Simd, const B: usize>(
+    simd: S,
+    weights: &Weights<'_>,
+    piece: &Piece,
+    bases: Bases,
+    lines: &mut [[u32; LANES]],
+) {
+    let first = TOGETHER * piece.component;
+    let mut multiples = [0; B];
+    for (basis, multiple) in multiples.iter_mut().enumerate() {
+        *multiple = weights.multiple(bases, first + basis);
+    }
+    let sum: u8 = multiples.iter().sum();
+    let all = simd.splat(four_times(OFFSET + sum));
+    let place = piece.first * Bytes::INPUTS / SIGNS;
+    let valid = weights.valid(piece.group, place);
+    weights.check(bases);
+    for (i, line) in lines.iter_mut().enumerate() {
+        let mut bytes = all;
+        if let Some(valid) = valid {
+            bytes = simd.subtract_where(bytes, !valid[i], sum);
+        }
+        for (basis, multiple) in multiples.iter().enumerate() {
+            // SAFETY: checked above; a piece lies within its group.
+            let signs = unsafe { weights.signs(bases, first + basis, place + i) };
+            bytes = simd.subtract_where(bytes, signs, 2 * multiple);
+        }
+        simd.store_words(bytes, line);
+    }
+}
