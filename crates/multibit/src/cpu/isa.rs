@@ -4,8 +4,10 @@
 //! |---|---|---|
 //! | `portable` | nothing | plain Rust, in the vectors that the program is compiled for |
 //! | `avx2` | AVX2, FMA | look-up by `pshufb`, bits counted by look-up of their nibbles |
-//! | `avx512` | AVX-512 F and BW as well | the same in one register instead of two |
-//! | `avx512-vnni` | VBMI, VNNI and VPOPCNTDQ as well | one instruction each for a look-up in four tables, for counting bits and for four products of bytes |
+//! | `avx2-vnni` | AVX-VNNI as well | one instruction for four products of bytes and for sums of four bytes, instead of three; compiled, but run on no processor yet |
+//! | `avx512` | `avx2`, AVX-512 F and BW | the same as `avx2` in one register instead of two |
+//! | `avx512-vnni` | VNNI as well (Cascade Lake) | one instruction for four products or sums of bytes, instead of three |
+//! | `avx512-vbmi` | VBMI and VPOPCNTDQ as well (Ice Lake, Zen 4) | one instruction each for a look-up in four tables and for counting bits |
 //! | `neon` | NEON, which 64-bit Arm has | look-up in 64 bytes by `tbl`, bits counted by `cnt` |
 //!
 //! What could be wired and is not:
@@ -14,7 +16,6 @@
 //! |---|---|---|
 //! | AVX and SSE without AVX2 | processors of before about 2015 | `portable` runs there, and nobody has asked for more |
 //! | AVX-512 without BW | Xeon Phi alone | the bytes of look-ups need BW; it takes `avx2` |
-//! | AVX-VNNI | products of bytes in `avx2`: one instruction instead of three | not measured yet: no processor that has it, but no AVX-512, was at hand |
 //! | AMX | products of bytes | its intrinsics are not stable in Rust 1.95 |
 //! | NEON's `dotprod` and `i8mm` | products of bytes in `neon`: one instruction instead of ten | as AMX |
 //! | SVE | longer vectors on 64-bit Arm | as AMX |
@@ -43,9 +44,13 @@ enum Kind {
     #[cfg(all(target_arch = "x86_64", feature = "std"))]
     Avx2,
     #[cfg(all(target_arch = "x86_64", feature = "std"))]
+    Avx2Vnni,
+    #[cfg(all(target_arch = "x86_64", feature = "std"))]
     Avx512,
     #[cfg(all(target_arch = "x86_64", feature = "std"))]
     Avx512Vnni,
+    #[cfg(all(target_arch = "x86_64", feature = "std"))]
+    Avx512Vbmi,
     #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
     Neon,
 }
@@ -66,11 +71,14 @@ impl Isa {
             use std::arch::is_x86_feature_detected as has;
             let avx2 = has!("avx2") && has!("fma");
             let avx512 = avx2 && has!("avx512f") && has!("avx512bw");
-            let vnni = has!("avx512vbmi") && has!("avx512vnni") && has!("avx512vpopcntdq");
+            let vnni = avx512 && has!("avx512vnni");
+            let vbmi = vnni && has!("avx512vbmi") && has!("avx512vpopcntdq");
             let kinds = [
                 (Kind::Avx2, avx2),
+                (Kind::Avx2Vnni, avx2 && has!("avxvnni")),
                 (Kind::Avx512, avx512),
-                (Kind::Avx512Vnni, avx512 && vnni),
+                (Kind::Avx512Vnni, vnni),
+                (Kind::Avx512Vbmi, vbmi),
             ];
             found.extend(kinds.iter().filter(|kind| kind.1).map(|kind| Self(kind.0)));
         }
@@ -109,16 +117,20 @@ impl Isa {
         Self::available().pop().unwrap_or(Self::PORTABLE)
     }
 
-    /// The name: `portable`, `avx2`, `avx512`, `avx512-vnni` or `neon`.
+    /// The name: `portable`, `avx2`, `avx2-vnni`, `avx512`, `avx512-vnni`, `avx512-vbmi` or `neon`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Portable => "portable",
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Kind::Avx2 => "avx2",
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
+            Kind::Avx2Vnni => "avx2-vnni",
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Kind::Avx512 => "avx512",
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Kind::Avx512Vnni => "avx512-vnni",
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
+            Kind::Avx512Vbmi => "avx512-vbmi",
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Kind::Neon => "neon",
         }
@@ -133,10 +145,16 @@ impl Isa {
             Kind::Avx2 => unsafe { super::x86_64::avx2::run(task) },
             // SAFETY: `available` has asked the processor.
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
+            Kind::Avx2Vnni => unsafe { super::x86_64::avx2::run_vnni(task) },
+            // SAFETY: `available` has asked the processor.
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Kind::Avx512 => unsafe { super::x86_64::avx512::run(task) },
             // SAFETY: `available` has asked the processor.
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Kind::Avx512Vnni => unsafe { super::x86_64::avx512::run_vnni(task) },
+            // SAFETY: `available` has asked the processor.
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
+            Kind::Avx512Vbmi => unsafe { super::x86_64::avx512::run_vbmi(task) },
             // SAFETY: the program is compiled for processors that have it.
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Kind::Neon => unsafe { super::aarch64::neon::run(task) },

@@ -1,7 +1,7 @@
-//! AVX2 with FMA: two halves of eight lanes.
+//! AVX2 with FMA: two halves of eight lanes; with AVX-VNNI as well (Intel's efficient cores and what
+//! is built from them, from Alder Lake on).
 //!
-//! [`transpose`](Simd::transpose) is left to its default, and AVX-VNNI is not used; the table of
-//! `cpu::isa` says why.
+//! [`transpose`](Simd::transpose) is left to its default; the table of `cpu::isa` says why.
 
 use core::arch::x86_64::*;
 
@@ -13,12 +13,21 @@ use crate::cpu::simd::{LANES, Line, Simd, Tables, Task};
 /// The processor must have them.
 #[target_feature(enable = "avx2,fma")]
 pub(in crate::cpu) unsafe fn run<T: Task>(task: T) {
-    task.run(Avx2(()));
+    task.run(Avx2::<false>(()));
 }
 
-/// Proof of AVX2 and FMA.
+/// Runs a kernel with AVX2, FMA and AVX-VNNI.
+///
+/// # Safety
+/// The processor must have them.
+#[target_feature(enable = "avx2,fma,avxvnni")]
+pub(in crate::cpu) unsafe fn run_vnni<T: Task>(task: T) {
+    task.run(Avx2::<true>(()));
+}
+
+/// Proof of AVX2 and FMA; `VNNI` of AVX-VNNI too.
 #[derive(Clone, Copy)]
-struct Avx2(());
+struct Avx2<const VNNI: bool>(());
 
 /// Both halves of a value.
 macro_rules! halves {
@@ -35,7 +44,21 @@ macro_rules! halves {
     }};
 }
 
-impl Avx2 {
+impl<const VNNI: bool> Avx2<VNNI> {
+    /// `total + Σ` over the four bytes of a word, of `a` without sign and `b` with; two products
+    /// fit 16 bits.
+    #[inline(always)]
+    fn add_bytes(self, total: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            if VNNI {
+                return _mm256_dpbusd_avx_epi32(total, a, b);
+            }
+            let pairs = _mm256_maddubs_epi16(a, b);
+            _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+
     /// `total + Σ tables[j][byte j]`; bytes of `indices` below 16.
     #[inline(always)]
     fn add_entries(self, total: __m256i, tables: &Tables, indices: __m256i) -> __m256i {
@@ -49,13 +72,12 @@ impl Avx2 {
                 let entries = _mm256_shuffle_epi8(table, indices);
                 found = _mm256_or_si256(found, _mm256_and_si256(entries, byte));
             }
-            let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), found);
-            _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            self.add_bytes(total, _mm256_set1_epi8(1), found)
         }
     }
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type U = [__m256i; 2];
     type F = [__m256; 2];
     type M = [__m256i; 2];
@@ -114,8 +136,7 @@ impl Simd for Avx2 {
                 let low = _mm256_shuffle_epi8(counts, _mm256_and_si256(x, nibble));
                 let high = _mm256_and_si256(_mm256_srli_epi32::<4>(x), nibble);
                 let bytes = _mm256_add_epi8(low, _mm256_shuffle_epi8(counts, high));
-                let pairs = _mm256_maddubs_epi16(bytes, _mm256_set1_epi8(1));
-                _mm256_add_epi32(total[H], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+                self.add_bytes(total[H], bytes, _mm256_set1_epi8(1))
             })
         }
     }
@@ -137,13 +158,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn add_products(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U {
-        // SAFETY: `self` proves the instructions.
-        unsafe {
-            halves!(H => {
-                let pairs = _mm256_maddubs_epi16(a[H], b[H]);
-                _mm256_add_epi32(total[H], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-            })
-        }
+        halves!(H => self.add_bytes(total[H], a[H], b[H]))
     }
 
     #[inline(always)]

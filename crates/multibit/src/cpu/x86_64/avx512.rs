@@ -1,9 +1,5 @@
-//! AVX-512: once with the foundation and byte instructions only, once with VBMI, VNNI and
-//! VPOPCNTDQ as well (Intel from Ice Lake, AMD from Zen 4).
-//!
-//! Processors with some of the three but not all (Cascade Lake has VNNI alone) take the first: what
-//! they would gain is one instruction of a kernel's inner loop, at the price of a further instance
-//! of every kernel.
+//! AVX-512: with the foundation and byte instructions only, with VNNI as well (Intel from Cascade
+//! Lake), and with VNNI, VBMI and VPOPCNTDQ (Intel from Ice Lake, AMD from Zen 4).
 
 use core::arch::x86_64::*;
 
@@ -15,34 +11,57 @@ use crate::cpu::simd::{LANES, Line, Simd, Tables, Task};
 /// The processor must have them, and FMA.
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
 pub(in crate::cpu) unsafe fn run<T: Task>(task: T) {
-    task.run(Avx512::<false>(()));
+    task.run(Avx512::<false, false>(()));
 }
 
-/// Runs a kernel with AVX-512 F, BW, VBMI, VNNI and VPOPCNTDQ.
+/// Runs a kernel with AVX-512 F, BW and VNNI.
+///
+/// # Safety
+/// The processor must have them, and FMA.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma")]
+pub(in crate::cpu) unsafe fn run_vnni<T: Task>(task: T) {
+    task.run(Avx512::<true, false>(()));
+}
+
+/// Runs a kernel with AVX-512 F, BW, VNNI, VBMI and VPOPCNTDQ.
 ///
 /// # Safety
 /// The processor must have them, and FMA.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni,avx512vpopcntdq,avx2,fma")]
-pub(in crate::cpu) unsafe fn run_vnni<T: Task>(task: T) {
-    task.run(Avx512::<true>(()));
+pub(in crate::cpu) unsafe fn run_vbmi<T: Task>(task: T) {
+    task.run(Avx512::<true, true>(()));
 }
 
-/// Proof of AVX-512; `VNNI` of the later extensions too.
+/// Proof of AVX-512 F and BW; `VNNI` of VNNI too, `VBMI` of VBMI and VPOPCNTDQ.
 #[derive(Clone, Copy)]
-struct Avx512<const VNNI: bool>(());
+struct Avx512<const VNNI: bool, const VBMI: bool>(());
 
-impl<const VNNI: bool> Avx512<VNNI> {
+impl<const VNNI: bool, const VBMI: bool> Avx512<VNNI, VBMI> {
+    /// `total + Σ` over the four bytes of a word, of `a` without sign and `b` with; two products
+    /// fit 16 bits.
+    #[inline(always)]
+    fn add_bytes(self, total: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            if VNNI {
+                return _mm512_dpbusd_epi32(total, a, b);
+            }
+            let pairs = _mm512_maddubs_epi16(a, b);
+            _mm512_add_epi32(total, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
+    }
+
     /// `total + Σ tables[j][byte j]`; bytes of `indices` below 16.
     #[inline(always)]
     fn add_entries(self, total: __m512i, tables: &Tables, indices: __m512i) -> __m512i {
         let tables = tables.0.as_ptr();
         // SAFETY: `self` proves the instructions; the loads read 64 and 16 bytes of `tables`.
         unsafe {
-            if VNNI {
+            if VBMI {
                 let tables = _mm512_load_si512(tables.cast());
                 let places = _mm512_set1_epi32(0x3020_1000);
                 let found = _mm512_permutexvar_epi8(_mm512_or_si512(indices, places), tables);
-                return _mm512_dpbusd_epi32(total, _mm512_set1_epi8(1), found);
+                return self.add_bytes(total, _mm512_set1_epi8(1), found);
             }
             let table = |j: usize| _mm512_broadcast_i32x4(_mm_load_si128(tables.add(j).cast()));
             let found = _mm512_shuffle_epi8(table(0), indices);
@@ -50,13 +69,12 @@ impl<const VNNI: bool> Avx512<VNNI> {
             let found = _mm512_mask_shuffle_epi8(found, second, table(1), indices);
             let found = _mm512_mask_shuffle_epi8(found, second << 1, table(2), indices);
             let found = _mm512_mask_shuffle_epi8(found, second << 2, table(3), indices);
-            let pairs = _mm512_maddubs_epi16(_mm512_set1_epi8(1), found);
-            _mm512_add_epi32(total, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+            self.add_bytes(total, _mm512_set1_epi8(1), found)
         }
     }
 }
 
-impl<const VNNI: bool> Simd for Avx512<VNNI> {
+impl<const VNNI: bool, const VBMI: bool> Simd for Avx512<VNNI, VBMI> {
     type U = __m512i;
     type F = __m512;
     type M = __mmask16;
@@ -104,7 +122,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         // SAFETY: `self` proves the instructions.
         unsafe {
             let x = _mm512_xor_si512(a, b);
-            if VNNI {
+            if VBMI {
                 return _mm512_add_epi32(total, _mm512_popcnt_epi32(x));
             }
             let counts = _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
@@ -113,8 +131,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let low = _mm512_shuffle_epi8(counts, _mm512_and_si512(x, nibble));
             let high = _mm512_and_si512(_mm512_srli_epi32::<4>(x), nibble);
             let bytes = _mm512_add_epi8(low, _mm512_shuffle_epi8(counts, high));
-            let pairs = _mm512_maddubs_epi16(bytes, _mm512_set1_epi8(1));
-            _mm512_add_epi32(total, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+            self.add_bytes(total, bytes, _mm512_set1_epi8(1))
         }
     }
 
@@ -132,14 +149,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
 
     #[inline(always)]
     fn add_products(self, total: Self::U, a: Self::U, b: Self::U) -> Self::U {
-        // SAFETY: `self` proves the instructions.
-        unsafe {
-            if VNNI {
-                return _mm512_dpbusd_epi32(total, a, b);
-            }
-            let pairs = _mm512_maddubs_epi16(a, b);
-            _mm512_add_epi32(total, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
-        }
+        self.add_bytes(total, a, b)
     }
 
     #[inline(always)]
