@@ -21,14 +21,20 @@ pub struct Plan {
 
 #[derive(Clone, Copy)]
 enum Shape {
-    /// A square linear layer.
     Linear {
-        width: usize,
+        /// Inputs and outputs.
+        size: [usize; 2],
         batch: usize,
         subchannels: usize,
     },
     /// A channelwise convolution 3×3 of one image with padding.
     Conv { channels: usize, size: usize },
+    /// A kernelwise depthwise convolution of one image with padding.
+    Depthwise {
+        channels: usize,
+        size: usize,
+        kernel: usize,
+    },
 }
 
 /// What a layer takes.
@@ -67,11 +73,52 @@ pub fn all() -> impl Iterator<Item = Plan> {
     let linear = linear.map(|(name, batch, bits, subchannels, inputs)| Plan {
         name,
         shape: Shape::Linear {
-            width: 4096,
+            size: [4096; 2],
             batch,
             subchannels,
         },
         bits,
+        inputs,
+    });
+    let rows = [
+        ("linear-384x1536-r1-w2-exact", [384, 1536], 1, 3),
+        ("linear-384x1536-r2-w2-exact", [384, 1536], 2, 3),
+        ("linear-384x1536-r4-w2-exact", [384, 1536], 4, 3),
+        ("linear-384x1536-r8-w2-exact", [384, 1536], 8, 3),
+        ("linear-384x1536-r16-w2-exact", [384, 1536], 16, 3),
+        ("linear-1536x384-r8-w2-exact", [1536, 384], 8, 12),
+        ("linear-384x384-r8-w2-exact", [384, 384], 8, 3),
+        ("linear-1024x1024-r8-w2-exact", [1024, 1024], 8, 8),
+        ("linear-4096x4096-r8-w2-exact", [4096, 4096], 8, 32),
+        ("linear-64x64-r1-w2-exact", [64, 64], 1, 1),
+    ];
+    let rows = rows.map(|(name, size, batch, subchannels)| Plan {
+        name,
+        shape: Shape::Linear {
+            size,
+            batch,
+            subchannels,
+        },
+        bits: 2.0,
+        inputs: Exact,
+    });
+    let depthwise = [
+        ("depthwise-96-56-k3-w2-exact", 96, 56, 3, Exact),
+        ("depthwise-96-56-k3-w2-int8", 96, 56, 3, Int8),
+        ("depthwise-96-56-k3-w2a2", 96, 56, 3, Bits(2)),
+        ("depthwise-240-28-k5-w2-exact", 240, 28, 5, Exact),
+        ("depthwise-240-28-k5-w2-int8", 240, 28, 5, Int8),
+        ("depthwise-672-14-k5-w2-exact", 672, 14, 5, Exact),
+        ("depthwise-672-14-k5-w2-int8", 672, 14, 5, Int8),
+    ];
+    let depthwise = depthwise.map(|(name, channels, size, kernel, inputs)| Plan {
+        name,
+        shape: Shape::Depthwise {
+            channels,
+            size,
+            kernel,
+        },
+        bits: 2.0,
         inputs,
     });
     let conv = [
@@ -88,7 +135,8 @@ pub fn all() -> impl Iterator<Item = Plan> {
         bits: 1.0,
         inputs,
     });
-    linear.into_iter().chain(conv)
+    let linear = linear.into_iter().chain(rows);
+    linear.chain(conv).chain(depthwise)
 }
 
 /// A layer with random weights and inputs.
@@ -116,17 +164,26 @@ impl Plan {
         let mut random = Random::new(1);
         let (dims, grouping, inputs) = match self.shape {
             Shape::Linear {
-                width,
+                size,
                 batch,
                 subchannels,
             } => {
-                let dims = vec![width, width];
+                let dims = size.to_vec();
                 let grouping = Grouping::subchannelwise(&dims, subchannels);
-                (dims, grouping, batch * width)
+                (dims, grouping, batch * size[0])
             }
             Shape::Conv { channels, size } => {
                 let dims = vec![channels, channels, 3, 3];
                 let grouping = Grouping::channelwise(&dims);
+                (dims, grouping, channels * size * size)
+            }
+            Shape::Depthwise {
+                channels,
+                size,
+                kernel,
+            } => {
+                let dims = vec![channels, 1, kernel, kernel];
+                let grouping = Grouping::kernelwise(&dims);
                 (dims, grouping, channels * size * size)
             }
         };
@@ -139,7 +196,7 @@ impl Plan {
         let (factor, limit) = self.limit();
         let positions = match self.shape {
             Shape::Linear { batch, .. } => batch,
-            Shape::Conv { size, .. } => size * size,
+            Shape::Conv { size, .. } | Shape::Depthwise { size, .. } => size * size,
         };
         Case {
             name: self.name,
@@ -156,6 +213,7 @@ impl Plan {
     /// weight at once; sums of four inputs take 13 to make and one for each row of bits.
     fn limit(&self) -> (f64, &'static str) {
         match (self.inputs, self.shape) {
+            (_, Shape::Depthwise { .. }) => (1.0, "f32_fma"),
             (Inputs::Exact, Shape::Linear { batch: 1..=3, .. }) => (self.bits, "f32_lookup"),
             (Inputs::Exact, Shape::Linear { .. }) => (1.0, "f32_fma"),
             (Inputs::Exact, Shape::Conv { channels, .. }) => {
@@ -170,14 +228,29 @@ impl Plan {
 }
 
 impl Case {
-    /// Values of the output; these layers have as many as inputs.
+    /// Values of the output.
     pub fn outputs(&self) -> usize {
-        self.input.len()
+        match self.shape {
+            Shape::Linear { size, batch, .. } => batch * size[1],
+            // As many as inputs.
+            Shape::Conv { .. } | Shape::Depthwise { .. } => self.input.len(),
+        }
     }
 
-    fn conv(channels: usize, size: usize) -> ([usize; 4], Conv2dOptions) {
+    /// The shape of the input and the options of a convolution.
+    fn conv(&self) -> ([usize; 4], Conv2dOptions) {
+        let (channels, size, kernel, groups) = match self.shape {
+            Shape::Conv { channels, size } => (channels, size, 3, 1),
+            Shape::Depthwise {
+                channels,
+                size,
+                kernel,
+            } => (channels, size, kernel, channels),
+            Shape::Linear { .. } => unreachable!("a linear layer is no convolution"),
+        };
         let options = Conv2dOptions {
-            padding: [(1, 1); 2],
+            padding: [(kernel / 2, kernel / 2); 2],
+            groups,
             ..Conv2dOptions::default()
         };
         ([1, channels, size, size], options)
@@ -193,10 +266,10 @@ impl Case {
                 let kernel = kernel.expect("a linear weight").on(isa);
                 Box::new(move |output| kernel.forward(mode, input, batch, &affine, output))
             }
-            Shape::Conv { channels, size } => {
-                let kernel = Conv2dKernel::new(self.weight.clone(), 1, arithmetic);
+            Shape::Conv { .. } | Shape::Depthwise { .. } => {
+                let (dims, options) = self.conv();
+                let kernel = Conv2dKernel::new(self.weight.clone(), options.groups, arithmetic);
                 let kernel = kernel.expect("a weight of a convolution").on(isa);
-                let (dims, options) = Self::conv(channels, size);
                 Box::new(move |output| {
                     kernel.forward(mode, input, dims, &affine, &options, output);
                 })
@@ -208,17 +281,17 @@ impl Case {
     pub fn definition(&self) -> Vec<Part> {
         let affine = Affine::default();
         match self.shape {
-            Shape::Linear { width, batch, .. } => {
+            Shape::Linear { size, batch, .. } => {
                 let rows = [0, batch - 1].map(|row| {
-                    let mut y = vec![0.0; width];
-                    let x = &self.input[row * width..][..width];
+                    let mut y = vec![0.0; size[1]];
+                    let x = &self.input[row * size[0]..][..size[0]];
                     reference::linear(x, 1, &self.weight, &self.mode, &affine, &mut y);
-                    (row * width, y)
+                    (row * size[1], y)
                 });
                 rows.into()
             }
-            Shape::Conv { channels, size } => {
-                let (dims, options) = Self::conv(channels, size);
+            Shape::Conv { .. } | Shape::Depthwise { .. } => {
+                let (dims, options) = self.conv();
                 let mut y = vec![0.0; self.outputs()];
                 let (weight, mode) = (&self.weight, &self.mode);
                 reference::conv2d(&self.input, dims, weight, mode, &affine, &options, &mut y);

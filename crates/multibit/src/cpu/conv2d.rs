@@ -3,6 +3,7 @@
 mod batched;
 mod bitwise;
 mod blocks;
+mod depthwise;
 mod exact;
 mod int8;
 mod planes;
@@ -41,6 +42,8 @@ pub struct Conv2dKernel {
 enum Layout {
     /// The packed weight itself.
     Rows(Rows),
+    /// The packed weight itself, of one input channel a group; the first row of each output.
+    Depthwise(Vec<usize>),
     /// Bits as bytes.
     Bytes(Vec<ByteSigns>),
     /// The words of a row follow the patch.
@@ -88,6 +91,7 @@ impl Conv2dKernel {
         let words = grouping.len().div_ceil(32);
         let by_channels = grouping.axes() == [0, 2, 3, 1] && grouping.len() == channels_in;
         let layout = match arithmetic {
+            _ if groups > 1 && channels_in == 1 => Layout::Depthwise(weight.first_rows()),
             Arithmetic::Exact => Layout::Rows(Rows::new(&weight, groups)),
             Arithmetic::Bitwise if by_channels => Layout::Channels(each(words, &[], Sort::Words)),
             Arithmetic::Bitwise if grouping.len() == patch.len() => {
@@ -192,6 +196,7 @@ impl Conv2dKernel {
         };
         match &self.layout {
             Layout::Rows(rows) => call.exact(rows),
+            Layout::Depthwise(first_rows) => call.depthwise(mode, first_rows),
             _ => call.sums(mode, None, ToValues),
         }
     }
@@ -222,7 +227,7 @@ impl Call<'_> {
                 end.of(self, &self.patch_blocks(tiles, levels, &words));
             }
             (Layout::Bytes(weights), _) => end.of(self, &Int8Blocks::new(self, weights)),
-            _ => unreachable!("exact layers have no blocks, and the arithmetic was checked"),
+            _ => unreachable!("these layers have no blocks, and the arithmetic was checked"),
         }
     }
 

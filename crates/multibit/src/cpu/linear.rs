@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::generic::{
-    Bitwise, Class, Classes, DENSE_ROWS, Dense, Entries, Exact, Int8, Lookup, MakeTables, PackRows,
+    Bitwise, Class, Classes, Entries, Exact, FewRows, Int8, Lookup, MakeTables, PAIR, PackRows,
     empty_tables, inverse, scale,
 };
 use super::simd::{LANES, Line};
@@ -153,24 +153,21 @@ impl LinearKernel {
     }
 
     fn dense(&self, input: &[f32], batch: usize, affine: &Affine<'_>, output: &mut [f32]) {
-        let row_tiles = batch.div_ceil(DENSE_ROWS);
-        let mut panels = vec![[0.0; DENSE_ROWS]; row_tiles * self.d_in];
-        let tiles = panels.chunks_exact_mut(self.d_in);
-        for (panel, rows) in tiles.zip(input.chunks(DENSE_ROWS * self.d_in)) {
-            for (r, row) in rows.chunks_exact(self.d_in).enumerate() {
-                for (values, &x) in panel.iter_mut().zip(row) {
-                    values[r] = x;
-                }
+        let rows = batch.next_multiple_of(PAIR);
+        let mut inputs = vec![0.0; rows * self.d_in];
+        for (r, row) in input.chunks_exact(self.d_in).enumerate() {
+            for (values, &x) in inputs.chunks_exact_mut(rows).zip(row) {
+                values[r] = x;
             }
         }
         let scatter = Scatter::new(self, affine, output);
-        let cost = self.tiles.blocks() * panels.len() * DENSE_ROWS;
+        let cost = self.tiles.blocks() * inputs.len();
         threads::for_each(self.tiles.blocks(), cost, |block| {
-            let mut sums = vec![Line([0.0; LANES]); row_tiles * DENSE_ROWS];
-            self.isa.run(Dense {
+            let mut sums = vec![Line([0.0; LANES]); rows];
+            self.isa.run(FewRows {
                 tiles: &self.tiles,
                 block,
-                inputs: &panels,
+                inputs: &inputs,
                 output: &mut sums,
             });
             scatter.blocks(block..block + 1, &sums[..batch], |_| 1.0);
