@@ -14,9 +14,6 @@ use super::tiles::{NONE, Sort, Tiles};
 use super::{Affine, Arithmetic, Isa, KernelError, Levels, Mode, assert_arithmetic, assert_len};
 use crate::packed::PackedWeight;
 
-/// Rows of inputs from which expanding the weights to f32 is faster than look-up.
-const EXPAND_ROWS: usize = 4;
-
 /// A packed weight `[d_in, d_out]` in tiles, with its arithmetic.
 pub struct LinearKernel {
     d_in: usize,
@@ -94,11 +91,12 @@ impl LinearKernel {
             return;
         }
         match mode {
-            Mode::Exact if batch < EXPAND_ROWS => {
-                let tables = self.tables::<Exact>(input, batch, &vec![1.0; batch]);
-                self.lookup::<Exact>(&tables, &vec![1.0; batch], affine, output);
+            Mode::Exact if self.unpacks(batch) => self.dense(input, batch, affine, output),
+            Mode::Exact => {
+                let ones = vec![1.0; batch];
+                let tables = self.tables::<Exact>(input, batch, &ones);
+                self.lookup::<Exact>(&tables, &ones, affine, output);
             }
-            Mode::Exact => self.dense(input, batch, affine, output),
             Mode::Int8 => {
                 let rows = input.chunks_exact(d_in);
                 let scales: Vec<f32> = rows.map(|row| scale(row, self.tiles.len)).collect();
@@ -108,6 +106,23 @@ impl LinearKernel {
             }
             Mode::Bitwise(levels) => self.bitwise(levels, input, batch, affine, output),
         }
+    }
+
+    /// Whether so many rows of inputs in f32 are multiplied with unpacked weights sooner than they are
+    /// looked up.
+    ///
+    /// Estimates how many cycles each takes for an input, from counted instructions and times on
+    /// Cascade Lake.
+    fn unpacks(&self, rows: usize) -> bool {
+        let tiles = &self.tiles;
+        let blocks = tiles.blocks() as f32;
+        // Bases of a group, on average, of all blocks.
+        let bases = tiles.size() as f32 / (tiles.groups * tiles.words) as f32;
+        let rows = rows as f32;
+        // Tables are made for all blocks at once; weights are unpacked for all rows at once.
+        let lookup = rows * (1.5 + 0.35 * bases);
+        let unpacked = rows * (1.0 + 0.5 * blocks) + 1.6 * bases;
+        unpacked < lookup
     }
 
     fn tables<E: Entries>(&self, input: &[f32], batch: usize, inverse: &[f32]) -> Vec<E::Word> {

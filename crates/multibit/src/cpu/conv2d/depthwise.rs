@@ -48,6 +48,7 @@ impl Call<'_> {
         let band = self.band();
         let bands = self.output_shape[2].div_ceil(band.outputs);
         let scales = self.image_scales(mode);
+        let offsets = self.tap_offsets(&band);
         let [down, across] = self.options.stride;
         let room = || Room {
             taps: Vec::new(),
@@ -70,7 +71,7 @@ impl Call<'_> {
             let start = channel % channels * multiplier;
             let outputs = (start..).zip(&first_rows[start..][..multiplier]);
             for (output, &first_row) in outputs {
-                self.make_taps(output, first_row, &band, room);
+                self.make_taps(output, first_row, &offsets, &mut room.taps);
                 let image = channel / channels;
                 self.run_band(image, output, part * band.outputs, &band, scale, room);
             }
@@ -143,32 +144,44 @@ impl Call<'_> {
         }
     }
 
-    /// The weights of an output that have a basis, and where their inputs lie.
-    fn make_taps(&self, output: usize, first_row: usize, band: &Band, room: &mut Room) {
-        let weight = &self.kernel.weight;
+    /// Where the input of each weight of the patch lies behind the place of an output.
+    fn tap_offsets(&self, band: &Band) -> Vec<usize> {
         let [down, across] = self.options.stride;
         let dilation = self.options.dilation;
+        let patch = self.kernel.patch.iter();
+        let offset = |&[_, y, x]: &[usize; 3]| {
+            let (y, x) = (y * dilation[0], x * dilation[1]);
+            let remainder = y % down * across + x % across;
+            (remainder * band.rows + y / down) * band.columns + x / across
+        };
+        patch.map(offset).collect()
+    }
+
+    /// The weights of an output that have a basis.
+    fn make_taps(&self, output: usize, first_row: usize, offsets: &[usize], taps: &mut Vec<Tap>) {
+        let weight = &self.kernel.weight;
         let len = weight.grouping().len();
-        let groups = self.kernel.patch.chunks_exact(len);
+        let groups = offsets.chunks_exact(len);
         let widths = &weight.widths()[output * groups.len()..][..groups.len()];
         let mut row = first_row;
-        room.taps.clear();
-        for (places, &width) in groups.zip(widths) {
+        taps.clear();
+        for (offsets, &width) in groups.zip(widths) {
             let rows = row..row + usize::from(width);
             row = rows.end;
             if width == 0 {
                 continue;
             }
-            for (j, &[_, y, x]) in places.iter().enumerate() {
-                let bases = rows.clone();
-                let terms =
-                    bases.map(|row| signed(weight.coordinates()[row], bit(weight.row(row), j)));
-                let (y, x) = (y * dilation[0], x * dilation[1]);
-                let remainder = y % down * across + x % across;
-                room.taps.push(Tap {
-                    offset: (remainder * band.rows + y / down) * band.columns + x / across,
-                    weight: terms.sum(),
-                });
+            let first = taps.len();
+            taps.extend(offsets.iter().map(|&offset| Tap {
+                offset,
+                weight: 0.0,
+            }));
+            for row in rows {
+                let alpha = weight.coordinates()[row];
+                let bits = weight.row(row);
+                for (j, tap) in taps[first..].iter_mut().enumerate() {
+                    tap.weight += signed(alpha, bit(bits, j));
+                }
             }
         }
     }

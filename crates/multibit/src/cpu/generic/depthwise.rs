@@ -76,24 +76,28 @@ impl Task for Fill<'_> {
             map_all(simd, self.map, input, &mut mapped[..input.len()]);
             input = mapped;
         }
-        for y in 0..self.input.len() / width {
-            let from = &input[y * width..];
-            let row = (y + top) % down * across * rows + (y + top) / down;
-            for remainder in 0..across.min(width) {
-                // Where the first of the input's columns with this remainder lies.
-                let place = (remainder + left) % across * rows + row;
-                let place = place * columns + (remainder + left) / across;
-                let count = (width - remainder).div_ceil(across);
+        for remainder in 0..across.min(width) {
+            // Where the first of the input's columns with this remainder lies.
+            let column = (remainder + left) / across;
+            let first_row = (remainder + left) % across * rows;
+            let count = (width - remainder).div_ceil(across);
+            let (mut over, mut row) = (top % down, top / down);
+            for y in 0..self.input.len() / width {
+                let place = (over * across * rows + first_row + row) * columns + column;
                 let to = &mut self.output[place..][..count];
+                let from = &input[y * width + remainder..];
                 match across {
-                    1 => copy_row(to, &from[..width]),
-                    2 if count >= LANES => even(simd, to, &from[remainder..]),
+                    1 => copy_row(to, from),
+                    2 if count >= LANES => even(simd, to, from),
                     _ => {
-                        let values = from[remainder..].iter().step_by(across);
-                        for (to, &x) in to.iter_mut().zip(values) {
+                        for (to, &x) in to.iter_mut().zip(from.iter().step_by(across)) {
                             *to = x;
                         }
                     }
+                }
+                over += 1;
+                if over == down {
+                    (over, row) = (0, row + 1);
                 }
             }
         }
