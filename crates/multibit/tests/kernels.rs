@@ -138,6 +138,42 @@ fn a_convolution_with_many_positions_and_images() {
     }
 }
 
+#[test]
+fn depthwise_convolutions() {
+    let mut random = Random::new(57);
+    let options = |size: usize, stride, dilation, groups| Conv2dOptions {
+        stride: [stride; 2],
+        padding: [(size / 2, size - 1 - size / 2); 2],
+        dilation: [dilation; 2],
+        groups,
+    };
+    let cases = [
+        // Narrow and wide rows, and vectors that end within and at the end of a row.
+        (3, [3, 3], [7, 9], options(3, 1, 1, 3)),
+        (3, [5, 5], [14, 14], options(5, 1, 1, 3)),
+        (2, [3, 3], [5, 16], options(3, 1, 1, 2)),
+        (2, [3, 3], [9, 37], options(3, 1, 1, 2)),
+        (2, [5, 3], [12, 150], options(3, 1, 2, 2)),
+        (2, [3, 3], [15, 67], options(3, 2, 1, 2)),
+        (2, [4, 4], [9, 70], options(4, 3, 1, 2)),
+        // Two outputs a channel.
+        (6, [3, 3], [8, 30], options(3, 1, 1, 3)),
+        // More rows than the first cache holds.
+        (2, [3, 3], [90, 100], options(3, 1, 1, 2)),
+        (2, [3, 3], [129, 99], options(3, 2, 1, 2)),
+        // Signals.
+        (2, [1, 7], [1, 300], options(1, 1, 1, 2)),
+        (2, [7, 1], [40, 1], options(1, 1, 1, 2)),
+    ];
+    for (outputs, [height, width], size, options) in cases {
+        let shape = [outputs, 1, height, width];
+        for grouping in Grouping::examples(&shape) {
+            let weight = Arc::new(packed(&mut random, &shape, grouping, 3));
+            check_conv(&mut random, &weight, size, 2, &options);
+        }
+    }
+}
+
 fn check_conv(
     random: &mut Random,
     weight: &Arc<PackedWeight>,

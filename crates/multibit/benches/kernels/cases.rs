@@ -38,6 +38,12 @@ enum Shape {
         kernel: usize,
         stride: usize,
     },
+    /// A kernelwise depthwise convolution of one image, padded by half of the kernel.
+    Depthwise {
+        channels: usize,
+        size: usize,
+        kernel: usize,
+    },
 }
 
 /// What a layer takes.
@@ -109,6 +115,46 @@ pub fn all() -> impl Iterator<Item = Plan> {
         bits: 2.0,
         inputs,
     });
+    let rows = [
+        ("linear-384x1536-r1-w2-exact", [384, 1536], 1, 3),
+        ("linear-384x1536-r2-w2-exact", [384, 1536], 2, 3),
+        ("linear-384x1536-r4-w2-exact", [384, 1536], 4, 3),
+        ("linear-384x1536-r8-w2-exact", [384, 1536], 8, 3),
+        ("linear-1536x384-r8-w2-exact", [1536, 384], 8, 12),
+        ("linear-384x384-r8-w2-exact", [384, 384], 8, 3),
+        ("linear-1024x1024-r8-w2-exact", [1024, 1024], 8, 8),
+        ("linear-4096x4096-r8-w2-exact", [4096, 4096], 8, 32),
+        ("linear-64x64-r1-w2-exact", [64, 64], 1, 1),
+    ];
+    let rows = rows.map(|(name, widths, batch, subchannels)| Plan {
+        name,
+        shape: Shape::Linear {
+            widths,
+            batch,
+            subchannels,
+        },
+        bits: 2.0,
+        inputs: Exact,
+    });
+    let depthwise = [
+        ("depthwise-96-56-k3-w2-exact", 96, 56, 3, Exact),
+        ("depthwise-96-56-k3-w2-int8", 96, 56, 3, Int8),
+        ("depthwise-96-56-k3-w2a2", 96, 56, 3, Bits(2)),
+        ("depthwise-240-28-k5-w2-exact", 240, 28, 5, Exact),
+        ("depthwise-240-28-k5-w2-int8", 240, 28, 5, Int8),
+        ("depthwise-672-14-k5-w2-exact", 672, 14, 5, Exact),
+        ("depthwise-672-14-k5-w2-int8", 672, 14, 5, Int8),
+    ];
+    let depthwise = depthwise.map(|(name, channels, size, kernel, inputs)| Plan {
+        name,
+        shape: Shape::Depthwise {
+            channels,
+            size,
+            kernel,
+        },
+        bits: 2.0,
+        inputs,
+    });
     let conv = [
         ("conv-64x56-w1a2", 64, 56, Bits(2)),
         ("conv-128x28-w1a2", 128, 28, Bits(2)),
@@ -166,6 +212,8 @@ pub fn all() -> impl Iterator<Item = Plan> {
     linear
         .into_iter()
         .chain(transformer)
+        .chain(rows)
+        .chain(depthwise)
         .chain(conv)
         .chain(wider)
 }
@@ -212,6 +260,15 @@ impl Plan {
                 let grouping = Grouping::channelwise(&dims);
                 (dims, grouping, channels_in * size * size)
             }
+            Shape::Depthwise {
+                channels,
+                size,
+                kernel,
+            } => {
+                let dims = vec![channels, 1, kernel, kernel];
+                let grouping = Grouping::kernelwise(&dims);
+                (dims, grouping, channels * size * size)
+            }
         };
         let grouping = grouping.expect("shapes that fit");
         // The whole part of the bits, or one more as often as the rest says.
@@ -223,6 +280,7 @@ impl Plan {
         let positions = match self.shape {
             Shape::Linear { batch, .. } => batch,
             Shape::Conv { size, stride, .. } => size.div_ceil(stride).pow(2),
+            Shape::Depthwise { size, .. } => size * size,
         };
         Case {
             name: self.name,
@@ -239,6 +297,7 @@ impl Plan {
     /// unpacked take all bases at once.
     fn limit(&self) -> (f64, &'static str) {
         match (self.inputs, self.shape) {
+            (_, Shape::Depthwise { .. }) => (1.0, "f32_fma"),
             (Inputs::Exact, Shape::Linear { batch: 1..=3, .. }) => (self.bits, "f32_lookup"),
             (Inputs::Exact, Shape::Linear { .. }) => (1.0, "f32_fma"),
             (Inputs::Exact, Shape::Conv { .. }) => (1.0, "f32_fma"),
@@ -260,19 +319,31 @@ impl Case {
                 stride,
                 ..
             } => channels[1] * size.div_ceil(stride).pow(2),
+            // As many as inputs.
+            Shape::Depthwise { .. } => self.input.len(),
         }
     }
 
-    /// The shape of the input, and how the kernel slides, of a convolution.
-    fn conv(
-        channels: usize,
-        size: usize,
-        kernel: usize,
-        stride: usize,
-    ) -> ([usize; 4], Conv2dOptions) {
+    /// The shape of the input and the options of a convolution.
+    fn conv(&self) -> ([usize; 4], Conv2dOptions) {
+        let (channels, size, kernel, stride, groups) = match self.shape {
+            Shape::Conv {
+                channels,
+                size,
+                kernel,
+                stride,
+            } => (channels[0], size, kernel, stride, 1),
+            Shape::Depthwise {
+                channels,
+                size,
+                kernel,
+            } => (channels, size, kernel, 1, channels),
+            Shape::Linear { .. } => unreachable!("a linear layer is no convolution"),
+        };
         let options = Conv2dOptions {
             stride: [stride; 2],
             padding: [(kernel / 2, kernel / 2); 2],
+            groups,
             ..Conv2dOptions::default()
         };
         ([1, channels, size, size], options)
@@ -288,14 +359,9 @@ impl Case {
                 let kernel = kernel.expect("a linear weight").on(isa);
                 Box::new(move |output| kernel.forward(mode, input, batch, &affine, output))
             }
-            Shape::Conv {
-                channels,
-                size,
-                kernel,
-                stride,
-            } => {
-                let (dims, options) = Self::conv(channels[0], size, kernel, stride);
-                let kernel = Conv2dKernel::new(self.weight.clone(), 1, arithmetic);
+            Shape::Conv { .. } | Shape::Depthwise { .. } => {
+                let (dims, options) = self.conv();
+                let kernel = Conv2dKernel::new(self.weight.clone(), options.groups, arithmetic);
                 let kernel = kernel.expect("a weight of a convolution").on(isa);
                 Box::new(move |output| {
                     kernel.forward(mode, input, dims, &affine, &options, output);
@@ -323,13 +389,8 @@ impl Case {
                 });
                 parts.into()
             }
-            Shape::Conv {
-                channels,
-                size,
-                kernel,
-                stride,
-            } => {
-                let (dims, options) = Self::conv(channels[0], size, kernel, stride);
+            Shape::Conv { .. } | Shape::Depthwise { .. } => {
+                let (dims, options) = self.conv();
                 let mut y = vec![0.0; self.outputs()];
                 let (weight, mode) = (&self.weight, &self.mode);
                 reference::conv2d(&self.input, dims, weight, mode, &affine, &options, &mut y);

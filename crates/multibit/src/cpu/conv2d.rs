@@ -3,6 +3,7 @@
 mod batched;
 mod bitwise;
 mod blocks;
+mod depthwise;
 mod exact;
 mod matrix;
 mod padded;
@@ -43,6 +44,8 @@ pub struct Conv2dKernel {
 enum Layout {
     /// The packed weight, with where its rows of bits are.
     Rows(Rows),
+    /// The packed weight itself, of one input channel a group; the first row of each output.
+    Depthwise(Vec<usize>),
     /// The packed weight, with what int8 adds to it.
     Bytes(MatrixWeight),
     /// The words of a row follow the patch.
@@ -90,6 +93,7 @@ impl Conv2dKernel {
         let words = grouping.len().div_ceil(32);
         let by_channels = grouping.axes() == [0, 2, 3, 1] && grouping.len() == channels_in;
         let layout = match arithmetic {
+            _ if groups > 1 && channels_in == 1 => Layout::Depthwise(weight.first_rows()),
             Arithmetic::Exact => Layout::Rows(Rows::new(&weight, groups)),
             Arithmetic::Bitwise if by_channels => Layout::Channels(each(words, &[], Sort::Words)),
             Arithmetic::Bitwise if grouping.len() == patch.len() => {
@@ -192,6 +196,7 @@ impl Conv2dKernel {
         match &self.layout {
             Layout::Rows(rows) => call.exact(rows),
             Layout::Bytes(weight) => call.one_by_one::<Bytes>(weight, 0, None),
+            Layout::Depthwise(first_rows) => call.depthwise(mode, first_rows),
             _ => call.sums(mode, None, ToValues),
         }
     }

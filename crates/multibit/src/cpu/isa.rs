@@ -9,6 +9,8 @@
 //! | `avx512-vnni` | VNNI as well (Cascade Lake) | one instruction for four products or sums of bytes, instead of three |
 //! | `avx512-vbmi` | VBMI and VPOPCNTDQ as well (Ice Lake, Zen 4) | one instruction each for a look-up in four tables and for counting bits |
 //! | `neon` | NEON, which 64-bit Arm has | look-up in 64 bytes by `tbl`, bits counted by `cnt` |
+//! | `neon-dotprod` | `dotprod` as well (Cortex-A75, Neoverse N1, Apple A11) | one instruction for sums of four bytes instead of two, two for four products instead of ten |
+//! | `neon-i8mm` | `i8mm` as well (Neoverse V1, Apple A15) | one instruction for four products of bytes |
 //!
 //! What could be wired and is not:
 //!
@@ -17,7 +19,6 @@
 //! | AVX and SSE without AVX2 | processors of before about 2015 | `portable` runs there, and nobody has asked for more |
 //! | AVX-512 without BW | Xeon Phi alone | the bytes of look-ups need BW; it takes `avx2` |
 //! | AMX | products of bytes | its intrinsics are not stable in Rust 1.95 |
-//! | NEON's `dotprod` and `i8mm` | products of bytes in `neon`: one instruction instead of ten | as AMX |
 //! | SVE | longer vectors on 64-bit Arm | as AMX |
 //! | `tbl` for tables of f32 in `neon` | [`entry`](Simd::entry), which goes through memory there | not measured yet: tests run on an emulator, whose times say nothing |
 //! | shuffles for [`transpose`](Simd::transpose) in `avx2` and `neon` | convolutions, once for 16 × 16 sums; it goes through memory there | it is a small part of their time |
@@ -53,6 +54,10 @@ enum Kind {
     Avx512Vbmi,
     #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
     Neon,
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
+    NeonDotprod,
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
+    NeonI8mm,
 }
 
 impl Isa {
@@ -84,6 +89,16 @@ impl Isa {
         }
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
         found.push(Self(Kind::Neon));
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
+        {
+            use std::arch::is_aarch64_feature_detected as has;
+            let dotprod = has!("dotprod");
+            let kinds = [
+                (Kind::NeonDotprod, dotprod),
+                (Kind::NeonI8mm, dotprod && has!("i8mm")),
+            ];
+            found.extend(kinds.iter().filter(|kind| kind.1).map(|kind| Self(kind.0)));
+        }
         found
     }
 
@@ -117,7 +132,8 @@ impl Isa {
         Self::available().pop().unwrap_or(Self::PORTABLE)
     }
 
-    /// The name: `portable`, `avx2`, `avx2-vnni`, `avx512`, `avx512-vnni`, `avx512-vbmi` or `neon`.
+    /// The name: `portable`, `avx2`, `avx2-vnni`, `avx512`, `avx512-vnni`, `avx512-vbmi`, `neon`,
+    /// `neon-dotprod` or `neon-i8mm`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Portable => "portable",
@@ -133,6 +149,10 @@ impl Isa {
             Kind::Avx512Vbmi => "avx512-vbmi",
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Kind::Neon => "neon",
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
+            Kind::NeonDotprod => "neon-dotprod",
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
+            Kind::NeonI8mm => "neon-i8mm",
         }
     }
 
@@ -158,6 +178,12 @@ impl Isa {
             // SAFETY: the program is compiled for processors that have it.
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Kind::Neon => unsafe { super::aarch64::neon::run(task) },
+            // SAFETY: `available` has asked the processor.
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
+            Kind::NeonDotprod => unsafe { super::aarch64::neon::run_dotprod(task) },
+            // SAFETY: `available` has asked the processor.
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
+            Kind::NeonI8mm => unsafe { super::aarch64::neon::run_i8mm(task) },
         }
     }
 }

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::generic::{
-    Bitwise, Bytes, Class, Classes, DENSE_ROWS, Dense, Depth, Element, Entries, Exact, Int8,
-    Lookup, MakeTables, PackRows, Scatter, Single, empty_tables, inverse, scale,
+    Bitwise, Bytes, Class, Classes, Depth, Element, Entries, Exact, FewRows, Int8, Lookup,
+    MakeTables, PAIR, PackRows, Scatter, Single, empty_tables, inverse, scale,
 };
 use super::integers::{Integers, TOGETHER};
 use super::simd::{LANES, Line};
@@ -19,9 +19,6 @@ use super::{
 };
 use crate::packed::PackedWeight;
 use rows::LaidRows;
-
-/// Rows of inputs from which expanding the weights to f32 is faster than look-up.
-const EXPAND_ROWS: usize = 4;
 
 /// Rows of inputs from which empty lanes cost less than a weight in each lane.
 const LANE_ROWS: usize = 12;
@@ -182,12 +179,15 @@ impl LinearKernel {
         place: &Place<'_>,
     ) {
         match mode {
-            Mode::Exact if batch < EXPAND_ROWS => {
-                let tables = self.tables::<Exact>(input, batch, &vec![1.0; batch]);
-                self.lookup::<Exact>(&tables, &vec![1.0; batch], affine, place);
+            Mode::Exact if batch >= LANE_ROWS => {
+                self.rows::<Single>(input, batch, affine, laid, place);
             }
-            Mode::Exact if batch < LANE_ROWS => self.dense(input, batch, affine, place),
-            Mode::Exact => self.rows::<Single>(input, batch, affine, laid, place),
+            Mode::Exact if self.unpacks(batch) => self.few_rows(input, batch, affine, place),
+            Mode::Exact => {
+                let ones = vec![1.0; batch];
+                let tables = self.tables::<Exact>(input, batch, &ones);
+                self.lookup::<Exact>(&tables, &ones, affine, place);
+            }
             Mode::Int8 if batch < INT8_ROWS => {
                 let rows = input.chunks_exact(self.d_in);
                 let scales: Vec<f32> = rows.map(|row| scale(row, self.tiles.len)).collect();
@@ -198,6 +198,23 @@ impl LinearKernel {
             Mode::Int8 => self.rows::<Bytes>(input, batch, affine, laid, place),
             Mode::Bitwise(levels) => self.bitwise(levels, input, batch, affine, place),
         }
+    }
+
+    /// Whether so many rows of inputs in f32 are multiplied with unpacked weights sooner than they are
+    /// looked up.
+    ///
+    /// Estimates how many cycles each takes for an input, from counted instructions and times on
+    /// Cascade Lake.
+    fn unpacks(&self, rows: usize) -> bool {
+        let tiles = &self.tiles;
+        let blocks = tiles.blocks() as f32;
+        // Bases of a group, on average, of all blocks.
+        let bases = tiles.size() as f32 / (tiles.groups * tiles.words) as f32;
+        let rows = rows as f32;
+        // Tables are made for all blocks at once; weights are unpacked for all rows at once.
+        let lookup = rows * (1.5 + 0.35 * bases);
+        let unpacked = rows * (1.0 + 0.5 * blocks) + 1.6 * bases;
+        unpacked < lookup
     }
 
     fn tables<E: Entries>(&self, input: &[f32], batch: usize, inverse: &[f32]) -> Vec<E::Word> {
@@ -241,24 +258,21 @@ impl LinearKernel {
         });
     }
 
-    fn dense(&self, input: &[f32], batch: usize, affine: &Affine<'_>, place: &Place<'_>) {
-        let row_tiles = batch.div_ceil(DENSE_ROWS);
-        let mut panels = vec![[0.0; DENSE_ROWS]; row_tiles * self.d_in];
-        let tiles = panels.chunks_exact_mut(self.d_in);
-        for (panel, rows) in tiles.zip(input.chunks(DENSE_ROWS * self.d_in)) {
-            for (r, row) in rows.chunks_exact(self.d_in).enumerate() {
-                for (values, &x) in panel.iter_mut().zip(row) {
-                    values[r] = x;
-                }
+    fn few_rows(&self, input: &[f32], batch: usize, affine: &Affine<'_>, place: &Place<'_>) {
+        let rows = batch.next_multiple_of(PAIR);
+        let mut inputs = vec![0.0; rows * self.d_in];
+        for (r, row) in input.chunks_exact(self.d_in).enumerate() {
+            for (values, &x) in inputs.chunks_exact_mut(rows).zip(row) {
+                values[r] = x;
             }
         }
-        let cost = self.tiles.blocks() * panels.len() * DENSE_ROWS;
+        let cost = self.tiles.blocks() * inputs.len();
         threads::for_each(self.tiles.blocks(), cost, |block| {
-            let mut sums = vec![Line([0.0; LANES]); row_tiles * DENSE_ROWS];
-            self.isa.run(Dense {
+            let mut sums = vec![Line([0.0; LANES]); rows];
+            self.isa.run(FewRows {
                 tiles: &self.tiles,
                 block,
-                inputs: &panels,
+                inputs: &inputs,
                 output: &mut sums,
             });
             self.scatter(block..block + 1, &sums[..batch], None, affine, place);

@@ -1,9 +1,13 @@
-//! NEON: four quarters of four lanes.
+//! NEON: four quarters of four lanes; with `dotprod` as well (Arm from Cortex-A75 and Neoverse N1,
+//! Apple from A11), and with `i8mm` (Neoverse V1, Apple from A15).
 //!
-//! Tables of f32 and [`transpose`](Simd::transpose) go through memory, and `dotprod` and `i8mm` are
-//! not used; the table of `cpu::isa` says why.
+//! Tables of f32 and [`transpose`](Simd::transpose) go through memory; the table of `cpu::isa` says
+//! why. The intrinsics of `dotprod` and `i8mm` are not stable in Rust 1.95, so their two instructions
+//! are written out.
 
 use core::arch::aarch64::*;
+#[cfg(feature = "std")]
+use core::arch::asm;
 
 use crate::cpu::simd::{LANES, Line, Simd, Tables, Task};
 
@@ -13,12 +17,72 @@ use crate::cpu::simd::{LANES, Line, Simd, Tables, Task};
 /// The processor must have it.
 #[target_feature(enable = "neon")]
 pub(in crate::cpu) unsafe fn run<T: Task>(task: T) {
-    task.run(Neon(()));
+    task.run(Neon::<false, false>(()));
 }
 
-/// Proof of NEON.
+/// Runs a kernel with NEON and `dotprod`.
+///
+/// # Safety
+/// The processor must have them.
+#[cfg(feature = "std")]
+#[target_feature(enable = "neon,dotprod")]
+pub(in crate::cpu) unsafe fn run_dotprod<T: Task>(task: T) {
+    task.run(Neon::<true, false>(()));
+}
+
+/// Runs a kernel with NEON, `dotprod` and `i8mm`.
+///
+/// # Safety
+/// The processor must have them.
+#[cfg(feature = "std")]
+#[target_feature(enable = "neon,dotprod,i8mm")]
+pub(in crate::cpu) unsafe fn run_i8mm<T: Task>(task: T) {
+    task.run(Neon::<true, true>(()));
+}
+
+/// Proof of NEON; `DOTPROD` and `I8MM` of these too.
 #[derive(Clone, Copy)]
-struct Neon(());
+struct Neon<const DOTPROD: bool, const I8MM: bool>(());
+
+/// `total + Σ` over the four bytes of a word, of `a` and `b` with sign.
+///
+/// # Safety
+/// The processor must have `dotprod`.
+#[cfg(feature = "std")]
+#[inline(always)]
+unsafe fn sdot(mut total: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: the caller has asked the processor; registers only.
+    unsafe {
+        asm!(
+            "sdot {total:v}.4s, {a:v}.16b, {b:v}.16b",
+            total = inout(vreg) total,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    total
+}
+
+/// `total + Σ` over the four bytes of a word, of `a` without sign and `b` with.
+///
+/// # Safety
+/// The processor must have `i8mm`.
+#[cfg(feature = "std")]
+#[inline(always)]
+unsafe fn usdot(mut total: int32x4_t, a: uint8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: the caller has asked the processor; registers only.
+    unsafe {
+        asm!(
+            "usdot {total:v}.4s, {a:v}.16b, {b:v}.16b",
+            total = inout(vreg) total,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    total
+}
 
 /// All quarters of a value.
 macro_rules! quarters {
@@ -44,7 +108,49 @@ macro_rules! quarters {
     };
 }
 
-impl Simd for Neon {
+impl<const DOTPROD: bool, const I8MM: bool> Neon<DOTPROD, I8MM> {
+    /// `total + Σ` over the four bytes of a word, with sign.
+    #[inline(always)]
+    fn add_bytes(self, total: uint32x4_t, bytes: int8x16_t) -> uint32x4_t {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let total = vreinterpretq_s32_u32(total);
+            #[cfg(feature = "std")]
+            if DOTPROD {
+                return vreinterpretq_u32_s32(sdot(total, bytes, vdupq_n_s8(1)));
+            }
+            vreinterpretq_u32_s32(vpadalq_s16(total, vpaddlq_s8(bytes)))
+        }
+    }
+
+    /// `total + Σ` over the four bytes of a word, of `a` without sign and `b` with.
+    #[inline(always)]
+    fn add_quarter(self, total: uint32x4_t, a: uint8x16_t, b: int8x16_t) -> uint32x4_t {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let total = vreinterpretq_s32_u32(total);
+            #[cfg(feature = "std")]
+            if I8MM {
+                return vreinterpretq_u32_s32(usdot(total, a, b));
+            }
+            #[cfg(feature = "std")]
+            if DOTPROD {
+                // Σ a·b = Σ (a − 128)·b + 2·64·Σ b
+                let signed = vreinterpretq_s8_u8(veorq_u8(a, vdupq_n_u8(128)));
+                let half = sdot(vdupq_n_s32(0), vdupq_n_s8(64), b);
+                let total = vaddq_s32(sdot(total, signed, b), vaddq_s32(half, half));
+                return vreinterpretq_u32_s32(total);
+            }
+            let wide = |a| vreinterpretq_s16_u16(vmovl_u8(a));
+            let low = vmulq_s16(wide(vget_low_u8(a)), vmovl_s8(vget_low_s8(b)));
+            let high = vmulq_s16(wide(vget_high_u8(a)), vmovl_s8(vget_high_s8(b)));
+            let sums = vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
+            vreinterpretq_u32_s32(vaddq_s32(total, sums))
+        }
+    }
+}
+
+impl<const DOTPROD: bool, const I8MM: bool> Simd for Neon<DOTPROD, I8MM> {
     type U = [uint32x4_t; 4];
     type F = [float32x4_t; 4];
     type M = [uint32x4_t; 4];
@@ -124,7 +230,7 @@ impl Simd for Neon {
         unsafe {
             quarters!(Q => {
                 let bytes = vcntq_u8(vreinterpretq_u8_u32(veorq_u32(a[Q], b[Q])));
-                vpadalq_u16(total[Q], vpaddlq_u8(bytes))
+                self.add_bytes(total[Q], vreinterpretq_s8_u8(bytes))
             })
         }
     }
@@ -140,8 +246,7 @@ impl Simd for Neon {
             quarters!(Q => {
                 let indices = vorrq_u32(vandq_u32(words[Q], nibble), places);
                 let found = vqtbl4q_s8(table, vreinterpretq_u8_u32(indices));
-                let sums = vpadalq_s16(vreinterpretq_s32_u32(total[Q]), vpaddlq_s8(found));
-                vreinterpretq_u32_s32(sums)
+                self.add_bytes(total[Q], found)
             })
         }
     }
@@ -157,11 +262,7 @@ impl Simd for Neon {
         unsafe {
             quarters!(Q => {
                 let (a, b) = (vreinterpretq_u8_u32(a[Q]), vreinterpretq_s8_u32(b[Q]));
-                let wide = |a| vreinterpretq_s16_u16(vmovl_u8(a));
-                let low = vmulq_s16(wide(vget_low_u8(a)), vmovl_s8(vget_low_s8(b)));
-                let high = vmulq_s16(wide(vget_high_u8(a)), vmovl_s8(vget_high_s8(b)));
-                let sums = vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
-                vreinterpretq_u32_s32(vaddq_s32(vreinterpretq_s32_u32(total[Q]), sums))
+                self.add_quarter(total[Q], a, b)
             })
         }
     }

@@ -130,8 +130,6 @@ impl PackChannels<'_> {
 }
 
 /// Each value at its level.
-///
-/// The bits of the level's f32 change from level to level in a known way too.
 pub(in crate::cpu) struct Quantize<'a> {
     pub input: &'a [f32],
     pub levels: &'a Levels,
@@ -141,23 +139,30 @@ pub(in crate::cpu) struct Quantize<'a> {
 impl Task for Quantize<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let values = self.levels.values();
         let mut x = [0.0; LANES];
         for (input, output) in self.input.chunks(LANES).zip(self.output.chunks_mut(LANES)) {
             x[..input.len()].copy_from_slice(input);
-            let x = simd.f_load(&x);
-            let mut level = simd.splat(values[0].to_bits());
-            for (&threshold, pair) in self.levels.thresholds().iter().zip(values.windows(2)) {
-                let above = simd.greater(x, simd.f_splat(threshold));
-                level = simd.toggle(level, above, pair[0].to_bits() ^ pair[1].to_bits());
-            }
-            let mut line = Line([0; LANES]);
-            simd.store(level, &mut line);
-            for (output, bits) in output.iter_mut().zip(line.0) {
-                *output = f32::from_bits(bits);
-            }
+            let mut level = [0.0; LANES];
+            simd.f_store(nearest(simd, self.levels, simd.f_load(&x)), &mut level);
+            output.copy_from_slice(&level[..output.len()]);
         }
     }
+}
+
+/// The nearest levels.
+///
+/// The bits of a level's f32 change from level to level in a known way too.
+#[inline(always)]
+pub(super) fn nearest<S: Simd>(simd: S, levels: &Levels, x: S::F) -> S::F {
+    let values = levels.values();
+    let mut level = simd.splat(values[0].to_bits());
+    for (&threshold, pair) in levels.thresholds().iter().zip(values.windows(2)) {
+        let above = simd.greater(x, simd.f_splat(threshold));
+        level = simd.toggle(level, above, pair[0].to_bits() ^ pair[1].to_bits());
+    }
+    let mut line = Line([0; LANES]);
+    simd.store(level, &mut line);
+    simd.f_load(&line.0.map(f32::from_bits))
 }
 
 /// Values in a row, cut into groups that begin on a new word.
