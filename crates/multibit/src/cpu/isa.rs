@@ -156,6 +156,11 @@ impl Isa {
         }
     }
 
+    /// Whether it looks up sixteen floats in a table of sixteen by one instruction.
+    pub(super) fn looks_up_floats(self) -> bool {
+        self.name().starts_with("avx512")
+    }
+
     /// Runs a kernel with these instructions.
     pub(super) fn run<T: Task>(self, task: T) {
         match self.0 {

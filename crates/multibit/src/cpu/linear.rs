@@ -204,15 +204,20 @@ impl LinearKernel {
     /// looked up.
     ///
     /// Estimates how many cycles each takes for an input, from counted instructions and times on
-    /// Cascade Lake.
+    /// Cascade Lake; other instruction sets than AVX-512 take longer for both, in about this proportion.
     fn unpacks(&self, rows: usize) -> bool {
         let tiles = &self.tiles;
         let blocks = tiles.blocks() as f32;
         // Bases of a group, on average, of all blocks.
         let bases = tiles.size() as f32 / (tiles.groups * tiles.words) as f32;
         let rows = rows as f32;
+        let each = if self.isa.looks_up_floats() {
+            0.35
+        } else {
+            0.8
+        };
         // Tables are made for all blocks at once; weights are unpacked for all rows at once.
-        let lookup = rows * (1.5 + 0.35 * bases);
+        let lookup = rows * (1.5 + each * bases);
         let unpacked = rows * (1.0 + 0.5 * blocks) + 1.6 * bases;
         unpacked < lookup
     }
