@@ -10,7 +10,7 @@ use multibit::{Grouping, PackedWeight};
 use crate::support::{Random, packed_with};
 
 /// Rows of a linear layer that are proven at its beginning and at its end.
-const PROVEN_ROWS: usize = 24;
+const PROVEN_ROWS: usize = 16;
 
 /// A layer, before it is made.
 #[derive(Clone, Copy)]
@@ -301,7 +301,7 @@ impl Plan {
             (Inputs::Exact, Shape::Linear { batch: 1..=3, .. }) => (self.bits, "f32_lookup"),
             (Inputs::Exact, Shape::Linear { .. }) => (1.0, "f32_fma"),
             (Inputs::Exact, Shape::Conv { .. }) => (1.0, "f32_fma"),
-            (Inputs::Int8, Shape::Linear { batch: 1..=23, .. }) => (self.bits, "int8_lookup"),
+            (Inputs::Int8, Shape::Linear { batch: 1..=15, .. }) => (self.bits, "int8_lookup"),
             (Inputs::Int8, _) => (1.0, "int8_dot"),
             (Inputs::Bits(planes), _) => (self.bits * planes as f64, "xor_popcount"),
         }
