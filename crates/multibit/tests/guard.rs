@@ -8,8 +8,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use multibit::cpu::{
-    Affine, Conv2dKernel, Conv2dOptions, Isa, LinearKernel, Mode, Planes, Pool2dOptions,
-    conv2d_output_shape, max_pool2d, reference,
+    Activation, Affine, Attention, Conv2dKernel, Conv2dOptions, Isa, LinearKernel, Masks, Mode,
+    Planes, Pool2dOptions, Rows, activate, conv2d_output_shape, layer_norm, max_pool2d, reference,
+    softmax,
 };
 use multibit::fit::{StateMut, StepParams, basis, coordinate};
 use multibit::{Grouping, PackedWeight};
@@ -302,6 +303,70 @@ fn pooling_stays_inside() {
             }
         }
         assert!(results[0].iter().all(|y| values.contains(y)));
+    }
+}
+
+#[test]
+fn rows_stay_inside() {
+    let mut random = Random::new(76);
+    for len in some([1, 5, 16, 33, 100], 2) {
+        let values = random.normals(3 * len, 1.0);
+        for isa in isas() {
+            for place in some(PLACES, 1) {
+                let x = Guarded::new(&values, place);
+                let gamma = Guarded::new(&values[..len], place);
+                let mut y = Guarded::new(&values, place);
+                layer_norm(isa, &x, &gamma, Some(&gamma), 1e-5, &mut y);
+                softmax(isa, &mut y, len, false);
+                activate(isa, Activation::Gelu, &mut y);
+                assert!(
+                    y.iter().all(|&y| (0.0..=1.0).contains(&y)),
+                    "{isa} {place:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_stays_inside() {
+    let mut random = Random::new(77);
+    for (queries, keys, width) in some([(1, 1, 1), (13, 33, 20), (5, 16, 32), (25, 7, 48)], 2) {
+        let attention = Attention {
+            batch: 2,
+            heads: 2,
+            queries,
+            keys,
+            width,
+            scale: 0.3,
+            min_float: -1e4,
+            quiet: false,
+        };
+        let stride = 2 * width;
+        let x = random.normals(2 * queries.max(keys) * stride, 1.0);
+        let mut results: Vec<Vec<f32>> = Vec::new();
+        for isa in isas() {
+            for place in some(PLACES, 1) {
+                let rows = [queries, keys, keys].map(|n| Guarded::new(&x[..2 * n * stride], place));
+                let [pad, pairs] =
+                    [2 * keys, 2 * queries * keys].map(|n| Guarded::new(&vec![0; n], place));
+                let masks = Masks {
+                    pad: Some(&pad),
+                    pairs: Some(&pairs),
+                };
+                let [mut context, mut weights] = [2 * queries * stride, 4 * queries * keys]
+                    .map(|n| Guarded::new(&vec![f32::NAN; n], place));
+                let rows = rows.each_ref().map(|values| Rows { values, stride });
+                attention.forward(isa, rows, &masks, &mut context, Some(&mut weights));
+                results.push(context.to_vec());
+                let what = format!("{isa} {queries} {keys} {width} {place:?}");
+                assert_close(&context, &results[0], 8.0, &what);
+                assert!(
+                    weights.iter().all(|w| (0.0..=1.000_001).contains(w)),
+                    "{what}"
+                );
+            }
+        }
     }
 }
 

@@ -20,6 +20,8 @@
 
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod aarch64;
+mod activation;
+mod attention;
 mod conv2d;
 mod generic;
 mod isa;
@@ -28,6 +30,7 @@ mod levels;
 #[doc(hidden)]
 pub mod limits;
 mod linear;
+mod norm;
 mod planes;
 mod pool;
 mod portable;
@@ -42,10 +45,13 @@ use core::fmt;
 
 use thiserror::Error;
 
+pub use activation::{Activation, activate};
+pub use attention::{Attention, Masks, Rows};
 pub use conv2d::{Conv2dInput, Conv2dKernel};
 pub use isa::Isa;
 pub use levels::{Levels, LevelsError, MAX_ACTIVATION_BITS};
 pub use linear::LinearKernel;
+pub use norm::{layer_norm, softmax};
 pub use planes::Planes;
 pub use pool::{Pool2dOptions, max_pool2d};
 

@@ -52,6 +52,14 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn f_store(self, x: Self::F, to: &mut [f32; LANES]);
     fn f_add(self, a: Self::F, b: Self::F) -> Self::F;
     fn f_mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn f_sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn f_div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller; NaN where `b` is.
+    fn f_min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger; NaN where `b` is.
+    fn f_max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `x·2ⁿ` for integers `n` of −252 to 254; NaN where `x` is.
+    fn f_scale(self, x: Self::F, n: Self::F) -> Self::F;
     /// `a·b + c`, rounded once where the instruction set can.
     fn f_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// Two's complement as f32.

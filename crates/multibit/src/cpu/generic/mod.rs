@@ -1,19 +1,25 @@
 //! The fast algorithms, once for all instruction sets.
 
+mod activate;
 mod activations;
+mod attention;
 mod batched;
 mod bitwise;
 mod dense;
+mod elementary;
 mod expand;
 mod finish;
 mod fours;
 mod lookup;
+mod norm;
 mod planes;
 mod pool;
 mod products;
 mod shifted;
 
+pub(super) use activate::Activate;
 pub(super) use activations::{PackChannels, PackRows, Quantize};
+pub(super) use attention::{AttendHead, Head};
 pub(super) use batched::{Batched, Interleave};
 pub(super) use bitwise::{Bitwise, Class, Classes, Output};
 pub(super) use dense::{Dense, ROWS as DENSE_ROWS};
@@ -21,6 +27,7 @@ pub(super) use expand::{Expand, Offsets, Row};
 pub(super) use finish::{Finish, FinishRows};
 pub(super) use fours::{Fours, Uses};
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
+pub(super) use norm::{LayerNorm, Softmax};
 pub(super) use planes::{BlockToPlanes, FEW as FEW_PLANES, MaxPoolPlanes, Residual, Unpack};
 pub(super) use pool::MaxPool;
 pub(super) use products::{BIAS, Largest, Products, Run, Signs, ToBytes};
