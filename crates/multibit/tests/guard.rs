@@ -165,9 +165,12 @@ fn linear(random: &mut Random, weight: &PackedWeight, mode: &Mode, batch: usize)
     let x = random.normals(batch * d_in, 1.0);
     let numbers = random.normals(2 * d_out, 1.0);
     let (scale, offset) = numbers.split_at(d_out);
+    let residual = random.normals(batch * d_out, 1.0);
     let affine = Affine {
         scale: Some(scale),
         offset: Some(offset),
+        residual: Some(&residual),
+        activation: Activation::Relu6,
     };
     let mut expected = vec![f32::NAN; batch * d_out];
     reference::linear(&x, batch, weight, mode, &affine, &mut expected);
@@ -176,10 +179,14 @@ fn linear(random: &mut Random, weight: &PackedWeight, mode: &Mode, batch: usize)
             .unwrap()
             .on(isa);
         for place in some(PLACES, 1) {
-            let [x, scale, offset] = [&x[..], scale, offset].map(|x| Guarded::new(x, place));
+            let residual = &residual[..];
+            let [x, scale, offset, residual] =
+                [&x[..], scale, offset, residual].map(|x| Guarded::new(x, place));
             let affine = Affine {
                 scale: Some(&scale),
                 offset: Some(&offset),
+                residual: Some(&residual),
+                ..affine
             };
             let mut y = Guarded::new(&vec![f32::NAN; batch * d_out], place);
             kernel.forward(mode, &x, batch, &affine, &mut y);
@@ -218,14 +225,23 @@ fn conv(
     let input = [batch, shape[1] * options.groups, 5, 7];
     let output = conv2d_output_shape(input, shape, options);
     let x = random.normals(input.iter().product(), 1.0);
-    let affine = Affine::default();
+    let residual = random.normals(output.iter().product(), 1.0);
+    let affine = Affine {
+        residual: Some(&residual),
+        activation: Activation::HardSwish,
+        ..Affine::default()
+    };
     let mut expected = vec![f32::NAN; output.iter().product()];
     reference::conv2d(&x, input, weight, mode, &affine, options, &mut expected);
     for isa in isas() {
         let kernel = Conv2dKernel::new(weight.clone(), options.groups, mode.arithmetic());
         let kernel = kernel.unwrap().on(isa);
         for place in some(PLACES, 1) {
-            let x = Guarded::new(&x, place);
+            let [x, residual] = [&x, &residual].map(|x| Guarded::new(x, place));
+            let affine = Affine {
+                residual: Some(&residual),
+                ..affine
+            };
             let mut y = Guarded::new(&vec![f32::NAN; expected.len()], place);
             kernel.forward(mode, &x, input, &affine, options, &mut y);
             let what = format!("{isa} {mode} {shape:?} {options:?} {place:?}");

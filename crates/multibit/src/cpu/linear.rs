@@ -2,15 +2,14 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use super::generic::{
     Bitwise, Class, Classes, DENSE_ROWS, Dense, Entries, Exact, Int8, Lookup, MakeTables, PackRows,
-    empty_tables, inverse, scale,
+    Scatter, empty_tables, inverse, scale,
 };
 use super::simd::{LANES, Line};
 use super::threads::{self, Shared};
-use super::tiles::{NONE, Sort, Tiles};
+use super::tiles::{Sort, Tiles};
 use super::{Affine, Arithmetic, Isa, KernelError, Levels, Mode, assert_arithmetic, assert_len};
 use crate::packed::PackedWeight;
 
@@ -71,7 +70,7 @@ impl LinearKernel {
     ///
     /// # Shapes
     /// - `input`: `[batch, d_in]`; the batch may be 0
-    /// - `affine`: `[d_out]`
+    /// - `affine`: `[d_out]`, its residual `[batch, d_out]`
     /// - `output`: `[batch, d_out]`, written whole
     ///
     /// # Panics
@@ -89,7 +88,7 @@ impl LinearKernel {
         let axes = |name, size| [("batch", batch), (name, size)];
         assert_len("linear", "input", input.len(), &axes("d_in", d_in));
         assert_len("linear", "output", output.len(), &axes("d_out", d_out));
-        affine.check("linear", "d_out", d_out);
+        affine.check("linear", &axes("d_out", d_out));
         if batch == 0 {
             return;
         }
@@ -134,7 +133,7 @@ impl LinearKernel {
         output: &mut [f32],
     ) {
         let rows = scales.len();
-        let scatter = Scatter::new(self, affine, output);
+        let output = Shared::new(output);
         // Some blocks at a time share the tables of a chunk while these are in the cache.
         let part = self.tiles.blocks().div_ceil(threads::parts());
         let cost = 8 * rows * self.tiles.size();
@@ -148,7 +147,9 @@ impl LinearKernel {
                 rows,
                 output: &mut sums,
             });
-            scatter.blocks(blocks, &sums, |row| scales[row]);
+            for (block, sums) in blocks.zip(sums.chunks_exact(rows)) {
+                self.write(block, sums, Some(scales), affine, &output);
+            }
         });
     }
 
@@ -163,7 +164,7 @@ impl LinearKernel {
                 }
             }
         }
-        let scatter = Scatter::new(self, affine, output);
+        let output = Shared::new(output);
         let cost = self.tiles.blocks() * panels.len() * DENSE_ROWS;
         threads::for_each(self.tiles.blocks(), cost, |block| {
             let mut sums = vec![Line([0.0; LANES]); row_tiles * DENSE_ROWS];
@@ -173,7 +174,7 @@ impl LinearKernel {
                 inputs: &panels,
                 output: &mut sums,
             });
-            scatter.blocks(block..block + 1, &sums[..batch], |_| 1.0);
+            self.write(block, &sums[..batch], None, affine, &output);
         });
     }
 
@@ -221,7 +222,7 @@ impl LinearKernel {
             counts: vec![tiles.len as i32; tiles.groups],
             masks: Vec::new(),
         }]);
-        let scatter = Scatter::new(self, affine, output);
+        let output = Shared::new(output);
         let cost = 3 * planes * batch * tiles.size();
         threads::for_each(tiles.blocks(), cost, |block| {
             let mut sums = vec![Line([0.0; LANES]); batch];
@@ -236,55 +237,27 @@ impl LinearKernel {
                 part: (0, 1),
                 output: sums.as_mut_slice(),
             });
-            scatter.blocks(block..block + 1, &sums, |_| 1.0);
+            self.write(block, &sums, None, affine, &output);
         });
     }
-}
 
-/// Brings the sums of blocks to their outputs.
-struct Scatter<'a> {
-    tiles: &'a Tiles,
-    affine: &'a Affine<'a>,
-    output: Shared<'a, f32>,
-}
-
-impl<'a> Scatter<'a> {
-    fn new(kernel: &'a LinearKernel, affine: &'a Affine<'a>, output: &'a mut [f32]) -> Self {
-        Self {
-            tiles: &kernel.tiles,
-            affine,
-            output: Shared::new(output),
-        }
-    }
-
-    /// `output = scale·(row scale·sum) + offset`; the sums are `[blocks, rows, lanes]`.
-    fn blocks(&self, blocks: Range<usize>, sums: &[Line<f32>], scale: impl Fn(usize) -> f32) {
-        let rows = sums.len() / blocks.len();
-        for (block, sums) in blocks.zip(sums.chunks_exact(rows)) {
-            let outputs = self.tiles.block_outputs(block);
-            let [scales, offsets] = self.tiles.affine(block, self.affine);
-            let side_by_side = outputs.is_sorted_by(|&a, &b| a + 1 == b) && outputs[0] != NONE;
-            for (row, sum) in sums.iter().enumerate() {
-                let scale = scale(row);
-                if side_by_side {
-                    let place = row * self.tiles.outputs + outputs[0] as usize;
-                    // SAFETY: an output is in one block, a block in one task.
-                    let to = unsafe { self.output.part(place, LANES) };
-                    let lanes = scales.iter().zip(&offsets).zip(&sum.0);
-                    for (y, ((factor, offset), sum)) in to.iter_mut().zip(lanes) {
-                        *y = factor * (scale * sum) + offset;
-                    }
-                    continue;
-                }
-                for (lane, &output) in outputs.iter().enumerate() {
-                    if output != NONE {
-                        let y = scales[lane] * (scale * sum.0[lane]) + offsets[lane];
-                        let place = row * self.tiles.outputs + output as usize;
-                        // SAFETY: an output is in one block, a block in one task.
-                        unsafe { self.output.part(place, 1)[0] = y };
-                    }
-                }
-            }
-        }
+    /// Writes the outputs of a block, `[rows, lanes]`. A block belongs to one task.
+    fn write(
+        &self,
+        block: usize,
+        sums: &[Line<f32>],
+        scales: Option<&[f32]>,
+        affine: &Affine<'_>,
+        output: &Shared<'_, f32>,
+    ) {
+        self.isa.run(Scatter {
+            sums,
+            outputs: self.tiles.block_outputs(block),
+            affine: self.tiles.affine(block, affine),
+            ends: affine.ends(),
+            scales,
+            row: self.tiles.outputs,
+            output,
+        });
     }
 }

@@ -12,6 +12,43 @@ pub(super) const LANES: usize = 16;
 #[repr(C, align(64))]
 pub(super) struct Line<T>(pub [T; LANES]);
 
+/// The numbers of lines, side by side.
+#[inline(always)]
+pub(super) fn flat_mut(lines: &mut [Line<f32>]) -> &mut [f32] {
+    let len = LANES * lines.len();
+    // SAFETY: a line is sixteen numbers without anything between or behind them.
+    unsafe { core::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) }
+}
+
+const _: () = assert!(size_of::<Line<f32>>() == 4 * LANES);
+
+/// Up to sixteen values, and zeros.
+#[inline(always)]
+pub(super) fn first_lanes(values: &[f32]) -> [f32; LANES] {
+    match values.first_chunk() {
+        Some(values) => *values,
+        None => {
+            let mut lanes = [0.0; LANES];
+            lanes[..values.len()].copy_from_slice(values);
+            lanes
+        }
+    }
+}
+
+/// As many lanes as there are values, up to sixteen.
+#[inline(always)]
+pub(super) fn store_first<S: Simd>(simd: S, x: S::F, to: &mut [f32]) {
+    match to.first_chunk_mut() {
+        Some(to) => simd.f_store(x, to),
+        None => {
+            let mut lanes = [0.0; LANES];
+            simd.f_store(x, &mut lanes);
+            let count = to.len();
+            to.copy_from_slice(&lanes[..count]);
+        }
+    }
+}
+
 /// Four tables of 16 bytes each, for the four bytes of a word.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use super::Call;
 use crate::cpu::Conv2dOptions;
 use crate::cpu::generic::{Expand, FinishRows, Fours, Offsets, Row, Shifted, Uses};
-use crate::cpu::simd::{LANES, Line};
+use crate::cpu::simd::{LANES, Line, flat_mut};
 use crate::cpu::threads::{self, Shared};
 use crate::packed::PackedWeight;
 
@@ -161,6 +161,7 @@ impl Call<'_> {
                 self.kernel.isa.run(FinishRows {
                     sums: Fours::sums(sums, group_out, place),
                     affine: self.affine.of(output),
+                    ends: self.affine.ends(),
                     place: start,
                     columns: padded.columns,
                     // A place of a channel of an image belongs to one task.
@@ -202,26 +203,29 @@ impl Call<'_> {
         let [_, outputs, out_height, out_width] = self.output_shape;
         let columns = shift.padded.columns;
         let flat = ((out_height - 1) * columns + out_width).next_multiple_of(LANES);
-        let mut sums = vec![0.0; R * flat];
+        let mut sums = vec![Line([0.0; LANES]); R * flat / LANES];
         self.kernel.isa.run(Shifted {
             rows,
             groups,
             offsets: shift.offsets,
             image: shift.values,
-            output: &mut sums,
+            output: flat_mut(&mut sums),
         });
-        for (output, sums) in (output..).zip(sums.chunks_exact(flat)) {
-            let (scale, offset) = self.affine.of(output);
+        let mut values = Vec::new();
+        for (output, sums) in (output..).zip(sums.chunks_exact(flat / LANES)) {
             let len = self.positions();
-            let start = (shift.image * outputs + output) * len;
-            // SAFETY: a channel of an image belongs to one task.
-            let to = unsafe { self.output.part(start, len) };
-            let rows = to.chunks_exact_mut(out_width).zip(sums.chunks(columns));
-            for (to, sums) in rows {
-                for (y, sum) in to.iter_mut().zip(sums) {
-                    *y = scale * sum + offset;
-                }
-            }
+            self.kernel.isa.run(FinishRows {
+                sums: sums.iter(),
+                affine: self.affine.of(output),
+                ends: self.affine.ends(),
+                place: 0,
+                columns,
+                // A channel of an image belongs to one task.
+                start: (shift.image * outputs + output) * len,
+                size: [out_height, out_width],
+                values: &mut values,
+                output: &self.output,
+            });
         }
     }
 

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use super::norm::{exponentials, scale};
 use crate::cpu::Attention;
-use crate::cpu::simd::{LANES, Line, Simd, Task};
+use crate::cpu::simd::{LANES, Line, Simd, Task, flat_mut};
 use crate::cpu::threads::Shared;
 
 /// Queries at a time: whole tiles of each instruction set.
@@ -75,7 +75,7 @@ impl Task for AttendHead<'_> {
                 line.0[..values.len()].copy_from_slice(values);
             }
         }
-        let scaled = flat(scaled);
+        let scaled = flat_mut(scaled);
         for first in (0..head.queries).step_by(QUERIES) {
             let count = QUERIES.min(head.queries - first);
             for (i, scaled) in scaled.chunks_exact_mut(width).take(count).enumerate() {
@@ -101,7 +101,7 @@ impl Task for AttendHead<'_> {
                 key_lines,
                 scores,
             );
-            let scores = flat(scores);
+            let scores = flat_mut(scores);
             let mut inverses = [0.0; QUERIES];
             let rows = scores.chunks_exact_mut(key_lines * LANES);
             for (i, (row, inverse)) in rows.zip(&mut inverses).take(count).enumerate() {
@@ -141,7 +141,7 @@ impl Task for AttendHead<'_> {
                 width_lines,
                 sums,
             );
-            let rows = flat(sums).chunks_exact_mut(width_lines * LANES);
+            let rows = flat_mut(sums).chunks_exact_mut(width_lines * LANES);
             for (i, (row, inverse)) in rows.zip(inverses).take(count).enumerate() {
                 let row = &mut row[..width];
                 scale(simd, row, inverse);
@@ -151,14 +151,6 @@ impl Task for AttendHead<'_> {
             }
         }
     }
-}
-
-/// Lines as numbers.
-#[inline(always)]
-fn flat(lines: &mut [Line<f32>]) -> &mut [f32] {
-    let len = lines.len() * LANES;
-    // SAFETY: a line is sixteen numbers and nothing else.
-    unsafe { core::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) }
 }
 
 /// Keys `[keys, width]` → `[⌈keys / lanes⌉, width, lanes]`. Lanes without a key are not written.

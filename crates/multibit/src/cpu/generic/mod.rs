@@ -24,7 +24,7 @@ pub(super) use batched::{Batched, Interleave};
 pub(super) use bitwise::{Bitwise, Class, Classes, Output};
 pub(super) use dense::{Dense, ROWS as DENSE_ROWS};
 pub(super) use expand::{Expand, Offsets, Row};
-pub(super) use finish::{Finish, FinishRows};
+pub(super) use finish::{Ends, Finish, FinishRows, Scatter};
 pub(super) use fours::{Fours, Uses};
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
 pub(super) use norm::{LayerNorm, Softmax};

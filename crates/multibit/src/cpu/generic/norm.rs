@@ -1,7 +1,7 @@
 //! Softmax and layer norm: rows of values that share a sum.
 
 use super::elementary::exp;
-use crate::cpu::simd::{LANES, Simd, Task};
+use crate::cpu::simd::{LANES, Simd, Task, first_lanes, store_first};
 use crate::math::sqrt;
 
 /// Softmax of some rows, in place.
@@ -108,14 +108,18 @@ impl Task for LayerNorm<'_> {
             let mean = sum(simd, input, 0.0, false) / len as f32;
             let variance = sum(simd, input, mean, true) / len as f32;
             let factor = 1.0 / sqrt(variance + self.epsilon);
-            // The compiler makes vectors of these.
-            for ((y, &x), &gamma) in output.iter_mut().zip(input).zip(self.gamma) {
-                *y = (x - mean) * (factor * gamma);
-            }
-            if let Some(beta) = self.beta {
-                for (y, &beta) in output.iter_mut().zip(beta) {
-                    *y += beta;
-                }
+            let (center, factor) = (simd.f_splat(mean), simd.f_splat(factor));
+            for first in (0..len).step_by(LANES) {
+                let part = first..len.min(first + LANES);
+                let x = simd.f_load(&first_lanes(&input[part.clone()]));
+                let gamma = simd.f_load(&first_lanes(&self.gamma[part.clone()]));
+                let beta = match self.beta {
+                    Some(beta) => first_lanes(&beta[part.clone()]),
+                    None => [0.0; LANES],
+                };
+                let x = simd.f_mul(simd.f_sub(x, center), factor);
+                let y = simd.f_fma(x, gamma, simd.f_load(&beta));
+                store_first(simd, y, &mut output[part]);
             }
         }
     }
@@ -128,15 +132,14 @@ fn sum<S: Simd>(simd: S, values: &[f32], centre: f32, squares: bool) -> f32 {
     let shift = simd.f_splat(centre);
     // Four sums at a time: each waits for its last addition.
     let mut sums = [simd.f_splat(0.0); 4];
-    for lines in lines.chunks(4) {
-        for (sum, line) in sums.iter_mut().zip(lines) {
-            let x = simd.f_sub(simd.f_load(line), shift);
-            *sum = if squares {
-                simd.f_fma(x, x, *sum)
-            } else {
-                simd.f_add(*sum, x)
-            };
+    let (fours, lines) = lines.as_chunks::<4>();
+    for four in fours {
+        for (sum, line) in sums.iter_mut().zip(four) {
+            *sum = add(simd, *sum, simd.f_sub(simd.f_load(line), shift), squares);
         }
+    }
+    for (sum, line) in sums.iter_mut().zip(lines) {
+        *sum = add(simd, *sum, simd.f_sub(simd.f_load(line), shift), squares);
     }
     let [a, b, c, d] = sums;
     let mut sum = total(simd, simd.f_add(simd.f_add(a, b), simd.f_add(c, d)));
@@ -145,4 +148,14 @@ fn sum<S: Simd>(simd: S, values: &[f32], centre: f32, squares: bool) -> f32 {
         sum += if squares { x * x } else { x };
     }
     sum
+}
+
+/// `sum + x`, or `sum + x²`.
+#[inline(always)]
+fn add<S: Simd>(simd: S, sum: S::F, x: S::F, squares: bool) -> S::F {
+    if squares {
+        simd.f_fma(x, x, sum)
+    } else {
+        simd.f_add(sum, x)
+    }
 }
