@@ -65,7 +65,8 @@
 //! | `cpu::isa` | a function compiled for an instruction set is called where there is one | the same question |
 //! | `cpu::threads`: a slice shared by tasks | parts given to tasks are disjoint and inside | whoever cuts the work: an output belongs to one block, a block to one task; bounds are asserted at every part |
 //! | `cpu::generic`: unchecked reads in inner loops | offsets of all positions and taps lie inside the input | `run` of each kernel asserts the largest before the loop |
-//! | `cpu::conv2d`, `linear`, `pool`, `planes`, `levels` | as `threads` | as `threads` |
+//! | `cpu::conv2d`, `linear`, `pool`, `planes`, `levels`, `activation`, `norm`, `attention` | as `threads` | as `threads` |
+//! | `cpu::simd`: lines as numbers | a line is sixteen numbers and nothing else | its layout, whose size is asserted |
 //! | `gpu` | shaders index inside their arrays | launches pass lengths that shaders compare with; CubeCL checks bounds unless told not to |
 //!
 //! Shown by `tests/guard.rs` (pages that trap at both ends of every input and output, on every

@@ -8,8 +8,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use multibit::cpu::{
-    Affine, Conv2dKernel, Conv2dOptions, Isa, LinearKernel, Mode, Planes, Pool2dOptions,
-    conv2d_output_shape, max_pool2d, reference,
+    Activation, Affine, Attention, Conv2dKernel, Conv2dOptions, Isa, LinearKernel, Masks, Mode,
+    Planes, Pool2dOptions, Rows, activate, conv2d_output_shape, layer_norm, max_pool2d, reference,
+    softmax,
 };
 use multibit::fit::{StateMut, StepParams, basis, coordinate};
 use multibit::{Grouping, PackedWeight};
@@ -164,9 +165,12 @@ fn linear(random: &mut Random, weight: &PackedWeight, mode: &Mode, batch: usize)
     let x = random.normals(batch * d_in, 1.0);
     let numbers = random.normals(2 * d_out, 1.0);
     let (scale, offset) = numbers.split_at(d_out);
+    let residual = random.normals(batch * d_out, 1.0);
     let affine = Affine {
         scale: Some(scale),
         offset: Some(offset),
+        residual: Some(&residual),
+        activation: Activation::Relu6,
     };
     let mut expected = vec![f32::NAN; batch * d_out];
     reference::linear(&x, batch, weight, mode, &affine, &mut expected);
@@ -175,10 +179,14 @@ fn linear(random: &mut Random, weight: &PackedWeight, mode: &Mode, batch: usize)
             .unwrap()
             .on(isa);
         for place in some(PLACES, 1) {
-            let [x, scale, offset] = [&x[..], scale, offset].map(|x| Guarded::new(x, place));
+            let residual = &residual[..];
+            let [x, scale, offset, residual] =
+                [&x[..], scale, offset, residual].map(|x| Guarded::new(x, place));
             let affine = Affine {
                 scale: Some(&scale),
                 offset: Some(&offset),
+                residual: Some(&residual),
+                ..affine
             };
             let mut y = Guarded::new(&vec![f32::NAN; batch * d_out], place);
             kernel.forward(mode, &x, batch, &affine, &mut y);
@@ -217,14 +225,23 @@ fn conv(
     let input = [batch, shape[1] * options.groups, 5, 7];
     let output = conv2d_output_shape(input, shape, options);
     let x = random.normals(input.iter().product(), 1.0);
-    let affine = Affine::default();
+    let residual = random.normals(output.iter().product(), 1.0);
+    let affine = Affine {
+        residual: Some(&residual),
+        activation: Activation::HardSwish,
+        ..Affine::default()
+    };
     let mut expected = vec![f32::NAN; output.iter().product()];
     reference::conv2d(&x, input, weight, mode, &affine, options, &mut expected);
     for isa in isas() {
         let kernel = Conv2dKernel::new(weight.clone(), options.groups, mode.arithmetic());
         let kernel = kernel.unwrap().on(isa);
         for place in some(PLACES, 1) {
-            let x = Guarded::new(&x, place);
+            let [x, residual] = [&x, &residual].map(|x| Guarded::new(x, place));
+            let affine = Affine {
+                residual: Some(&residual),
+                ..affine
+            };
             let mut y = Guarded::new(&vec![f32::NAN; expected.len()], place);
             kernel.forward(mode, &x, input, &affine, options, &mut y);
             let what = format!("{isa} {mode} {shape:?} {options:?} {place:?}");
@@ -302,6 +319,70 @@ fn pooling_stays_inside() {
             }
         }
         assert!(results[0].iter().all(|y| values.contains(y)));
+    }
+}
+
+#[test]
+fn rows_stay_inside() {
+    let mut random = Random::new(76);
+    for len in some([1, 5, 16, 33, 100], 2) {
+        let values = random.normals(3 * len, 1.0);
+        for isa in isas() {
+            for place in some(PLACES, 1) {
+                let x = Guarded::new(&values, place);
+                let gamma = Guarded::new(&values[..len], place);
+                let mut y = Guarded::new(&values, place);
+                layer_norm(isa, &x, &gamma, Some(&gamma), 1e-5, &mut y);
+                softmax(isa, &mut y, len, false);
+                activate(isa, Activation::Gelu, &mut y);
+                assert!(
+                    y.iter().all(|&y| (0.0..=1.0).contains(&y)),
+                    "{isa} {place:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_stays_inside() {
+    let mut random = Random::new(77);
+    for (queries, keys, width) in some([(1, 1, 1), (13, 33, 20), (5, 16, 32), (25, 7, 48)], 2) {
+        let attention = Attention {
+            batch: 2,
+            heads: 2,
+            queries,
+            keys,
+            width,
+            scale: 0.3,
+            min_float: -1e4,
+            quiet: false,
+        };
+        let stride = 2 * width;
+        let x = random.normals(2 * queries.max(keys) * stride, 1.0);
+        let mut results: Vec<Vec<f32>> = Vec::new();
+        for isa in isas() {
+            for place in some(PLACES, 1) {
+                let rows = [queries, keys, keys].map(|n| Guarded::new(&x[..2 * n * stride], place));
+                let [pad, pairs] =
+                    [2 * keys, 2 * queries * keys].map(|n| Guarded::new(&vec![0; n], place));
+                let masks = Masks {
+                    pad: Some(&pad),
+                    pairs: Some(&pairs),
+                };
+                let [mut context, mut weights] = [2 * queries * stride, 4 * queries * keys]
+                    .map(|n| Guarded::new(&vec![f32::NAN; n], place));
+                let rows = rows.each_ref().map(|values| Rows { values, stride });
+                attention.forward(isa, rows, &masks, &mut context, Some(&mut weights));
+                results.push(context.to_vec());
+                let what = format!("{isa} {queries} {keys} {width} {place:?}");
+                assert_close(&context, &results[0], 8.0, &what);
+                assert!(
+                    weights.iter().all(|w| (0.0..=1.000_001).contains(w)),
+                    "{what}"
+                );
+            }
+        }
     }
 }
 

@@ -154,7 +154,7 @@ impl Conv2dKernel {
             "conv2d: the kernel was made for {} groups",
             self.groups
         );
-        affine.check("conv2d", "channels_out", shape[1]);
+        affine.check("conv2d", &named(shape)[1..2], &named(shape));
         shape
     }
 
@@ -163,7 +163,7 @@ impl Conv2dKernel {
     ///
     /// # Shapes
     /// - `input`: `[batch, channels_in, height, width]`; the batch may be 0
-    /// - `affine`: `[channels_out]`
+    /// - `affine`: `[channels_out]`, its residual as the output
     /// - `output`: [`conv2d_output_shape`], written whole
     ///
     /// # Panics
@@ -249,7 +249,7 @@ impl Call<'_> {
         &image[group * part..][..part]
     }
 
-    /// Writes `scale·sum + offset` of a block, `[positions, lanes]`, from place `first` of each channel on.
+    /// Writes the outputs of a block, `[positions, lanes]`, from place `first` of each channel on.
     ///
     /// # Safety
     /// No other task may write the same places.
@@ -269,6 +269,7 @@ impl Call<'_> {
         self.kernel.isa.run(Finish {
             sums,
             affine: tiles.affine(block, self.affine),
+            ends: self.affine.ends(),
             // An output is in one block; the caller keeps blocks and places apart.
             starts: core::array::from_fn(|lane| start(outputs[lane])),
             output: &self.output,

@@ -105,7 +105,7 @@ impl LinearKernel {
     ///
     /// # Shapes
     /// - `input`: `[batch, d_in]`; the batch may be 0
-    /// - `affine`: `[d_out]`
+    /// - `affine`: `[d_out]`, its residual `[batch, d_out]`
     /// - `output`: `[batch, d_out]`, written whole
     ///
     /// # Panics
@@ -129,7 +129,7 @@ impl LinearKernel {
     ///
     /// # Shapes
     /// - `input`: `[batch, d_in]`; the batch may be 0
-    /// - `affines`: one a kernel, `[d_out]` each
+    /// - `affines`: one a kernel, `[d_out]` each, their residuals as the whole output
     /// - `output`: `[batch, Σ d_out]`, written whole
     ///
     /// # Panics
@@ -146,13 +146,16 @@ impl LinearKernel {
         let axes = |name, size| [("batch", batch), (name, size)];
         let kernel_axis = [("kernels", kernels.len())];
         assert_len("linear", "affines", affines.len(), &kernel_axis);
-        for (kernel, affine) in kernels.iter().zip(affines) {
+        for kernel in kernels {
             assert_arithmetic("linear", kernel.arithmetic, mode);
             assert_len("linear", "input", input.len(), &axes("d_in", kernel.d_in));
-            affine.check("linear", "d_out", kernel.tiles.outputs);
         }
         let d_out: usize = kernels.iter().map(|kernel| kernel.tiles.outputs).sum();
         assert_len("linear", "output", output.len(), &axes("d_out", d_out));
+        for (kernel, affine) in kernels.iter().zip(affines) {
+            let outputs = kernel.tiles.outputs;
+            affine.check("linear", &[("d_out", outputs)], &axes("d_out", d_out));
+        }
         if batch == 0 {
             return;
         }
@@ -366,13 +369,14 @@ impl LinearKernel {
         block: usize,
         sums: &'a [Line<f32>],
         scales: Option<&'a [f32]>,
-        affine: &Affine<'_>,
+        affine: &Affine<'a>,
         place: &'a Place<'_>,
     ) -> Scatter<'a> {
         Scatter {
             sums,
             outputs: self.tiles.block_outputs(block),
             affine: self.tiles.affine(block, affine),
+            ends: affine.ends(),
             scales,
             first: place.first,
             row: place.row,

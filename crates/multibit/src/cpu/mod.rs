@@ -10,7 +10,9 @@
 //! | int8 | f32, rounded | the same, in int8 and with weights that are unpacked to bytes |
 //! | bitwise | multi-bit levels | XOR and popcount |
 //!
-//! Between layers in bitwise arithmetic, activations stay bits ([`Planes`]).
+//! Between layers in bitwise arithmetic, activations stay bits ([`Planes`]). What else stands between
+//! layers is here in f32: an [`Activation`] and a residual at the end of a layer ([`Affine`]) or
+//! alone ([`activate`]), [`softmax`], [`layer_norm`], and [`Attention`].
 //!
 //! # Unsafe code
 //! Instances of an instruction set (`x86_64/`, `aarch64/`) call its instructions; only [`Isa`]
@@ -20,6 +22,8 @@
 
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod aarch64;
+mod activation;
+mod attention;
 mod conv2d;
 mod generic;
 mod integers;
@@ -29,6 +33,7 @@ mod levels;
 #[doc(hidden)]
 pub mod limits;
 mod linear;
+mod norm;
 mod planes;
 mod pool;
 mod portable;
@@ -43,10 +48,14 @@ use core::fmt;
 
 use thiserror::Error;
 
+pub use activation::{Activation, activate};
+pub use attention::{Attention, Masks, Rows};
 pub use conv2d::{Conv2dInput, Conv2dKernel};
+use generic::Ends;
 pub use isa::Isa;
 pub use levels::{Levels, LevelsError, MAX_ACTIVATION_BITS};
 pub use linear::LinearKernel;
+pub use norm::{layer_norm, softmax};
 pub use planes::Planes;
 pub use pool::{Pool2dOptions, max_pool2d};
 
@@ -131,7 +140,7 @@ fn assert_arithmetic(layer: &str, kernel: Arithmetic, mode: &Mode) {
     );
 }
 
-/// What happens to the sums of an output at the end: `y = scale·Σ + offset`.
+/// What happens to the sums of an output at the end: `y = f(scale·Σ + offset + residual)`.
 ///
 /// A bias is an offset; batch norm behind a layer is a scale and an offset.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -140,22 +149,30 @@ pub struct Affine<'a> {
     pub scale: Option<&'a [f32]>,
     /// One term an output; none is 0.
     pub offset: Option<&'a [f32]>,
+    /// One term a place of the output, in its shape; none is 0.
+    pub residual: Option<&'a [f32]>,
+    /// The function `f`.
+    pub activation: Activation,
 }
 
 impl<'a> Affine<'a> {
     /// A bias, if there is one.
     pub fn bias(bias: Option<&'a [f32]>) -> Self {
         Self {
-            scale: None,
             offset: bias,
+            ..Self::default()
         }
     }
 
-    /// Panics with the name if a slice has another length.
-    fn check(&self, layer: &str, axis: &str, outputs: usize) {
-        for (name, slice) in [("scale", self.scale), ("offset", self.offset)] {
+    /// Panics with the name if a slice has another length than its axes.
+    fn check(&self, layer: &str, outputs: &[(&str, usize)], residual: &[(&str, usize)]) {
+        for (name, slice, axes) in [
+            ("scale", self.scale, outputs),
+            ("offset", self.offset, outputs),
+            ("residual", self.residual, residual),
+        ] {
             if let Some(slice) = slice {
-                assert_len(layer, name, slice.len(), &[(axis, outputs)]);
+                assert_len(layer, name, slice.len(), axes);
             }
         }
     }
@@ -164,6 +181,14 @@ impl<'a> Affine<'a> {
     fn of(&self, output: usize) -> (f32, f32) {
         let of = |slice: Option<&[f32]>, none| slice.map_or(none, |slice| slice[output]);
         (of(self.scale, 1.0), of(self.offset, 0.0))
+    }
+
+    /// What follows scale and offset.
+    fn ends(&self) -> Ends<'a> {
+        Ends {
+            residual: self.residual,
+            activation: self.activation,
+        }
     }
 }
 

@@ -143,6 +143,36 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn f_sub(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(i => a[i] - b[i])
+    }
+
+    #[inline(always)]
+    fn f_div(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(i => a[i] / b[i])
+    }
+
+    #[inline(always)]
+    fn f_min(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(i => if a[i] < b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn f_max(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(i => if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn f_scale(self, x: Self::F, n: Self::F) -> Self::F {
+        // Two factors, as one alone overflows and has no denormals.
+        each!(i => {
+            let n = n[i] as i32;
+            let half = n >> 1;
+            x[i] * power_of_two(half) * power_of_two(n - half)
+        })
+    }
+
+    #[inline(always)]
     fn f_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         // Not `mul_add`: without the instruction that is a call of a slow function.
         each!(i => a[i] * b[i] + c[i])
@@ -189,4 +219,10 @@ impl Simd for Portable {
     fn to_i8(self, x: Self::F) -> [i8; LANES] {
         each!(i => crate::math::round(x[i]) as i8)
     }
+}
+
+/// `2ⁿ` for `n` of −126 to 127.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }

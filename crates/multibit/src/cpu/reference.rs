@@ -7,13 +7,14 @@ use core::ops::Range;
 
 use super::integers::{TOGETHER, to_integers};
 use super::{
-    Affine, Conv2dOptions, INT8_ROWS, Levels, Mode, assert_len, conv2d_output_shape, int8_scale,
+    Activation, Affine, Conv2dOptions, INT8_ROWS, Levels, Mode, assert_len, conv2d_output_shape,
+    int8_scale,
 };
 use crate::bits::{bit, signed};
 use crate::math::round;
 use crate::packed::PackedWeight;
 
-/// A linear layer, `y = scale·(x Ŵ) + offset`.
+/// A linear layer, `y = f(scale·(x Ŵ) + offset + residual)`.
 ///
 /// An output is `x Ŵ = Σ over its groups and their bases of α·(Σ ±x)`. A group of width 0
 /// costs nothing.
@@ -21,7 +22,7 @@ use crate::packed::PackedWeight;
 /// # Shapes
 /// - `input`: `[batch, d_in]`; the batch may be 0
 /// - `weight`: `[d_in, d_out]`
-/// - `affine`: `[d_out]`
+/// - `affine`: `[d_out]`, its residual `[batch, d_out]`
 /// - `output`: `[batch, d_out]`, written whole
 ///
 /// # Panics
@@ -49,9 +50,10 @@ pub fn linear(
     let axes = |name, size| [("batch", batch), (name, size)];
     assert_len("linear", "input", input.len(), &axes("d_in", d_in));
     assert_len("linear", "output", output.len(), &axes("d_out", d_out));
-    affine.check("linear", "d_out", d_out);
+    affine.check("linear", &[("d_out", d_out)], &axes("d_out", d_out));
     let outputs = Outputs::new(weight);
-    for (input, output) in input.chunks_exact(d_in).zip(output.chunks_exact_mut(d_out)) {
+    let rows = input.chunks_exact(d_in).zip(output.chunks_exact_mut(d_out));
+    for (row, (input, output)) in rows.enumerate() {
         let inputs: Vec<_> = input.iter().map(|&x| Some(x)).collect();
         let together = if batch < INT8_ROWS { 4 } else { 1 };
         let int8 = Int8 {
@@ -59,8 +61,8 @@ pub fn linear(
             together,
         };
         for (o, y) in output.iter_mut().enumerate() {
-            let (factor, offset) = affine.of(o);
-            *y = factor * outputs.dot(o, &inputs, mode, int8) + offset;
+            let sum = outputs.dot(o, &inputs, mode, int8);
+            *y = end(affine, o, row * d_out + o, sum);
         }
     }
 }
@@ -73,7 +75,7 @@ pub fn linear(
 /// # Shapes
 /// - `input`: `[batch, channels_in, height, width]`; the batch may be 0
 /// - `weight`: `[channels_out, channels_in / groups, kernel_height, kernel_width]`
-/// - `affine`: `[channels_out]`
+/// - `affine`: `[channels_out]`, its residual as the output
 /// - `output`: [`conv2d_output_shape`], written whole
 ///
 /// # Panics
@@ -96,7 +98,7 @@ pub fn conv2d(
     );
     assert_len("conv2d", "input", input.len(), &named(input_shape));
     assert_len("conv2d", "output", output.len(), &named(shape));
-    affine.check("conv2d", "channels_out", shape[1]);
+    affine.check("conv2d", &named(shape)[1..2], &named(shape));
     let [_, channels, height, width] = input_shape;
     let [_, channels_out, out_height, out_width] = shape;
     let (group_in, group_out) = (channels / options.groups, channels_out / options.groups);
@@ -127,8 +129,41 @@ pub fn conv2d(
             scale: scales[n],
             together: 1,
         };
-        let (factor, offset) = affine.of(o);
-        *y = factor * outputs.dot(o, &inputs, mode, int8) + offset;
+        *y = end(affine, o, i, outputs.dot(o, &inputs, mode, int8));
+    }
+}
+
+/// An activation of one value; of an infinity, its limit.
+pub fn activation(activation: Activation, x: f64) -> f64 {
+    let sigmoid = |x: f64| 1.0 / (1.0 + libm::exp(-x));
+    // What falls to 0 wins over `x`.
+    let times = |gate: f64| if gate == 0.0 { 0.0 } else { x * gate };
+    match activation {
+        Activation::Identity => x,
+        // Unlike `max`, this keeps NaN.
+        Activation::Relu => x.clamp(0.0, f64::INFINITY),
+        Activation::Relu6 => x.clamp(0.0, 6.0),
+        Activation::HardSwish => times((x / 6.0 + 0.5).clamp(0.0, 1.0)),
+        Activation::Silu => times(sigmoid(x)),
+        Activation::Gelu => times(0.5 * libm::erfc(-x * core::f64::consts::FRAC_1_SQRT_2)),
+        Activation::GeluApproximate => {
+            // `½(1 + tanh z) = σ(2z)`
+            let z = libm::sqrt(2.0 / core::f64::consts::PI) * (x + 0.044_715 * x * x * x);
+            times(sigmoid(2.0 * z))
+        }
+        Activation::Sigmoid => sigmoid(x),
+        Activation::Tanh => libm::tanh(x),
+    }
+}
+
+/// The sum of an output → its value at a place.
+fn end(affine: &Affine<'_>, output: usize, place: usize, sum: f32) -> f32 {
+    let (scale, offset) = affine.of(output);
+    let residual = affine.residual.map_or(0.0, |residual| residual[place]);
+    let y = scale * sum + offset + residual;
+    match affine.activation {
+        Activation::Identity => y,
+        function => activation(function, f64::from(y)) as f32,
     }
 }
 

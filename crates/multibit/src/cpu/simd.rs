@@ -18,7 +18,42 @@ pub(super) fn flat<T>(lines: &[Line<T>]) -> &[T] {
     unsafe { core::slice::from_raw_parts(lines.as_ptr().cast(), LANES * lines.len()) }
 }
 
-const _: () = assert!(size_of::<Line<u32>>() == 4 * LANES);
+/// The numbers of lines, side by side.
+#[inline(always)]
+pub(super) fn flat_mut(lines: &mut [Line<f32>]) -> &mut [f32] {
+    let len = LANES * lines.len();
+    // SAFETY: a line is sixteen numbers without anything between or behind them.
+    unsafe { core::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) }
+}
+
+const _: () = assert!(size_of::<Line<f32>>() == 4 * LANES);
+
+/// Up to sixteen values, and zeros.
+#[inline(always)]
+pub(super) fn first_lanes(values: &[f32]) -> [f32; LANES] {
+    match values.first_chunk() {
+        Some(values) => *values,
+        None => {
+            let mut lanes = [0.0; LANES];
+            lanes[..values.len()].copy_from_slice(values);
+            lanes
+        }
+    }
+}
+
+/// As many lanes as there are values, up to sixteen.
+#[inline(always)]
+pub(super) fn store_first<S: Simd>(simd: S, x: S::F, to: &mut [f32]) {
+    match to.first_chunk_mut() {
+        Some(to) => simd.f_store(x, to),
+        None => {
+            let mut lanes = [0.0; LANES];
+            simd.f_store(x, &mut lanes);
+            let count = to.len();
+            to.copy_from_slice(&lanes[..count]);
+        }
+    }
+}
 
 /// Four tables of 16 bytes each, for the four bytes of a word.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +103,14 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn f_store(self, x: Self::F, to: &mut [f32; LANES]);
     fn f_add(self, a: Self::F, b: Self::F) -> Self::F;
     fn f_mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn f_sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn f_div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller; NaN where `b` is.
+    fn f_min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger; NaN where `b` is.
+    fn f_max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `x·2ⁿ` for integers `n` of −252 to 254; NaN where `x` is.
+    fn f_scale(self, x: Self::F, n: Self::F) -> Self::F;
     /// `a·b + c`, rounded once where the instruction set can.
     fn f_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// Two's complement as f32.

@@ -68,6 +68,7 @@ pub fn affines<'a>(scale: &'a [f32], offset: &'a [f32]) -> [Affine<'a>; 2] {
     let all = Affine {
         scale: Some(scale),
         offset: Some(offset),
+        ..Affine::default()
     };
     [Affine::default(), all]
 }

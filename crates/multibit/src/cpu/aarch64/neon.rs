@@ -321,6 +321,47 @@ impl<const DOTPROD: bool, const I8MM: bool> Simd for Neon<DOTPROD, I8MM> {
     }
 
     #[inline(always)]
+    fn f_sub(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vsubq_f32(a[Q], b[Q])) }
+    }
+
+    #[inline(always)]
+    fn f_div(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vdivq_f32(a[Q], b[Q])) }
+    }
+
+    #[inline(always)]
+    fn f_min(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vminq_f32(a[Q], b[Q])) }
+    }
+
+    #[inline(always)]
+    fn f_max(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { quarters!(Q => vmaxq_f32(a[Q], b[Q])) }
+    }
+
+    #[inline(always)]
+    fn f_scale(self, x: Self::F, n: Self::F) -> Self::F {
+        // Two factors, as one alone overflows and has no denormals.
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let bias = vdupq_n_s32(127);
+            quarters!(Q => {
+                let n = vcvtq_s32_f32(n[Q]);
+                let half = vshrq_n_s32::<1>(n);
+                let first = vshlq_n_s32::<23>(vaddq_s32(half, bias));
+                let rest = vshlq_n_s32::<23>(vaddq_s32(vsubq_s32(n, half), bias));
+                let x = vmulq_f32(x[Q], vreinterpretq_f32_s32(first));
+                vmulq_f32(x, vreinterpretq_f32_s32(rest))
+            })
+        }
+    }
+
+    #[inline(always)]
     fn f_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         // SAFETY: `self` proves the instructions.
         unsafe { quarters!(Q => vfmaq_f32(c[Q], a[Q], b[Q])) }

@@ -91,6 +91,7 @@ impl Call<'_> {
                 self.kernel.isa.run(Finish {
                     sums,
                     affine: [[scale; LANES], [offset; LANES]],
+                    ends: self.affine.ends(),
                     // A channel of an image belongs to one task.
                     starts: lanes(output * positions.len(), outputs * positions.len()),
                     output: &self.output,

@@ -207,6 +207,8 @@ impl Call<'_> {
             columns: band.columns,
             scale,
             affine: self.affine.of(output),
+            ends: self.affine.ends(),
+            place: start,
             width,
             output: to,
             sums: &mut room.sums,

@@ -96,6 +96,7 @@ impl Call<'_> {
                     sums: Fours::sums(sums, group_out, place),
                     scale: 1.0,
                     affine: self.affine.of(output),
+                    ends: self.affine.ends(),
                     place: start,
                     columns: laid.padded.columns,
                     // A place of a channel of an image belongs to one task.

@@ -324,12 +324,12 @@ impl Call<'_> {
                 element: PhantomData,
             });
             for (slot, output) in slots.enumerate() {
-                let (factor, offset) = self.affine.of(output);
                 let tiles = sums.chunks_exact(slot_room);
                 kernel.isa.run(FinishRows {
                     sums: tiles.flat_map(|tile| &tile[slot][..lines]),
                     scale: laid.scales[image],
-                    affine: (factor, offset),
+                    affine: self.affine.of(output),
+                    ends: self.affine.ends(),
                     place: first_tile * lines * LANES,
                     columns,
                     // A place of a channel of an image belongs to one task.

@@ -4,6 +4,7 @@ use alloc::vec;
 
 use super::blocks::{ToPlanes, ToValues};
 use super::{Call, Conv2dKernel, Layout};
+use crate::cpu::generic::Ends;
 use crate::cpu::generic::FEW_PLANES;
 use crate::cpu::reference::named;
 use crate::cpu::threads::Shared;
@@ -38,7 +39,7 @@ impl Conv2dKernel {
     /// [`forward`](Self::forward) in bitwise arithmetic, of activations that are bits already.
     ///
     /// # Shapes
-    /// - `affine`: `[channels_out]`
+    /// - `affine`: `[channels_out]`, its residual as the output
     /// - `output`: [`conv2d_output_shape`](crate::cpu::conv2d_output_shape), written whole
     ///
     /// # Panics
@@ -84,7 +85,8 @@ impl Conv2dKernel {
     /// - `words`: [`Planes::len`] of this shape and `levels`, written whole
     ///
     /// # Panics
-    /// As [`forward`](Self::forward), and if the residual has another shape.
+    /// As [`forward`](Self::forward), if the residual has another shape, or if `affine` has more
+    /// than scale and offset: `residual` and `levels` stand in their places.
     pub fn forward_to_planes<'b>(
         &self,
         input: &Conv2dInput<'_>,
@@ -106,6 +108,10 @@ impl Conv2dKernel {
             }
         };
         let shape = self.check(mode, input.shape(), affine, options);
+        assert!(
+            affine.ends() == Ends::default(),
+            "conv2d: outputs that become bits take no residual and activation of values"
+        );
         if let Some(residual) = residual {
             let found = residual.shape();
             assert_eq!(

@@ -6,9 +6,10 @@
 
 use alloc::vec::Vec;
 
+use super::Ends;
 use super::activations::nearest;
 use crate::cpu::levels::Levels;
-use crate::cpu::simd::{LANES, Simd, Task};
+use crate::cpu::simd::{LANES, Simd, Task, first_lanes};
 
 /// A weight and how far its input lies behind the place of an output.
 #[derive(Clone, Copy)]
@@ -171,6 +172,9 @@ pub(in crate::cpu) struct Depthwise<'a> {
     pub scale: f32,
     /// Factor and offset.
     pub affine: (f32, f32),
+    pub ends: Ends<'a>,
+    /// The place of the first output among all.
+    pub place: usize,
     /// Outputs of a row.
     pub width: usize,
     /// `[rows, width]`.
@@ -191,16 +195,26 @@ impl Task for Depthwise<'_> {
             affine: self.affine,
         };
         if width >= LANES {
-            return block.rows(simd, width, self.output);
+            block.rows(simd, width, self.output);
+        } else {
+            // Narrow rows are computed as one, padding included.
+            let rows = self.output.len() / width;
+            let flat = ((rows - 1) * columns + width).next_multiple_of(LANES);
+            self.sums.resize(flat, 0.0);
+            block.rows(simd, flat, self.sums);
+            let sums = self.sums.chunks(columns);
+            for (to, sums) in self.output.chunks_exact_mut(width).zip(sums) {
+                copy_row(to, &sums[..width]);
+            }
         }
-        // Narrow rows are computed as one, padding included.
-        let rows = self.output.len() / width;
-        let flat = ((rows - 1) * columns + width).next_multiple_of(LANES);
-        self.sums.resize(flat, 0.0);
-        block.rows(simd, flat, self.sums);
-        let sums = self.sums.chunks(columns);
-        for (to, sums) in self.output.chunks_exact_mut(width).zip(sums) {
-            copy_row(to, &sums[..width]);
+        if self.ends == Ends::default() {
+            return;
+        }
+        // Rows overlap where they are computed, so that this is a pass of its own, in the first
+        // cache.
+        for (part, to) in self.output.chunks_mut(LANES).enumerate() {
+            let y = simd.f_load(&first_lanes(to));
+            self.ends.finish(simd, y, self.place + part * LANES, to);
         }
     }
 }

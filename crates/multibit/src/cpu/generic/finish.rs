@@ -1,18 +1,72 @@
-//! Sums → outputs.
+//! Sums → outputs: scale and offset, a residual, an activation.
 
 use alloc::vec::Vec;
 
 use super::Sums;
-use crate::cpu::simd::{LANES, Line, Simd, Task};
+use crate::cpu::Activation;
+use crate::cpu::simd::{LANES, Line, Simd, Task, first_lanes, store_first};
 use crate::cpu::threads::Shared;
 use crate::cpu::tiles::NONE;
 
-/// `scale·sum + offset` of a block of channels, side by side, at some places of each.
+/// What follows scale and offset: the one end of all layers whose outputs are values.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(in crate::cpu) struct Ends<'a> {
+    /// In the shape of the output.
+    pub residual: Option<&'a [f32]>,
+    pub activation: Activation,
+}
+
+impl Ends<'_> {
+    /// Finishes neighbouring outputs, `to` from `place` on: up to sixteen.
+    #[inline(always)]
+    pub(in crate::cpu) fn finish<S: Simd>(self, simd: S, y: S::F, place: usize, to: &mut [f32]) {
+        let count = to.len().min(LANES);
+        let y = match self.residual {
+            Some(residual) => {
+                let residual = &residual[place..][..count];
+                simd.f_add(y, simd.f_load(&first_lanes(residual)))
+            }
+            None => y,
+        };
+        store_first(simd, self.activation.apply(simd, y), &mut to[..count]);
+    }
+
+    /// Finishes outputs that lie apart, each lane at its place if it has one.
+    ///
+    /// # Safety
+    /// No other task may write these places.
+    #[inline(always)]
+    unsafe fn finish_apart<S: Simd>(
+        self,
+        simd: S,
+        y: S::F,
+        places: &[Option<usize>; LANES],
+        output: &Shared<'_, f32>,
+    ) {
+        let mut lanes = [0.0; LANES];
+        if let Some(residual) = self.residual {
+            for (lane, place) in lanes.iter_mut().zip(places) {
+                *lane = place.map_or(0.0, |place| residual[place]);
+            }
+        }
+        let y = simd.f_add(y, simd.f_load(&lanes));
+        simd.f_store(self.activation.apply(simd, y), &mut lanes);
+        for (&y, place) in lanes.iter().zip(places) {
+            if let &Some(place) = place {
+                // SAFETY: the caller keeps tasks apart.
+                unsafe { output.part(place, 1)[0] = y };
+            }
+        }
+    }
+}
+
+/// The outputs of a block of channels, side by side, at some places of each.
 pub(in crate::cpu) struct Finish<'a> {
     /// `[positions, lanes]`.
     pub sums: &'a [Line<f32>],
     /// Scale and offset by lane.
     pub affine: [[f32; LANES]; 2],
+    pub ends: Ends<'a>,
     /// Where each lane's places begin in the output; none for a lane without channel.
     ///
     /// No other task may write these places.
@@ -25,6 +79,12 @@ impl Task for Finish<'_> {
     fn run<S: Simd>(self, simd: S) {
         let [scale, offset] = self.affine;
         let (scale, offset) = (simd.f_load(&scale), simd.f_load(&offset));
+        if let [sum] = self.sums {
+            let y = simd.f_fma(scale, simd.f_load(&sum.0), offset);
+            // SAFETY: whoever made `starts` keeps tasks apart.
+            unsafe { self.ends.finish_apart(simd, y, &self.starts, self.output) };
+            return;
+        }
         for (part, sums) in self.sums.chunks(LANES).enumerate() {
             let mut rows = [Line([0.0; LANES]); LANES];
             for (row, sum) in rows.iter_mut().zip(sums) {
@@ -34,21 +94,18 @@ impl Task for Finish<'_> {
             simd.transpose(&mut rows);
             for (row, start) in rows.iter().zip(self.starts) {
                 if let Some(start) = start {
+                    let place = start + part * LANES;
                     // SAFETY: whoever made `starts` keeps tasks apart; lanes have channels of
                     // their own.
-                    let to = unsafe { self.output.part(start + part * LANES, sums.len()) };
-                    match to.first_chunk_mut() {
-                        Some(to) => simd.f_store(simd.f_load(&row.0), to),
-                        None => to.copy_from_slice(&row.0[..sums.len()]),
-                    }
+                    let to = unsafe { self.output.part(place, sums.len()) };
+                    self.ends.finish(simd, simd.f_load(&row.0), place, to);
                 }
             }
         }
     }
 }
 
-/// Brings the sums of a block of outputs to their places in rows:
-/// `output = scale·(row scale·sum) + offset`.
+/// Brings the sums of a block of outputs to their places in rows.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Scatter<'a> {
     /// `[rows, lanes]`.
@@ -57,6 +114,7 @@ pub(in crate::cpu) struct Scatter<'a> {
     pub outputs: &'a [u32],
     /// Scale and offset by lane.
     pub affine: [[f32; LANES]; 2],
+    pub ends: Ends<'a>,
     /// The scale of each row; 1 without any.
     pub scales: Option<&'a [f32]>,
     /// The place of output 0 in the first row.
@@ -80,19 +138,20 @@ impl Task for Scatter<'_> {
             let y = simd.f_add(simd.f_mul(factors, scaled), offsets);
             let row = self.first + i * self.row;
             if side_by_side {
+                let place = row + outputs[0] as usize;
                 // SAFETY: whoever made the task keeps it apart from others.
-                let to = unsafe { self.output.part(row + outputs[0] as usize, LANES) };
-                simd.f_store(y, to.first_chunk_mut().expect("a vector"));
+                let to = unsafe { self.output.part(place, LANES) };
+                self.ends.finish(simd, y, place, to);
                 continue;
             }
-            let mut lanes = [0.0; LANES];
-            simd.f_store(y, &mut lanes);
-            for (&y, &output) in lanes.iter().zip(outputs) {
+            let mut places = [None; LANES];
+            for (place, &output) in places.iter_mut().zip(outputs) {
                 if output != NONE {
-                    // SAFETY: whoever made the task keeps it apart from others.
-                    unsafe { self.output.part(row + output as usize, 1)[0] = y };
+                    *place = Some(row + output as usize);
                 }
             }
+            // SAFETY: whoever made the task keeps it apart from others.
+            unsafe { self.ends.finish_apart(simd, y, &places, self.output) };
         }
     }
 }
@@ -126,7 +185,7 @@ impl Task for ScatterTile<'_> {
     }
 }
 
-/// `scale·sum + offset` of a channel whose rows are longer in the sums than in the output.
+/// The outputs of a channel whose rows are longer in the sums than in the output.
 pub(in crate::cpu) struct FinishRows<'a, I> {
     /// The sums of the channel, in their order.
     pub sums: I,
@@ -134,6 +193,7 @@ pub(in crate::cpu) struct FinishRows<'a, I> {
     pub scale: f32,
     /// Scale and offset.
     pub affine: (f32, f32),
+    pub ends: Ends<'a>,
     /// The place of the first sum in its rows.
     pub place: usize,
     /// Sums of a row.
@@ -167,12 +227,25 @@ impl<'a, I: Iterator<Item = &'a Line<f32>>> Task for FinishRows<'a, I> {
             (row * width + column.min(width)).min(height * width)
         };
         let (first, end) = (before(self.place), before(self.place + values.len()));
+        let mut place = self.start + first;
         // SAFETY: whoever made `start` and `place` keeps tasks apart.
-        let mut to = unsafe { self.output.part(self.start + first, end - first) };
+        let mut to = unsafe { self.output.part(place, end - first) };
         let mut column = self.place % self.columns;
         while !to.is_empty() {
             let count = width.saturating_sub(column).min(values.len()).min(to.len());
-            copy(to, values, count);
+            // In whole vectors while there is room: what is behind the row is written later.
+            for done in (0..count).step_by(LANES) {
+                let part = values.len().min(done + LANES);
+                let y = simd.f_load(&first_lanes(&values[done..part]));
+                let to = &mut to[done..];
+                let room = if to.len() < LANES {
+                    count - done
+                } else {
+                    LANES
+                };
+                self.ends.finish(simd, y, place + done, &mut to[..room]);
+            }
+            place += count;
             to = &mut to[count..];
             values = &values[values.len().min(self.columns - column)..];
             column = 0;

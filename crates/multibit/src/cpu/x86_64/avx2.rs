@@ -251,6 +251,47 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn f_sub(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_sub_ps(a[H], b[H])) }
+    }
+
+    #[inline(always)]
+    fn f_div(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_div_ps(a[H], b[H])) }
+    }
+
+    #[inline(always)]
+    fn f_min(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_min_ps(a[H], b[H])) }
+    }
+
+    #[inline(always)]
+    fn f_max(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: `self` proves the instructions.
+        unsafe { halves!(H => _mm256_max_ps(a[H], b[H])) }
+    }
+
+    #[inline(always)]
+    fn f_scale(self, x: Self::F, n: Self::F) -> Self::F {
+        // Two factors, as one alone overflows and has no denormals.
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let bias = _mm256_set1_epi32(127);
+            halves!(H => {
+                let n = _mm256_cvtps_epi32(n[H]);
+                let half = _mm256_srai_epi32::<1>(n);
+                let first = _mm256_slli_epi32::<23>(_mm256_add_epi32(half, bias));
+                let rest = _mm256_add_epi32(_mm256_sub_epi32(n, half), bias);
+                let rest = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(rest));
+                _mm256_mul_ps(_mm256_mul_ps(x[H], _mm256_castsi256_ps(first)), rest)
+            })
+        }
+    }
+
+    #[inline(always)]
     fn f_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         // SAFETY: `self` proves the instructions.
         unsafe { halves!(H => _mm256_fmadd_ps(a[H], b[H], c[H])) }
