@@ -336,12 +336,15 @@ fn layers_of_one_input_lie_side_by_side() {
             let config = MultiBitLinearConfig::new(20, outputs).with_bias(bias);
             config.with_arithmetic(arithmetic).init(&device)
         });
-        for _ in 0..2 {
+        for is_packed in [false, true] {
+            if is_packed {
+                layers =
+                    layers.map(|layer| PackedModel::pack(&layer).unwrap().apply(layer).unwrap());
+            }
             let found = MultiBitLinear::forward_all(&layers.each_ref(), x.clone());
             let expected = layers.each_ref().map(|layer| layer.forward(x.clone()));
             let expected = Tensor::cat(expected.to_vec(), 2);
             assert_close(found.into_data(), expected.into_data(), "side by side");
-            layers = layers.map(|layer| PackedModel::pack(&layer).unwrap().apply(layer).unwrap());
         }
     }
 }
