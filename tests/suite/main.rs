@@ -3,6 +3,7 @@
 
 mod activations;
 mod any_model;
+mod between;
 mod checkpoint;
 mod compact;
 mod convert;

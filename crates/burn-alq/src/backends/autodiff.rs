@@ -12,7 +12,7 @@ use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn_core::backend::tensor::{FloatTensor, IntTensor};
 use burn_core::backend::{AutodiffBackend, TensorMetadata};
 use burn_core::tensor::Shape;
-use multibit::cpu::{Conv2dOptions, Mode};
+use multibit::cpu::{Activation, Conv2dOptions, Mode};
 
 #[cfg(feature = "train")]
 use crate::ops::StepOps;
@@ -57,16 +57,27 @@ impl<B: AlqOps, C: CheckpointStrategy> AlqOps for Autodiff<B, C> {
         input: FloatTensor<Self>,
         scale: Term<Self>,
         offset: Term<Self>,
+        residual: Term<Self>,
         weight: Arc<PreparedWeight>,
         mode: Mode,
+        activation: Activation,
     ) -> FloatTensor<Self> {
         let (input, node) = input.into_parts();
-        let y = B::alq_linear(input, Term::None, Term::None, weight.clone(), mode);
+        let y = B::alq_linear(
+            input,
+            Term::None,
+            Term::None,
+            Term::None,
+            weight.clone(),
+            mode,
+            Activation::Identity,
+        );
         let y = match Linear.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(weight, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         };
-        packed::affine::<Self>(y, [scale, offset])
+        let y = packed::affine::<Self>(y, [scale, offset]);
+        packed::epilogue::<Self>(y, residual, activation)
     }
 
     /// No gradient flows to and from bits.
@@ -90,7 +101,12 @@ impl<B: AlqOps, C: CheckpointStrategy> AlqOps for Autodiff<B, C> {
         let (input, node) = input.into_parts();
         let state = (weight.clone(), conv2d.options, input.shape());
         let (input, none) = (Activations::Values(input), Activations::None);
-        let y = B::alq_conv2d(input, Term::None, Term::None, none, weight, conv2d);
+        let activation = conv2d.activation;
+        let plain = PackedConv2d {
+            activation: Activation::Identity,
+            ..conv2d
+        };
+        let y = B::alq_conv2d(input, Term::None, Term::None, none, weight, plain);
         let Activations::Values(y) = y else {
             unreachable!("without levels the outputs are values")
         };
@@ -98,7 +114,8 @@ impl<B: AlqOps, C: CheckpointStrategy> AlqOps for Autodiff<B, C> {
             OpsKind::Tracked(prep) => prep.finish(state, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         };
-        Activations::Values(packed::affine::<Self>(y, [scale, offset]))
+        let y = packed::affine::<Self>(y, [scale, offset]);
+        Activations::Values(packed::conv2d_epilogue::<Self>(y, residual, activation))
     }
 
     fn alq_lookup(indices: IntTensor<Self>, weight: Arc<PreparedWeight>) -> FloatTensor<Self> {

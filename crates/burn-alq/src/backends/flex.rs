@@ -7,9 +7,9 @@ use burn_flex::{Flex, FlexTensor};
 
 use super::host::on_the_host;
 use super::host::prelude::*;
-use crate::ops::host::{Elements, Memory};
+use crate::ops::host::{Elements, Memory, Rows};
 
-/// The buffers of Flex, each a contiguous tensor whose storage is exactly its elements.
+/// The buffers of Flex: contiguous tensors whose storage is exactly their elements, but for rows.
 struct Shared;
 
 impl Memory<Flex> for Shared {
@@ -22,6 +22,35 @@ impl Memory<Flex> for Shared {
             Flex::float_cast(tensor, FloatDType::F32)
         };
         tensor.to_contiguous()
+    }
+
+    fn rows(tensor: FlexTensor) -> Rows<FlexTensor> {
+        let layout = tensor.layout();
+        let [batch, length, width] = layout.shape().dims();
+        let &[batch_stride, length_stride, step] = layout.strides() else {
+            unreachable!("the shape has three axes")
+        };
+        let stride = usize::try_from(if length == 1 {
+            batch_stride
+        } else {
+            length_stride
+        });
+        let even = |stride: usize| {
+            let distance = isize::try_from(stride * length);
+            stride >= width && (batch <= 1 || distance == Ok(batch_stride))
+        };
+        match stride {
+            Ok(stride) if tensor.dtype() == DType::F32 && step == 1 && even(stride) => Rows {
+                start: layout.start_offset(),
+                stride,
+                buffer: tensor,
+            },
+            _ => Rows {
+                start: 0,
+                stride: width,
+                buffer: Self::floats(tensor),
+            },
+        }
     }
 
     fn ints(tensor: FlexTensor, dtype: DType) -> FlexTensor {

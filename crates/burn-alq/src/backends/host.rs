@@ -9,10 +9,13 @@ macro_rules! on_the_host {
                 input: FloatTensor<Self>,
                 scale: Term<Self>,
                 offset: Term<Self>,
+                residual: Term<Self>,
                 weight: Arc<PreparedWeight>,
                 mode: Mode,
+                activation: Activation,
             ) -> FloatTensor<Self> {
-                host::linear::<Self, $memory>(input, [scale, offset], &weight, &mode)
+                let (affine, end) = ([scale, offset], (residual, activation));
+                host::linear::<Self, $memory>(input, affine, end, &weight, &mode)
             }
 
             fn alq_conv2d(
@@ -41,6 +44,31 @@ macro_rules! on_the_host {
                 levels: Levels,
             ) -> FloatTensor<Self> {
                 host::unpack::<Self, $memory>(planes, channels, &levels)
+            }
+
+            fn alq_activate(input: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+                host::activate::<Self, $memory>(input, activation)
+            }
+
+            fn alq_layer_norm(
+                input: FloatTensor<Self>,
+                gamma: FloatTensor<Self>,
+                beta: Term<Self>,
+                epsilon: f64,
+            ) -> FloatTensor<Self> {
+                host::layer_norm::<Self, $memory>(input, gamma, beta, epsilon)
+            }
+
+            fn alq_attention(
+                query: FloatTensor<Self>,
+                key: FloatTensor<Self>,
+                value: FloatTensor<Self>,
+                mask_pad: Mask<Self>,
+                mask_attn: Mask<Self>,
+                attention: Attention,
+            ) -> Attended<Self> {
+                let (rows, masks) = ([query, key, value], [mask_pad, mask_attn]);
+                host::attention::<Self, $memory>(rows, masks, &attention)
             }
 
             fn alq_max_pool2d(
@@ -117,11 +145,11 @@ pub(super) mod prelude {
     pub use alloc::sync::Arc;
 
     pub use burn_core::backend::tensor::{FloatTensor, IntTensor};
-    pub use multibit::cpu::{Levels, Mode, Pool2dOptions};
+    pub use multibit::cpu::{Activation, Levels, Mode, Pool2dOptions};
     #[cfg(feature = "train")]
     pub use multibit::fit::StepParams;
 
-    pub(crate) use crate::ops::{Activations, PackedConv2d, Term, host};
+    pub(crate) use crate::ops::{Activations, Attended, Attention, Mask, PackedConv2d, Term, host};
     #[cfg(feature = "train")]
     pub(crate) use crate::ops::{StepState, WeightLayout, host_steps};
     pub(crate) use crate::weight::PreparedWeight;

@@ -7,9 +7,11 @@ use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::{Device, Tensor};
 use burn_nn::conv::{Conv1d, Conv1dConfig};
 use burn_nn::{BatchNorm, Initializer, PaddingConfig1d, PaddingConfig2d};
-use multibit::cpu::Conv2dOptions;
+use multibit::cpu::{Conv2dOptions, conv2d_output_shape};
 
-use super::{Arithmetic, Quantized, affine, describe, dims, here, mode, packed, padding_pairs};
+use super::{
+    Arithmetic, Epilogue, Quantized, affine, describe, dims, here, mode, packed, padding_pairs,
+};
 use crate::ops::{Activations, AlqOps, PackedConv2d};
 use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
 
@@ -120,11 +122,7 @@ impl MultiBitConv1d {
     /// If the input does not have `channels_in` channels, or the arithmetic is bitwise, the layer
     /// packed and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward(&self, input: impl Into<Quantized<3>>) -> Tensor<3> {
-        let input = here("MultiBitConv1d", &self.weight, input);
-        match packed(&self.weight) {
-            Some(packed) => self.forward_packed(&packed.weight, input, None),
-            None => self.as_conv1d().forward(input.into_tensor()),
-        }
+        self.forward_then(input, Epilogue::default())
     }
 
     /// [`forward`](Self::forward), then batch norm.
@@ -135,10 +133,27 @@ impl MultiBitConv1d {
     /// # Panics
     /// As [`forward`](Self::forward), and if `norm` has another number of features.
     pub fn forward_norm(&self, input: impl Into<Quantized<3>>, norm: &BatchNorm) -> Tensor<3> {
+        self.forward_then(input, Epilogue::norm(norm))
+    }
+
+    /// [`forward`](Self::forward), then batch norm, a residual and an activation, each at choice:
+    /// `layer.forward_then(x, Activation::Relu)`.
+    ///
+    /// Once packed, all of it happens where an output is written.
+    ///
+    /// # Panics
+    /// As [`forward_norm`](Self::forward_norm), and if the residual has another shape than the
+    /// output.
+    pub fn forward_then<'a>(
+        &self,
+        input: impl Into<Quantized<3>>,
+        epilogue: impl Into<Epilogue<'a, 3>>,
+    ) -> Tensor<3> {
         let input = here("MultiBitConv1d", &self.weight, input);
+        let epilogue = epilogue.into();
         match packed(&self.weight) {
-            Some(packed) => self.forward_packed(&packed.weight, input, Some(norm)),
-            None => norm.forward(self.as_conv1d().forward(input.into_tensor())),
+            Some(packed) => self.forward_packed(&packed.weight, input, epilogue),
+            None => epilogue.apply(self.as_conv1d().forward(input.into_tensor())),
         }
     }
 
@@ -146,11 +161,11 @@ impl MultiBitConv1d {
         &self,
         weight: &PreparedWeight,
         input: Quantized<3>,
-        norm: Option<&BatchNorm>,
+        epilogue: Epilogue<'_, 3>,
     ) -> Tensor<3> {
         let (input, mode) = mode("MultiBitConv1d", self.arithmetic, input);
         let [channels_out, group_in, _] = dims(&self.weight);
-        let [_, channels_in, length] = input.dims();
+        let [batch, channels_in, length] = input.dims();
         assert_eq!(
             channels_in,
             group_in * self.groups,
@@ -170,18 +185,26 @@ impl MultiBitConv1d {
             groups: self.groups,
         };
         let bias = self.bias.as_ref().map(Param::val);
-        let [scale, offset] = affine(channels_out, bias, norm, &input.device());
+        let [scale, offset] = affine(channels_out, bias, epilogue.norm, &input.device());
+        let weight = weight.with_height();
+        let shape = [batch, channels_in, 1, length];
+        let [.., out] = conv2d_output_shape(shape, weight.shape(), &options);
+        let residual = epilogue.residual("MultiBitConv1d", [batch, channels_out, out]);
+        let residual = residual.map_or(Activations::None, |residual| {
+            Activations::Values(residual.unsqueeze_dim::<4>(2).into_dispatch())
+        });
         let input = input.unsqueeze_dim::<4>(2);
         let output = <Dispatch as AlqOps>::alq_conv2d(
             Activations::Values(input.into_dispatch()),
             scale,
             offset,
-            Activations::None,
-            weight.with_height(),
+            residual,
+            weight,
             PackedConv2d {
                 options,
                 mode,
                 residual: None,
+                activation: epilogue.activation,
                 levels: None,
             },
         );

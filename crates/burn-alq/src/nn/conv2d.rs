@@ -8,11 +8,12 @@ use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::{Device, Tensor};
 use burn_nn::conv::{Conv2d, Conv2dConfig};
 use burn_nn::{BatchNorm, Initializer, PaddingConfig2d};
-use multibit::cpu::{Arithmetic, Conv2dOptions, Levels, Mode};
+use multibit::cpu::{Activation, Arithmetic, Conv2dOptions, Levels, Mode, conv2d_output_shape};
 
 use super::quantized::BitPlanes;
 use super::{
-    MultiBitActivation, Quantized, affine, describe, dims, here, mode, packed, padding_pairs,
+    Epilogue, MultiBitActivation, Quantized, affine, describe, dims, here, mode, packed,
+    padding_pairs,
 };
 use crate::ops::{Activations, AlqOps, PackedConv2d};
 use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
@@ -81,6 +82,16 @@ pub struct MultiBitConv2d {
     pub arithmetic: Arithmetic,
 }
 
+/// What a packed layer does with its outputs.
+struct End {
+    residual: Activations<Dispatch>,
+    /// Of a residual that is bits.
+    residual_levels: Option<Levels>,
+    activation: Activation,
+    /// Of outputs that are bits.
+    levels: Option<Levels>,
+}
+
 impl MultiBitConv2dConfig {
     fn float(&self, device: &Device) -> Conv2d {
         Conv2dConfig::new(self.channels, self.kernel_size)
@@ -120,11 +131,7 @@ impl MultiBitConv2d {
     /// If the input does not have `channels_in` channels, or the arithmetic is bitwise, the layer
     /// packed and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward(&self, input: impl Into<Quantized<4>>) -> Tensor<4> {
-        let input = here("MultiBitConv2d", &self.weight, input);
-        match packed(&self.weight) {
-            Some(packed) => self.forward_packed(&packed.weight, input, None),
-            None => self.as_conv2d().forward(input.into_tensor()),
-        }
+        self.forward_then(input, Epilogue::default())
     }
 
     /// [`forward`](Self::forward), then batch norm.
@@ -135,10 +142,27 @@ impl MultiBitConv2d {
     /// # Panics
     /// As [`forward`](Self::forward), and if `norm` has another number of features.
     pub fn forward_norm(&self, input: impl Into<Quantized<4>>, norm: &BatchNorm) -> Tensor<4> {
+        self.forward_then(input, Epilogue::norm(norm))
+    }
+
+    /// [`forward`](Self::forward), then batch norm, a residual and an activation, each at choice:
+    /// `layer.forward_then(x, Activation::Relu)`.
+    ///
+    /// Once packed, all of it happens where an output is written.
+    ///
+    /// # Panics
+    /// As [`forward_norm`](Self::forward_norm), and if the residual has another shape than the
+    /// output.
+    pub fn forward_then<'a>(
+        &self,
+        input: impl Into<Quantized<4>>,
+        epilogue: impl Into<Epilogue<'a, 4>>,
+    ) -> Tensor<4> {
         let input = here("MultiBitConv2d", &self.weight, input);
+        let epilogue = epilogue.into();
         match packed(&self.weight) {
-            Some(packed) => self.forward_packed(&packed.weight, input, Some(norm)),
-            None => norm.forward(self.as_conv2d().forward(input.into_tensor())),
+            Some(packed) => self.forward_packed(&packed.weight, input, epilogue),
+            None => epilogue.apply(self.as_conv2d().forward(input.into_tensor())),
         }
     }
 
@@ -177,8 +201,18 @@ impl MultiBitConv2d {
         let is_ready = residual.as_ref().is_none_or(|x| x.planes().is_some());
         if let (Some(weight), Some(levels), true) = (weight, levels, is_ready) {
             let residual = residual.and_then(|residual| residual.planes().cloned());
+            let residual_levels = residual.as_ref().map(|residual| residual.levels.clone());
+            let residual = residual.map_or(Activations::None, |residual| {
+                Activations::Planes(residual.words.into_dispatch())
+            });
+            let end = End {
+                residual,
+                residual_levels,
+                activation: Activation::Identity,
+                levels: Some(levels.clone()),
+            };
             let dtype = input.dtype();
-            let output = self.run(weight, input, norm, residual, Some(levels.clone()));
+            let output = self.run(weight, input, norm, end);
             let Activations::Planes(words) = output else {
                 unreachable!("with levels the outputs are bits")
             };
@@ -209,10 +243,24 @@ impl MultiBitConv2d {
         &self,
         weight: &Arc<PreparedWeight>,
         input: Quantized<4>,
-        norm: Option<&BatchNorm>,
+        epilogue: Epilogue<'_, 4>,
     ) -> Tensor<4> {
         let dtype = input.dtype();
-        match self.run(weight, input, norm, None, None) {
+        let shape = conv2d_output_shape(
+            input.dims(),
+            &dims(&self.weight),
+            &self.options(input.dims()),
+        );
+        let residual = epilogue.residual("MultiBitConv2d", shape);
+        let end = End {
+            residual: residual.map_or(Activations::None, |residual| {
+                Activations::Values(residual.into_dispatch())
+            }),
+            residual_levels: None,
+            activation: epilogue.activation,
+            levels: None,
+        };
+        match self.run(weight, input, epilogue.norm, end) {
             Activations::Values(values) => Tensor::<4>::from_dispatch(values).cast(dtype),
             _ => unreachable!("without levels the outputs are values"),
         }
@@ -224,13 +272,12 @@ impl MultiBitConv2d {
         weight: &Arc<PreparedWeight>,
         input: Quantized<4>,
         norm: Option<&BatchNorm>,
-        residual: Option<BitPlanes>,
-        levels: Option<Levels>,
+        end: End,
     ) -> Activations<Dispatch> {
         let options = self.options(input.dims());
         let takes_planes = self.takes_planes(weight);
         // A layer whose outputs are bits takes bits where it can.
-        let input = if takes_planes && levels.is_some() {
+        let input = if takes_planes && end.levels.is_some() {
             input.pack()
         } else {
             input
@@ -250,12 +297,11 @@ impl MultiBitConv2d {
         let conv2d = PackedConv2d {
             options,
             mode,
-            residual: residual.as_ref().map(|residual| residual.levels.clone()),
-            levels,
+            residual: end.residual_levels,
+            activation: end.activation,
+            levels: end.levels,
         };
-        let residual = residual.map_or(Activations::None, |residual| {
-            Activations::Planes(residual.words.into_dispatch())
-        });
+        let residual = end.residual;
         <Dispatch as AlqOps>::alq_conv2d(input, scale, offset, residual, weight.clone(), conv2d)
     }
 

@@ -9,7 +9,7 @@ use burn_core::tensor::{Device, Tensor};
 use burn_nn::Initializer;
 use burn_nn::conv::{ConvTranspose2d, ConvTranspose2dConfig};
 
-use super::{Quantized, describe, packed, same_device};
+use super::{Epilogue, Quantized, describe, packed, same_device};
 use crate::weight::{GroupingRule, QuantizeError, attach};
 
 /// Configuration to create a [`MultiBitConvTranspose2d`] layer with [`init`](Self::init), or from a
@@ -121,6 +121,19 @@ impl MultiBitConvTranspose2d {
     /// # Panics
     /// If the input does not have `channels_in` channels.
     pub fn forward(&self, input: impl Into<Quantized<4>>) -> Tensor<4> {
+        self.forward_then(input, Epilogue::default())
+    }
+
+    /// [`forward`](Self::forward), then batch norm, a residual and an activation, each at choice:
+    /// `layer.forward_then(x, Activation::Relu)`.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), and if the batch norm or the residual does not fit the output.
+    pub fn forward_then<'a>(
+        &self,
+        input: impl Into<Quantized<4>>,
+        epilogue: impl Into<Epilogue<'a, 4>>,
+    ) -> Tensor<4> {
         let input = input.into().into_tensor();
         same_device("MultiBitConvTranspose2d", &self.weight, &input.device());
         let mut bias = self.bias.as_ref().map(Param::val);
@@ -138,7 +151,9 @@ impl MultiBitConvTranspose2d {
             self.dilation,
             self.groups,
         );
-        conv_transpose2d(input, weight, bias, options)
+        epilogue
+            .into()
+            .apply(conv_transpose2d(input, weight, bias, options))
     }
 }
 

@@ -1,15 +1,19 @@
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use burn_core as burn;
 use burn_core::backend::Dispatch;
 use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::module::linear;
-use burn_core::tensor::{Device, Tensor, assert_shape};
+use burn_core::tensor::{DType, Device, Tensor, assert_shape};
 use burn_nn::{BatchNorm, Initializer, Linear, LinearConfig, LinearLayout};
 
-use super::{Arithmetic, Quantized, affine, describe, dims, here, mode, packed};
-use crate::ops::AlqOps;
+use super::functional::term;
+use super::{
+    Arithmetic, Epilogue, Quantized, affine, describe, dims, here, mode, packed, same_device,
+};
+use crate::ops::{AlqOps, Term};
 use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
 
 /// Configuration to create a [`MultiBitLinear`] layer with [`init`](Self::init), or from a trained
@@ -88,11 +92,7 @@ impl MultiBitLinear {
     /// If the last axis of `input` is not `d_input`, or the arithmetic is bitwise, the layer packed
     /// and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward<const D: usize>(&self, input: impl Into<Quantized<D>>) -> Tensor<D> {
-        let input = here("MultiBitLinear", &self.weight, input);
-        match packed(&self.weight) {
-            Some(packed) => self.forward_packed(&packed.weight, input, None),
-            None => self.forward_dense(input),
-        }
+        self.forward_then(input, Epilogue::default())
     }
 
     /// [`forward`](Self::forward), then batch norm over the outputs.
@@ -107,11 +107,91 @@ impl MultiBitLinear {
     /// # Panics
     /// As [`forward`](Self::forward), and if `norm` has another number of features.
     pub fn forward_norm(&self, input: impl Into<Quantized<2>>, norm: &BatchNorm) -> Tensor<2> {
+        self.forward_then(input, Epilogue::norm(norm))
+    }
+
+    /// [`forward`](Self::forward), then batch norm, a residual and an activation, each at choice:
+    /// `layer.forward_then(x, Activation::Gelu)`.
+    ///
+    /// Once packed, all of it happens where an output is written.
+    ///
+    /// # Shapes
+    /// - input: `[..., d_input]`
+    /// - residual, output: `[..., d_output]`
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), if the residual has another shape than the output, or if there
+    /// is a batch norm and it has another number of features or the input another rank than 2.
+    pub fn forward_then<'a, const D: usize>(
+        &self,
+        input: impl Into<Quantized<D>>,
+        epilogue: impl Into<Epilogue<'a, D>>,
+    ) -> Tensor<D> {
         let input = here("MultiBitLinear", &self.weight, input);
+        let epilogue = epilogue.into();
+        assert!(
+            epilogue.norm.is_none() || D == 2,
+            "MultiBitLinear: batch norm needs an input of rank 2, not {D}"
+        );
         match packed(&self.weight) {
-            Some(packed) => self.forward_packed(&packed.weight, input, Some(norm)),
-            None => norm.forward(self.forward_dense(input)),
+            Some(packed) => self.forward_packed(&packed.weight, input, epilogue),
+            None => epilogue.apply(self.forward_dense(input)),
         }
+    }
+
+    /// Several layers of one input, their outputs side by side: query, key and value of an attention,
+    /// which are parts of the last axis of the result
+    /// ([`attention`](super::functional::attention) reads them there).
+    ///
+    /// Once packed with one arithmetic, they share what is made of their input.
+    ///
+    /// # Shapes
+    /// - input: `[..., d_input]`
+    /// - output: `[..., Σ d_output]`
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), and if there is no layer.
+    pub fn forward_all<const D: usize>(
+        layers: &[&Self],
+        input: impl Into<Quantized<D>>,
+    ) -> Tensor<D> {
+        let input = input.into();
+        let first = layers.first().expect("MultiBitLinear: no layer");
+        let share = |layer: &&&Self| {
+            layer.arithmetic == first.arithmetic && dims(&layer.weight)[0] == dims(&first.weight)[0]
+        };
+        let weights = layers.iter().filter(share).filter_map(|layer| {
+            let input = input.device();
+            same_device("MultiBitLinear", &layer.weight, &input);
+            packed(&layer.weight).map(|packed| packed.weight.clone())
+        });
+        let weights: Vec<Arc<PreparedWeight>> = weights.collect();
+        let mut shape = input.dims();
+        if weights.len() < layers.len() || shape.contains(&0) {
+            let outputs = layers.iter().map(|layer| layer.forward(input.clone()));
+            return Tensor::cat(outputs.collect(), D - 1);
+        }
+        let (input, mode) = mode("MultiBitLinear", first.arithmetic, input);
+        let [d_input, _] = dims(&first.weight);
+        assert_shape!(input, [.., d_input]);
+        let device = input.device();
+        let biases = layers.iter().map(|layer| match &layer.bias {
+            Some(bias) => bias.val(),
+            None => Tensor::zeros([dims(&layer.weight)[1]], &device),
+        });
+        let has_bias = layers.iter().any(|layer| layer.bias.is_some());
+        let bias =
+            has_bias.then(|| Tensor::cat(biases.map(|bias| bias.cast(DType::F32)).collect(), 0));
+        let batch = shape[..D - 1].iter().product();
+        shape[D - 1] = layers.iter().map(|layer| dims(&layer.weight)[1]).sum();
+        let output: Tensor<2> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_linears(
+            input.reshape([batch, d_input]).into_dispatch(),
+            Term::None,
+            term(bias),
+            weights,
+            mode,
+        ));
+        output.reshape(shape)
     }
 
     fn forward_dense<const D: usize>(&self, input: Quantized<D>) -> Tensor<D> {
@@ -125,7 +205,7 @@ impl MultiBitLinear {
         &self,
         weight: &Arc<PreparedWeight>,
         input: Quantized<D>,
-        norm: Option<&BatchNorm>,
+        epilogue: Epilogue<'_, D>,
     ) -> Tensor<D> {
         let [d_input, d_output] = dims(&self.weight);
         let (input, mode) = mode("MultiBitLinear", self.arithmetic, input);
@@ -139,13 +219,17 @@ impl MultiBitLinear {
         }
         let batch = elements / d_input;
         let bias = self.bias.as_ref().map(Param::val);
-        let [scale, offset] = affine(d_output, bias, norm, &input.device());
+        let [scale, offset] = affine(d_output, bias, epilogue.norm, &input.device());
+        let residual = epilogue.residual("MultiBitLinear", shape);
+        let residual = residual.map(|residual| residual.reshape([batch, d_output]));
         let output: Tensor<2> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_linear(
             input.reshape([batch, d_input]).into_dispatch(),
             scale,
             offset,
+            term::<2>(residual),
             weight.clone(),
             mode,
+            epilogue.activation,
         ));
         output.reshape(shape)
     }

@@ -61,6 +61,8 @@ mod conv1d;
 mod conv2d;
 mod conv_transpose2d;
 mod embedding;
+mod epilogue;
+pub mod functional;
 mod linear;
 mod packed;
 mod quantized;
@@ -73,8 +75,9 @@ pub use conv_transpose2d::{MultiBitConvTranspose2d, MultiBitConvTranspose2dConfi
 pub use conv1d::{MultiBitConv1d, MultiBitConv1dConfig};
 pub use conv2d::{MultiBitConv2d, MultiBitConv2dConfig};
 pub use embedding::{MultiBitEmbedding, MultiBitEmbeddingConfig};
+pub use epilogue::Epilogue;
 pub use linear::{MultiBitLinear, MultiBitLinearConfig};
-pub use multibit::cpu::Arithmetic;
+pub use multibit::cpu::{Activation, Arithmetic};
 pub(crate) use packed::hollow;
 pub use packed::{Packed, Unpacking};
 pub use quantized::Quantized;
@@ -136,7 +139,7 @@ fn affine(
     assert_eq!(
         norm.gamma.dims(),
         [outputs],
-        "forward_norm: the batch norm must have a feature for each output"
+        "the batch norm behind a layer must have a feature for each output"
     );
     let deviation = (wide(norm.running_var.value().to_device(device)) + norm.epsilon).sqrt();
     let scale = wide(norm.gamma.val()) / deviation;

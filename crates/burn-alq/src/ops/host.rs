@@ -9,10 +9,12 @@ use burn_core::tensor::{DType, Shape, TensorData, read_sync};
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 use multibit::cpu;
 use multibit::cpu::{
-    Affine, Conv2dInput, Isa, Levels, Mode, Planes, Pool2dOptions, conv2d_output_shape,
+    Activation, Affine, Conv2dInput, Isa, Levels, Mode, Planes, Pool2dOptions, conv2d_output_shape,
 };
 
 use super::{Activations, PackedConv2d, Term};
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+use super::{Attended, Attention, Mask};
 use crate::weight::PreparedWeight;
 
 /// How the host gets at the elements of a tensor, in row-major order.
@@ -22,6 +24,17 @@ pub(crate) trait Memory<B: Backend> {
 
     /// Elements in f32.
     fn floats(tensor: FloatTensor<B>) -> Self::Buffer;
+
+    /// Rows `[batch, length, width]` in f32, where they lie if they lie evenly.
+    fn rows(tensor: FloatTensor<B>) -> Rows<Self::Buffer> {
+        let buffer = Self::floats(tensor);
+        let [_, _, stride] = buffer.shape().dims();
+        Rows {
+            buffer,
+            start: 0,
+            stride,
+        }
+    }
 
     /// Elements in an integer type.
     fn ints(tensor: IntTensor<B>, dtype: DType) -> Self::Buffer;
@@ -33,6 +46,15 @@ pub(crate) trait Memory<B: Backend> {
     /// The tensor of integers again, in a type of the caller's.
     #[cfg(all(feature = "train", any(feature = "flex", feature = "ndarray")))]
     fn into_ints(buffer: Self::Buffer, dtype: DType, device: &Device<B>) -> IntTensor<B>;
+}
+
+/// Rows that lie evenly in a buffer.
+pub(crate) struct Rows<T> {
+    pub buffer: T,
+    /// Where the first one begins.
+    pub start: usize,
+    /// Distance of neighbouring ones.
+    pub stride: usize,
 }
 
 /// Elements as slices.
@@ -122,9 +144,14 @@ impl<T: Elements> Terms<T> {
         }))
     }
 
-    fn affine(&self) -> Affine<'_> {
+    fn affine<'a>(&'a self, residual: Option<&'a T>, activation: Activation) -> Affine<'a> {
         let [scale, offset] = self.0.each_ref().map(|term| term.as_ref().map(T::f32));
-        Affine { scale, offset }
+        Affine {
+            scale,
+            offset,
+            residual: residual.map(T::f32),
+            activation,
+        }
     }
 }
 
@@ -162,16 +189,22 @@ fn view<'a>(words: &'a impl Elements, channels: usize, levels: &'a Levels) -> Pl
 pub(crate) fn linear<B: Backend, M: Memory<B>>(
     input: FloatTensor<B>,
     affine: [Term<B>; 2],
+    (residual, activation): (Term<B>, Activation),
     weight: &PreparedWeight,
     mode: &Mode,
 ) -> FloatTensor<B> {
     let (dtype, device) = (input.dtype(), input.device());
+    let residual = match residual {
+        Term::None => None,
+        Term::Tensor(residual) => Some(M::floats(residual)),
+    };
     let (input, terms) = (M::floats(input), Terms::new::<B, M>(affine));
     let kernel = weight.linear(mode.arithmetic());
     let [_, d_out] = kernel.shape();
     let batch = input.shape()[0];
     let mut output = vec![0.0; batch * d_out];
-    kernel.forward(mode, input.f32(), batch, &terms.affine(), &mut output);
+    let affine = terms.affine(residual.as_ref(), activation);
+    kernel.forward(mode, input.f32(), batch, &affine, &mut output);
     tensor::<B>(output, [batch, d_out], dtype, &device)
 }
 
@@ -213,8 +246,13 @@ pub(crate) fn conv2d<B: Backend, M: Memory<B>>(
     };
     let kernel = weight.conv2d(conv2d.mode.arithmetic(), options.groups);
     let shape = conv2d_output_shape(input.shape(), weight.shape(), options);
-    let affine = terms.affine();
     let Some(levels) = &conv2d.levels else {
+        let residual = match residual {
+            Activations::None => None,
+            Activations::Values(values) => Some(M::floats(values)),
+            Activations::Planes(_) => panic!("a residual that is bits is added to bits"),
+        };
+        let affine = terms.affine(residual.as_ref(), conv2d.activation);
         let mut output = vec![0.0; shape.iter().product()];
         match input {
             Conv2dInput::Planes(planes) => {
@@ -231,6 +269,7 @@ pub(crate) fn conv2d<B: Backend, M: Memory<B>>(
         Activations::None => None,
         Activations::Values(_) => panic!("a residual without levels is added to values"),
     };
+    let affine = terms.affine(None, Activation::Identity);
     let residual = residual.as_ref().zip(conv2d.residual.as_ref());
     let residual = residual.map(|(words, levels)| view(words, shape[1], levels));
     Activations::Planes(planes::<B>(shape, levels, &device, |words| {
@@ -256,6 +295,98 @@ pub(crate) fn quantize<B: Backend, M: Memory<B>>(
     let mut output = vec![0.0; input.f32().len()];
     levels.quantize_all(input.f32(), &mut output);
     tensor::<B>(output, input.shape(), dtype, &device)
+}
+
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(crate) fn activate<B: Backend, M: Memory<B>>(
+    input: FloatTensor<B>,
+    activation: Activation,
+) -> FloatTensor<B> {
+    let (dtype, device) = (input.dtype(), input.device());
+    let input = M::floats(input);
+    let mut output = input.f32().to_vec();
+    cpu::activate(Isa::best(), activation, &mut output);
+    tensor::<B>(output, input.shape(), dtype, &device)
+}
+
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(crate) fn layer_norm<B: Backend, M: Memory<B>>(
+    input: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: Term<B>,
+    epsilon: f64,
+) -> FloatTensor<B> {
+    let (dtype, device) = (input.dtype(), input.device());
+    let (input, gamma) = (M::floats(input), M::floats(gamma));
+    let terms = Terms::new::<B, M>([Term::None, beta]);
+    let beta = terms.affine(None, Activation::Identity).offset;
+    let mut output = vec![0.0; input.f32().len()];
+    let isa = Isa::best();
+    cpu::layer_norm(isa, input.f32(), gamma.f32(), beta, epsilon, &mut output);
+    tensor::<B>(output, input.shape(), dtype, &device)
+}
+
+/// A mask, one byte an element.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+fn bytes<B: Backend>(mask: Mask<B>) -> Option<Vec<u8>> {
+    let Mask::Tensor(mask) = mask else {
+        return None;
+    };
+    let data = read_sync(B::bool_into_data(mask)).expect("the device gives its data back");
+    Some(match data.as_slice::<bool>() {
+        Ok(mask) => mask.iter().map(|&masked| masked.into()).collect(),
+        Err(_) => data.iter::<bool>().map(u8::from).collect(),
+    })
+}
+
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(crate) fn attention<B: Backend, M: Memory<B>>(
+    rows: [FloatTensor<B>; 3],
+    masks: [Mask<B>; 2],
+    attention: &Attention,
+) -> Attended<B> {
+    let (dtype, device) = (rows[0].dtype(), rows[0].device());
+    let shapes = rows.each_ref().map(TensorMetadata::shape);
+    let [batch, queries, keys, width] = attention.sizes(shapes);
+    let heads = attention.heads;
+    let kernel = cpu::Attention {
+        batch,
+        heads,
+        queries,
+        keys,
+        width,
+        scale: attention.scale as f32,
+        min_float: attention.min_float as f32,
+        quiet: attention.quiet,
+    };
+    let rows = rows.map(M::rows);
+    let [pad, pairs] = masks.map(bytes::<B>);
+    let masks = cpu::Masks {
+        pad: pad.as_deref(),
+        pairs: pairs.as_deref(),
+    };
+    let mut context = vec![0.0; batch * queries * heads * width];
+    let weights_shape = [batch, heads, queries, keys];
+    let mut weights = attention
+        .weights
+        .then(|| vec![0.0; weights_shape.iter().product()]);
+    let rows = rows.each_ref().map(|rows| cpu::Rows {
+        values: &rows.buffer.f32()[rows.start..],
+        stride: rows.stride,
+    });
+    kernel.forward(
+        Isa::best(),
+        rows,
+        &masks,
+        &mut context,
+        weights.as_deref_mut(),
+    );
+    Attended {
+        context: tensor::<B>(context, [batch, queries, heads * width], dtype, &device),
+        weights: weights.map_or(Term::None, |weights| {
+            Term::Tensor(tensor::<B>(weights, weights_shape, dtype, &device))
+        }),
+    }
 }
 
 #[cfg(any(feature = "flex", feature = "ndarray"))]

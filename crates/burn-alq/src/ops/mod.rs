@@ -11,6 +11,8 @@
     allow(unused_variables)
 )]
 
+mod activation;
+mod attention;
 #[cfg(feature = "train")]
 pub(crate) mod dense;
 #[cfg(feature = "train")]
@@ -25,16 +27,18 @@ mod shapes;
 mod steps;
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use burn_core as burn;
-use burn_core::backend::tensor::{FloatTensor, IntTensor};
+use burn_core::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn_core::backend::{Backend, ExtensionType, backend_extension};
 #[cfg(feature = "fusion")]
 use burn_core::tensor::DType;
-use multibit::cpu::{Conv2dOptions, Levels, Mode, Pool2dOptions};
+use multibit::cpu::{Activation, Conv2dOptions, Levels, Mode, Pool2dOptions};
 
 use crate::weight::PreparedWeight;
 
+pub use self::attention::{Attended, Attention};
 #[cfg(feature = "train")]
 pub use self::steps::{StepOps, StepState, WeightLayout};
 
@@ -44,8 +48,18 @@ pub use self::steps::{StepOps, StepState, WeightLayout};
 pub enum Term<B: Backend> {
     /// There is none.
     None,
-    /// One number for each output.
+    /// Its numbers: one for each output, or one for each place of the output.
     Tensor(FloatTensor<B>),
+}
+
+/// What is left out of an attention.
+#[derive(Debug, Clone, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "fusion"))]
+pub enum Mask<B: Backend> {
+    /// Nothing.
+    None,
+    /// Where it is true.
+    Tensor(BoolTensor<B>),
 }
 
 /// Activations `[batch, channels, h, w]` between layers.
@@ -67,8 +81,10 @@ pub struct PackedConv2d {
     pub options: Conv2dOptions,
     /// Its arithmetic; of activations that are bits, bitwise with their levels.
     pub mode: Mode,
-    /// The levels of the residual that is added to its outputs, if there is one.
+    /// The levels of a residual that is bits.
     pub residual: Option<Levels>,
+    /// What outputs that are values go through at the end.
+    pub activation: Activation,
     /// The levels that the outputs take, as bits; none for outputs that are values.
     pub levels: Option<Levels>,
 }
@@ -85,25 +101,47 @@ pub struct PackedConv2d {
     Fusion: cfg(feature = "fusion"),
 )]
 pub trait AlqOps: Backend {
-    /// `y = scale·(x Ŵ) + offset` for a packed weight of shape `[d_in, d_out]`.
+    /// `y = f(scale·(x Ŵ) + offset + residual)` for a packed weight of shape `[d_in, d_out]`, `f`
+    /// being the activation.
     ///
     /// # Shapes
     /// - `input`: `[batch, d_in]`
     /// - `scale`, `offset`: `[d_out]`
-    /// - result: `[batch, d_out]`
+    /// - `residual`, result: `[batch, d_out]`
     #[fusion(dtype = input, shape = shapes::linear(input, weight))]
     fn alq_linear(
         input: FloatTensor<Self>,
         #[extension_type] scale: Term<Self>,
         #[extension_type] offset: Term<Self>,
+        #[extension_type] residual: Term<Self>,
         weight: Arc<PreparedWeight>,
         mode: Mode,
+        activation: Activation,
     ) -> FloatTensor<Self> {
-        packed::linear::<Self>(input, [scale, offset], &weight, &mode)
+        let y = packed::linear::<Self>(input, [scale, offset], &weight, &mode);
+        packed::epilogue::<Self>(y, residual, activation)
+    }
+
+    /// Several linear layers of one input, their outputs side by side in the order of the weights.
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, d_in]`
+    /// - `scale`, `offset`: `[Σ d_out]`
+    /// - result: `[batch, Σ d_out]`
+    #[fusion(default)]
+    fn alq_linears(
+        input: FloatTensor<Self>,
+        #[extension_type] scale: Term<Self>,
+        #[extension_type] offset: Term<Self>,
+        weights: Vec<Arc<PreparedWeight>>,
+        mode: Mode,
+    ) -> FloatTensor<Self> {
+        packed::linears::<Self>(input, [scale, offset], &weights, &mode)
     }
 
     /// 2-D convolution with a packed weight of shape `[out, in / groups, k_h, k_w]`, then
-    /// `scale·y + offset`; to bits also `+ residual`, which is bits.
+    /// `scale·y + offset + residual` and the activation; to bits a residual is bits and the levels
+    /// are the activation.
     ///
     /// # Shapes
     /// - `input`: `[batch, in, h, w]`
@@ -169,6 +207,56 @@ pub trait AlqOps: Backend {
         levels: Levels,
     ) -> FloatTensor<Self> {
         host::unpack::<Self, host::Copied>(planes, channels, &levels)
+    }
+
+    /// An activation of each value.
+    ///
+    /// # Shapes
+    /// - `input`, result: any, the same
+    #[fusion(default)]
+    fn alq_activate(input: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        activation::activate::<Self>(input, activation)
+    }
+
+    /// `γ·(x − mean)/√(variance + ε) + β` over the last axis.
+    ///
+    /// # Shapes
+    /// - `input`, result: `[..., d_model]`
+    /// - `gamma`, `beta`: `[d_model]`
+    #[fusion(default)]
+    fn alq_layer_norm(
+        input: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        #[extension_type] beta: Term<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        let beta = match beta {
+            Term::None => None,
+            Term::Tensor(beta) => Some(beta),
+        };
+        Self::layer_norm(input, gamma, beta, epsilon)
+    }
+
+    /// `softmax(scale·q kᵀ) v` for heads side by side, as Burn's `MultiHeadAttention` computes it
+    /// between its linear layers: [`Attention`].
+    ///
+    /// Rows of queries, keys and values need not lie side by side.
+    ///
+    /// # Shapes
+    /// - `query`: `[batch, queries, d_model]`
+    /// - `key`, `value`: `[batch, keys, d_model]`
+    /// - `mask_pad`: `[batch, keys]`
+    /// - `mask_attn`: `[batch, queries, keys]`
+    #[fusion(default)]
+    fn alq_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        #[extension_type] mask_pad: Mask<Self>,
+        #[extension_type] mask_attn: Mask<Self>,
+        attention: Attention,
+    ) -> Attended<Self> {
+        attention::attend::<Self>([query, key, value], [mask_pad, mask_attn], &attention)
     }
 
     /// The largest value of each window, in evaluation.

@@ -3,15 +3,18 @@
 //! In exact arithmetic the weight is unpacked to the device and Burn's own layer runs. What only the
 //! kernels of `multibit` can compute runs on the host.
 
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
 use burn_core::backend::tensor::FloatTensor;
 use burn_core::backend::{Backend, TensorMetadata};
 use burn_core::tensor::ops::ConvOptions;
-use burn_core::tensor::{Shape, TensorData};
+use burn_core::tensor::{Shape, Slice, TensorData};
 use multibit::PackedWeight;
-use multibit::cpu::{Conv2dOptions, Levels, Mode};
+use multibit::cpu::{Activation, Conv2dOptions, Levels, Mode};
 
 use super::host::{self, Copied};
-use super::{Activations, PackedConv2d, Term};
+use super::{Activations, AlqOps, PackedConv2d, Term};
 use crate::weight::PreparedWeight;
 
 pub(super) fn dense<B: Backend>(like: &FloatTensor<B>, weight: &PackedWeight) -> FloatTensor<B> {
@@ -45,6 +48,78 @@ pub(crate) fn affine<B: Backend>(
     y
 }
 
+/// `activation(x + residual)`, in the type of `x`.
+pub(crate) fn epilogue<B: AlqOps>(
+    x: FloatTensor<B>,
+    residual: Term<B>,
+    activation: Activation,
+) -> FloatTensor<B> {
+    let y = match residual {
+        Term::None => x,
+        Term::Tensor(residual) => {
+            let dtype = x.dtype();
+            let residual = if residual.dtype() == dtype {
+                residual
+            } else {
+                B::float_cast(residual, dtype.into())
+            };
+            B::float_add(x, residual)
+        }
+    };
+    B::alq_activate(y, activation)
+}
+
+/// [`epilogue`] of a convolution to values.
+///
+/// # Panics
+/// If the residual is bits.
+pub(crate) fn conv2d_epilogue<B: AlqOps>(
+    x: FloatTensor<B>,
+    residual: Activations<B>,
+    activation: Activation,
+) -> FloatTensor<B> {
+    let residual = match residual {
+        Activations::None => Term::None,
+        Activations::Values(values) => Term::Tensor(values),
+        Activations::Planes(_) => panic!("a residual that is bits is added to bits"),
+    };
+    epilogue::<B>(x, residual, activation)
+}
+
+/// One layer after the other.
+pub(super) fn linears<B: AlqOps>(
+    input: FloatTensor<B>,
+    affine: [Term<B>; 2],
+    weights: &[Arc<PreparedWeight>],
+    mode: &Mode,
+) -> FloatTensor<B> {
+    let mut first = 0;
+    let outputs: Vec<_> = weights
+        .iter()
+        .map(|weight| {
+            let outputs = first..first + weight.shape()[1];
+            first = outputs.end;
+            let [scale, offset] = affine.clone().map(|term| match term {
+                Term::None => Term::None,
+                Term::Tensor(term) => {
+                    Term::Tensor(B::float_slice(term, &[Slice::from(outputs.clone())]))
+                }
+            });
+            let (input, weight, mode) = (input.clone(), weight.clone(), mode.clone());
+            B::alq_linear(
+                input,
+                scale,
+                offset,
+                Term::None,
+                weight,
+                mode,
+                Activation::Identity,
+            )
+        })
+        .collect();
+    B::float_cat(outputs, 1)
+}
+
 pub(super) fn linear<B: Backend>(
     input: FloatTensor<B>,
     affine: [Term<B>; 2],
@@ -52,13 +127,14 @@ pub(super) fn linear<B: Backend>(
     mode: &Mode,
 ) -> FloatTensor<B> {
     if *mode != Mode::Exact {
-        return host::linear::<B, Copied>(input, affine, weight, mode);
+        let none = (Term::None, Activation::Identity);
+        return host::linear::<B, Copied>(input, affine, none, weight, mode);
     }
     let weight = dense::<B>(&input, weight);
     self::affine::<B>(B::float_matmul(input, weight), affine)
 }
 
-pub(super) fn conv2d<B: Backend>(
+pub(super) fn conv2d<B: AlqOps>(
     input: Activations<B>,
     affine: [Term<B>; 2],
     residual: Activations<B>,
@@ -69,7 +145,8 @@ pub(super) fn conv2d<B: Backend>(
         (Activations::Values(input), Mode::Exact, None) => {
             let weight = dense::<B>(&input, weight);
             let y = B::conv2d(input, weight, None, conv_options(&conv2d.options));
-            Activations::Values(self::affine::<B>(y, affine))
+            let y = self::affine::<B>(y, affine);
+            Activations::Values(conv2d_epilogue::<B>(y, residual, conv2d.activation))
         }
         (input, ..) => host::conv2d::<B, Copied>(input, affine, residual, weight, conv2d),
     }

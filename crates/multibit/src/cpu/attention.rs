@@ -69,7 +69,7 @@ impl Attention {
         [query, key, value]: [Rows<'_>; 3],
         masks: &Masks<'_>,
         context: &mut [f32],
-        mut weights: Option<&mut [f32]>,
+        weights: Option<&mut [f32]>,
     ) {
         self.check([query, key, value], masks, context, weights.as_deref());
         let &Self {
@@ -89,7 +89,7 @@ impl Attention {
         let cuts = queries.div_ceil(rows);
         let cost = context.len() / 8 * keys;
         let context = Shared::new(context);
-        let weights = weights.as_deref_mut().map(Shared::new);
+        let weights = weights.map(Shared::new);
         threads::for_each_with(batch * heads * cuts, cost, Vec::new, |room, task| {
             let (cut, head) = (task % cuts, task / cuts % heads);
             let n = task / cuts / heads;

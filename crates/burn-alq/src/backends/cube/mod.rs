@@ -13,10 +13,11 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use multibit::cpu::{Levels, Mode, Pool2dOptions};
+use multibit::cpu::{Activation, Levels, Mode, Pool2dOptions};
 #[cfg(feature = "train")]
 use multibit::fit::StepParams;
 
+use crate::ops::packed::{conv2d_epilogue, epilogue};
 use crate::ops::{Activations, AlqOps, PackedConv2d, Term};
 #[cfg(feature = "train")]
 use crate::ops::{StepOps, StepState, WeightLayout, dense};
@@ -47,10 +48,13 @@ impl AlqOps for CubeBackend {
         input: FloatTensor<Self>,
         scale: Term<Self>,
         offset: Term<Self>,
+        residual: Term<Self>,
         weight: Arc<PreparedWeight>,
         mode: Mode,
+        activation: Activation,
     ) -> FloatTensor<Self> {
-        packed::linear(input, [scale, offset], &weight, &mode)
+        let y = packed::linear(input, [scale, offset], &weight, &mode);
+        epilogue::<Self>(y, residual, activation)
     }
 
     fn alq_conv2d(
@@ -67,7 +71,8 @@ impl AlqOps for CubeBackend {
         };
         let y = packed::conv2d(input, [scale, offset], &weight, &conv2d);
         let Some(levels) = &conv2d.levels else {
-            return Activations::Values(cast(y, dtype));
+            let y = conv2d_epilogue::<Self>(cast(y, dtype), residual, conv2d.activation);
+            return Activations::Values(y);
         };
         let y = match (residual, &conv2d.residual) {
             (Activations::Planes(residual), Some(levels)) => {

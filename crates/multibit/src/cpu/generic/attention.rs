@@ -262,9 +262,9 @@ fn tile<S: Simd, const R: usize, const P: usize>(
     output: &mut [Line<f32>],
 ) {
     let mut sums = [[simd.f_splat(0.0); P]; R];
-    let mut at = row * numbers.stride;
     let mut place = panel * panels.next;
-    for _ in 0..numbers.len {
+    for i in 0..numbers.len {
+        let at = row * numbers.stride + i;
         let mut lines = [simd.f_splat(0.0); P];
         for (p, line) in lines.iter_mut().enumerate() {
             debug_assert!(place + p * panels.next < panels.lines.len());
@@ -279,7 +279,6 @@ fn tile<S: Simd, const R: usize, const P: usize>(
                 *sum = simd.f_fma(x, line, *sum);
             }
         }
-        at += 1;
         place += panels.step;
     }
     for (r, sums) in sums.iter().enumerate() {

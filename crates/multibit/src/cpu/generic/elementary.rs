@@ -76,12 +76,7 @@ pub(super) fn tanh<S: Simd>(simd: S, x: S::F) -> S::F {
         2.000_188e-13,
         -2.760_768_5e-16,
     ];
-    let even = [
-        4.893_525_2e-3,
-        2.268_434_6e-3,
-        1.185_347_1e-4,
-        1.198_258_4e-6,
-    ];
+    let even = [4.893_525e-3, 2.268_434_6e-3, 1.185_347_1e-4, 1.198_258_4e-6];
     let odd = simd.f_mul(x, polynomial(simd, square, odd));
     let quotient = simd.f_div(odd, polynomial(simd, square, even));
     clamp(simd, quotient, -1.0, 1.0)
