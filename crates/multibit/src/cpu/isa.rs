@@ -161,34 +161,37 @@ impl Isa {
         self.name().starts_with("avx512")
     }
 
-    /// Runs a kernel with these instructions.
+    /// Runs a kernel with these instructions; one that only its family's first set serves, with
+    /// that, so that it is compiled once for all of a family.
     pub(super) fn run<T: Task>(self, task: T) {
         match self.0 {
             Kind::Portable => super::portable::run(task),
             // SAFETY: `available` has asked the processor.
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
-            Kind::Avx2 => unsafe { super::x86_64::avx2::run(task) },
-            // SAFETY: `available` has asked the processor.
+            Kind::Avx2Vnni if T::BYTES => unsafe { super::x86_64::avx2::run_vnni(task) },
+            // SAFETY: as above; each set has those before it in its family.
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
-            Kind::Avx2Vnni => unsafe { super::x86_64::avx2::run_vnni(task) },
-            // SAFETY: `available` has asked the processor.
+            Kind::Avx2 | Kind::Avx2Vnni => unsafe { super::x86_64::avx2::run(task) },
+            // SAFETY: as above.
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
-            Kind::Avx512 => unsafe { super::x86_64::avx512::run(task) },
-            // SAFETY: `available` has asked the processor.
+            Kind::Avx512Vbmi if T::BYTES => unsafe { super::x86_64::avx512::run_vbmi(task) },
+            // SAFETY: as above.
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
-            Kind::Avx512Vnni => unsafe { super::x86_64::avx512::run_vnni(task) },
-            // SAFETY: `available` has asked the processor.
+            Kind::Avx512Vnni if T::BYTES => unsafe { super::x86_64::avx512::run_vnni(task) },
+            // SAFETY: as above.
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
-            Kind::Avx512Vbmi => unsafe { super::x86_64::avx512::run_vbmi(task) },
+            Kind::Avx512 | Kind::Avx512Vnni | Kind::Avx512Vbmi => unsafe {
+                super::x86_64::avx512::run(task)
+            },
+            // SAFETY: as above.
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
+            Kind::NeonDotprod if T::BYTES => unsafe { super::aarch64::neon::run_dotprod(task) },
+            // SAFETY: as above.
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
+            Kind::NeonI8mm if T::BYTES => unsafe { super::aarch64::neon::run_i8mm(task) },
             // SAFETY: the program is compiled for processors that have it.
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-            Kind::Neon => unsafe { super::aarch64::neon::run(task) },
-            // SAFETY: `available` has asked the processor.
-            #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
-            Kind::NeonDotprod => unsafe { super::aarch64::neon::run_dotprod(task) },
-            // SAFETY: `available` has asked the processor.
-            #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
-            Kind::NeonI8mm => unsafe { super::aarch64::neon::run_i8mm(task) },
+            _ => unsafe { super::aarch64::neon::run(task) },
         }
     }
 }

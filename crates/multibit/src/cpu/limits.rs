@@ -59,6 +59,8 @@ struct Registers<'a> {
 }
 
 impl Task for Registers<'_> {
+    const BYTES: bool = true;
+
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         // As many as hide the latency of each operation, and leave registers for what it needs.

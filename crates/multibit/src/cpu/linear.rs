@@ -21,7 +21,7 @@ use crate::packed::PackedWeight;
 use rows::LaidRows;
 
 /// Rows of inputs from which empty lanes cost less than a weight in each lane.
-const LANE_ROWS: usize = 12;
+const LANE_ROWS: usize = 64;
 
 /// Where a kernel's outputs lie in rows.
 struct Place<'a> {

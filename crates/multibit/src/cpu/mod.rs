@@ -96,7 +96,8 @@ pub enum Mode {
     /// Inputs are rounded with one scale for each row of a linear layer and each image of a
     /// convolution, `s = max |x| / 127`; the coordinates of a group, in fours, to whole multiples of
     /// a common step, so that a weight is a small integer too. With fewer than 16 rows, a linear
-    /// layer rounds sums of four inputs instead, and no coordinate.
+    /// layer rounds sums of four inputs instead, and no coordinate; nor does a depthwise convolution
+    /// round any.
     ///
     /// A group of `n` weights whose coordinates have the sum `A` adds at most
     /// `s·(A·(n + 3)/2 + 127·n·ε)` to the error of an output, in all of these ways. `ε`, how much a

@@ -59,6 +59,7 @@ pub fn linear(
         let int8 = Int8 {
             scale: scale_of(&inputs, outputs.len(), together),
             together,
+            weights: together == 1,
         };
         for (o, y) in output.iter_mut().enumerate() {
             let sum = outputs.dot(o, &inputs, mode, int8);
@@ -128,6 +129,7 @@ pub fn conv2d(
         let int8 = Int8 {
             scale: scales[n],
             together: 1,
+            weights: options.groups == 1 || group_in > 1,
         };
         *y = end(affine, o, i, outputs.dot(o, &inputs, mode, int8));
     }
@@ -206,7 +208,7 @@ impl<'a> Outputs<'a> {
         for (inputs, &width) in inputs.chunks_exact(len).zip(widths) {
             let rows = row..row + usize::from(width);
             row = rows.end;
-            if matches!(mode, Mode::Int8) && int8.together == 1 {
+            if matches!(mode, Mode::Int8) && int8.weights {
                 for first in rows.clone().step_by(TOGETHER) {
                     let rows = first..rows.end.min(first + TOGETHER);
                     y += self.int8_products(rows, inputs, int8.scale);
@@ -253,11 +255,13 @@ fn signed_sum(signs: &[u32], first: usize, inputs: &[Option<f32>]) -> f32 {
     inputs.iter().enumerate().map(signed).sum()
 }
 
-/// How inputs are rounded: sums of so many together, to multiples of the scale.
+/// How inputs are rounded: sums of so many together, to multiples of the scale; and whether weights
+/// are too.
 #[derive(Clone, Copy)]
 struct Int8 {
     scale: f32,
     together: usize,
+    weights: bool,
 }
 
 /// The scale for the largest `|x₀|+|x₁|+…` of `together` inputs of a group.
@@ -276,7 +280,10 @@ fn scale_of(inputs: &[Option<f32>], len: usize, together: usize) -> f32 {
 }
 
 /// `s·Σ round(Σ ±x / s)`, the inner sum over the inputs that are rounded together.
-fn int8_sum(signs: &[u32], inputs: &[Option<f32>], Int8 { scale, together }: Int8) -> f32 {
+fn int8_sum(signs: &[u32], inputs: &[Option<f32>], int8: Int8) -> f32 {
+    let Int8 {
+        scale, together, ..
+    } = int8;
     if scale == 0.0 {
         return 0.0;
     }

@@ -146,5 +146,9 @@ pub(super) trait Simd: Copy + Send + Sync {
 /// `run` must be `#[inline(always)]` and free of closures: only what is inlined into the entry of
 /// an instruction set may use its instructions.
 pub(super) trait Task {
+    /// Whether it multiplies, looks up or counts bytes or bits, which is all that the further sets of
+    /// a family of instruction sets are for.
+    const BYTES: bool = false;
+
     fn run<S: Simd>(self, simd: S);
 }

@@ -90,6 +90,8 @@ impl Output for &mut [Line<f32>] {
 }
 
 impl<O: Output> Task for Bitwise<'_, O> {
+    const BYTES: bool = true;
+
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let last_plane = (self.gammas.len() - 1) * self.plane_stride;

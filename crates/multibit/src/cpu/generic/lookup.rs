@@ -31,6 +31,8 @@ pub(in crate::cpu) trait Entries: Copy + Send + Sync + Sized {
     type Sum<S: Simd>: Copy;
 
     const EMPTY: Self::Word;
+    /// Whether it looks bytes up.
+    const BYTES: bool;
 
     /// The tables of up to 32 inputs, and of zeros behind them; `inverse` is `1/s`.
     fn tables<S: Simd>(simd: S, inputs: &[f32], inverse: f32) -> Self::Word;
@@ -49,6 +51,7 @@ impl Entries for Exact {
     type Sum<S: Simd> = S::F;
 
     const EMPTY: Self::Word = [Line([0.0; LANES]); 8];
+    const BYTES: bool = false;
 
     #[inline(always)]
     fn tables<S: Simd>(simd: S, inputs: &[f32], _inverse: f32) -> Self::Word {
@@ -90,6 +93,7 @@ impl Entries for Int8 {
     type Sum<S: Simd> = [S::U; 2];
 
     const EMPTY: Self::Word = [Tables([[0; LANES]; 4]); 2];
+    const BYTES: bool = true;
 
     #[inline(always)]
     fn tables<S: Simd>(simd: S, inputs: &[f32], inverse: f32) -> Self::Word {
@@ -177,6 +181,8 @@ impl<E: Entries> Task for MakeTables<'_, E> {
 }
 
 impl<E: Entries> Task for Lookup<'_, E> {
+    const BYTES: bool = E::BYTES;
+
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let tiles = self.tiles;

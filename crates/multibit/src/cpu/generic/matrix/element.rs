@@ -103,26 +103,20 @@ impl Element for Single {
         bases: Bases,
         words: &mut [u32],
     ) -> f32 {
-        let lines = words.as_chunks_mut::<LANES>().0;
-        let lines = &mut lines[..piece.steps.div_ceil(LANES)];
+        let parts = words.as_chunks_mut::<SIGNS>().0;
+        let parts = &mut parts[..piece.steps.div_ceil(SIGNS)];
         if bases.width == 0 {
-            lines.as_flattened_mut().fill(0);
+            parts.as_flattened_mut().fill(0);
             return 0.0;
         }
         weights.check(bases);
-        for basis in 0..bases.width {
-            let alpha = simd.f_splat(weights.coordinate(bases, basis));
-            for (part, lines) in lines.chunks_mut(SIGNS / LANES).enumerate() {
-                // SAFETY: checked above; a piece lies within its group.
-                let mut signs = unsafe { weights.signs(bases, basis, piece.first / SIGNS + part) };
-                for line in lines {
-                    let mut weight = simd.flip_lanes(alpha, signs as u32);
-                    if basis > 0 {
-                        weight = simd.f_add(simd.as_floats(simd.load_words(line)), weight);
-                    }
-                    simd.store_words(simd.as_words(weight), line);
-                    signs >>= LANES;
-                }
+        for first in (0..bases.width).step_by(TOGETHER) {
+            let place = piece.first / SIGNS;
+            match bases.width - first {
+                1 => unpack_floats::<S, 1>(simd, weights, bases, first, place, parts),
+                2 => unpack_floats::<S, 2>(simd, weights, bases, first, place, parts),
+                3 => unpack_floats::<S, 3>(simd, weights, bases, first, place, parts),
+                _ => unpack_floats::<S, TOGETHER>(simd, weights, bases, first, place, parts),
             }
         }
         1.0
@@ -135,6 +129,44 @@ impl Element for Single {
             None => {
                 line.0 = [0.0; LANES];
                 line.0[..values.len()].copy_from_slice(values);
+            }
+        }
+    }
+}
+
+/// The weights of `B` bases from the `first` on, in f32, on top of those of the bases before;
+/// `place` is that of the first part in its row. [`Weights::check`] has seen the bases.
+#[inline(always)]
+fn unpack_floats<S: Simd, const B: usize>(
+    simd: S,
+    weights: &Weights<'_>,
+    bases: Bases,
+    first: usize,
+    place: usize,
+    parts: &mut [[u32; SIGNS]],
+) {
+    let mut alphas = [simd.f_splat(0.0); B];
+    for (basis, alpha) in alphas.iter_mut().enumerate() {
+        *alpha = simd.f_splat(weights.coordinate(bases, first + basis));
+    }
+    for (part, words) in parts.iter_mut().enumerate() {
+        let mut signs = [0; B];
+        for (basis, signs) in signs.iter_mut().enumerate() {
+            // SAFETY: the caller has checked the bases; a piece lies within its group.
+            *signs = unsafe { weights.signs(bases, first + basis, place + part) };
+        }
+        for line in words.as_chunks_mut::<LANES>().0 {
+            let mut weight = simd.flip_lanes(alphas[0], signs[0] as u32);
+            if first > 0 {
+                weight = simd.f_add(simd.as_floats(simd.load_words(line)), weight);
+            }
+            for basis in 1..B {
+                let signed = simd.flip_lanes(alphas[basis], signs[basis] as u32);
+                weight = simd.f_add(weight, signed);
+            }
+            simd.store_words(simd.as_words(weight), line);
+            for signs in &mut signs {
+                *signs >>= LANES;
             }
         }
     }

@@ -72,6 +72,8 @@ pub(in crate::cpu) struct Starts<'a> {
 }
 
 impl Task for Starts<'_> {
+    const BYTES: bool = true;
+
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let offset = simd.splat(four_times(OFFSET));

@@ -104,6 +104,8 @@ struct Run {
 }
 
 impl<E: Element> Task for Matrix<'_, E> {
+    const BYTES: bool = E::STARTS;
+
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let Input {
@@ -171,16 +173,12 @@ impl<E: Element> Matrix<'_, E> {
             let mut word = 0;
             for number in pieces.clone() {
                 let piece = &self.depth.pieces[number];
-                let slots = part * OUTPUTS..(part + 1) * OUTPUTS;
-                let slots = slots.start..slots.end.min(self.slots.len());
                 if piece.first == 0 && piece.component == 0 {
-                    for slot in slots.clone() {
-                        bases[slot] = self.weights.bases(
-                            self.slots.start + slot,
-                            piece.group,
-                            &mut next[slot],
-                        );
-                    }
+                    let first = part * OUTPUTS;
+                    let end = self.slots.len().min(first + OUTPUTS);
+                    let slots = self.slots.start + first..self.slots.start + end;
+                    let (next, bases) = (&mut next[first..end], &mut bases[first..end]);
+                    self.weights.bases(slots, piece.group, next, bases);
                 }
                 let bases = &bases[part * OUTPUTS..][..OUTPUTS];
                 let present = E::BASES * piece.component;

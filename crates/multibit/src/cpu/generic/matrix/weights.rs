@@ -1,5 +1,7 @@
 //! Where the bits of the weights lie.
 
+use core::ops::Range;
+
 use super::depth::SIGNS;
 use crate::cpu::integers::{Integers, TOGETHER};
 use crate::cpu::simd::{LANES, flat};
@@ -91,26 +93,36 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// The bases of a group of a slot. Groups must be asked for in ascending order, with a `next`
-    /// of their slot's own, which is 0 before the first.
+    /// The bases of a group of some slots side by side, which in tiles lie in one block. Groups must
+    /// be asked for in ascending order, with a `next` of each slot's own, which is 0 before the
+    /// first.
     #[inline(always)]
-    pub(super) fn bases(&self, slot: usize, group: usize, next: &mut usize) -> Bases {
+    pub(super) fn bases(
+        &self,
+        slots: Range<usize>,
+        group: usize,
+        next: &mut [usize],
+        to: &mut [Bases],
+    ) {
         match self.order {
             Order::Tiles(tiles) => {
-                let (block, lane) = (slot / LANES, slot % LANES);
-                if tiles.block_outputs(block)[lane] == NONE {
-                    return Bases::default();
+                let (block, lane) = (slots.start / LANES, slots.start % LANES);
+                // Half the cost of a division of 64 bits.
+                let chunk = group as u32 / tiles.chunk as u32;
+                let steps = tiles.steps(chunk as usize, block);
+                let first = steps.start.max(next[0]);
+                let mut end = first;
+                while end < steps.end && tiles.group(end) == group {
+                    end += 1;
                 }
-                let steps = tiles.steps(group / tiles.chunk, block);
-                let first = steps.start.max(*next);
-                *next = first;
-                while *next < steps.end && tiles.group(*next) == group {
-                    *next += 1;
-                }
-                Bases {
-                    word: first * self.basis + lane,
-                    coordinate: first * LANES + lane,
-                    width: *next - first,
+                next[0] = end;
+                let outputs = &tiles.block_outputs(block)[lane..];
+                for ((to, &output), lane) in to.iter_mut().zip(outputs).zip(lane..) {
+                    *to = Bases {
+                        word: first * self.basis + lane,
+                        coordinate: first * LANES + lane,
+                        width: if output == NONE { 0 } else { end - first },
+                    };
                 }
             }
             Order::Rows {
@@ -118,15 +130,17 @@ impl<'a> Weights<'a> {
                 groups,
                 first,
             } => {
-                if group == 0 {
-                    *next = first[slot];
-                }
-                let (row, width) = (*next, usize::from(widths[slot * groups + group]));
-                *next += width;
-                Bases {
-                    word: row * self.basis,
-                    coordinate: row,
-                    width,
+                for ((slot, next), to) in slots.zip(next).zip(to) {
+                    if group == 0 {
+                        *next = first[slot];
+                    }
+                    let (row, width) = (*next, usize::from(widths[slot * groups + group]));
+                    *next += width;
+                    *to = Bases {
+                        word: row * self.basis,
+                        coordinate: row,
+                        width,
+                    };
                 }
             }
         }
