@@ -103,20 +103,20 @@ impl Element for Single {
         bases: Bases,
         words: &mut [u32],
     ) -> f32 {
-        let parts = words.as_chunks_mut::<SIGNS>().0;
-        let parts = &mut parts[..piece.steps.div_ceil(SIGNS)];
+        let lines = words.as_chunks_mut::<LANES>().0;
+        let lines = &mut lines[..piece.steps.div_ceil(LANES)];
         if bases.width == 0 {
-            parts.as_flattened_mut().fill(0);
+            lines.as_flattened_mut().fill(0);
             return 0.0;
         }
         weights.check(bases);
         for first in (0..bases.width).step_by(TOGETHER) {
             let place = piece.first / SIGNS;
             match bases.width - first {
-                1 => unpack_floats::<S, 1>(simd, weights, bases, first, place, parts),
-                2 => unpack_floats::<S, 2>(simd, weights, bases, first, place, parts),
-                3 => unpack_floats::<S, 3>(simd, weights, bases, first, place, parts),
-                _ => unpack_floats::<S, TOGETHER>(simd, weights, bases, first, place, parts),
+                1 => unpack_floats::<S, 1>(simd, weights, bases, first, place, lines),
+                2 => unpack_floats::<S, 2>(simd, weights, bases, first, place, lines),
+                3 => unpack_floats::<S, 3>(simd, weights, bases, first, place, lines),
+                _ => unpack_floats::<S, TOGETHER>(simd, weights, bases, first, place, lines),
             }
         }
         1.0
@@ -135,7 +135,7 @@ impl Element for Single {
 }
 
 /// The weights of `B` bases from the `first` on, in f32, on top of those of the bases before;
-/// `place` is that of the first part in its row. [`Weights::check`] has seen the bases.
+/// `place` is that of the first [`SIGNS`] in their row. [`Weights::check`] has seen the bases.
 #[inline(always)]
 fn unpack_floats<S: Simd, const B: usize>(
     simd: S,
@@ -143,19 +143,19 @@ fn unpack_floats<S: Simd, const B: usize>(
     bases: Bases,
     first: usize,
     place: usize,
-    parts: &mut [[u32; SIGNS]],
+    lines: &mut [[u32; LANES]],
 ) {
     let mut alphas = [simd.f_splat(0.0); B];
     for (basis, alpha) in alphas.iter_mut().enumerate() {
         *alpha = simd.f_splat(weights.coordinate(bases, first + basis));
     }
-    for (part, words) in parts.iter_mut().enumerate() {
+    for (part, lines) in lines.chunks_mut(SIGNS / LANES).enumerate() {
         let mut signs = [0; B];
         for (basis, signs) in signs.iter_mut().enumerate() {
             // SAFETY: the caller has checked the bases; a piece lies within its group.
             *signs = unsafe { weights.signs(bases, first + basis, place + part) };
         }
-        for line in words.as_chunks_mut::<LANES>().0 {
+        for line in lines {
             let mut weight = simd.flip_lanes(alphas[0], signs[0] as u32);
             if first > 0 {
                 weight = simd.f_add(simd.as_floats(simd.load_words(line)), weight);
