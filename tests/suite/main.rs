@@ -8,6 +8,7 @@ mod compact;
 mod convert;
 mod definition;
 mod devices;
+mod drop_in;
 mod exceptions;
 mod family;
 mod file;

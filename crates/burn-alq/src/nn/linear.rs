@@ -1,19 +1,75 @@
-use alloc::sync::Arc;
-
 use burn_core as burn;
 use burn_core::backend::Dispatch;
 use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::module::linear;
 use burn_core::tensor::{Device, Tensor, assert_shape};
-use burn_nn::{BatchNorm, Initializer, Linear, LinearConfig, LinearLayout};
+use burn_nn::{BatchNorm, Initializer, LinearLayout};
 
-use super::{Arithmetic, Quantized, affine, describe, dims, here, mode, packed};
+use super::{Arithmetic, Packed, Quantized, add_bits, affine, describe, dims, here, mode, packed};
 use crate::ops::AlqOps;
-use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
+use crate::weight::{GroupingRule, QuantizeError, attach};
+
+/// Configuration to create a [`Linear`] layer with [`init`](Self::init).
+#[derive(Config, Debug)]
+pub struct LinearConfig {
+    /// The size of the input features.
+    pub d_input: usize,
+    /// The size of the output features.
+    pub d_output: usize,
+    /// If a bias should be applied during the linear transformation.
+    #[config(default = true)]
+    pub bias: bool,
+    /// The type of function used to initialize neural network parameters.
+    #[config(default = "Initializer::KaimingUniform{gain:1.0/libm::sqrt(3.0),fan_out_only:false}")]
+    pub initializer: Initializer,
+    /// The layout in which the linear parameters are stored.
+    #[config(default = "LinearLayout::Row")]
+    pub layout: LinearLayout,
+}
+
+/// Burn's [`Linear`](burn_nn::Linear), `O = I W + b`, which runs on the bits once packed.
+///
+/// Should be created with [`LinearConfig`].
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct Linear {
+    /// Matrix of shape `[d_input, d_output]`.
+    pub weight: Param<Tensor<2>>,
+    /// Vector of size `d_output`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+drop_in!(Linear, LinearConfig of burn_nn::Linear, burn_nn::LinearConfig {
+    d_input, d_output, bias, initializer, layout
+} => { weight, bias });
+
+impl Linear {
+    /// Applies the forward pass on the input tensor; on the bits once packed.
+    ///
+    /// # Shapes
+    /// - input: `[..., d_input]`
+    /// - output: `[..., d_output]`
+    ///
+    /// # Panics
+    /// If the last axis of `input` is not `d_input`, or the layer is packed for bitwise arithmetic
+    /// and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
+    pub fn forward<const D: usize>(&self, input: impl Into<Quantized<D>>) -> Tensor<D> {
+        self.parts().forward(input.into(), None)
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            layer: "Linear",
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+            arithmetic: Arithmetic::Exact,
+        }
+    }
+}
 
 /// Configuration to create a [`MultiBitLinear`] layer with [`init`](Self::init), or from a trained
-/// [`Linear`] with [`quantize`](Self::quantize).
+/// [`Linear`](burn_nn::Linear) with [`quantize`](Self::quantize).
 #[derive(Config, Debug)]
 pub struct MultiBitLinearConfig {
     /// The size of the input features.
@@ -52,21 +108,21 @@ pub struct MultiBitLinear {
     pub weight: Param<Tensor<2>>,
     /// Vector of size `d_output`.
     pub bias: Option<Param<Tensor<1>>>,
-    /// The arithmetic once packed.
+    /// The arithmetic once packed, where the weight says none of its own.
     #[module(skip)]
     pub arithmetic: Arithmetic,
 }
 
 impl MultiBitLinearConfig {
-    fn float(&self, device: &Device) -> Linear {
-        LinearConfig::new(self.d_input, self.d_output)
+    fn float(&self, device: &Device) -> burn_nn::Linear {
+        burn_nn::LinearConfig::new(self.d_input, self.d_output)
             .with_bias(self.bias)
             .with_initializer(self.initializer.clone())
             .with_layout(self.layout)
             .init(device)
     }
 
-    fn wrap(&self, linear: Linear) -> MultiBitLinear {
+    fn wrap(&self, linear: burn_nn::Linear) -> MultiBitLinear {
         MultiBitLinear {
             weight: linear.weight,
             bias: linear.bias,
@@ -75,7 +131,7 @@ impl MultiBitLinearConfig {
     }
 }
 
-constructors!(MultiBitLinear, MultiBitLinearConfig from Linear, default |_| MultiBitLinearConfig::new(1, 1));
+constructors!(MultiBitLinear, MultiBitLinearConfig from burn_nn::Linear, default |_| MultiBitLinearConfig::new(1, 1));
 
 impl MultiBitLinear {
     /// Applies the forward pass on the input tensor; on the bits once packed.
@@ -88,11 +144,7 @@ impl MultiBitLinear {
     /// If the last axis of `input` is not `d_input`, or the arithmetic is bitwise, the layer packed
     /// and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward<const D: usize>(&self, input: impl Into<Quantized<D>>) -> Tensor<D> {
-        let input = here("MultiBitLinear", &self.weight, input);
-        match packed(&self.weight) {
-            Some(packed) => self.forward_packed(&packed.weight, input, None),
-            None => self.forward_dense(input),
-        }
+        self.parts().forward(input.into(), None)
     }
 
     /// [`forward`](Self::forward), then batch norm over the outputs.
@@ -107,28 +159,58 @@ impl MultiBitLinear {
     /// # Panics
     /// As [`forward`](Self::forward), and if `norm` has another number of features.
     pub fn forward_norm(&self, input: impl Into<Quantized<2>>, norm: &BatchNorm) -> Tensor<2> {
-        let input = here("MultiBitLinear", &self.weight, input);
-        match packed(&self.weight) {
-            Some(packed) => self.forward_packed(&packed.weight, input, Some(norm)),
-            None => norm.forward(self.forward_dense(input)),
+        self.parts().forward(input.into(), Some(norm))
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            layer: "MultiBitLinear",
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+            arithmetic: self.arithmetic,
+        }
+    }
+}
+
+/// A linear layer, whichever type it is.
+struct Parts<'a> {
+    /// The name of the type.
+    layer: &'static str,
+    weight: &'a Param<Tensor<2>>,
+    bias: Option<&'a Param<Tensor<1>>>,
+    /// The arithmetic once packed, where the weight says none of its own.
+    arithmetic: Arithmetic,
+}
+
+impl Parts<'_> {
+    fn forward<const D: usize>(&self, input: Quantized<D>, norm: Option<&BatchNorm>) -> Tensor<D> {
+        let input = here(self.layer, self.weight, input);
+        if let Some(packed) = packed(self.weight, 1) {
+            return self.forward_packed(packed, input, norm);
+        }
+        let output = self.forward_dense(input);
+        match norm {
+            Some(norm) => norm.forward(output),
+            None => output,
         }
     }
 
     fn forward_dense<const D: usize>(&self, input: Quantized<D>) -> Tensor<D> {
-        let [d_input, _] = self.weight.dims();
+        let weight = self.weight.val();
+        let [d_input, _] = weight.dims();
         let input = input.into_tensor();
         assert_shape!(input, [.., d_input]);
-        linear(input, self.weight.val(), self.bias.as_ref().map(Param::val))
+        linear(input, weight, self.bias.map(Param::val))
     }
 
     fn forward_packed<const D: usize>(
         &self,
-        weight: &Arc<PreparedWeight>,
+        packed: &Packed,
         input: Quantized<D>,
         norm: Option<&BatchNorm>,
     ) -> Tensor<D> {
-        let [d_input, d_output] = dims(&self.weight);
-        let (input, mode) = mode("MultiBitLinear", self.arithmetic, input);
+        let [d_input, d_output] = dims(self.weight);
+        let (input, mode) = mode(self.layer, packed.arithmetic_or(self.arithmetic), input);
         assert_shape!(input, [.., d_input]);
         let mut shape = input.dims();
         let elements = input.shape().num_elements();
@@ -138,16 +220,33 @@ impl MultiBitLinear {
             return Tensor::zeros(shape, (&input.device(), input.dtype()));
         }
         let batch = elements / d_input;
-        let bias = self.bias.as_ref().map(Param::val);
+        let bias = self.bias.map(Param::val);
         let [scale, offset] = affine(d_output, bias, norm, &input.device());
         let output: Tensor<2> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_linear(
             input.reshape([batch, d_input]).into_dispatch(),
             scale,
             offset,
-            weight.clone(),
+            packed.weight.clone(),
             mode,
         ));
         output.reshape(shape)
+    }
+}
+
+impl ModuleDisplay for Linear {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new()
+            .with_new_line_after_attribute(false)
+            .optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        let [d_input, d_output] = dims(&self.weight);
+        let content = content
+            .add("d_input", &d_input)
+            .add("d_output", &d_output)
+            .add("bias", &self.bias.is_some());
+        add_bits(content, &self.weight).optional()
     }
 }
 
