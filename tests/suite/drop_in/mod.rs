@@ -4,11 +4,12 @@ mod models;
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use burn_alq::file::Coding;
+use burn_alq::quantize::{Action, load_float};
 use burn_alq::{
-    AlqOptimizerConfig, Arithmetic, GroupingRule, MultiBitActivation, PackedModel, PathPattern,
-    Phase, Quantizer, sizes,
+    AlqOptimizerConfig, Arithmetic, GroupingRule, Layout, MultiBitActivation, MultiBitLinearConfig,
+    PackedModel, PathPattern, Phase, Quantizer, sizes,
 };
 use multibit::cpu::Levels;
 
@@ -16,7 +17,7 @@ use self::models::{D, HEADS, Outputs, burns, numbers, ours};
 use crate::any_model::everything;
 use crate::devices::device;
 use crate::reader;
-use crate::support::assert_near;
+use crate::support::{assert_near, values};
 
 /// Compares two models' outputs, all within a room.
 fn assert_outputs(found: Outputs, expected: Outputs, room: f32, what: &str) {
@@ -183,29 +184,31 @@ fn the_file_holds_the_arithmetic() {
         arithmetic = "int8"
 
         [[weights]]
-        glob = "columns.**"
+        glob = "head.**"
         grouping = "channelwise"
     "#;
     let rules: burn_alq::Rules = toml::from_str(rules).unwrap();
     let again: burn_alq::Rules = toml::from_str(&toml::to_string(&rules).unwrap()).unwrap();
     assert_eq!(again, rules);
     let (model, _) = Quantizer::from(rules)
-        .quantize(ours::Vision::new(&device))
+        .quantize(ours::Language::new(&device, true))
         .unwrap();
-    // The arithmetic survives what a training does.
+    // It survives what a training does.
     let model = model.fork(&device.clone().autodiff()).train().valid();
+    let fresh = Quantizer::from(again).quantize(ours::Language::new(&device, true));
+    let model = fresh.unwrap().0.load_record(model.into_record());
+    let float = model.clone().materialize().into_record();
+    let (model, _) = load_float(model, float).unwrap();
     let packed = PackedModel::pack(&model).unwrap();
-    assert_eq!(
-        packed.arithmetic.get("conv2d.weight"),
-        Some(&Arithmetic::Int8)
-    );
-    assert_eq!(packed.arithmetic.get("columns.weight"), None);
+    let query = packed.arithmetic.get("cross.query.weight");
+    assert_eq!(query, Some(&Arithmetic::Int8));
+    assert_eq!(packed.arithmetic.get("head.weight"), None);
     for coding in [Coding::Plain, Coding::Deflate] {
         let bytes = packed.to_bytes_with(coding).unwrap();
         let read = PackedModel::from_bytes(bytes.clone(), "memory").unwrap();
         assert_eq!(read, packed);
         for weight in reader::read(&bytes).unwrap().weights {
-            let said = if weight.path == "columns.weight" {
+            let said = if weight.path == "head.weight" {
                 None
             } else {
                 Some(1)
@@ -213,15 +216,75 @@ fn the_file_holds_the_arithmetic() {
             assert_eq!(weight.arithmetic, said, "{}", weight.path);
         }
     }
-    let int8 = packed.apply(ours::Vision::new(&device)).unwrap();
-    let exact = packed.apply_with(ours::Vision::new(&device), Arithmetic::Exact);
+    let int8 = packed.apply(ours::Language::new(&device, true)).unwrap();
+    let shown = int8.to_string();
+    assert!(shown.contains("packed, arithmetic: Int8"), "{shown}");
+    let exact = packed.apply_with(ours::Language::new(&device, true), Arithmetic::Exact);
     let exact = exact.unwrap().outputs(&device);
-    assert!(differences(int8.outputs(&device), exact)[0].1 > 0.0);
+    for (name, difference) in differences(int8.outputs(&device), exact) {
+        assert_eq!(difference == 0.0, name == "table", "{name}");
+    }
     let wrong = "[[weights]]\nglob = '**'\ngrouping = 'channelwise'\narithmetic = 'int4'";
     let error = toml::from_str::<burn_alq::Rules>(wrong)
         .unwrap_err()
         .to_string();
     assert!(error.contains("unknown arithmetic `int4`"), "{error}");
+}
+
+/// What a rule says of a weight comes before what its layer was made with.
+#[test]
+fn a_rule_comes_before_a_layers_own_arithmetic() {
+    let device = device();
+    let layer = || MultiBitLinearConfig::new(D, 5).init_float(&device);
+    let (layer, _) = said(Arithmetic::Int8).quantize(layer()).unwrap();
+    let packed = PackedModel::pack(&layer).unwrap();
+    let rounded = packed.apply(layer.clone()).unwrap();
+    assert!(
+        rounded.to_string().contains("arithmetic: Int8"),
+        "{rounded}"
+    );
+    let exact = packed.apply_with(layer, Arithmetic::Exact).unwrap();
+    let x = numbers([3, D], &device);
+    assert_ne!(values(rounded.forward(x.clone())), values(exact.forward(x)));
+}
+
+/// A weight that is cut across outputs cannot be run on; its layer unpacks it.
+#[test]
+fn a_weight_cut_across_outputs_is_unpacked() {
+    use burn_alq::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
+
+    #[derive(Module, Debug)]
+    struct Net {
+        table: Embedding,
+        linear: Linear,
+    }
+
+    let device = device();
+    let new = || Net {
+        table: EmbeddingConfig::new(6, D).init(&device),
+        linear: LinearConfig::new(D, 5).init(&device),
+    };
+    let across = |path, layout| {
+        let action = Action::Quantize {
+            grouping: GroupingRule::Channelwise,
+            max_bits: None,
+            layout: Some(layout),
+            or_float: false,
+            arithmetic: Some(Arithmetic::Int8),
+        };
+        (PathPattern::exact(path), action)
+    };
+    let (path, action) = across("table.weight", Layout::Direct);
+    let quantizer = Quantizer::new(3).with(path, action);
+    let (path, action) = across("linear.weight", Layout::Transposed);
+    let (net, _) = quantizer.with(path, action).quantize(new()).unwrap();
+    let packed = PackedModel::pack(&net).unwrap().apply(new()).unwrap();
+    let forward = |net: &Net| {
+        let words = Tensor::<2, Int>::from_data([[1, 5, 0]], &device);
+        values(net.linear.forward(net.table.forward(words)))
+    };
+    // Rounding to int8 would change more.
+    assert_near(&forward(&packed), &forward(&net), 1e-5);
 }
 
 /// Bitwise arithmetic takes what an activation gives, and names the layer that was given anything else.

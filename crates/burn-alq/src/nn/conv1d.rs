@@ -9,8 +9,8 @@ use burn_nn::{BatchNorm, Initializer, PaddingConfig1d, PaddingConfig2d, conv as 
 use multibit::cpu::Conv2dOptions;
 
 use super::{
-    Arithmetic, Packed, Quantized, add_bits, affine, describe, dims, here, mode, packed,
-    padding_pairs,
+    Arithmetic, Packed, Quantized, add_kernel, affine, arithmetic_of, describe, dims, here, mode,
+    packed, padding_pairs,
 };
 use crate::ops::{Activations, AlqOps, PackedConv2d};
 use crate::weight::{GroupingRule, QuantizeError, attach};
@@ -351,7 +351,7 @@ impl ModuleDisplay for Conv1d {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
-        add_bits(self.parts().describe(content), &self.weight).optional()
+        add_kernel(self.parts().describe(content), &self.weight).optional()
     }
 }
 
@@ -363,10 +363,11 @@ impl ModuleDisplay for MultiBitConv1d {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
+        let arithmetic = arithmetic_of(&self.weight, self.arithmetic);
         let content = self.parts().describe(content);
         content
             .add("bits", &describe(&self.weight))
-            .add_debug_attribute("arithmetic", &self.arithmetic)
+            .add_debug_attribute("arithmetic", &arithmetic)
             .optional()
     }
 }

@@ -6,12 +6,12 @@ use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::{Device, Tensor};
 use burn_nn::{BatchNorm, Initializer, PaddingConfig2d, conv as burns};
-use multibit::cpu::{Arithmetic, Conv2dOptions, Levels, Mode};
+use multibit::cpu::{Conv2dOptions, Levels, Mode};
 
 use super::quantized::BitPlanes;
 use super::{
-    MultiBitActivation, Packed, Quantized, add_bits, affine, describe, dims, here, mode, packed,
-    padding_pairs,
+    Arithmetic, MultiBitActivation, Packed, Quantized, add_kernel, affine, arithmetic_of, describe,
+    dims, here, mode, packed, padding_pairs,
 };
 use crate::ops::{Activations, AlqOps, PackedConv2d};
 use crate::weight::{GroupingRule, QuantizeError, attach};
@@ -431,7 +431,7 @@ impl ModuleDisplay for Conv2d {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
-        add_bits(self.parts().describe(content), &self.weight).optional()
+        add_kernel(self.parts().describe(content), &self.weight).optional()
     }
 }
 
@@ -443,10 +443,11 @@ impl ModuleDisplay for MultiBitConv2d {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
+        let arithmetic = arithmetic_of(&self.weight, self.arithmetic);
         let content = self.parts().describe(content);
         content
             .add("bits", &describe(&self.weight))
-            .add_debug_attribute("arithmetic", &self.arithmetic)
+            .add_debug_attribute("arithmetic", &arithmetic)
             .optional()
     }
 }

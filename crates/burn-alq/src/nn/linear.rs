@@ -1,3 +1,5 @@
+use alloc::vec::Vec;
+
 use burn_core as burn;
 use burn_core::backend::Dispatch;
 use burn_core::config::Config;
@@ -6,7 +8,10 @@ use burn_core::tensor::module::linear;
 use burn_core::tensor::{Device, Tensor, assert_shape};
 use burn_nn::{BatchNorm, Initializer, LinearLayout};
 
-use super::{Arithmetic, Packed, Quantized, add_bits, affine, describe, dims, here, mode, packed};
+use super::{
+    Arithmetic, Packed, Quantized, add_kernel, affine, arithmetic_of, describe, dims, here, mode,
+    packed,
+};
 use crate::ops::AlqOps;
 use crate::weight::{GroupingRule, QuantizeError, attach};
 
@@ -56,6 +61,15 @@ impl Linear {
     /// and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
     pub fn forward<const D: usize>(&self, input: impl Into<Quantized<D>>) -> Tensor<D> {
         self.parts().forward(input.into(), None)
+    }
+
+    /// What several layers make of one input.
+    pub(super) fn forward_all<const D: usize>(
+        layers: &[&Self],
+        input: Tensor<D>,
+    ) -> Vec<Tensor<D>> {
+        let layers = layers.iter();
+        layers.map(|layer| layer.forward(input.clone())).collect()
     }
 
     fn parts(&self) -> Parts<'_> {
@@ -246,7 +260,7 @@ impl ModuleDisplay for Linear {
             .add("d_input", &d_input)
             .add("d_output", &d_output)
             .add("bias", &self.bias.is_some());
-        add_bits(content, &self.weight).optional()
+        add_kernel(content, &self.weight).optional()
     }
 }
 
@@ -258,13 +272,14 @@ impl ModuleDisplay for MultiBitLinear {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
+        let arithmetic = arithmetic_of(&self.weight, self.arithmetic);
         let [d_input, d_output] = dims(&self.weight);
         content
             .add("d_input", &d_input)
             .add("d_output", &d_output)
             .add("bias", &self.bias.is_some())
             .add("bits", &describe(&self.weight))
-            .add_debug_attribute("arithmetic", &self.arithmetic)
+            .add_debug_attribute("arithmetic", &arithmetic)
             .optional()
     }
 }

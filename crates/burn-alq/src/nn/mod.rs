@@ -240,6 +240,24 @@ fn add_bits<const D: usize>(content: Content, weight: &Param<Tensor<D>>) -> Cont
     }
 }
 
+/// The same of layers that compute on bits: once packed, also with which arithmetic.
+fn add_kernel<const D: usize>(content: Content, weight: &Param<Tensor<D>>) -> Content {
+    let content = add_bits(content, weight);
+    match weight.reparameterization::<Packed>() {
+        Some(_) => {
+            let arithmetic = arithmetic_of(weight, Arithmetic::Exact);
+            content.add_debug_attribute("arithmetic", &arithmetic)
+        }
+        None => content,
+    }
+}
+
+/// The arithmetic of a layer: the weight's own, or else the layer's.
+fn arithmetic_of<const D: usize>(weight: &Param<Tensor<D>>, layers: Arithmetic) -> Arithmetic {
+    let packed = weight.reparameterization::<Packed>();
+    packed.map_or(layers, |packed| packed.arithmetic_or(layers))
+}
+
 /// The average bitwidth of a weight that is not float, and whether it is packed.
 fn bits<const D: usize>(weight: &Param<Tensor<D>>) -> Option<String> {
     if let Some(packed) = weight.reparameterization::<Packed>() {

@@ -77,11 +77,20 @@ pub struct MultiHeadAttention {
 pub struct MhaInput {
     /// `[batch, seq_length_1, d_model]`.
     query: Tensor<3>,
-    /// `[batch, seq_length_2, d_model]`.
-    key: Tensor<3>,
-    /// `[batch, seq_length_2, d_model]`.
-    value: Tensor<3>,
+    /// Key and value, `[batch, seq_length_2, d_model]`.
+    memory: Memory,
     masks: Masks,
+}
+
+/// What is attended to; linear layers on the same tensor share what they make of it first.
+#[derive(Debug, Clone)]
+enum Memory {
+    /// Key and value are the query.
+    Query,
+    /// Key and value are one tensor.
+    One(Tensor<3>),
+    /// Key and value.
+    Two([Tensor<3>; 2]),
 }
 
 impl MhaInput {
@@ -90,7 +99,12 @@ impl MhaInput {
     /// # Shapes
     /// - `tensor`: `[batch, seq_length, d_model]`
     pub fn self_attn(tensor: Tensor<3>) -> Self {
-        Self::new(tensor.clone(), tensor.clone(), tensor)
+        Self::of(tensor, Memory::Query)
+    }
+
+    /// An input argument whose key and value are one tensor.
+    pub(in crate::nn) fn cross_attn(query: Tensor<3>, memory: Tensor<3>) -> Self {
+        Self::of(query, Memory::One(memory))
     }
 
     /// Creates an input argument.
@@ -99,10 +113,13 @@ impl MhaInput {
     /// - `query`: `[batch, seq_length_1, d_model]`
     /// - `key`, `value`: `[batch, seq_length_2, d_model]`
     pub fn new(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Self {
+        Self::of(query, Memory::Two([key, value]))
+    }
+
+    fn of(query: Tensor<3>, memory: Memory) -> Self {
         Self {
             query,
-            key,
-            value,
+            memory,
             masks: Masks::default(),
         }
     }
@@ -189,34 +206,59 @@ impl MultiHeadAttention {
     }
 
     /// The forward pass, with a cache if there is one.
-    pub(in crate::nn) fn run(
-        &self,
-        input: MhaInput,
-        mut cache: Option<&mut MhaCache>,
-    ) -> MhaOutput {
-        let [batch_size, ..] = input.query.dims();
-        let [_, seq_length_2, _] = input.key.dims();
-        assert_shape!(input.query, [_, _, self.d_model]);
-        assert_shape!(input.key, [batch_size, _, self.d_model]);
-        assert_shape!(input.value, [batch_size, seq_length_2, self.d_model]);
-        let [query, key, value] = match &mut cache {
-            None => [
-                self.query.forward(input.query),
-                self.key.forward(input.key),
-                self.value.forward(input.value),
-            ],
-            Some(cache) => [
-                cache.query.forward(input.query, &self.query),
-                cache.key.forward(input.key, &self.key),
-                cache.value.forward(input.value, &self.value),
-            ],
+    pub(in crate::nn) fn run(&self, input: MhaInput, cache: Option<&mut MhaCache>) -> MhaOutput {
+        let MhaInput {
+            query,
+            memory,
+            masks,
+        } = input;
+        let [batch_size, ..] = query.dims();
+        assert_shape!(query, [_, _, self.d_model]);
+        if let Memory::One(key) | Memory::Two([key, _]) = &memory {
+            assert_shape!(key, [batch_size, _, self.d_model]);
+        }
+        if let Memory::Two([key, value]) = &memory {
+            let [_, seq_length_2, _] = key.dims();
+            assert_shape!(value, [batch_size, seq_length_2, self.d_model]);
+        }
+        match cache {
+            None => {
+                let (context, weights) = self.attend(self.project(query, memory), masks);
+                let context = self.output.forward(context);
+                MhaOutput { weights, context }
+            }
+            Some(cache) => {
+                let [key, value] = match memory {
+                    Memory::Query => [query.clone(), query.clone()],
+                    Memory::One(memory) => [memory.clone(), memory],
+                    Memory::Two(both) => both,
+                };
+                let inputs = [
+                    cache.query.forward(query, &self.query),
+                    cache.key.forward(key, &self.key),
+                    cache.value.forward(value, &self.value),
+                ];
+                let (context, weights) = self.attend(inputs, masks);
+                let context = cache.output.forward(context, &self.output);
+                MhaOutput { weights, context }
+            }
+        }
+    }
+
+    /// Query, key and value behind their linear layers.
+    fn project(&self, query: Tensor<3>, memory: Memory) -> [Tensor<3>; 3] {
+        let Self {
+            query: q,
+            key: k,
+            value: v,
+            ..
+        } = self;
+        let [key, value] = match memory {
+            Memory::Query => return all([q, k, v], query),
+            Memory::One(memory) => all([k, v], memory),
+            Memory::Two([key, value]) => [k.forward(key), v.forward(value)],
         };
-        let (context, weights) = self.attend([query, key, value], input.masks);
-        let context = match cache {
-            None => self.output.forward(context),
-            Some(cache) => cache.output.forward(context, &self.output),
-        };
-        MhaOutput { weights, context }
+        [q.forward(query), key, value]
     }
 
     /// Context and weights of the attention itself, from what the linear layers give.
@@ -253,6 +295,12 @@ impl ModuleDisplay for MultiHeadAttention {
             .add("quiet_softmax", &self.quiet_softmax)
             .optional()
     }
+}
+
+/// What several layers make of one input.
+fn all<const N: usize>(layers: [&Linear; N], input: Tensor<3>) -> [Tensor<3>; N] {
+    let outputs = Linear::forward_all(&layers, input);
+    outputs.try_into().expect("one for each layer")
 }
 
 /// Cache of a [`MultiHeadAttention`] layer, for decoding token by token.

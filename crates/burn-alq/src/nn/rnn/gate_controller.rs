@@ -1,3 +1,5 @@
+use alloc::vec::Vec;
+
 use burn_core as burn;
 use burn_core::module::Module;
 use burn_core::tensor::{Device, Tensor};
@@ -43,5 +45,18 @@ impl GateController {
     /// - `hidden`, result: `[batch, d_output]`
     pub fn gate_product(&self, input: Tensor<2>, hidden: Tensor<2>) -> Tensor<2> {
         self.input_transform.forward(input) + self.hidden_transform.forward(hidden)
+    }
+
+    /// [`gate_product`](Self::gate_product) of several gates.
+    pub(super) fn gate_products(
+        gates: &[&Self],
+        input: Tensor<2>,
+        hidden: Tensor<2>,
+    ) -> Vec<Tensor<2>> {
+        let inputs: Vec<_> = gates.iter().map(|gate| &gate.input_transform).collect();
+        let hiddens: Vec<_> = gates.iter().map(|gate| &gate.hidden_transform).collect();
+        let inputs = Linear::forward_all(&inputs, input).into_iter();
+        let products = inputs.zip(Linear::forward_all(&hiddens, hidden));
+        products.map(|(input, hidden)| input + hidden).collect()
     }
 }

@@ -111,22 +111,24 @@ impl Gru {
 
     /// The next hidden state.
     fn step(&self, input: Tensor<2>, hidden: Tensor<2>) -> Tensor<2> {
-        let gate = |gate: &GateController| {
-            let product = gate.gate_product(input.clone(), hidden.clone());
+        let gates = [&self.update_gate, &self.reset_gate];
+        let products = GateController::gate_products(&gates, input.clone(), hidden.clone());
+        let mut products = products.into_iter();
+        let mut gate = || {
+            let product = products.next().expect("one for each gate");
             self.gate_activation.forward(product)
         };
-        let update = gate(&self.update_gate);
-        let reset = gate(&self.reset_gate);
+        let (update, reset) = (gate(), gate());
         let product = if self.reset_after {
             let from_hidden = self.new_gate.hidden_transform.forward(hidden.clone());
-            self.new_gate.input_transform.forward(input.clone()) + reset * from_hidden
+            self.new_gate.input_transform.forward(input) + reset * from_hidden
         } else {
             let kept = hidden.clone() * reset;
-            self.new_gate.gate_product(input.clone(), kept)
+            self.new_gate.gate_product(input, kept)
         };
         let candidate = self.hidden_activation.forward(product);
         let renewed = update.clone().neg().add_scalar(1.0);
-        let next = candidate * renewed + update * hidden.clone();
+        let next = candidate * renewed + update * hidden;
         match self.clip {
             Some(clip) => next.clamp(-clip, clip),
             None => next,

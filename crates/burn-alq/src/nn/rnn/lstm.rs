@@ -1,6 +1,7 @@
 //! Long Short-Term Memory module.
 
 use alloc::vec;
+use alloc::vec::Vec;
 
 use burn_core as burn;
 use burn_core::config::Config;
@@ -163,17 +164,22 @@ impl Lstm {
 
     /// The next cell state and hidden state.
     fn step(&self, input: Tensor<2>, cell: Tensor<2>, hidden: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-        let product = |gate: &GateController| gate.gate_product(input.clone(), hidden.clone());
-        let gate = |gate: &GateController| self.gate_activation.forward(product(gate));
-        let stored = gate(&self.input_gate);
-        let kept = if self.input_forget {
-            stored.clone().neg().add_scalar(1.0)
-        } else {
-            let forget_gate = self.forget_gate.as_ref();
-            gate(forget_gate.expect("Lstm: there is no `forget_gate`, but `input_forget` is false"))
+        let forget_gate = (!self.input_forget).then(|| {
+            let gate = self.forget_gate.as_ref();
+            gate.expect("Lstm: there is no `forget_gate`, but `input_forget` is false")
+        });
+        let gates = [&self.input_gate, &self.output_gate, &self.cell_gate];
+        let gates: Vec<_> = gates.into_iter().chain(forget_gate).collect();
+        let mut products = GateController::gate_products(&gates, input, hidden).into_iter();
+        let mut next = || products.next().expect("one for each gate");
+        let activate = |product| self.gate_activation.forward(product);
+        let stored = activate(next());
+        let shown = activate(next());
+        let candidate = self.cell_activation.forward(next());
+        let kept = match products.next() {
+            Some(forget) => activate(forget),
+            None => stored.clone().neg().add_scalar(1.0),
         };
-        let shown = gate(&self.output_gate);
-        let candidate = self.cell_activation.forward(product(&self.cell_gate));
         let mut cell = kept * cell + stored * candidate;
         if let Some(clip) = self.clip {
             cell = cell.clamp(-clip, clip);

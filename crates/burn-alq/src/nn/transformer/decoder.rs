@@ -295,7 +295,7 @@ impl TransformerDecoderLayer {
             input.memory_mask_pad.clone(),
             input.memory_mask_attn.clone(),
         );
-        let memory = MhaInput::new(query, input.memory.clone(), input.memory.clone());
+        let memory = MhaInput::cross_attn(query, input.memory.clone());
         let output = attend(&self.cross_attn, memory, masks, part!(cross_attn));
         let [x, inner] = block.next(x, output, &self.norm_2, part!(norm_2));
         let output = cached(part!(pwff), inner, |inner| self.pwff.forward(inner));
