@@ -142,7 +142,7 @@ pub use self::embedding::{Embedding, EmbeddingConfig, MultiBitEmbedding, MultiBi
 pub use self::linear::{Linear, LinearConfig, MultiBitLinear, MultiBitLinearConfig};
 pub use self::multi_bit_activation::{MultiBitActivation, MultiBitActivationConfig};
 pub(crate) use self::packed::hollow;
-pub use self::packed::{ApplyOptions, Packed, Unpacking};
+pub use self::packed::{ApplyOptions, Packed, Unpacking, unpacked_weights};
 pub use self::quantized::Quantized;
 pub use self::rnn::GateController;
 pub use self::rnn::basic::{self, BiRnn, BiRnnConfig, Rnn, RnnConfig};

@@ -3,6 +3,8 @@
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use burn_core::backend::Dispatch;
 use burn_core::module::{Module, ModuleMapper, ModuleVisitor, Param, Reparameterization};
@@ -76,6 +78,8 @@ pub struct Packed {
     /// How a layer computes with it, where the weight says so.
     arithmetic: Option<Arithmetic>,
     unpacking: Unpacking,
+    /// Whether the dense weight was asked for.
+    unpacked: Arc<AtomicBool>,
     /// Made once the parameter's own value was found to be nobody else's.
     untouched: Arc<Lazy<()>>,
 }
@@ -99,6 +103,7 @@ impl Packed {
             dtype,
             arithmetic,
             unpacking,
+            unpacked: Arc::default(),
             untouched: Arc::default(),
             weight,
         };
@@ -134,6 +139,7 @@ impl Packed {
 
     /// The dense weight in the type of some values, where they are.
     fn dense_like<const D: usize>(&self, values: &Tensor<D>) -> Tensor<D> {
+        self.unpacked.store(true, Ordering::Relaxed);
         let device = values.device().without_autodiff();
         let dtype = match values.dtype() {
             dtype if dtype.is_float() => dtype,
@@ -195,6 +201,35 @@ impl Packed {
                 self.path
             );
         });
+    }
+}
+
+/// The packed weights of a module that were used unpacked so far, by path: by layers that do not run on
+/// bits, or by whoever asked for the value of a parameter. Call it after a forward pass.
+pub fn unpacked_weights<M: Module>(module: &M) -> Vec<String> {
+    let mut visitor = UnpackedWeights::default();
+    module.visit(&mut visitor);
+    visitor.found
+}
+
+#[derive(Default)]
+struct UnpackedWeights {
+    path: Vec<String>,
+    found: Vec<String>,
+}
+
+impl ModuleVisitor for UnpackedWeights {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        if container_type == USED_UNPACKED
+            && let Some((_, weight)) = self.path.split_last()
+        {
+            self.found.push(weight.join("."));
+        }
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
     }
 }
 
@@ -298,9 +333,11 @@ impl Reparameterization for Packed {
 
 const BITS: &str = "bits";
 const CONTAINER: &str = "Struct:Packed";
+/// The same, once it was used unpacked: Burn shows visitors of what a parameter carries nothing but names.
+const USED_UNPACKED: &str = "Struct:Packed, used unpacked";
 
 impl Module for Packed {
-    fn collect_devices(&self, devices: alloc::vec::Vec<Device>) -> alloc::vec::Vec<Device> {
+    fn collect_devices(&self, devices: Vec<Device>) -> Vec<Device> {
         self.bits.collect_devices(devices)
     }
 
@@ -332,9 +369,14 @@ impl Module for Packed {
     }
 
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        visitor.enter_module(BITS, CONTAINER);
+        let container = if self.unpacked.load(Ordering::Relaxed) {
+            USED_UNPACKED
+        } else {
+            CONTAINER
+        };
+        visitor.enter_module(BITS, container);
         Module::visit(&self.bits, visitor);
-        visitor.exit_module(BITS, CONTAINER);
+        visitor.exit_module(BITS, container);
     }
 
     /// # Panics
