@@ -24,6 +24,7 @@ mod load;
 mod local;
 mod model;
 mod numbers;
+mod onnx;
 mod packed;
 mod pages;
 mod pruning;
