@@ -62,8 +62,10 @@ impl SwiGlu {
     /// - `input`: `[..., d_input]`
     /// - result: `[..., d_output]`
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let inner = silu(self.linear_inner.forward(input.clone()));
-        inner.mul(self.linear_outer.forward(input))
+        let layers = [&self.linear_inner, &self.linear_outer];
+        let outputs = Linear::forward_each(&layers, input);
+        let [inner, outer]: [_; 2] = outputs.try_into().expect("one for each layer");
+        silu(inner).mul(outer)
     }
 }
 

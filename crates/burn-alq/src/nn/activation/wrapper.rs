@@ -11,6 +11,7 @@ use burn_nn::activation::{
 };
 
 use super::{SwiGlu, SwiGluConfig};
+use crate::nn::Activation as Fused;
 
 /// Configuration to create an [`Activation`] with [`init`](Self::init): Burn's
 /// [`ActivationConfig`](burn_nn::activation::ActivationConfig).
@@ -130,6 +131,22 @@ macro_rules! wrapper {
             }
         }
     };
+}
+
+impl Activation {
+    /// The same as a packed layer computes it where an output is written, if one does.
+    pub(in crate::nn) fn fused(&self) -> Option<Fused> {
+        Some(match self {
+            Self::Identity(_) => Fused::Identity,
+            Self::Gelu(Gelu { approximate: false }) => Fused::Gelu,
+            Self::Gelu(Gelu { approximate: true }) => Fused::GeluApproximate,
+            Self::Relu(_) => Fused::Relu,
+            Self::Sigmoid(_) => Fused::Sigmoid,
+            Self::Tanh(_) => Fused::Tanh,
+            Self::HardSwish(_) => Fused::HardSwish,
+            _ => return None,
+        })
+    }
 }
 
 wrapper!(

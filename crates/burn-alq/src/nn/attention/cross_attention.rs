@@ -165,6 +165,12 @@ impl CrossAttention {
             pad: mask,
             attn: None,
         };
+        let projections = [&self.query, &self.key, &self.value];
+        if projections.iter().all(|layer| layer.on_bits(&query)) {
+            let rows = [query, key, value].map(join_heads);
+            let (context, _) = weighting.attend(rows, masks, self.n_heads, false);
+            return self.output.forward(context);
+        }
         let scores = query.matmul(key.transpose()) * self.scale;
         let weights = weighting.weights(scores, masks);
         self.output.forward(join_heads(weights.matmul(value)))

@@ -7,7 +7,7 @@ use burn_nn::{Dropout, DropoutConfig, Gelu, Initializer};
 
 use super::scores::{Masks, Weighting, join_heads, split_heads};
 use crate::nn::cache::TensorCache;
-use crate::nn::{Linear, LinearConfig};
+use crate::nn::{Epilogue, Linear, LinearConfig};
 
 /// Configuration to create a [`MultiHeadAttention`] layer with [`init`](Self::init).
 #[derive(Config, Debug)]
@@ -139,8 +139,7 @@ impl MhaInput {
     /// Both masks, if there are any.
     pub(in crate::nn) fn masked(
         mut self,
-        pad: Option<Tensor<2, Bool>>,
-        attn: Option<Tensor<3, Bool>>,
+        (pad, attn): (Option<Tensor<2, Bool>>, Option<Tensor<3, Bool>>),
     ) -> Self {
         self.masks = Masks { pad, attn };
         self
@@ -191,7 +190,7 @@ impl MultiHeadAttention {
     /// # Panics
     /// If an axis of the query, the key, the value or a mask is another one.
     pub fn forward(&self, input: MhaInput) -> MhaOutput {
-        self.run(input, None)
+        self.with_weights(input, None)
     }
 
     /// Applies the forward pass using a cache.
@@ -202,11 +201,26 @@ impl MultiHeadAttention {
     /// # Panics
     /// As [`forward`](Self::forward).
     pub fn forward_cache(&self, input: MhaInput, cache: &mut MhaCache) -> MhaOutput {
-        self.run(input, Some(cache))
+        self.with_weights(input, Some(cache))
     }
 
-    /// The forward pass, with a cache if there is one.
-    pub(in crate::nn) fn run(&self, input: MhaInput, cache: Option<&mut MhaCache>) -> MhaOutput {
+    fn with_weights(&self, input: MhaInput, cache: Option<&mut MhaCache>) -> MhaOutput {
+        let (context, weights) = self.run(input, cache, Epilogue::default(), true);
+        MhaOutput {
+            weights: weights.expect("they were asked for"),
+            context,
+        }
+    }
+
+    /// The context, with what follows the output layer, and the weights if they are asked for; with a
+    /// cache if there is one.
+    pub(in crate::nn) fn run(
+        &self,
+        input: MhaInput,
+        cache: Option<&mut MhaCache>,
+        end: Epilogue<'_, 3>,
+        weights: bool,
+    ) -> (Tensor<3>, Option<Tensor<4>>) {
         let MhaInput {
             query,
             memory,
@@ -223,9 +237,8 @@ impl MultiHeadAttention {
         }
         match cache {
             None => {
-                let (context, weights) = self.attend(self.project(query, memory), masks);
-                let context = self.output.forward(context);
-                MhaOutput { weights, context }
+                let (context, weights) = self.attend(self.project(query, memory), masks, weights);
+                (self.output.forward_then(context, end), weights)
             }
             Some(cache) => {
                 let [key, value] = match memory {
@@ -238,9 +251,9 @@ impl MultiHeadAttention {
                     cache.key.forward(key, &self.key),
                     cache.value.forward(value, &self.value),
                 ];
-                let (context, weights) = self.attend(inputs, masks);
+                let (context, weights) = self.attend(inputs, masks, weights);
                 let context = cache.output.forward(context, &self.output);
-                MhaOutput { weights, context }
+                (end.apply(context), weights)
             }
         }
     }
@@ -261,20 +274,30 @@ impl MultiHeadAttention {
         [q.forward(query), key, value]
     }
 
-    /// Context and weights of the attention itself, from what the linear layers give.
-    fn attend(&self, inputs: [Tensor<3>; 3], masks: Masks) -> (Tensor<3>, Tensor<4>) {
-        let [query, key, value] = inputs.map(|input| split_heads(input, self.n_heads));
-        let scores = query
-            .matmul(key.transpose())
-            .div_scalar(libm::sqrtf(self.d_k as f32));
+    /// Context and, if asked for, weights of the attention itself, from what the linear layers give.
+    fn attend(
+        &self,
+        inputs: [Tensor<3>; 3],
+        masks: Masks,
+        weights: bool,
+    ) -> (Tensor<3>, Option<Tensor<4>>) {
         let weighting = Weighting {
             layer: "MultiHeadAttention",
             min_float: self.min_float,
             quiet_softmax: self.quiet_softmax,
             dropout: &self.dropout,
         };
-        let weights = weighting.weights(scores, masks);
-        (join_heads(weights.clone().matmul(value)), weights)
+        let projections = [&self.query, &self.key, &self.value];
+        if projections.iter().all(|layer| layer.on_bits(&inputs[0])) {
+            return weighting.attend(inputs, masks, self.n_heads, weights);
+        }
+        let [query, key, value] = inputs.map(|input| split_heads(input, self.n_heads));
+        let scores = query
+            .matmul(key.transpose())
+            .div_scalar(libm::sqrtf(self.d_k as f32));
+        let found = weighting.weights(scores, masks);
+        let context = join_heads(found.clone().matmul(value));
+        (context, weights.then_some(found))
     }
 }
 

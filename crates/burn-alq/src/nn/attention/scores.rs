@@ -4,6 +4,8 @@ use burn_core::tensor::activation::{quiet_softmax, softmax};
 use burn_core::tensor::{Bool, Tensor};
 use burn_nn::Dropout;
 
+use crate::nn::functional::{Attention, attention};
+
 /// The masks of an attention layer; what is true in one is masked out.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Masks {
@@ -11,6 +13,27 @@ pub(super) struct Masks {
     pub pad: Option<Tensor<2, Bool>>,
     /// `[batch, seq_length_1, seq_length_2]`, or 1 in the place of any.
     pub attn: Option<Tensor<3, Bool>>,
+}
+
+impl Masks {
+    /// The same masks, one for each `[batch, seq_length_1, seq_length_2]`.
+    ///
+    /// # Panics
+    /// If a mask of a layer has another shape.
+    fn expand(self, layer: &str, [batch, queries, keys]: [usize; 3]) -> Self {
+        let pad = self.pad.map(|mask| {
+            let names = ["batch", "seq_length_2"];
+            check_mask(layer, "mask_pad", names, mask.dims(), [batch, keys]);
+            mask.expand([batch, keys])
+        });
+        let attn = self.attn.map(|mask| {
+            let names = ["batch", "seq_length_1", "seq_length_2"];
+            let expected = [batch, queries, keys];
+            check_mask(layer, "mask_attn", names, mask.dims(), expected);
+            mask.expand(expected)
+        });
+        Self { pad, attn }
+    }
 }
 
 /// How attention weights come from scores.
@@ -30,22 +53,12 @@ impl Weighting<'_> {
     /// If a mask has another shape.
     pub fn weights(&self, mut scores: Tensor<4>, masks: Masks) -> Tensor<4> {
         let [batch, _, queries, keys] = scores.dims();
+        let masks = masks.expand(self.layer, [batch, queries, keys]);
         if let Some(mask) = masks.pad {
-            let [masks, length] = mask.dims();
-            self.check_mask(
-                "mask_pad",
-                ["batch", "seq_length_2"],
-                [masks, length],
-                [batch, keys],
-            );
-            scores = scores.mask_fill(mask.reshape([masks, 1, 1, length]), self.min_float);
+            scores = scores.mask_fill(mask.reshape([batch, 1, 1, keys]), self.min_float);
         }
         if let Some(mask) = masks.attn {
-            let shape = mask.dims();
-            let names = ["batch", "seq_length_1", "seq_length_2"];
-            self.check_mask("mask_attn", names, shape, [batch, queries, keys]);
-            let [masks, rows, columns] = shape;
-            scores = scores.mask_fill(mask.reshape([masks, 1, rows, columns]), self.min_float);
+            scores = scores.mask_fill(mask.unsqueeze_dim(1), self.min_float);
         }
         let weights = if self.quiet_softmax {
             quiet_softmax(scores, 3)
@@ -55,23 +68,49 @@ impl Weighting<'_> {
         self.dropout.forward(weights)
     }
 
-    fn check_mask<const D: usize>(
+    /// Context and, if asked for, weights of `heads` side by side in query, key and value, by the kernel:
+    /// in evaluation, where dropout does nothing.
+    ///
+    /// # Shapes
+    /// - `rows`: `[batch, seq_length, heads · d]`
+    ///
+    /// # Panics
+    /// If a mask has another shape.
+    pub fn attend(
         &self,
-        mask: &str,
-        names: [&str; D],
-        found: [usize; D],
-        expected: [usize; D],
-    ) {
-        for axis in 0..D {
-            assert!(
-                found[axis] == expected[axis] || found[axis] == 1,
-                "{}: axis {axis} of {mask} ({}) must be {}, or 1, not {}",
-                self.layer,
-                names[axis],
-                expected[axis],
-                found[axis]
-            );
-        }
+        rows: [Tensor<3>; 3],
+        masks: Masks,
+        heads: usize,
+        weights: bool,
+    ) -> (Tensor<3>, Option<Tensor<4>>) {
+        let [batch, queries, width] = rows[0].dims();
+        let Masks { pad, attn } = masks.expand(self.layer, [batch, queries, rows[1].dims()[1]]);
+        let options = Attention {
+            heads,
+            scale: libm::sqrt((width / heads) as f64).recip(),
+            min_float: self.min_float,
+            quiet: self.quiet_softmax,
+            weights,
+        };
+        attention(rows, pad, attn, options)
+    }
+}
+
+fn check_mask<const D: usize>(
+    layer: &str,
+    mask: &str,
+    names: [&str; D],
+    found: [usize; D],
+    expected: [usize; D],
+) {
+    for axis in 0..D {
+        assert!(
+            found[axis] == expected[axis] || found[axis] == 1,
+            "{layer}: axis {axis} of {mask} ({}) must be {}, or 1, not {}",
+            names[axis],
+            expected[axis],
+            found[axis]
+        );
     }
 }
 

@@ -1,9 +1,11 @@
 //! What encoder and decoder layers are made of: sub-layers with a residual around and a norm before or
 //! behind.
 
-use burn_core::tensor::{Bool, Tensor};
+use burn_core::tensor::Tensor;
 use burn_nn::{Dropout, LayerNorm};
 
+use super::PositionWiseFeedForward;
+use crate::nn::Epilogue;
 use crate::nn::attention::{MhaCache, MhaInput, MultiHeadAttention};
 use crate::nn::cache::TensorCache;
 
@@ -29,29 +31,50 @@ impl Block<'_> {
         }
     }
 
-    /// Behind a sub-layer: the sum, and the input of the next one.
+    /// `x` and an attention layer's output.
+    pub fn attend(
+        &self,
+        x: Tensor<3>,
+        attention: &MultiHeadAttention,
+        input: MhaInput,
+        cache: Option<&mut MhaCache>,
+    ) -> Tensor<3> {
+        self.add(x, |end| attention.run(input, cache, end, false).0)
+    }
+
+    /// `x` and the output of the feed-forward network.
+    pub fn feed_forward(
+        &self,
+        x: Tensor<3>,
+        network: &PositionWiseFeedForward,
+        input: Tensor<3>,
+        cache: Option<&mut TensorCache<3>>,
+    ) -> Tensor<3> {
+        self.add(x, |end| match cache {
+            None => network.forward_then(input, end),
+            cache => end.apply(cached(cache, input, |input| network.forward(input))),
+        })
+    }
+
+    /// Behind a sub-layer and its residual `x`: the residual and the input of the next one.
     pub fn next(
         &self,
         x: Tensor<3>,
-        output: Tensor<3>,
         norm: &LayerNorm,
         cache: Option<&mut TensorCache<3>>,
     ) -> [Tensor<3>; 2] {
-        let x = self.add(x, output);
         let normed = cached(cache, x.clone(), |x| norm.forward(x));
         let x = if self.norm_first { x } else { normed.clone() };
         [x, normed]
     }
 
-    /// Behind the last sub-layer.
+    /// Behind the last sub-layer and its residual.
     pub fn last(
         &self,
         x: Tensor<3>,
-        output: Tensor<3>,
         norm: &LayerNorm,
         cache: Option<&mut TensorCache<3>>,
     ) -> Tensor<3> {
-        let x = self.add(x, output);
         if self.norm_first {
             x
         } else {
@@ -59,25 +82,20 @@ impl Block<'_> {
         }
     }
 
-    fn add(&self, x: Tensor<3>, output: Tensor<3>) -> Tensor<3> {
-        x + self.dropout.forward(output)
+    /// `x` and what a sub-layer gives, which adds it itself where dropout between them does nothing.
+    fn add(&self, x: Tensor<3>, sub_layer: impl FnOnce(Epilogue<'_, 3>) -> Tensor<3>) -> Tensor<3> {
+        if x.device().is_autodiff() {
+            return x + self.dropout.forward(sub_layer(Epilogue::default()));
+        }
+        sub_layer(Epilogue {
+            residual: Some(x),
+            ..Epilogue::default()
+        })
     }
 }
 
-/// What an attention layer with masks makes of query, key and value.
-pub(super) fn attend(
-    attention: &MultiHeadAttention,
-    input: MhaInput,
-    (mask_pad, mask_attn): (Option<Tensor<2, Bool>>, Option<Tensor<3, Bool>>),
-    cache: Option<&mut MhaCache>,
-) -> Tensor<3> {
-    attention
-        .run(input.masked(mask_pad, mask_attn), cache)
-        .context
-}
-
 /// What `f` makes of a sequence, of which a cache has all but the last token.
-pub(super) fn cached(
+fn cached(
     cache: Option<&mut TensorCache<3>>,
     x: Tensor<3>,
     f: impl Fn(Tensor<3>) -> Tensor<3>,

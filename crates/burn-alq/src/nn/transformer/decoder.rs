@@ -6,7 +6,7 @@ use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay};
 use burn_core::tensor::{Bool, Device, Tensor};
 use burn_nn::{Dropout, DropoutConfig, Initializer, LayerNorm, LayerNormConfig};
 
-use super::block::{Block, attend, cached};
+use super::block::Block;
 use super::{PositionWiseFeedForward, PositionWiseFeedForwardConfig};
 use crate::nn::activation::ActivationConfig;
 use crate::nn::attention::{MhaCache, MhaInput, MultiHeadAttention, MultiHeadAttentionConfig};
@@ -288,18 +288,18 @@ impl TransformerDecoderLayer {
             input.target_mask_pad.clone(),
             input.target_mask_attn.clone(),
         );
-        let own = MhaInput::self_attn(query);
-        let output = attend(&self.self_attn, own, masks, part!(self_attn));
-        let [x, query] = block.next(x, output, &self.norm_1, part!(norm_1));
+        let own = MhaInput::self_attn(query).masked(masks);
+        let x = block.attend(x, &self.self_attn, own, part!(self_attn));
+        let [x, query] = block.next(x, &self.norm_1, part!(norm_1));
         let masks = (
             input.memory_mask_pad.clone(),
             input.memory_mask_attn.clone(),
         );
-        let memory = MhaInput::cross_attn(query, input.memory.clone());
-        let output = attend(&self.cross_attn, memory, masks, part!(cross_attn));
-        let [x, inner] = block.next(x, output, &self.norm_2, part!(norm_2));
-        let output = cached(part!(pwff), inner, |inner| self.pwff.forward(inner));
-        input.target = block.last(x, output, &self.norm_3, part!(norm_3));
+        let memory = MhaInput::cross_attn(query, input.memory.clone()).masked(masks);
+        let x = block.attend(x, &self.cross_attn, memory, part!(cross_attn));
+        let [x, inner] = block.next(x, &self.norm_2, part!(norm_2));
+        let x = block.feed_forward(x, &self.pwff, inner, part!(pwff));
+        input.target = block.last(x, &self.norm_3, part!(norm_3));
         input
     }
 }

@@ -6,7 +6,7 @@ use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay};
 use burn_core::tensor::{Bool, Device, Tensor};
 use burn_nn::{Dropout, DropoutConfig, Initializer, LayerNorm, LayerNormConfig};
 
-use super::block::{Block, attend, cached};
+use super::block::Block;
 use super::{PositionWiseFeedForward, PositionWiseFeedForwardConfig};
 use crate::nn::activation::ActivationConfig;
 use crate::nn::attention::{MhaCache, MhaInput, MultiHeadAttention, MultiHeadAttentionConfig};
@@ -287,10 +287,10 @@ impl TransformerEncoderLayer {
             };
         }
         let input = MhaInput::self_attn(block.first(&x, &self.norm_2, part!(norm_2)));
-        let output = attend(&self.mha, input, masks, part!(mha));
-        let [x, input] = block.next(x, output, &self.norm_1, part!(norm_1));
-        let output = cached(part!(pwff), input, |input| self.pwff.forward(input));
-        block.last(x, output, &self.norm_2, part!(norm_2))
+        let x = block.attend(x, &self.mha, input.masked(masks), part!(mha));
+        let [x, input] = block.next(x, &self.norm_1, part!(norm_1));
+        let x = block.feed_forward(x, &self.pwff, input, part!(pwff));
+        block.last(x, &self.norm_2, part!(norm_2))
     }
 }
 

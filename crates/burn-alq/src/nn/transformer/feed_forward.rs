@@ -5,7 +5,7 @@ use burn_core::tensor::{Device, Tensor, assert_shape};
 use burn_nn::{Dropout, DropoutConfig, Initializer};
 
 use crate::nn::activation::{Activation, ActivationConfig};
-use crate::nn::{Linear, LinearConfig, dims};
+use crate::nn::{Epilogue, Linear, LinearConfig, dims};
 
 /// Configuration to create a [`PositionWiseFeedForward`] layer with [`init`](Self::init).
 #[derive(Config, Debug)]
@@ -73,10 +73,25 @@ impl PositionWiseFeedForward {
     /// # Panics
     /// If the last axis of `input` is not `d_model`.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        self.forward_then(input, Epilogue::default())
+    }
+
+    /// [`forward`](Self::forward), with what follows the outer layer.
+    pub(super) fn forward_then<const D: usize>(
+        &self,
+        input: Tensor<D>,
+        end: Epilogue<'_, D>,
+    ) -> Tensor<D> {
         let [d_model, _] = dims(&self.linear_inner.weight);
         assert_shape!(input, [.., d_model]);
-        let hidden = self.activation.forward(self.linear_inner.forward(input));
-        self.linear_outer.forward(self.dropout.forward(hidden))
+        let hidden = match self.activation.fused() {
+            Some(activation) if self.linear_inner.on_bits(&input) => {
+                self.linear_inner.forward_then(input, activation)
+            }
+            _ => self.activation.forward(self.linear_inner.forward(input)),
+        };
+        self.linear_outer
+            .forward_then(self.dropout.forward(hidden), end)
     }
 }
 
