@@ -8,7 +8,8 @@
 //! names are Burn's own types.
 //!
 //! Layers named `MultiBit…` take the place of one field each instead: they choose their grouping and their
-//! arithmetic where they are made, and what lies between two layers can be fused into them.
+//! arithmetic where they are made. What lies between two layers can be fused into both kinds (`forward_then`);
+//! attention, transformers and recurrent layers do so themselves where they run on bits.
 
 /// The ways to make a layer. A file says how Burn's layer is made (`float`) and what it becomes
 /// (`wrap`); the table of layers has the layout of its weight.

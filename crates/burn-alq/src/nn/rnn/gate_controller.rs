@@ -47,16 +47,16 @@ impl GateController {
         self.input_transform.forward(input) + self.hidden_transform.forward(hidden)
     }
 
-    /// [`gate_product`](Self::gate_product) of several gates.
-    pub(super) fn gate_products(
+    /// `[x W_x + b_x, h W_h + b_h]` of several gates.
+    pub(super) fn transforms(
         gates: &[&Self],
         input: Tensor<2>,
         hidden: Tensor<2>,
-    ) -> Vec<Tensor<2>> {
+    ) -> Vec<[Tensor<2>; 2]> {
         let inputs: Vec<_> = gates.iter().map(|gate| &gate.input_transform).collect();
         let hiddens: Vec<_> = gates.iter().map(|gate| &gate.hidden_transform).collect();
         let inputs = Linear::forward_each(&inputs, input).into_iter();
-        let products = inputs.zip(Linear::forward_each(&hiddens, hidden));
-        products.map(|(input, hidden)| input + hidden).collect()
+        let both = inputs.zip(Linear::forward_each(&hiddens, hidden));
+        both.map(|(input, hidden)| [input, hidden]).collect()
     }
 }

@@ -111,20 +111,19 @@ impl Gru {
 
     /// The next hidden state.
     fn step(&self, input: Tensor<2>, hidden: Tensor<2>) -> Tensor<2> {
-        let gates = [&self.update_gate, &self.reset_gate];
-        let products = GateController::gate_products(&gates, input.clone(), hidden.clone());
-        let mut products = products.into_iter();
+        let gates = [&self.update_gate, &self.reset_gate, &self.new_gate];
+        let ahead = if self.reset_after { 3 } else { 2 };
+        let (input_of_all, hidden_of_all) = (input.clone(), hidden.clone());
+        let transforms = GateController::transforms(&gates[..ahead], input_of_all, hidden_of_all);
+        let mut transforms = transforms.into_iter();
         let mut gate = || {
-            let product = products.next().expect("one for each gate");
-            self.gate_activation.forward(product)
+            let [from_input, from_hidden] = transforms.next().expect("one for each gate");
+            self.gate_activation.forward(from_input + from_hidden)
         };
         let (update, reset) = (gate(), gate());
-        let product = if self.reset_after {
-            let from_hidden = self.new_gate.hidden_transform.forward(hidden.clone());
-            self.new_gate.input_transform.forward(input) + reset * from_hidden
-        } else {
-            let kept = hidden.clone() * reset;
-            self.new_gate.gate_product(input, kept)
+        let product = match transforms.next() {
+            Some([from_input, from_hidden]) => from_input + reset * from_hidden,
+            None => self.new_gate.gate_product(input, hidden.clone() * reset),
         };
         let candidate = self.hidden_activation.forward(product);
         let renewed = update.clone().neg().add_scalar(1.0);

@@ -170,7 +170,8 @@ impl Lstm {
         });
         let gates = [&self.input_gate, &self.output_gate, &self.cell_gate];
         let gates: Vec<_> = gates.into_iter().chain(forget_gate).collect();
-        let mut products = GateController::gate_products(&gates, input, hidden).into_iter();
+        let products = GateController::transforms(&gates, input, hidden).into_iter();
+        let mut products = products.map(|[input, hidden]| input + hidden);
         let mut next = || products.next().expect("one for each gate");
         let activate = |product| self.gate_activation.forward(product);
         let stored = activate(next());
