@@ -75,7 +75,7 @@ impl Dense {
     }
 }
 
-/// From so many rows on, a linear layer in int8 arithmetic rounds coordinates.
+/// From so many rows on, a linear layer in int8 arithmetic rounds single inputs, and coordinates.
 const INT8_ROWS: usize = 16;
 
 /// What a layer is given, and what its arithmetic makes of that.
@@ -101,10 +101,10 @@ impl Input {
         let len = shape.iter().product();
         let mut given = narrow(&random.normals(len, 1.0));
         if arithmetic == Arithmetic::Int8 {
-            // A linear layer rounds sums of four, which must not be above 127 either.
-            let [_, _, height, width] = shape;
+            // A linear layer of few rows rounds sums of four, which must not be above 127 either.
+            let [rows, _, height, width] = shape;
             let first: &[f32] = match height * width {
-                1 => &[31.0, -32.0, 32.0, -32.0],
+                1 if rows < INT8_ROWS => &[31.0, -32.0, 32.0, -32.0],
                 _ => &[-127.0],
             };
             for (index, x) in given.iter_mut().enumerate() {
