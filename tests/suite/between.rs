@@ -3,6 +3,7 @@
 
 use burn::nn::BatchNormConfig;
 use burn::tensor::{Bool, Device, Tensor, TensorData, activation};
+use burn_alq::nn;
 use burn_alq::nn::functional::{Attention, activate, attention, layer_norm};
 use burn_alq::{
     Activation, Arithmetic, Epilogue, MultiBitConv1dConfig, MultiBitConv2dConfig,
@@ -347,4 +348,53 @@ fn layers_of_one_input_lie_side_by_side() {
             assert_close(found.into_data(), expected.into_data(), "side by side");
         }
     }
+}
+
+/// Layers with Burn's names end as the multi-bit ones do.
+#[test]
+fn layers_with_burns_names_end_alike() {
+    let device = device();
+    let mut random = Random::new(77);
+    macro_rules! assert_alike {
+        ($multi_bit:expr, $burns:expr, $input:expr, $output:expr) => {{
+            let multi_bit = $multi_bit.with_bias(false).init(&device);
+            let packed = PackedModel::pack(&multi_bit).unwrap();
+            let burns = $burns.with_bias(false).init(&device);
+            let burns = packed.apply(burns).unwrap();
+            let multi_bit = packed.apply(multi_bit).unwrap();
+            let mut drawn = |shape: &[usize]| random.normals(shape.iter().product(), 1.0);
+            let x = tensor(&drawn(&$input), $input, &device);
+            let epilogue = Epilogue {
+                residual: Some(tensor(&drawn(&$output), $output, &device)),
+                ..Activation::Tanh.into()
+            };
+            let expected = multi_bit.forward_then(x.clone(), epilogue.clone());
+            let found = burns.forward_then(x, epilogue);
+            assert_eq!(found.into_data(), expected.into_data());
+        }};
+    }
+    assert_alike!(
+        MultiBitLinearConfig::new(20, 6),
+        nn::LinearConfig::new(20, 6),
+        [2, 3, 20],
+        [2, 3, 6]
+    );
+    assert_alike!(
+        MultiBitConv1dConfig::new(4, 6, 3),
+        nn::conv::Conv1dConfig::new(4, 6, 3),
+        [2, 4, 9],
+        [2, 6, 7]
+    );
+    assert_alike!(
+        MultiBitConv2dConfig::new([4, 6], [3, 3]),
+        nn::conv::Conv2dConfig::new([4, 6], [3, 3]),
+        [2, 4, 7, 6],
+        [2, 6, 5, 4]
+    );
+    assert_alike!(
+        MultiBitConvTranspose2dConfig::new([4, 6], [2, 2]),
+        nn::conv::ConvTranspose2dConfig::new([4, 6], [2, 2]),
+        [2, 4, 5, 5],
+        [2, 6, 6, 6]
+    );
 }

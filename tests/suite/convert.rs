@@ -355,6 +355,7 @@ fn a_parameter_of_ones_own_gets_its_layout_by_rule() {
         max_bits: Some(1),
         layout: Some(Layout::Transposed),
         or_float: false,
+        arithmetic: None,
     };
     let quantizer = Quantizer::new(3).with(ParamGroup::from_predicate("table"), action);
     let (_, report) = quantizer.quantize(own).unwrap();

@@ -27,19 +27,33 @@ pub struct Dense {
     pub values: Vec<f64>,
     /// Of each weight the sum of its group's coordinates: what its bits are before they cancel.
     pub magnitudes: Vec<f64>,
+    /// How much of each weight int8 arithmetic may round off: what `Mode::Int8` calls ε, of coordinates in
+    /// fours.
+    roundings: Vec<f64>,
 }
 
 impl Dense {
     pub fn new(weight: &PackedWeight) -> Self {
         let (grouping, shape) = (weight.grouping(), weight.shape());
         let (_, coordinates, _) = weight.to_training_form(MAX_BITS);
-        let magnitudes = coordinates.chunks_exact(MAX_BITS).flat_map(|slots| {
-            let sum: f64 = widen(slots).iter().sum();
-            std::iter::repeat_n(sum, grouping.len())
+        let of_groups = |number: fn(&[f64]) -> f64| {
+            let numbers = coordinates
+                .chunks_exact(MAX_BITS)
+                .flat_map(|slots| std::iter::repeat_n(number(&widen(slots)), grouping.len()));
+            let grouped: Vec<f64> = numbers.collect();
+            let mut all = vec![0.0; grouped.len()];
+            grouping.scatter(shape, &grouped, &mut all);
+            all
+        };
+        let magnitudes = of_groups(|slots| slots.iter().sum());
+        let roundings = of_groups(|slots| {
+            let fours = slots.chunks(4).map(|four| {
+                let bases = four.iter().filter(|&&coordinate| coordinate != 0.0).count();
+                let share = [0.0, 0.0, 1.0 / 114.0, 1.0 / 57.0, 1.0 / 38.0][bases];
+                share * four.iter().sum::<f64>()
+            });
+            fours.sum()
         });
-        let grouped: Vec<f64> = magnitudes.collect();
-        let mut magnitudes = vec![0.0; grouped.len()];
-        grouping.scatter(shape, &grouped, &mut magnitudes);
         let values = widen(&weight.unpack());
         let turned = |x: Vec<f64>| match *shape {
             // A linear layer's inputs are its first axis.
@@ -56,9 +70,13 @@ impl Dense {
             },
             values: turned(values),
             magnitudes: turned(magnitudes),
+            roundings: turned(roundings),
         }
     }
 }
+
+/// From so many rows on, a linear layer in int8 arithmetic rounds single inputs, and coordinates.
+const INT8_ROWS: usize = 16;
 
 /// What a layer is given, and what its arithmetic makes of that.
 pub struct Input {
@@ -67,6 +85,8 @@ pub struct Input {
     pub seen: Vec<f64>,
     /// The sums of magnitudes that each input stands for.
     pub magnitudes: Vec<f64>,
+    /// Whether the weight's coordinates are rounded too.
+    rounds_weights: bool,
 }
 
 /// The levels of inputs in bitwise arithmetic.
@@ -81,10 +101,10 @@ impl Input {
         let len = shape.iter().product();
         let mut given = narrow(&random.normals(len, 1.0));
         if arithmetic == Arithmetic::Int8 {
-            // A linear layer rounds sums of four, which must not be above 127 either.
-            let [_, _, height, width] = shape;
+            // A linear layer of few rows rounds sums of four, which must not be above 127 either.
+            let [rows, _, height, width] = shape;
             let first: &[f32] = match height * width {
-                1 => &[31.0, -32.0, 32.0, -32.0],
+                1 if rows < INT8_ROWS => &[31.0, -32.0, 32.0, -32.0],
                 _ => &[-127.0],
             };
             for (index, x) in given.iter_mut().enumerate() {
@@ -105,6 +125,9 @@ impl Input {
         Self {
             shape,
             magnitudes: seen.iter().map(magnitude).collect(),
+            // Linear layers of few rows round none, see `Mode::Int8`.
+            rounds_weights: arithmetic == Arithmetic::Int8
+                && (shape[2] * shape[3] > 1 || shape[0] >= INT8_ROWS),
             given,
             seen,
         }
@@ -146,7 +169,7 @@ impl Input {
             let o = index / (out_width * out_height) % out;
             let image = index / (out_width * out_height * out);
             let first = o / (out / options.groups) * group_in;
-            let [mut sum, mut magnitude] = [0.0; 2];
+            let [mut sum, mut magnitude, mut rounding] = [0.0; 3];
             for k in 0..group_in * kernel_height * kernel_width {
                 let (kernel_column, kernel_row) =
                     (k % kernel_width, k / kernel_width % kernel_height);
@@ -158,12 +181,16 @@ impl Input {
                     let w = o * group_in * kernel_height * kernel_width + k;
                     sum += self.seen[from] * dense.values[w];
                     magnitude += self.magnitudes[from] * dense.magnitudes[w];
+                    if self.rounds_weights {
+                        rounding += self.magnitudes[from] * dense.roundings[w];
+                    }
                 }
             }
             let (scale, offset) = (affine.scale[o], affine.offset[o]);
             sums.values.push(scale * sum + offset);
             sums.magnitudes
                 .push(scale.abs() * magnitude + affine.offset_magnitudes[o]);
+            sums.roundings.push(scale.abs() * rounding);
         }
         sums
     }
@@ -174,6 +201,8 @@ impl Input {
 pub struct Sums {
     pub values: Vec<f64>,
     pub magnitudes: Vec<f64>,
+    /// What rounding the weight may add to each.
+    roundings: Vec<f64>,
 }
 
 /// Some sixteen roundings of the sum of all magnitudes: in sums of some hundred terms in f32, in any
@@ -183,11 +212,16 @@ pub fn room(magnitude: f64) -> f64 {
 }
 
 impl Sums {
+    /// How far an output may be from its value.
+    pub fn room(&self, index: usize) -> f64 {
+        room(self.magnitudes[index]) + self.roundings[index]
+    }
+
     pub fn check<const D: usize>(&self, found: Tensor<D>, what: &str) {
         let found: Vec<f32> = found.into_data().try_into_vec().unwrap();
         assert_eq!(found.len(), self.values.len(), "{what}");
         for (i, &found) in widen(&found).iter().enumerate() {
-            let (expected, room) = (self.values[i], room(self.magnitudes[i]));
+            let (expected, room) = (self.values[i], self.room(i));
             assert!(
                 (found - expected).abs() <= room,
                 "{what}: {found} at {i} is not {expected} up to {room:e}"

@@ -75,7 +75,8 @@ fn packed_conv1d_in_all_arithmetics() {
     let device = device();
     let levels = Levels::new(0.4, &[0.5, 0.25]).unwrap();
     let activation = MultiBitActivation::with_levels(&levels, &device);
-    // In each image multiples of the largest by 1/127, so that rounding to int8 loses nothing.
+    // In each image multiples of the largest by 1/127, so that rounding to int8 loses nothing; nor does it of
+    // a weight of one basis.
     let input: Vec<f32> = (0..88)
         .map(|i| (((i % 44) * 53 + 254) % 255 - 127) as f32 / 64.0)
         .collect();
@@ -86,8 +87,10 @@ fn packed_conv1d_in_all_arithmetics() {
         (Arithmetic::Bitwise, GroupingRule::Kernelwise),
         (Arithmetic::Bitwise, GroupingRule::Pixelwise),
     ] {
+        let max_bits = if arithmetic == Arithmetic::Int8 { 1 } else { 6 };
         let layer = MultiBitConv1dConfig::new(4, 8, 3)
             .with_grouping(grouping)
+            .with_max_bits(max_bits)
             .with_padding(PaddingConfig1d::Same)
             .with_dilation(2)
             .with_arithmetic(arithmetic)

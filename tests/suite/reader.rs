@@ -20,6 +20,8 @@ pub struct Weight {
     pub path: String,
     pub shape: Vec<usize>,
     pub widths: Vec<u8>,
+    /// By its code.
+    pub arithmetic: Option<u64>,
     /// Dense, row-major.
     pub values: Vec<f32>,
 }
@@ -278,6 +280,7 @@ fn weight(entry: &Value, data: &mut Data<'_>) -> Result<Weight> {
         path: text(field(entry, 0)?)?,
         shape,
         widths,
+        arithmetic: get(entry, 10).map(number).transpose()?,
         values,
     })
 }

@@ -42,6 +42,7 @@ impl Pair {
             codes: state.codes,
             coordinates: state.coordinates,
             widths: state.widths,
+            arithmetic: None,
         };
         let attached = data.to_device(device);
         Self {

@@ -1,10 +1,10 @@
-//! The slow checks: every feature alone, the oldest compiler, the packages, the advisories.
+//! The slow checks: every feature alone, the oldest compiler, the packages, ONNX, the advisories.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::validate::read;
-use crate::{cargo, step};
+use crate::{cargo, onnx, step};
 
 const CRATES: [&str; 2] = ["multibit", "burn-alq"];
 
@@ -40,6 +40,7 @@ pub fn validate(root: &Path) -> Result<(), String> {
         command.args(["--package", name]);
     }
     step(root, &mut command)?;
+    onnx(root)?;
     let mut command = cargo();
     if step(root, command.args(["deny", "fetch", "db"])).is_err() {
         println!("advisories: not checked, there is no database at hand");

@@ -36,9 +36,12 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   api                         list the public items of both crates anew, in their PUBLIC_API.txt
   kills [--count N]           kill trainings at random times, resume them and compare what they end in
   load [--minutes N]          8 threads share a packed model for 10 minutes, or N
+  onnx                        build the example of ONNX models, a workspace of its own, and check that
+                              burn-onnx generates what the tests run
   validate                    rooms and their order, format, lints, documentation, file sizes, no_std,
                               unsafe, licences, packages, public items
-    --full                    also each feature alone, the oldest compiler, whole packages, advisories
+    --full                    also each feature alone, the oldest compiler, whole packages, onnx,
+                              advisories
   help                        this text
 ";
 
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         "check" => check(rest),
         "kills" => kills::kills(rest),
         "load" => load(rest),
+        "onnx" => onnx(&root()),
         "validate" => match rest {
             [] => validate::validate(&root()),
             [flag] if flag == "--full" => {
@@ -159,9 +163,16 @@ fn example(name: &str, args: impl Iterator<Item = String>) -> Result<(), String>
     let mut command = cargo();
     // With the features of the whole workspace: what the tests share, they need not compile again.
     command.args(["run", "--release", "--bin", name]);
+    let own = root().join("examples").join(name);
+    // An example that is no member of the workspace has a lock file of its own.
+    let folder = if own.join("Cargo.lock").exists() {
+        own
+    } else {
+        root()
+    };
     command
         .arg("--manifest-path")
-        .arg(root().join("Cargo.toml"));
+        .arg(folder.join("Cargo.toml"));
     let variable = std::env::var("BURN_DEVICE").ok();
     // The program itself refuses a name that is none.
     let device = device_flag(&args).or(variable.as_deref());
@@ -259,6 +270,13 @@ fn emulate_arm(command: &mut Command) -> Result<(), String> {
             "qemu-aarch64 -L /usr/aarch64-linux-gnu",
         );
     Ok(())
+}
+
+/// Tests the example of ONNX models.
+fn onnx(root: &Path) -> Result<(), String> {
+    let folder = root.join("examples/onnx-import");
+    step(&folder, cargo().args(["fmt", "--check"]))?;
+    step(&folder, cargo().arg("test"))
 }
 
 fn load(args: &[String]) -> Result<(), String> {

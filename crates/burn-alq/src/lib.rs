@@ -26,7 +26,14 @@ pub mod train;
 pub use multibit::CoordinateType;
 
 pub use self::file::PackedModel;
-pub use self::nn::*;
+#[cfg(feature = "store")]
+pub use self::nn::AsBurnLayers;
+pub use self::nn::{
+    Activation, ApplyOptions, Arithmetic, Epilogue, MultiBitActivation, MultiBitActivationConfig,
+    MultiBitConv1d, MultiBitConv1dConfig, MultiBitConv2d, MultiBitConv2dConfig,
+    MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig, MultiBitEmbedding,
+    MultiBitEmbeddingConfig, MultiBitLinear, MultiBitLinearConfig, Packed, Quantized, Unpacking,
+};
 #[cfg(feature = "train")]
 pub use self::optim::{AlqOptimizer, AlqOptimizerConfig, Phase};
 #[cfg(feature = "train")]

@@ -63,6 +63,7 @@ pub fn activation(bits: usize, device: &Device) -> MultiBitActivation {
 fn one_weight(weight: &Arc<PackedWeight>) -> PackedModel {
     PackedModel {
         tied: Default::default(),
+        arithmetic: Default::default(),
         weights: vec![("weight".into(), weight.clone())],
         tensors: Vec::new(),
         config: Default::default(),

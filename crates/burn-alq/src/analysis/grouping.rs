@@ -107,6 +107,7 @@ impl Quantizer {
                 max_bits: Some(planned.max_bits),
                 layout: Some(planned.layout),
                 or_float: false,
+                arithmetic: planned.arithmetic,
             };
             quantizer = quantizer.with(PathPattern::exact(&weight.path), action);
             choices.push(GroupingChoice {

@@ -15,7 +15,19 @@ macro_rules! on_the_host {
                 activation: Activation,
             ) -> FloatTensor<Self> {
                 let (affine, end) = ([scale, offset], (residual, activation));
-                host::linear::<Self, $memory>(input, affine, end, &weight, &mode)
+                host::linears::<Self, $memory>(input, affine, end, &[&weight], &mode)
+            }
+
+            fn alq_linears(
+                input: FloatTensor<Self>,
+                scale: Term<Self>,
+                offset: Term<Self>,
+                weights: Vec<Arc<PreparedWeight>>,
+                mode: Mode,
+            ) -> FloatTensor<Self> {
+                let (affine, end) = ([scale, offset], (Term::None, Activation::Identity));
+                let weights: Vec<&PreparedWeight> = weights.iter().map(AsRef::as_ref).collect();
+                host::linears::<Self, $memory>(input, affine, end, &weights, &mode)
             }
 
             fn alq_conv2d(
@@ -143,6 +155,7 @@ pub(super) use on_the_host;
 /// What [`on_the_host`] names.
 pub(super) mod prelude {
     pub use alloc::sync::Arc;
+    pub use alloc::vec::Vec;
 
     pub use burn_core::backend::tensor::{FloatTensor, IntTensor};
     pub use multibit::cpu::{Activation, Levels, Mode, Pool2dOptions};

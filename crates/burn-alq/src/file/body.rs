@@ -1,7 +1,7 @@
 //! The one tensor that holds everything: head, directory, data.
 
 use alloc::borrow::Cow;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -16,6 +16,7 @@ use super::directory::{BURN, DTYPES, Directory, STORED_TYPES};
 use super::directory::{TensorEntry, WeightEntry, code, value};
 use super::sections::{self, Budget, Deflater, Lengths};
 use super::{Coding, FORMAT_VERSION, FileError, PackedModel, Source, container};
+use crate::weight::ARITHMETICS;
 
 /// The tensor's name, by which a packed model is known.
 pub(super) const NAME: &str = "burn-alq";
@@ -107,6 +108,10 @@ fn body(model: &PackedModel, coding: Coding, deflater: &mut Deflater) -> Result<
             width_bits: weight.width_bits(),
             stored_type: code(&STORED_TYPES, weight.coordinate_type()).expect("a code for each"),
             stored: (stored != plain).then_some(stored),
+            arithmetic: model
+                .arithmetic
+                .get(path)
+                .map(|&arithmetic| code(&ARITHMETICS, arithmetic).expect("a code for each")),
         });
         data.extend(sections);
     }
@@ -260,9 +265,14 @@ impl<'a> Data<'a> {
                 return Err(self.source.tensor(path, reason));
             }
         }
-        let mut weights = Vec::new();
+        let (mut weights, mut arithmetic) = (Vec::new(), BTreeMap::new());
         for entry in directory.weights {
             let weight = self.weight(&entry)?;
+            if let Some(code) = entry.arithmetic {
+                let found = value(&ARITHMETICS, code);
+                let found = found.map_err(|e| self.source.tensor(&entry.path, e))?;
+                arithmetic.insert(entry.path.clone(), found);
+            }
             weights.push((entry.path, Arc::new(weight)));
         }
         let mut tensors = Vec::new();
@@ -278,6 +288,7 @@ impl<'a> Data<'a> {
         Ok(PackedModel {
             weights,
             tensors,
+            arithmetic,
             tied: directory.tied,
             config: directory.config,
         })

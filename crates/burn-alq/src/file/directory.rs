@@ -99,6 +99,9 @@ pub(super) struct WeightEntry {
     /// Bytes in the file, where a section is deflated.
     #[n(9)]
     pub(super) stored: Option<Lengths>,
+    /// Place in [`ARITHMETICS`](crate::weight::ARITHMETICS), where a rule says it.
+    #[n(10)]
+    pub(super) arithmetic: Option<u8>,
 }
 
 #[derive(Debug, Encode, Decode)]

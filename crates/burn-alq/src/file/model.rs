@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 
 use burn_core::module::{Module, Param, Reparameterization, Reparameterizer};
 use burn_core::tensor::{DType, Tensor, TensorData};
-use multibit::cpu::KernelError;
+use multibit::cpu::{Arithmetic, KernelError};
 use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
 use thiserror::Error;
 
-use crate::nn::{MultiBitActivation, Packed, Unpacking, hollow, table};
+use crate::nn::{ApplyOptions, MultiBitActivation, Packed, hollow, table};
 use crate::weight::{MultiBitData, PreparedWeight, Replacement, epsilon, value_shape, walk};
 
 /// Why a model could not be packed, or a packed model not put into a module.
@@ -131,6 +131,9 @@ pub struct PackedModel {
     /// Tied weights, one parameter in several places: each further path, and the one under which the
     /// parameter stands in `weights` or `tensors`.
     pub tied: BTreeMap<String, String>,
+    /// How layers compute with packed weights, by path, where it is not left to the layer. A weight that is
+    /// tied has that of its first place.
+    pub arithmetic: BTreeMap<String, Arithmetic>,
     /// Free text that travels with the model.
     pub config: BTreeMap<String, String>,
 }
@@ -149,7 +152,7 @@ impl PackedModel {
         // Running statistics keep their last update aside; validation mode takes it in.
         let model = model.valid();
         let (mut weights, mut tensors) = (Vec::new(), Vec::new());
-        let mut tied = BTreeMap::new();
+        let (mut tied, mut arithmetic) = (BTreeMap::new(), BTreeMap::new());
         let all = walk(&model);
         for found in &all {
             let path = || found.path.clone();
@@ -183,6 +186,7 @@ impl PackedModel {
                 source,
             })?;
             check_value(&found.path, &found.read(), &packed)?;
+            arithmetic.extend(state.arithmetic().map(|said| (path(), said)));
             weights.push((path(), Arc::new(packed)));
         }
         if weights.is_empty() {
@@ -192,6 +196,7 @@ impl PackedModel {
             weights,
             tensors,
             tied,
+            arithmetic,
             config: Default::default(),
         })
     }
@@ -250,25 +255,26 @@ impl PackedModel {
     /// Puts the packed weights and the other tensors into a module of the same structure, on a
     /// plain (not autodiff) device.
     ///
-    /// The module may be fresh, float or multi-bit; its own weights are dropped. Multi-bit layers
-    /// then run on the bits and make no dense weight; any other layer unpacks its weight once and
-    /// keeps it ([`apply_with`](Self::apply_with) says otherwise). Packed weights have the type that
-    /// the module's own had.
+    /// The module may be fresh, float or multi-bit; its own weights are dropped. The layers of
+    /// [`nn`](crate::nn) then run on the bits and make no dense weight, where the weight's groups lie within
+    /// outputs; any other layer unpacks its weight once and keeps it ([`apply_with`](Self::apply_with) says
+    /// otherwise). Packed weights have the type that the module's own had.
     ///
     /// # Errors
     /// If a path or a shape does not fit the module.
     pub fn apply<M: Module>(&self, module: M) -> Result<M, PackModelError> {
-        self.apply_with(module, Unpacking::default())
+        self.apply_with(module, ApplyOptions::default())
     }
 
-    /// Like [`apply`](Self::apply), with what layers do that cannot run on the bits.
+    /// Like [`apply`](Self::apply), with what layers do that cannot run on the bits
+    /// ([`Unpacking`](crate::Unpacking)), and how all others compute ([`Arithmetic`]).
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
     pub fn apply_with<M: Module>(
         &self,
         module: M,
-        unpacking: Unpacking,
+        options: impl Into<ApplyOptions>,
     ) -> Result<M, PackModelError> {
         let weights = self.weights.iter();
         let mut weights: BTreeMap<&str, Arc<PreparedWeight>> = weights
@@ -294,9 +300,9 @@ impl PackedModel {
                 .filter_map(|found| Some((found.path, table::packed_axis_of(&found.container)?)))
                 .collect(),
             weights,
-            tied: &self.tied,
+            model: self,
             used: BTreeSet::new(),
-            unpacking,
+            options: options.into(),
             error: None,
         };
         let module = module.apply_reparameterization(&mut state);
@@ -379,13 +385,12 @@ fn check_value(
 struct Apply<'a> {
     /// Those of which the module has not had a parameter yet.
     weights: BTreeMap<&'a str, Arc<PreparedWeight>>,
-    /// Further places of weights.
-    tied: &'a BTreeMap<String, String>,
+    model: &'a PackedModel,
     /// Paths that have their weights.
     used: BTreeSet<String>,
     /// The output axes that layers with packed arithmetic expect, by the path of their weight.
     axes: BTreeMap<String, usize>,
-    unpacking: Unpacking,
+    options: ApplyOptions,
     error: Option<PackModelError>,
 }
 
@@ -411,18 +416,25 @@ impl Reparameterizer for &mut Apply<'_> {
         }
         let axis = self.axes.get(path).copied();
         let fits = axis.map_or(Ok(()), |axis| weight.check_output_axis(axis));
-        let runs = fits.is_ok();
+        let first = self.model.tied.get(path);
         // A tied weight is cut for the layer of its first place; others may have to unpack it.
-        if let Err(source) = fits
-            && !self.tied.contains_key(path)
-        {
+        if let (Err(source), None) = (fits, first) {
             let path = path.to_string();
             self.error
                 .get_or_insert(PackModelError::Kernel { path, source });
             return (param, None);
         }
         self.used.insert(path.to_string());
-        let (param, packed) = Packed::attach(path, param, weight, runs, self.unpacking);
+        let ApplyOptions {
+            unpacking,
+            arithmetic,
+        } = self.options;
+        let said = self
+            .model
+            .arithmetic
+            .get(first.map_or(path, String::as_str));
+        let arithmetic = arithmetic.or(said.copied());
+        let (param, packed) = Packed::attach(path, param, weight, arithmetic, unpacking);
         (param, Some(packed))
     }
 }

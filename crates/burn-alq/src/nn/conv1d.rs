@@ -5,18 +5,120 @@ use burn_core::backend::Dispatch;
 use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::{Device, Tensor};
-use burn_nn::conv::{Conv1d, Conv1dConfig};
-use burn_nn::{BatchNorm, Initializer, PaddingConfig1d, PaddingConfig2d};
+use burn_nn::{BatchNorm, Initializer, PaddingConfig1d, PaddingConfig2d, conv as burns};
 use multibit::cpu::{Conv2dOptions, conv2d_output_shape};
 
 use super::{
-    Arithmetic, Epilogue, Quantized, affine, describe, dims, here, mode, packed, padding_pairs,
+    Arithmetic, Epilogue, Packed, Quantized, add_kernel, affine, arithmetic_of, describe, dims,
+    here, mode, packed, padding_pairs,
 };
 use crate::ops::{Activations, AlqOps, PackedConv2d};
-use crate::weight::{GroupingRule, PreparedWeight, QuantizeError, attach};
+use crate::weight::{GroupingRule, QuantizeError, attach};
+
+/// Configuration to create a [`Conv1d`] layer with [`init`](Self::init).
+#[derive(Config, Debug)]
+pub struct Conv1dConfig {
+    /// The number of input channels.
+    pub channels_in: usize,
+    /// The number of output channels.
+    pub channels_out: usize,
+    /// The size of the kernel.
+    pub kernel_size: usize,
+    /// The stride of the convolution.
+    #[config(default = "1")]
+    pub stride: usize,
+    /// Spacing between kernel elements.
+    #[config(default = "1")]
+    pub dilation: usize,
+    /// Controls the connections between input and output channels.
+    #[config(default = "1")]
+    pub groups: usize,
+    /// The padding configuration.
+    #[config(default = "PaddingConfig1d::Valid")]
+    pub padding: PaddingConfig1d,
+    /// If bias should be added to the output.
+    #[config(default = true)]
+    pub bias: bool,
+    /// The type of function used to initialize neural network parameters.
+    #[config(default = "Initializer::KaimingUniform{gain:1.0/libm::sqrt(3.0),fan_out_only:false}")]
+    pub initializer: Initializer,
+}
+
+/// Burn's 1-D convolution ([`Conv1d`](burns::Conv1d)), which runs on the bits once packed, as
+/// [`MultiBitConv1d`] does.
+///
+/// Should be created with [`Conv1dConfig`].
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct Conv1d {
+    /// Tensor of shape `[channels_out, channels_in / groups, kernel_size]`.
+    pub weight: Param<Tensor<3>>,
+    /// Tensor of shape `[channels_out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// Stride of the convolution.
+    pub stride: usize,
+    /// Size of the kernel.
+    pub kernel_size: usize,
+    /// Spacing between kernel elements.
+    pub dilation: usize,
+    /// Controls the connections between input and output channels.
+    pub groups: usize,
+    /// The padding configuration.
+    #[module(skip)]
+    pub padding: PaddingConfig1d,
+}
+
+drop_in!(Conv1d, Conv1dConfig of burns::Conv1d, burns::Conv1dConfig {
+    channels_in, channels_out, kernel_size, stride, dilation, groups, padding, bias, initializer
+} => { weight, bias, stride, kernel_size, dilation, groups, padding });
+
+impl Conv1d {
+    /// Applies the forward pass on the input tensor; on the bits once packed.
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, channels_in, length_in]`
+    /// - result: `[batch, channels_out, length_out]`
+    ///
+    /// # Panics
+    /// If the input does not have `channels_in` channels, or the layer is packed for bitwise
+    /// arithmetic and the input not from a [`MultiBitActivation`](crate::MultiBitActivation).
+    pub fn forward(&self, input: impl Into<Quantized<3>>) -> Tensor<3> {
+        self.forward_then(input, Epilogue::default())
+    }
+
+    /// [`forward`](Self::forward), then batch norm, a residual and an activation, each at choice:
+    /// `layer.forward_then(x, Activation::Relu)`.
+    ///
+    /// Once packed, all of it happens where an output is written.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), if `norm` has another number of features, and if the residual
+    /// has another shape than the output.
+    pub fn forward_then<'a>(
+        &self,
+        input: impl Into<Quantized<3>>,
+        epilogue: impl Into<Epilogue<'a, 3>>,
+    ) -> Tensor<3> {
+        self.parts().forward(input.into(), epilogue.into())
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            layer: "Conv1d",
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+            stride: self.stride,
+            kernel_size: self.kernel_size,
+            dilation: self.dilation,
+            groups: self.groups,
+            padding: &self.padding,
+            arithmetic: Arithmetic::Exact,
+        }
+    }
+}
 
 /// Configuration to create a [`MultiBitConv1d`] layer with [`init`](Self::init), or from a trained
-/// [`Conv1d`] with [`quantize`](Self::quantize).
+/// [`Conv1d`](burns::Conv1d) with [`quantize`](Self::quantize).
 #[derive(Config, Debug)]
 pub struct MultiBitConv1dConfig {
     /// The number of input channels.
@@ -78,14 +180,14 @@ pub struct MultiBitConv1d {
     /// The padding configuration.
     #[module(skip)]
     pub padding: PaddingConfig1d,
-    /// The arithmetic once packed.
+    /// The arithmetic once packed, where the weight says none of its own.
     #[module(skip)]
     pub arithmetic: Arithmetic,
 }
 
 impl MultiBitConv1dConfig {
-    fn float(&self, device: &Device) -> Conv1d {
-        Conv1dConfig::new(self.channels_in, self.channels_out, self.kernel_size)
+    fn float(&self, device: &Device) -> burns::Conv1d {
+        burns::Conv1dConfig::new(self.channels_in, self.channels_out, self.kernel_size)
             .with_stride(self.stride)
             .with_dilation(self.dilation)
             .with_groups(self.groups)
@@ -95,7 +197,7 @@ impl MultiBitConv1dConfig {
             .init(device)
     }
 
-    fn wrap(&self, conv: Conv1d) -> MultiBitConv1d {
+    fn wrap(&self, conv: burns::Conv1d) -> MultiBitConv1d {
         MultiBitConv1d {
             weight: conv.weight,
             bias: conv.bias,
@@ -109,7 +211,7 @@ impl MultiBitConv1dConfig {
     }
 }
 
-constructors!(MultiBitConv1d, MultiBitConv1dConfig from Conv1d, default |_| MultiBitConv1dConfig::new(1, 1, 1));
+constructors!(MultiBitConv1d, MultiBitConv1dConfig from burns::Conv1d, default |_| MultiBitConv1dConfig::new(1, 1, 1));
 
 impl MultiBitConv1d {
     /// Applies the forward pass on the input tensor; on the bits once packed.
@@ -149,30 +251,65 @@ impl MultiBitConv1d {
         input: impl Into<Quantized<3>>,
         epilogue: impl Into<Epilogue<'a, 3>>,
     ) -> Tensor<3> {
-        let input = here("MultiBitConv1d", &self.weight, input);
-        let epilogue = epilogue.into();
-        match packed(&self.weight) {
-            Some(packed) => self.forward_packed(&packed.weight, input, epilogue),
-            None => epilogue.apply(self.as_conv1d().forward(input.into_tensor())),
+        self.parts().forward(input.into(), epilogue.into())
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            layer: "MultiBitConv1d",
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+            stride: self.stride,
+            kernel_size: self.kernel_size,
+            dilation: self.dilation,
+            groups: self.groups,
+            padding: &self.padding,
+            arithmetic: self.arithmetic,
+        }
+    }
+}
+
+/// A 1-D convolution, whichever type it is.
+struct Parts<'a> {
+    /// The name of the type.
+    layer: &'static str,
+    weight: &'a Param<Tensor<3>>,
+    bias: Option<&'a Param<Tensor<1>>>,
+    stride: usize,
+    kernel_size: usize,
+    dilation: usize,
+    groups: usize,
+    padding: &'a PaddingConfig1d,
+    /// The arithmetic once packed, where the weight says none of its own.
+    arithmetic: Arithmetic,
+}
+
+impl Parts<'_> {
+    fn forward(&self, input: Quantized<3>, epilogue: Epilogue<'_, 3>) -> Tensor<3> {
+        let input = here(self.layer, self.weight, input);
+        match packed(self.weight, 0) {
+            Some(packed) => self.forward_packed(packed, input, epilogue),
+            None => epilogue.apply(self.as_burns().forward(input.into_tensor())),
         }
     }
 
     fn forward_packed(
         &self,
-        weight: &PreparedWeight,
+        packed: &Packed,
         input: Quantized<3>,
         epilogue: Epilogue<'_, 3>,
     ) -> Tensor<3> {
-        let (input, mode) = mode("MultiBitConv1d", self.arithmetic, input);
-        let [channels_out, group_in, _] = dims(&self.weight);
+        let (input, mode) = mode(self.layer, packed.arithmetic_or(self.arithmetic), input);
+        let [channels_out, group_in, _] = dims(self.weight);
         let [batch, channels_in, length] = input.dims();
         assert_eq!(
             channels_in,
             group_in * self.groups,
-            "MultiBitConv1d: axis 1 of the input must have {} channels",
+            "{}: axis 1 of the input must have {} channels",
+            self.layer,
             group_in * self.groups
         );
-        let padding = match self.padding {
+        let padding = match *self.padding {
             PaddingConfig1d::Valid => PaddingConfig2d::Valid,
             PaddingConfig1d::Same => PaddingConfig2d::Same,
             PaddingConfig1d::Explicit(left, right) => PaddingConfig2d::Explicit(0, left, 0, right),
@@ -184,12 +321,12 @@ impl MultiBitConv1d {
             dilation: [1, self.dilation],
             groups: self.groups,
         };
-        let bias = self.bias.as_ref().map(Param::val);
+        let bias = self.bias.map(Param::val);
         let [scale, offset] = affine(channels_out, bias, epilogue.norm, &input.device());
-        let weight = weight.with_height();
+        let weight = packed.weight.with_height();
         let shape = [batch, channels_in, 1, length];
         let [.., out] = conv2d_output_shape(shape, weight.shape(), &options);
-        let residual = epilogue.residual("MultiBitConv1d", [batch, channels_out, out]);
+        let residual = epilogue.residual(self.layer, [batch, channels_out, out]);
         let residual = residual.map_or(Activations::None, |residual| {
             Activations::Values(residual.unsqueeze_dim::<4>(2).into_dispatch())
         });
@@ -215,17 +352,42 @@ impl MultiBitConv1d {
         output.squeeze_dim(2)
     }
 
+    /// What a display says of the layer, as Burn's says it.
+    fn describe(&self, content: Content) -> Content {
+        let [channels_out, group_in, _] = dims(self.weight);
+        content
+            .add("ch_in", &(group_in * self.groups))
+            .add("ch_out", &channels_out)
+            .add("stride", &format!("{:?}", self.stride))
+            .add("kernel_size", &format!("{:?}", self.kernel_size))
+            .add("dilation", &format!("{:?}", self.dilation))
+            .add("groups", &self.groups)
+            .add_debug_attribute("padding", self.padding)
+    }
+
     /// The same layer as Burn's, sharing its parameters.
-    fn as_conv1d(&self) -> Conv1d {
-        Conv1d {
+    fn as_burns(&self) -> burns::Conv1d {
+        burns::Conv1d {
             weight: self.weight.clone(),
-            bias: self.bias.clone(),
+            bias: self.bias.cloned(),
             stride: self.stride,
             kernel_size: self.kernel_size,
             dilation: self.dilation,
             groups: self.groups,
             padding: self.padding.clone(),
         }
+    }
+}
+
+impl ModuleDisplay for Conv1d {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new()
+            .with_new_line_after_attribute(false)
+            .optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        add_kernel(self.parts().describe(content), &self.weight).optional()
     }
 }
 
@@ -237,17 +399,11 @@ impl ModuleDisplay for MultiBitConv1d {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
-        let [channels_out, group_in, _] = dims(&self.weight);
+        let arithmetic = arithmetic_of(&self.weight, self.arithmetic);
+        let content = self.parts().describe(content);
         content
-            .add("ch_in", &(group_in * self.groups))
-            .add("ch_out", &channels_out)
-            .add("stride", &format!("{:?}", self.stride))
-            .add("kernel_size", &format!("{:?}", self.kernel_size))
-            .add("dilation", &format!("{:?}", self.dilation))
-            .add("groups", &self.groups)
-            .add_debug_attribute("padding", &self.padding)
             .add("bits", &describe(&self.weight))
-            .add_debug_attribute("arithmetic", &self.arithmetic)
+            .add_debug_attribute("arithmetic", &arithmetic)
             .optional()
     }
 }

@@ -6,14 +6,118 @@ use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::module::conv_transpose2d;
 use burn_core::tensor::ops::ConvTransposeOptions;
 use burn_core::tensor::{Device, Tensor};
-use burn_nn::Initializer;
-use burn_nn::conv::{ConvTranspose2d, ConvTranspose2dConfig};
+use burn_nn::{Initializer, conv as burns};
 
-use super::{Epilogue, Quantized, describe, packed, same_device};
+use super::{Epilogue, Quantized, add_bits, dense, describe, same_device};
 use crate::weight::{GroupingRule, QuantizeError, attach};
 
+/// Configuration to create a [`ConvTranspose2d`] layer with [`init`](Self::init).
+#[derive(Config, Debug)]
+pub struct ConvTranspose2dConfig {
+    /// The number of channels, `[in, out]`.
+    pub channels: [usize; 2],
+    /// The size of the kernel.
+    pub kernel_size: [usize; 2],
+    /// The stride of the convolution.
+    #[config(default = "[1, 1]")]
+    pub stride: [usize; 2],
+    /// Spacing between kernel elements.
+    #[config(default = "[1, 1]")]
+    pub dilation: [usize; 2],
+    /// Controls the connections between input and output channels.
+    #[config(default = "1")]
+    pub groups: usize,
+    /// The padding configuration.
+    #[config(default = "[0, 0]")]
+    pub padding: [usize; 2],
+    /// The padding output configuration.
+    #[config(default = "[0, 0]")]
+    pub padding_out: [usize; 2],
+    /// If bias should be added to the output.
+    #[config(default = true)]
+    pub bias: bool,
+    /// The type of function used to initialize neural network parameters.
+    #[config(default = "Initializer::KaimingUniform{gain:1.0/libm::sqrt(3.0),fan_out_only:false}")]
+    pub initializer: Initializer,
+}
+
+/// Burn's 2-D transposed convolution ([`ConvTranspose2d`](burns::ConvTranspose2d)).
+///
+/// There is no kernel for it on bits: once packed, the weight is unpacked, once or at each use
+/// ([`Unpacking`](crate::Unpacking)), and Burn's own operation runs on that.
+///
+/// Should be created with [`ConvTranspose2dConfig`].
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct ConvTranspose2d {
+    /// Tensor of shape `[channels_in, channels_out / groups, k_h, k_w]`.
+    pub weight: Param<Tensor<4>>,
+    /// Tensor of shape `[channels_out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// Stride of the convolution.
+    pub stride: [usize; 2],
+    /// Size of the kernel.
+    pub kernel_size: [usize; 2],
+    /// Spacing between kernel elements.
+    pub dilation: [usize; 2],
+    /// Controls the connections between input and output channels.
+    pub groups: usize,
+    /// Padding configuration.
+    pub padding: [usize; 2],
+    /// Padding output configuration.
+    pub padding_out: [usize; 2],
+    /// Number of channels, `[in, out]`.
+    pub channels: [usize; 2],
+}
+
+drop_in!(ConvTranspose2d, ConvTranspose2dConfig of burns::ConvTranspose2d, burns::ConvTranspose2dConfig {
+    channels, kernel_size, stride, dilation, groups, padding, padding_out, bias, initializer
+} => { weight, bias, stride, kernel_size, dilation, groups, padding, padding_out, channels });
+
+impl ConvTranspose2d {
+    /// Applies the forward pass on the input tensor.
+    ///
+    /// # Shapes
+    /// - `input`: `[batch, channels_in, height_in, width_in]`
+    /// - result: `[batch, channels_out, height_out, width_out]`
+    ///
+    /// # Panics
+    /// If the input does not have `channels_in` channels.
+    pub fn forward(&self, input: impl Into<Quantized<4>>) -> Tensor<4> {
+        self.forward_then(input, Epilogue::default())
+    }
+
+    /// [`forward`](Self::forward), then batch norm, a residual and an activation, each at choice:
+    /// `layer.forward_then(x, Activation::Relu)`.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), and if the batch norm or the residual does not fit the output.
+    pub fn forward_then<'a>(
+        &self,
+        input: impl Into<Quantized<4>>,
+        epilogue: impl Into<Epilogue<'a, 4>>,
+    ) -> Tensor<4> {
+        self.parts().forward(input.into(), epilogue.into())
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            layer: "ConvTranspose2d",
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+            stride: self.stride,
+            kernel_size: self.kernel_size,
+            dilation: self.dilation,
+            groups: self.groups,
+            padding: self.padding,
+            padding_out: self.padding_out,
+            channels: self.channels,
+        }
+    }
+}
+
 /// Configuration to create a [`MultiBitConvTranspose2d`] layer with [`init`](Self::init), or from a
-/// trained [`ConvTranspose2d`] with [`quantize`](Self::quantize).
+/// trained [`ConvTranspose2d`](burns::ConvTranspose2d) with [`quantize`](Self::quantize).
 #[derive(Config, Debug)]
 pub struct MultiBitConvTranspose2dConfig {
     /// The number of channels, `[in, out]`.
@@ -82,8 +186,8 @@ pub struct MultiBitConvTranspose2d {
 }
 
 impl MultiBitConvTranspose2dConfig {
-    fn float(&self, device: &Device) -> ConvTranspose2d {
-        ConvTranspose2dConfig::new(self.channels, self.kernel_size)
+    fn float(&self, device: &Device) -> burns::ConvTranspose2d {
+        burns::ConvTranspose2dConfig::new(self.channels, self.kernel_size)
             .with_stride(self.stride)
             .with_dilation(self.dilation)
             .with_groups(self.groups)
@@ -94,7 +198,7 @@ impl MultiBitConvTranspose2dConfig {
             .init(device)
     }
 
-    fn wrap(&self, conv: ConvTranspose2d) -> MultiBitConvTranspose2d {
+    fn wrap(&self, conv: burns::ConvTranspose2d) -> MultiBitConvTranspose2d {
         MultiBitConvTranspose2d {
             weight: conv.weight,
             bias: conv.bias,
@@ -109,7 +213,7 @@ impl MultiBitConvTranspose2dConfig {
     }
 }
 
-constructors!(MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig from ConvTranspose2d, default |conv| MultiBitConvTranspose2dConfig::new(conv.channels, conv.kernel_size));
+constructors!(MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig from burns::ConvTranspose2d, default |conv| MultiBitConvTranspose2dConfig::new(conv.channels, conv.kernel_size));
 
 impl MultiBitConvTranspose2d {
     /// Applies the forward pass on the input tensor.
@@ -134,16 +238,45 @@ impl MultiBitConvTranspose2d {
         input: impl Into<Quantized<4>>,
         epilogue: impl Into<Epilogue<'a, 4>>,
     ) -> Tensor<4> {
-        let input = input.into().into_tensor();
-        same_device("MultiBitConvTranspose2d", &self.weight, &input.device());
-        let mut bias = self.bias.as_ref().map(Param::val);
-        let weight = match packed(&self.weight) {
-            Some(packed) => {
-                bias = bias.map(|bias| bias.cast(input.dtype()));
-                packed.dense_like(&input)
-            }
-            None => self.weight.val(),
-        };
+        self.parts().forward(input.into(), epilogue.into())
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            layer: "MultiBitConvTranspose2d",
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+            stride: self.stride,
+            kernel_size: self.kernel_size,
+            dilation: self.dilation,
+            groups: self.groups,
+            padding: self.padding,
+            padding_out: self.padding_out,
+            channels: self.channels,
+        }
+    }
+}
+
+/// A 2-D transposed convolution, whichever type it is.
+struct Parts<'a> {
+    /// The name of the type.
+    layer: &'static str,
+    weight: &'a Param<Tensor<4>>,
+    bias: Option<&'a Param<Tensor<1>>>,
+    stride: [usize; 2],
+    kernel_size: [usize; 2],
+    dilation: [usize; 2],
+    groups: usize,
+    padding: [usize; 2],
+    padding_out: [usize; 2],
+    channels: [usize; 2],
+}
+
+impl Parts<'_> {
+    fn forward(&self, input: Quantized<4>, epilogue: Epilogue<'_, 4>) -> Tensor<4> {
+        let input = input.into_tensor();
+        same_device(self.layer, self.weight, &input.device());
+        let (weight, bias) = dense(self.weight, self.bias, &input);
         let options = ConvTransposeOptions::new(
             self.stride,
             self.padding,
@@ -151,9 +284,31 @@ impl MultiBitConvTranspose2d {
             self.dilation,
             self.groups,
         );
-        epilogue
-            .into()
-            .apply(conv_transpose2d(input, weight, bias, options))
+        epilogue.apply(conv_transpose2d(input, weight, bias, options))
+    }
+
+    /// What a display says of the layer, as Burn's says it.
+    fn describe(&self, content: Content) -> Content {
+        content
+            .add("channels", &format!("{:?}", self.channels))
+            .add("stride", &format!("{:?}", self.stride))
+            .add("kernel_size", &format!("{:?}", self.kernel_size))
+            .add("dilation", &format!("{:?}", self.dilation))
+            .add("groups", &self.groups)
+            .add("padding", &format!("{:?}", self.padding))
+            .add("padding_out", &format!("{:?}", self.padding_out))
+    }
+}
+
+impl ModuleDisplay for ConvTranspose2d {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new()
+            .with_new_line_after_attribute(false)
+            .optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        add_bits(self.parts().describe(content), &self.weight).optional()
     }
 }
 
@@ -165,15 +320,7 @@ impl ModuleDisplay for MultiBitConvTranspose2d {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
-        content
-            .add("channels", &format!("{:?}", self.channels))
-            .add("stride", &format!("{:?}", self.stride))
-            .add("kernel_size", &format!("{:?}", self.kernel_size))
-            .add("dilation", &format!("{:?}", self.dilation))
-            .add("groups", &self.groups)
-            .add("padding", &format!("{:?}", self.padding))
-            .add("padding_out", &format!("{:?}", self.padding_out))
-            .add("bits", &describe(&self.weight))
-            .optional()
+        let content = self.parts().describe(content);
+        content.add("bits", &describe(&self.weight)).optional()
     }
 }

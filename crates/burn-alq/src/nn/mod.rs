@@ -1,12 +1,20 @@
-//! Multi-bit layers in the shape of Burn's own: change a field's type, keep the forward pass.
+//! Burn's `burn::nn`, with layers that run on bits in the place of its own, and multi-bit layers.
 //!
-//! They train, evaluate and pack like any module; once packed weights are put into them
-//! ([`PackedModel::apply`](crate::file::PackedModel::apply)) they run on the bits.
+//! Every name of [`burn_nn`] is here, at the same path. Change `use burn::nn::…` to `use burn_alq::nn::…`
+//! and nothing else: [`Linear`], the convolutions in [`conv`], [`Embedding`], [`attention`], the
+//! [`transformer`], [`Lstm`], [`Gru`] and their like are then types of ours, with the same constructors,
+//! fields and records and the same results. They train and pack like any module; once packed weights are
+//! put into them ([`PackedModel::apply`](crate::file::PackedModel::apply)) they run on the bits. All other
+//! names are Burn's own types.
+//!
+//! Layers named `MultiBit…` take the place of one field each instead: they choose their grouping and their
+//! arithmetic where they are made. What lies between two layers can be fused into both kinds (`forward_then`);
+//! attention, transformers and recurrent layers do so themselves where they run on bits.
 
 /// The ways to make a layer. A file says how Burn's layer is made (`float`) and what it becomes
 /// (`wrap`); the table of layers has the layout of its weight.
 macro_rules! constructors {
-    ($layer:ident, $config:ident from $burn:ident, default $default:expr) => {
+    ($layer:ident, $config:ident from $burn:path, default $default:expr) => {
         impl $config {
             /// A fresh layer: random weights, quantized.
             ///
@@ -32,8 +40,8 @@ macro_rules! constructors {
             /// # Errors
             /// If the grouping does not fit the weight, `max_bits` is out of range, or a weight is not
             /// finite.
-            pub fn quantize(&self, layer: $burn) -> Result<$layer, QuantizeError> {
-                let mut layer = self.wrap(layer);
+            pub fn quantize(&self, layer: impl Into<$burn>) -> Result<$layer, QuantizeError> {
+                let mut layer = self.wrap(layer.into());
                 let layout = crate::nn::table::ours(stringify!($layer)).layout;
                 layer.weight =
                     attach("weight", layer.weight, self.grouping, layout, self.max_bits)?;
@@ -56,44 +64,106 @@ macro_rules! constructors {
     };
 }
 
-mod activation;
+/// A layer in the place of one of Burn's with the same fields: made as that is made, and convertible from
+/// and to it.
+macro_rules! drop_in {
+    (
+        $layer:ident, $config:ident of $burn:path, $burn_config:path { $($option:ident),* }
+        => { $($field:ident),* }
+    ) => {
+        impl $config {
+            /// Initializes a new layer, as Burn does.
+            ///
+            /// # Panics
+            /// If a number of the configuration does not divide another.
+            pub fn init(&self, device: &Device) -> $layer {
+                let Self { $($option),* } = self.clone();
+                $burn_config { $($option),* }.init(device).into()
+            }
+        }
+
+        impl From<$burn> for $layer {
+            fn from(layer: $burn) -> Self {
+                Self { $($field: layer.$field),* }
+            }
+        }
+
+        impl From<$layer> for $burn {
+            /// The layer with the same parameters. Burn's do not run on bits: one that is packed unpacks
+            /// its weight.
+            fn from(layer: $layer) -> Self {
+                Self { $($field: layer.$field),* }
+            }
+        }
+    };
+}
+
+pub mod activation;
+pub mod attention;
+pub mod cache;
 mod conv1d;
 mod conv2d;
+mod conv_transpose1d;
 mod conv_transpose2d;
 mod embedding;
 mod epilogue;
 pub mod functional;
 mod linear;
+mod multi_bit_activation;
 mod packed;
 mod quantized;
+mod rnn;
 #[cfg(feature = "store")]
 mod store;
 pub(crate) mod table;
+pub mod transformer;
 
-pub use activation::{MultiBitActivation, MultiBitActivationConfig};
-pub use conv_transpose2d::{MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig};
-pub use conv1d::{MultiBitConv1d, MultiBitConv1dConfig};
-pub use conv2d::{MultiBitConv2d, MultiBitConv2dConfig};
-pub use embedding::{MultiBitEmbedding, MultiBitEmbeddingConfig};
-pub use epilogue::Epilogue;
-pub use linear::{MultiBitLinear, MultiBitLinearConfig};
+/// Burn's convolutions ([`burn_nn::conv`]); those of one and two dimensions run on the bits once packed.
+pub mod conv {
+    pub use burn_nn::conv::*;
+
+    pub use super::conv_transpose1d::{ConvTranspose1d, ConvTranspose1dConfig};
+    pub use super::conv_transpose2d::{ConvTranspose2d, ConvTranspose2dConfig};
+    pub use super::conv1d::{Conv1d, Conv1dConfig};
+    pub use super::conv2d::{Conv2d, Conv2dConfig};
+}
+
+/// Burn's other path to the same names.
+pub mod modules {
+    #[doc(no_inline)]
+    pub use super::*;
+}
+
+pub use burn_nn::*;
 pub use multibit::cpu::{Activation, Arithmetic};
-pub(crate) use packed::hollow;
-pub use packed::{Packed, Unpacking};
-pub use quantized::Quantized;
+
+pub use self::activation::{SwiGlu, SwiGluConfig};
+pub use self::conv_transpose2d::{MultiBitConvTranspose2d, MultiBitConvTranspose2dConfig};
+pub use self::conv1d::{MultiBitConv1d, MultiBitConv1dConfig};
+pub use self::conv2d::{MultiBitConv2d, MultiBitConv2dConfig};
+pub use self::embedding::{Embedding, EmbeddingConfig, MultiBitEmbedding, MultiBitEmbeddingConfig};
+pub use self::epilogue::Epilogue;
+pub use self::linear::{Linear, LinearConfig, MultiBitLinear, MultiBitLinearConfig};
+pub use self::multi_bit_activation::{MultiBitActivation, MultiBitActivationConfig};
+pub(crate) use self::packed::hollow;
+pub use self::packed::{ApplyOptions, Packed, Unpacking, unpacked_weights};
+pub use self::quantized::Quantized;
+pub use self::rnn::GateController;
+pub use self::rnn::basic::{self, BiRnn, BiRnnConfig, Rnn, RnnConfig};
+pub use self::rnn::gru::{self, BiGru, BiGruConfig, Gru, GruConfig};
+pub use self::rnn::lstm::{self, BiLstm, BiLstmConfig, Lstm, LstmConfig};
 #[cfg(feature = "store")]
-pub use store::AsBurnLayers;
+pub use self::store::AsBurnLayers;
 
 use alloc::format;
 use alloc::string::String;
 
 use burn_core::backend::Dispatch;
-use burn_core::module::Param;
+use burn_core::module::{Content, Param};
 use burn_core::tensor::{DType, Device, Tensor};
-use burn_nn::{BatchNorm, PaddingConfig2d};
 use multibit::cpu::Mode;
 
-use self::packed::{here, packed, same_device};
+use self::packed::{dense, here, packed, same_device};
 use crate::ops::Term;
 use crate::weight::{MultiBit, Size, average_bits, read_u8};
 
@@ -162,23 +232,51 @@ fn dims<const D: usize>(weight: &Param<Tensor<D>>) -> [usize; D] {
 
 /// What a layer's display says of its weight: average bitwidth, and whether it is packed.
 fn describe<const D: usize>(weight: &Param<Tensor<D>>) -> String {
-    if let Some(packed) = weight.reparameterization::<Packed>() {
-        return format!("{:.2} packed", packed.weight.average_bits());
+    bits(weight).unwrap_or_else(|| "float".into())
+}
+
+/// Adds to a display what the layers in the place of Burn's say of their weight: nothing while it is float,
+/// as Burn's.
+fn add_bits<const D: usize>(content: Content, weight: &Param<Tensor<D>>) -> Content {
+    match bits(weight) {
+        Some(bits) => content.add("bits", &bits),
+        None => content,
     }
-    match weight.reparameterization::<MultiBit>() {
-        Some(state) => {
-            let widths = read_u8(state.widths.val());
-            let [_, len] = state.codes.val().dims();
-            let size = Size {
-                groups: widths.len(),
-                len,
-                coordinates: widths.iter().map(|&width| usize::from(width)).sum(),
-                ..Size::default()
-            };
-            format!("{:.2}", average_bits(&[size]))
+}
+
+/// The same of layers that compute on bits: once packed, also with which arithmetic.
+fn add_kernel<const D: usize>(content: Content, weight: &Param<Tensor<D>>) -> Content {
+    let content = add_bits(content, weight);
+    match weight.reparameterization::<Packed>() {
+        Some(_) => {
+            let arithmetic = arithmetic_of(weight, Arithmetic::Exact);
+            content.add_debug_attribute("arithmetic", &arithmetic)
         }
-        None => "float".into(),
+        None => content,
     }
+}
+
+/// The arithmetic of a layer: the weight's own, or else the layer's.
+fn arithmetic_of<const D: usize>(weight: &Param<Tensor<D>>, layers: Arithmetic) -> Arithmetic {
+    let packed = weight.reparameterization::<Packed>();
+    packed.map_or(layers, |packed| packed.arithmetic_or(layers))
+}
+
+/// The average bitwidth of a weight that is not float, and whether it is packed.
+fn bits<const D: usize>(weight: &Param<Tensor<D>>) -> Option<String> {
+    if let Some(packed) = weight.reparameterization::<Packed>() {
+        return Some(format!("{:.2} packed", packed.weight.average_bits()));
+    }
+    let state = weight.reparameterization::<MultiBit>()?;
+    let widths = read_u8(state.widths.val());
+    let [_, len] = state.codes.val().dims();
+    let size = Size {
+        groups: widths.len(),
+        len,
+        coordinates: widths.iter().map(|&width| usize::from(width)).sum(),
+        ..Size::default()
+    };
+    Some(format!("{:.2}", average_bits(&[size])))
 }
 
 /// Padding before and after each axis of an input `[height, width]`, as Burn's layers compute it.

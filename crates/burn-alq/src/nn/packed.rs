@@ -3,11 +3,14 @@
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use burn_core::backend::Dispatch;
 use burn_core::module::{Module, ModuleMapper, ModuleVisitor, Param, Reparameterization};
 use burn_core::tensor::{DType, Device, Shape, Tensor, TensorData};
 use multibit::PackedWeight;
+use multibit::cpu::Arithmetic;
 
 use super::Quantized;
 use crate::ops::AlqOps;
@@ -28,6 +31,34 @@ pub enum Unpacking {
     EachUse,
 }
 
+/// What [`PackedModel::apply_with`](crate::PackedModel::apply_with) can be told; an [`Unpacking`] or an
+/// [`Arithmetic`] alone is one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// What layers do that do not run on bits.
+    pub unpacking: Unpacking,
+    /// How all others compute, whatever rules and layers say; none leaves it to those.
+    pub arithmetic: Option<Arithmetic>,
+}
+
+impl From<Unpacking> for ApplyOptions {
+    fn from(unpacking: Unpacking) -> Self {
+        Self {
+            unpacking,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<Arithmetic> for ApplyOptions {
+    fn from(arithmetic: Arithmetic) -> Self {
+        Self {
+            arithmetic: Some(arithmetic),
+            ..Self::default()
+        }
+    }
+}
+
 /// The packed form of a weight, attached to its parameter.
 ///
 /// The parameter keeps its shape and its type, but its own value is NaN in every place and takes the
@@ -44,22 +75,23 @@ pub struct Packed {
     path: Arc<str>,
     /// Of the parameter's numbers, while it has no value.
     dtype: DType,
-    /// Whether the layer that holds it can run on the bits.
-    runs: bool,
+    /// How a layer computes with it, where the weight says so.
+    arithmetic: Option<Arithmetic>,
     unpacking: Unpacking,
+    /// Whether the dense weight was asked for.
+    unpacked: Arc<AtomicBool>,
     /// Made once the parameter's own value was found to be nobody else's.
     untouched: Arc<Lazy<()>>,
 }
 
 impl Packed {
-    /// The bits as the weight of `param`, at `path`; `runs` says whether its layer can run on them, if it
-    /// knows how to. The parameter keeps its id, shape, type and how it is recorded; its value is
-    /// dropped, or never made.
+    /// The bits as the weight of `param`, at `path`. The parameter keeps its id, shape, type and how it is
+    /// recorded; its value is dropped, or never made.
     pub(crate) fn attach<const D: usize>(
         path: &str,
         param: Param<Tensor<D>>,
         weight: Arc<PreparedWeight>,
-        runs: bool,
+        arithmetic: Option<Arithmetic>,
         unpacking: Unpacking,
     ) -> (Param<Tensor<D>>, Self) {
         let (id, value, mapper) = hollow(param).consume();
@@ -69,8 +101,9 @@ impl Packed {
             bits: Param::initialized(id, Tensor::from_data(average, &device)),
             path: path.into(),
             dtype,
-            runs,
+            arithmetic,
             unpacking,
+            unpacked: Arc::default(),
             untouched: Arc::default(),
             weight,
         };
@@ -99,8 +132,14 @@ impl Packed {
         (param, packed)
     }
 
+    /// The arithmetic of the layer that holds the weight: the weight's own, or else the layer's.
+    pub fn arithmetic_or(&self, layers: Arithmetic) -> Arithmetic {
+        self.arithmetic.unwrap_or(layers)
+    }
+
     /// The dense weight in the type of some values, where they are.
-    pub(super) fn dense_like<const D: usize>(&self, values: &Tensor<D>) -> Tensor<D> {
+    fn dense_like<const D: usize>(&self, values: &Tensor<D>) -> Tensor<D> {
+        self.unpacked.store(true, Ordering::Relaxed);
         let device = values.device().without_autodiff();
         let dtype = match values.dtype() {
             dtype if dtype.is_float() => dtype,
@@ -165,6 +204,35 @@ impl Packed {
     }
 }
 
+/// The packed weights of a module that were used unpacked so far, by path: by layers that do not run on
+/// bits, or by whoever asked for the value of a parameter. Call it after a forward pass.
+pub fn unpacked_weights<M: Module>(module: &M) -> Vec<String> {
+    let mut visitor = UnpackedWeights::default();
+    module.visit(&mut visitor);
+    visitor.found
+}
+
+#[derive(Default)]
+struct UnpackedWeights {
+    path: Vec<String>,
+    found: Vec<String>,
+}
+
+impl ModuleVisitor for UnpackedWeights {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        if container_type == USED_UNPACKED
+            && let Some((_, weight)) = self.path.split_last()
+        {
+            self.found.push(weight.join("."));
+        }
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+}
+
 /// A packed weight, with its numbers in a type.
 fn unpacked(weight: &PackedWeight, dtype: DType) -> TensorData {
     TensorData::new(weight.unpack(), weight.shape().to_vec()).convert_dtype(dtype)
@@ -207,17 +275,51 @@ fn is_hollow<const D: usize>(value: &Tensor<D>) -> bool {
     first.iter::<f32>().all(f32::is_nan)
 }
 
-/// The bits of a parameter, once packed, if its layer can run on them.
+/// The bits of a parameter, once packed, if a layer can run on them whose outputs are on this axis of the
+/// weight.
 ///
 /// # Panics
 /// If the parameter was given a value that the bits do not stand for.
-pub(super) fn packed<const D: usize>(param: &Param<Tensor<D>>) -> Option<&Packed> {
+pub(super) fn packed<const D: usize>(
+    param: &Param<Tensor<D>>,
+    output_axis: usize,
+) -> Option<&Packed> {
+    let packed = bits(param)?;
+    let fits = packed.weight.check_output_axis(output_axis);
+    fits.is_ok().then_some(packed)
+}
+
+/// The bits of a parameter, once packed.
+///
+/// # Panics
+/// If the parameter was given a value that the bits do not stand for.
+fn bits<const D: usize>(param: &Param<Tensor<D>>) -> Option<&Packed> {
     let packed = param.reparameterization::<Packed>()?;
     // What was never made is nobody else's, and stays so: see `attach`.
     if param.is_initialized() {
         packed.check(&param.base());
     }
-    packed.runs.then_some(packed)
+    Some(packed)
+}
+
+/// Weight and bias of a layer that has no kernel on bits, as it computes with an input: once packed,
+/// unpacked in the input's type.
+///
+/// # Panics
+/// If the weight was given a value that its bits do not stand for.
+pub(super) fn dense<const D: usize>(
+    weight: &Param<Tensor<D>>,
+    bias: Option<&Param<Tensor<1>>>,
+    input: &Tensor<D>,
+) -> (Tensor<D>, Option<Tensor<1>>) {
+    let bias = bias.map(Param::val);
+    match bits(weight) {
+        Some(packed) => {
+            let bias = bias.map(|bias| bias.cast(input.dtype()));
+            (packed.dense_like(input), bias)
+        }
+        None => (weight.val(), bias),
+    }
 }
 
 impl Reparameterization for Packed {
@@ -231,9 +333,11 @@ impl Reparameterization for Packed {
 
 const BITS: &str = "bits";
 const CONTAINER: &str = "Struct:Packed";
+/// The same, once it was used unpacked: Burn shows visitors of what a parameter carries nothing but names.
+const USED_UNPACKED: &str = "Struct:Packed, used unpacked";
 
 impl Module for Packed {
-    fn collect_devices(&self, devices: alloc::vec::Vec<Device>) -> alloc::vec::Vec<Device> {
+    fn collect_devices(&self, devices: Vec<Device>) -> Vec<Device> {
         self.bits.collect_devices(devices)
     }
 
@@ -265,9 +369,14 @@ impl Module for Packed {
     }
 
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        visitor.enter_module(BITS, CONTAINER);
+        let container = if self.unpacked.load(Ordering::Relaxed) {
+            USED_UNPACKED
+        } else {
+            CONTAINER
+        };
+        visitor.enter_module(BITS, container);
         Module::visit(&self.bits, visitor);
-        visitor.exit_module(BITS, CONTAINER);
+        visitor.exit_module(BITS, container);
     }
 
     /// # Panics

@@ -9,7 +9,8 @@ use burn_core::tensor::{DType, Shape, TensorData, read_sync};
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 use multibit::cpu;
 use multibit::cpu::{
-    Activation, Affine, Conv2dInput, Isa, Levels, Mode, Planes, Pool2dOptions, conv2d_output_shape,
+    Activation, Affine, Conv2dInput, Isa, Levels, LinearKernel, Mode, Planes, Pool2dOptions,
+    conv2d_output_shape,
 };
 
 use super::{Activations, PackedConv2d, Term};
@@ -186,11 +187,12 @@ fn view<'a>(words: &'a impl Elements, channels: usize, levels: &'a Levels) -> Pl
     Planes::new(words.u32(), [batch, channels, height, width], levels)
 }
 
-pub(crate) fn linear<B: Backend, M: Memory<B>>(
+/// Linear layers of one input, side by side.
+pub(crate) fn linears<B: Backend, M: Memory<B>>(
     input: FloatTensor<B>,
     affine: [Term<B>; 2],
     (residual, activation): (Term<B>, Activation),
-    weight: &PreparedWeight,
+    weights: &[&PreparedWeight],
     mode: &Mode,
 ) -> FloatTensor<B> {
     let (dtype, device) = (input.dtype(), input.device());
@@ -199,12 +201,26 @@ pub(crate) fn linear<B: Backend, M: Memory<B>>(
         Term::Tensor(residual) => Some(M::floats(residual)),
     };
     let (input, terms) = (M::floats(input), Terms::new::<B, M>(affine));
-    let kernel = weight.linear(mode.arithmetic());
-    let [_, d_out] = kernel.shape();
+    let arithmetic = mode.arithmetic();
+    let kernels: Vec<_> = weights
+        .iter()
+        .map(|weight| weight.linear(arithmetic))
+        .collect();
+    let whole = terms.affine(residual.as_ref(), activation);
+    let mut d_out = 0;
+    let mut affines = Vec::with_capacity(kernels.len());
+    for kernel in &kernels {
+        let outputs = d_out..d_out + kernel.shape()[1];
+        d_out = outputs.end;
+        affines.push(Affine {
+            scale: whole.scale.map(|scale| &scale[outputs.clone()]),
+            offset: whole.offset.map(|offset| &offset[outputs]),
+            ..whole
+        });
+    }
     let batch = input.shape()[0];
     let mut output = vec![0.0; batch * d_out];
-    let affine = terms.affine(residual.as_ref(), activation);
-    kernel.forward(mode, input.f32(), batch, &affine, &mut output);
+    LinearKernel::forward_all(&kernels, mode, input.f32(), batch, &affines, &mut output);
     tensor::<B>(output, [batch, d_out], dtype, &device)
 }
 

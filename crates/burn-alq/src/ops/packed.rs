@@ -128,7 +128,7 @@ pub(super) fn linear<B: Backend>(
 ) -> FloatTensor<B> {
     if *mode != Mode::Exact {
         let none = (Term::None, Activation::Identity);
-        return host::linear::<B, Copied>(input, affine, none, weight, mode);
+        return host::linears::<B, Copied>(input, affine, none, &[weight], mode);
     }
     let weight = dense::<B>(&input, weight);
     self::affine::<B>(B::float_matmul(input, weight), affine)

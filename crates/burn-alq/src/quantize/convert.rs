@@ -43,6 +43,7 @@ pub fn load_float<M: Module>(
                 grouping,
                 max_bits,
                 coordinate_type: CoordinateType::F32,
+                arithmetic: weight.state.arithmetic(),
             },
             or_float: None,
         };
@@ -102,6 +103,7 @@ pub fn refit<M: Module>(module: M) -> Result<(M, QuantizeReport), QuantizeError>
             grouping: data.grouping,
             max_bits: data.max_bits,
             coordinate_type,
+            arithmetic: data.arithmetic,
         };
         let or_float = None;
         plans.insert(path, Planned { plan, or_float });

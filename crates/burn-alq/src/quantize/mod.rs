@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use burn_core::module::{Module, ParamId, Reparameterization};
 use burn_core::tensor::{DType, Device};
 use multibit::CoordinateType;
-use multibit::cpu::MAX_ACTIVATION_BITS;
+use multibit::cpu::{Arithmetic, MAX_ACTIVATION_BITS};
 
 pub use self::convert::{load_float, refit};
 pub use self::report::{Outcome, QuantizeReport, QuantizedWeight, table};
@@ -106,6 +106,7 @@ impl Quantizer {
                 max_bits: None,
                 layout: None,
                 or_float: false,
+                arithmetic: None,
             },
         )
     }
@@ -124,6 +125,7 @@ impl Quantizer {
                 max_bits: Some(max_bits),
                 layout: None,
                 or_float: false,
+                arithmetic: None,
             },
         )
     }
@@ -133,6 +135,15 @@ impl Quantizer {
     pub fn or_float(mut self) -> Self {
         if let Some((_, Action::Quantize { or_float, .. })) = self.rules.last_mut() {
             *or_float = true;
+        }
+        self
+    }
+
+    /// Says how layers compute with the weights of the last rule added, once these are packed; otherwise
+    /// that is left to the layer, which is exact if it has no choice of its own. The packed file holds it.
+    pub fn arithmetic(mut self, said: Arithmetic) -> Self {
+        if let Some((_, Action::Quantize { arithmetic, .. })) = self.rules.last_mut() {
+            *arithmetic = Some(said);
         }
         self
     }
@@ -186,11 +197,17 @@ impl Quantizer {
             } = plans.remove(&weight.path)?.plan;
             let mut rules = self.rules.iter();
             let rule = rules.rfind(|(selector, _)| selector.matches(&weight.id, &weight.path));
-            let layout = match rule {
-                Some((_, Action::Quantize { layout, .. })) => *layout,
-                _ => None,
+            let (layout, arithmetic) = match rule {
+                Some((
+                    _,
+                    Action::Quantize {
+                        layout, arithmetic, ..
+                    },
+                )) => (*layout, *arithmetic),
+                _ => (None, None),
             };
             Some(PlannedWeight {
+                arithmetic,
                 layout: layout.unwrap_or(weight.layout),
                 path: weight.path,
                 grouping,
@@ -269,6 +286,7 @@ impl Quantizer {
             max_bits,
             layout,
             or_float,
+            arithmetic,
         } = action
         else {
             return Ok((Outcome::KeptFloat { rule }, None));
@@ -290,6 +308,7 @@ impl Quantizer {
         match Plan::new(path, shape, grouping, layout, max_bits) {
             Ok(mut plan) => {
                 plan.coordinate_type = self.coordinate_type;
+                plan.arithmetic = arithmetic;
                 let or_float = or_float.then(|| rule.clone());
                 let planned = Planned { plan, or_float };
                 Ok((planned.outcome(weight, rule), Some(planned)))
@@ -352,6 +371,7 @@ pub(crate) struct PlannedWeight {
     pub layout: Layout,
     pub grouping: multibit::Grouping,
     pub max_bits: usize,
+    pub arithmetic: Option<Arithmetic>,
 }
 
 /// How a weight is to be sketched, and the rule by which it stays float if it cannot be.

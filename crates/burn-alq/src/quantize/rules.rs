@@ -8,11 +8,12 @@ use core::fmt;
 
 use burn_core::module::{ParamGroup, ParamId};
 use multibit::CoordinateType;
+use multibit::cpu::Arithmetic;
 use regex_lite::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::weight::{GroupingRule, Layout};
+use crate::weight::{ARITHMETICS, GroupingRule, Layout};
 
 /// Why a rule is not valid.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -46,6 +47,12 @@ pub enum RuleError {
     Number {
         /// The rule's pattern.
         rule: String,
+    },
+    /// There is no arithmetic of this name.
+    #[error("unknown arithmetic `{name}`, expected one of exact, int8, bitwise")]
+    Arithmetic {
+        /// The name.
+        name: String,
     },
     /// There is no grouping of this name.
     #[error("unknown grouping `{name}`, expected one of {}", GroupingRule::NAMES.join(", "))]
@@ -217,6 +224,8 @@ pub enum Action {
         layout: Option<Layout>,
         /// Whether it stays float where the grouping does not fit it, or it is not finite.
         or_float: bool,
+        /// How the layer that holds it computes once it is packed, if that is not left to the layer.
+        arithmetic: Option<Arithmetic>,
     },
 }
 
@@ -267,6 +276,7 @@ pub struct ActivationRule {
 /// grouping = "groupwise"
 /// group_size = 64
 /// or_float = true
+/// arithmetic = "int8"
 ///
 /// [[weights]]
 /// glob = "head.**"
@@ -327,6 +337,8 @@ struct WeightEntry {
     layout: Option<Layout>,
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     or_float: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    arithmetic: Option<String>,
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     keep_float: bool,
 }
@@ -408,7 +420,13 @@ impl TryFrom<WeightEntry> for WeightRule {
                 let grouping = GroupingRule::named(name, number).filter(|rule| {
                     Numbers::of(rule) == Numbers(entry.subchannels, entry.group_size)
                 });
+                let arithmetic = entry.arithmetic.map(|name| {
+                    let mut known = ARITHMETICS.into_iter();
+                    let found = known.find(|arithmetic| arithmetic.to_string() == name);
+                    found.ok_or(RuleError::Arithmetic { name })
+                });
                 Action::Quantize {
+                    arithmetic: arithmetic.transpose()?,
                     grouping: grouping.ok_or_else(|| RuleError::Number { rule: rule() })?,
                     max_bits: entry.max_bits,
                     layout: entry.layout,
@@ -435,6 +453,7 @@ impl From<WeightRule> for WeightEntry {
             max_bits,
             layout,
             or_float,
+            arithmetic,
         } = rule.action
         else {
             return Self {
@@ -450,6 +469,7 @@ impl From<WeightRule> for WeightEntry {
             max_bits,
             layout,
             or_float,
+            arithmetic: arithmetic.map(|arithmetic| arithmetic.to_string()),
             ..entry
         }
     }

@@ -32,8 +32,8 @@ pub use self::sketch::sketch;
 pub(crate) use self::sketch::{Plan, Sketched, relative_error, resketch};
 #[cfg(feature = "train")]
 pub(crate) use self::state::read_grouping;
+pub(crate) use self::state::{ARITHMETICS, epsilon, read_f32, read_u8};
 pub use self::state::{MultiBit, MultiBitData};
-pub(crate) use self::state::{epsilon, read_f32, read_u8};
 #[cfg(feature = "train")]
 pub(crate) use self::tied::tie;
 #[cfg(feature = "train")]

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use burn_core::module::{Module, Param};
 use burn_core::tensor::{DType, Tensor, TensorData};
+use multibit::cpu::Arithmetic;
 use multibit::fit;
 use multibit::{CoordinateType, Grouping, GroupingRule, Layout, MAX_BITS};
 
@@ -41,10 +42,11 @@ pub(crate) struct Plan {
     pub grouping: Grouping,
     pub max_bits: usize,
     pub coordinate_type: CoordinateType,
+    pub arithmetic: Option<Arithmetic>,
 }
 
 impl Plan {
-    /// With coordinates in f32.
+    /// With coordinates in f32 and no arithmetic said.
     pub fn new(
         path: &str,
         shape: &[usize],
@@ -64,6 +66,7 @@ impl Plan {
                 grouping,
                 max_bits,
                 coordinate_type: CoordinateType::F32,
+                arithmetic: None,
             }),
             Err(source) => Err(QuantizeError::Grouping {
                 path: path(),
@@ -91,6 +94,7 @@ impl Plan {
             codes: sketch.codes,
             coordinates: sketch.coordinates,
             widths: sketch.widths,
+            arithmetic: self.arithmetic,
         })
     }
 }

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use burn_core as burn;
 use burn_core::module::{Module, Param, ParamId, Reparameterization};
 use burn_core::tensor::{DType, Device, Int, Tensor, TensorData, bf16, f16};
+use multibit::cpu::Arithmetic;
 use multibit::{Grouping, GroupingError, PackError, PackedWeight};
 
 /// The state of one quantized weight, attached to its parameter.
@@ -30,11 +31,26 @@ pub struct MultiBit {
     pub coordinates: Param<Tensor<2>>,
     /// The bitwidth `I` of each group.
     pub widths: Param<Tensor<1, Int>>,
+    /// The [`Arithmetic`] that a layer computes with once the weight is packed, `[1]`, as its place in the
+    /// enumeration; none where no rule says it.
+    pub arithmetic: Option<Param<Tensor<1, Int>>>,
     /// The grouping as numbers: the permuted axes, then the length of a run.
     ///
     /// A tensor, because visitors see parameters only and records hold tensors only.
     pub layout: Param<Tensor<1, Int>>,
 }
+
+impl MultiBit {
+    /// The arithmetic that a layer computes with once the weight is packed, where a rule says it.
+    pub fn arithmetic(&self) -> Option<Arithmetic> {
+        let code = read_u8(self.arithmetic.as_ref()?.val())[0];
+        ARITHMETICS.get(usize::from(code)).copied()
+    }
+}
+
+/// Kinds of arithmetic by their codes, in states and files.
+pub(crate) const ARITHMETICS: [Arithmetic; 3] =
+    [Arithmetic::Exact, Arithmetic::Int8, Arithmetic::Bitwise];
 
 impl Reparameterization for MultiBit {
     const NAME: &'static str = "multi_bit";
@@ -59,6 +75,8 @@ pub struct MultiBitData {
     pub coordinates: Vec<f32>,
     /// `[groups]`.
     pub widths: Vec<u8>,
+    /// The arithmetic that a layer computes with once the weight is packed, where a rule says it.
+    pub arithmetic: Option<Arithmetic>,
 }
 
 impl MultiBitData {
@@ -106,6 +124,10 @@ impl MultiBitData {
             .map(|&value| value as i32)
             .collect();
         let dims = layout.len();
+        let arithmetic = self.arithmetic.map(|arithmetic| {
+            let code = TensorData::new(alloc::vec![arithmetic as u8], [1]);
+            int_param(code, device, small)
+        });
         MultiBit {
             codes: int_param(
                 TensorData::new(self.codes.clone(), [groups, self.grouping.len()]),
@@ -124,6 +146,7 @@ impl MultiBitData {
                 device,
                 small,
             ),
+            arithmetic,
             layout: int_param(TensorData::new(layout, [dims]), device, DType::I32),
         }
     }
@@ -140,6 +163,7 @@ impl MultiBitData {
             codes: read_u8(state.codes.val()),
             coordinates: read_f32(state.coordinates.val()),
             widths: read_u8(state.widths.val()),
+            arithmetic: state.arithmetic(),
         })
     }
 }

@@ -132,6 +132,7 @@ struct Parts {
     codes: Option<Param<Tensor<2, Int>>>,
     coordinates: Option<Param<Tensor<2>>>,
     widths: Option<Param<Tensor<1, Int>>>,
+    arithmetic: Option<Param<Tensor<1, Int>>>,
     layout: Option<Param<Tensor<1, Int>>>,
 }
 
@@ -144,6 +145,7 @@ impl Parts {
             codes: computable(parts.codes?),
             coordinates: parts.coordinates?,
             widths: computable(parts.widths?),
+            arithmetic: parts.arithmetic,
             layout: parts.layout?,
         })
     }
@@ -248,6 +250,7 @@ impl ModuleVisitor for Walk {
         match self.field() {
             "codes" => self.parts.codes = cast(param),
             "widths" => self.parts.widths = cast(param),
+            "arithmetic" => self.parts.arithmetic = cast(param),
             "layout" => self.parts.layout = cast(param),
             _ => {}
         }
