@@ -5,7 +5,7 @@ use burn_alq::Phase;
 
 use crate::shared::case::Case;
 use crate::shared::fit::{self, PhaseOf};
-use crate::shared::layers::{self, Inputs};
+use crate::shared::layers::{Conv, Inputs, Layer, Shape};
 use crate::training;
 
 type Make = Box<dyn FnOnce() -> Case>;
@@ -47,29 +47,41 @@ pub fn all(device: &Device, quick: bool) -> Vec<(String, Make)> {
             );
         }
     }
+    let mut layer = |name: String, shape: Shape, bits, inputs, group: Option<usize>| {
+        let layer = Layer::new(shape, bits, inputs);
+        let layer = match group {
+            Some(group) => layer.groupwise(group),
+            None => layer,
+        };
+        add(name, Box::new(move |device| layer.case(device)));
+    };
     let width = if quick { 512 } else { 4096 };
-    for (inputs, suffix, subchannels) in [
-        (Inputs::Exact, "w2-exact", width / 256),
-        (Inputs::Bits(2), "w2a2", 1),
+    for (inputs, suffix, group) in [
+        (Inputs::Exact, "w2-exact", Some(256)),
+        (Inputs::Bits(2), "w2a2", None),
     ] {
         for rows in [1, 16, 128] {
-            add(
-                format!("linear-{width}-m{rows}-{suffix}"),
-                Box::new(move |device| {
-                    layers::linear(device, width, rows, 2.0, subchannels, inputs)
-                }),
-            );
+            let shape = Shape::Linear([width; 2], rows);
+            let name = format!("linear-{width}-m{rows}-{suffix}");
+            layer(name, shape, 2.0, inputs, group);
         }
     }
     let convs = [(64, 56), (128, 28), (256, 14), (512, 7)];
     for (channels, size) in if quick { &[(32, 14)][..] } else { &convs[..] } {
-        let (channels, size) = (*channels, *size);
         for (inputs, suffix) in [(Inputs::Exact, "w1-exact"), (Inputs::Bits(2), "w1a2")] {
-            add(
-                format!("conv-{channels}x{size}-{suffix}"),
-                Box::new(move |device| layers::conv(device, channels, size, inputs)),
-            );
+            let shape = Shape::Conv(Conv::square([*channels; 2], 3, *size));
+            let name = format!("conv-{channels}x{size}-{suffix}");
+            layer(name, shape, 1.0, inputs, None);
         }
+    }
+    let (channels, size) = if quick { (16, 14) } else { (96, 56) };
+    for (inputs, suffix) in [(Inputs::Exact, "w2-exact"), (Inputs::Int8, "w2-int8")] {
+        let depthwise = Shape::Conv(Conv::depthwise(channels, 3, size));
+        let name = format!("depthwise-{channels}-{size}-k3-{suffix}");
+        layer(name, depthwise, 2.0, inputs, None);
+        let pointwise = Shape::Conv(Conv::square([channels, 24], 1, size));
+        let name = format!("pointwise-{channels}-24-{size}-{suffix}");
+        layer(name, pointwise, 2.0, inputs, None);
     }
     cases
 }

@@ -8,6 +8,7 @@ mod cases;
 mod report;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod sweep;
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use criterion::{Criterion, SamplingMode};
 
+use cases::SWEEP;
 use report::{Measured, Samples, Start};
 use shared::case::Case;
 use shared::output;
@@ -26,7 +28,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Times packed layers and networks against Burn Flex in f32, and fitting against Adam.
 #[derive(Parser, Clone)]
 struct Args {
-    /// Kinds of cases: linear, conv, net, fit [default: all]
+    /// Kinds of cases: linear, conv, net, fit, and sweep, the layers of six networks in all
+    /// arithmetics [default: all but sweep; all with --only]
     kinds: Vec<String>,
     /// Threads of both sides.
     #[arg(long, default_value_t = 1)]
@@ -59,6 +62,9 @@ struct Args {
 
 /// About what one case takes in one start, both sides together.
 const BUDGET: Duration = Duration::from_millis(900);
+
+/// The same of a case of the sweep, which has hundreds.
+const SWEEP_BUDGET: Duration = Duration::from_millis(150);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -106,7 +112,10 @@ fn all_starts(args: &Args) -> Result<(), String> {
         let line = text.lines().last().unwrap_or_default();
         starts.push(serde_json::from_str::<Start>(line).map_err(|error| error.to_string())?);
     }
-    let report = report::merge(&starts, args.threads);
+    let mut report = report::merge(&starts, args.threads);
+    if args.kinds.iter().any(|kind| kind == SWEEP) {
+        report.worst_first(sweep::worst());
+    }
     println!("{}", report.to_markdown());
     if let Some(path) = &json {
         output::write(&report, path)?;
@@ -125,7 +134,10 @@ fn one_start(args: &Args) -> Result<(), String> {
 fn measure(args: &Args) -> Result<(), String> {
     let mut measured = Vec::new();
     for (name, kind, make) in cases::all() {
-        let wanted = args.kinds.is_empty() || args.kinds.iter().any(|wanted| wanted == kind);
+        let wanted = match args.kinds.is_empty() {
+            true => kind != SWEEP || !args.only.is_empty(),
+            false => args.kinds.iter().any(|wanted| wanted == kind),
+        };
         if wanted && name.contains(&args.only) {
             eprintln!("  {name}");
             let mut case = make();
@@ -137,7 +149,8 @@ fn measure(args: &Args) -> Result<(), String> {
                 }
                 continue;
             }
-            measured.push(time(name, &mut case));
+            let budget = if kind == SWEEP { SWEEP_BUDGET } else { BUDGET };
+            measured.push(time(&name, &mut case, budget));
         }
     }
     let start = Start { cases: measured };
@@ -148,7 +161,7 @@ fn measure(args: &Args) -> Result<(), String> {
 
 /// Both sides in turns, in blocks of some runs, by criterion's clock for ours. The first run of a
 /// block finds caches full of the other side's data: it is reported apart.
-fn time(name: &str, case: &mut Case) -> Measured {
+fn time(name: &str, case: &mut Case, budget: Duration) -> Measured {
     // Warms up, and says how long a run takes.
     let [ours, other] = [&mut case.ours, &mut case.other].map(|run| run().min(run()).min(run()));
     let [ours_runs, other_runs] = [ours, other].map(runs_of_a_block);
@@ -160,7 +173,7 @@ fn time(name: &str, case: &mut Case) -> Measured {
         .with_output_color(false)
         .sample_size(10)
         .warm_up_time(Duration::from_millis(50).mul_f64(share))
-        .measurement_time(BUDGET.mul_f64(share / f64::from(ours_runs)))
+        .measurement_time(budget.mul_f64(share / f64::from(ours_runs)))
         .benchmark_group("packed")
         .sampling_mode(SamplingMode::Flat)
         .bench_function(name, |bencher| {

@@ -47,7 +47,7 @@ pub struct Start {
 }
 
 /// One row of the result.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Row {
     name: String,
     ms: f64,
@@ -98,6 +98,21 @@ pub fn merge(starts: &[Start], threads: usize) -> Report {
 }
 
 impl Report {
+    /// Sorts the cases by their ratio, the worst first, and puts before them a row for the worst of
+    /// each part of them.
+    pub fn worst_first(&mut self, parts: impl Iterator<Item = (String, fn(&str) -> bool)>) {
+        self.cases.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
+        let rows = parts.filter_map(|(name, is_in)| {
+            let worst = self.cases.iter().find(|row| is_in(&row.name))?;
+            Some(Row {
+                name,
+                ..worst.clone()
+            })
+        });
+        let rows: Vec<Row> = rows.collect();
+        self.cases.splice(0..0, rows);
+    }
+
     /// A table to read.
     pub fn to_markdown(&self) -> String {
         let mut text = format!(
@@ -112,7 +127,7 @@ impl Report {
             };
             let _ = writeln!(
                 text,
-                "| {} | {:.3} | {:.3} | {other:.3} {against} | {:.1} |",
+                "| {} | {:.3} | {:.3} | {other:.3} {against} | {:.2} |",
                 row.name, row.ms, row.cold_ms, row.ratio
             );
         }

@@ -1,5 +1,8 @@
 //! Whole networks: packed with random weights, and the same in f32 with ReLU.
 
+mod encoder;
+mod mobile;
+
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -16,6 +19,8 @@ use burn_alq::{
 use super::case::{Case, Side, Work, same, timed, values};
 use super::layers::activation;
 use super::random::Random;
+pub use encoder::mini_lm;
+pub use mobile::mobile_net_v2;
 
 /// What a network is made of.
 #[derive(Clone, Copy, PartialEq)]
