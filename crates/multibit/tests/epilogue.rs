@@ -10,11 +10,11 @@ use multibit::cpu::{
 };
 use support::{Random, conv_options, modes, packed, panic_message};
 
-const ACTIVATIONS: [Activation; 4] = [
-    Activation::Identity,
-    Activation::Relu6,
-    Activation::Gelu,
-    Activation::Silu,
+/// With a residual or without, and what follows it.
+const ENDS: [(bool, Activation); 3] = [
+    (false, Activation::Relu6),
+    (true, Activation::Identity),
+    (true, Activation::Gelu),
 ];
 
 /// `run` with an epilogue equals `run` with scale and offset, and then the epilogue by its definition.
@@ -25,24 +25,23 @@ fn assert_follows(
     what: &str,
 ) {
     let plain = run(&affine);
-    for residual in [None, Some(residual)] {
-        for activation in ACTIVATIONS {
-            let found = run(&Affine {
-                residual,
-                activation,
-                ..affine
-            });
-            for (i, (y, found)) in plain.iter().zip(found).enumerate() {
-                let x = f64::from(*y) + residual.map_or(0.0, |residual| f64::from(residual[i]));
-                let expected = reference::activation(activation, x);
-                // The sum is rounded, and an activation is wrong by up to 10^-7 of its input.
-                let error = 5e-7 * (1.0 + x.abs());
-                let close = (f64::from(found) - expected).abs() <= error;
-                assert!(
-                    close,
-                    "{what}: {activation:?} of {x} is {found}, not {expected}"
-                );
-            }
+    for (is_added, activation) in ENDS {
+        let residual = is_added.then_some(residual);
+        let found = run(&Affine {
+            residual,
+            activation,
+            ..affine
+        });
+        for (i, (y, found)) in plain.iter().zip(found).enumerate() {
+            let x = f64::from(*y) + residual.map_or(0.0, |residual| f64::from(residual[i]));
+            let expected = reference::activation(activation, x);
+            // The sum is rounded, and an activation is wrong by up to 10^-7 of its input.
+            let error = 5e-7 * (1.0 + x.abs());
+            let close = (f64::from(found) - expected).abs() <= error;
+            assert!(
+                close,
+                "{what}: {activation:?} of {x} is {found}, not {expected}"
+            );
         }
     }
 }

@@ -27,6 +27,7 @@ pub(crate) trait Memory<B: Backend> {
     fn floats(tensor: FloatTensor<B>) -> Self::Buffer;
 
     /// Rows `[batch, length, width]` in f32, where they lie if they lie evenly.
+    #[cfg(any(feature = "flex", feature = "ndarray"))]
     fn rows(tensor: FloatTensor<B>) -> Rows<Self::Buffer> {
         let buffer = Self::floats(tensor);
         let [_, _, stride] = buffer.shape().dims();
@@ -50,6 +51,7 @@ pub(crate) trait Memory<B: Backend> {
 }
 
 /// Rows that lie evenly in a buffer.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) struct Rows<T> {
     pub buffer: T,
     /// Where the first one begins.
