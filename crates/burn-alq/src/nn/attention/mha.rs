@@ -77,20 +77,12 @@ pub struct MultiHeadAttention {
 pub struct MhaInput {
     /// `[batch, seq_length_1, d_model]`.
     query: Tensor<3>,
-    /// Key and value, `[batch, seq_length_2, d_model]`.
-    memory: Memory,
+    /// `[batch, seq_length_2, d_model]`; none where it is the query.
+    key: Option<Tensor<3>>,
+    /// As the key; none where it is the key. Linear layers on the same tensor share what they make
+    /// of it first.
+    value: Option<Tensor<3>>,
     masks: Masks,
-}
-
-/// What is attended to; linear layers on the same tensor share what they make of it first.
-#[derive(Debug, Clone)]
-enum Memory {
-    /// Key and value are the query.
-    Query,
-    /// Key and value are one tensor.
-    One(Tensor<3>),
-    /// Key and value.
-    Two([Tensor<3>; 2]),
 }
 
 impl MhaInput {
@@ -99,12 +91,12 @@ impl MhaInput {
     /// # Shapes
     /// - `tensor`: `[batch, seq_length, d_model]`
     pub fn self_attn(tensor: Tensor<3>) -> Self {
-        Self::of(tensor, Memory::Query)
+        Self::of(tensor, None, None)
     }
 
     /// An input argument whose key and value are one tensor.
     pub(in crate::nn) fn cross_attn(query: Tensor<3>, memory: Tensor<3>) -> Self {
-        Self::of(query, Memory::One(memory))
+        Self::of(query, Some(memory), None)
     }
 
     /// Creates an input argument.
@@ -113,13 +105,14 @@ impl MhaInput {
     /// - `query`: `[batch, seq_length_1, d_model]`
     /// - `key`, `value`: `[batch, seq_length_2, d_model]`
     pub fn new(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Self {
-        Self::of(query, Memory::Two([key, value]))
+        Self::of(query, Some(key), Some(value))
     }
 
-    fn of(query: Tensor<3>, memory: Memory) -> Self {
+    fn of(query: Tensor<3>, key: Option<Tensor<3>>, value: Option<Tensor<3>>) -> Self {
         Self {
             query,
-            memory,
+            key,
+            value,
             masks: Masks::default(),
         }
     }
@@ -223,29 +216,28 @@ impl MultiHeadAttention {
     ) -> (Tensor<3>, Option<Tensor<4>>) {
         let MhaInput {
             query,
-            memory,
+            key,
+            value,
             masks,
         } = input;
         let [batch_size, ..] = query.dims();
         assert_shape!(query, [_, _, self.d_model]);
-        if let Memory::One(key) | Memory::Two([key, _]) = &memory {
+        if let Some(key) = &key {
             assert_shape!(key, [batch_size, _, self.d_model]);
         }
-        if let Memory::Two([key, value]) = &memory {
-            let [_, seq_length_2, _] = key.dims();
+        if let Some(value) = &value {
+            let [_, seq_length_2, _] = key.as_ref().unwrap_or(&query).dims();
             assert_shape!(value, [batch_size, seq_length_2, self.d_model]);
         }
         match cache {
             None => {
-                let (context, weights) = self.attend(self.project(query, memory), masks, weights);
+                let (context, weights) =
+                    self.attend(self.project(query, key, value), masks, weights);
                 (self.output.forward_then(context, end), weights)
             }
             Some(cache) => {
-                let [key, value] = match memory {
-                    Memory::Query => [query.clone(), query.clone()],
-                    Memory::One(memory) => [memory.clone(), memory],
-                    Memory::Two(both) => both,
-                };
+                let key = key.unwrap_or_else(|| query.clone());
+                let value = value.unwrap_or_else(|| key.clone());
                 let inputs = [
                     cache.query.forward(query, &self.query),
                     cache.key.forward(key, &self.key),
@@ -259,17 +251,25 @@ impl MultiHeadAttention {
     }
 
     /// Query, key and value behind their linear layers.
-    fn project(&self, query: Tensor<3>, memory: Memory) -> [Tensor<3>; 3] {
+    fn project(
+        &self,
+        query: Tensor<3>,
+        key: Option<Tensor<3>>,
+        value: Option<Tensor<3>>,
+    ) -> [Tensor<3>; 3] {
         let Self {
             query: q,
             key: k,
             value: v,
             ..
         } = self;
-        let [key, value] = match memory {
-            Memory::Query => return all([q, k, v], query),
-            Memory::One(memory) => all([k, v], memory),
-            Memory::Two([key, value]) => [k.forward(key), v.forward(value)],
+        let [key, value] = match (key, value) {
+            (None, None) => return all([q, k, v], query),
+            (Some(memory), None) => all([k, v], memory),
+            (key, Some(value)) => {
+                let key = key.unwrap_or_else(|| query.clone());
+                [k.forward(key), v.forward(value)]
+            }
         };
         [q.forward(query), key, value]
     }
