@@ -78,13 +78,13 @@ pub fn all() -> Vec<(String, &'static str, Make)> {
         add(
             &format!("net-mobilenetv2-b1-w2-{name}"),
             "net",
-            Box::new(move || nets::mobile_net_v2(2.0, arithmetic)),
+            Box::new(move || nets::mobile::mobile_net_v2(2.0, arithmetic)),
         );
         for [batch, tokens] in [[1, 16], [1, 128], [16, 64]] {
             add(
                 &format!("minilm-b{batch}s{tokens}-w2-{name}"),
                 "net",
-                Box::new(move || nets::mini_lm(2, [batch, tokens], arithmetic)),
+                Box::new(move || nets::encoder::mini_lm(2, [batch, tokens], arithmetic)),
             );
         }
     }

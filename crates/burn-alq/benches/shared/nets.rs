@@ -1,7 +1,7 @@
 //! Whole networks: packed with random weights, and the same in f32 with ReLU.
 
-mod encoder;
-mod mobile;
+pub mod encoder;
+pub mod mobile;
 
 use std::sync::Arc;
 
@@ -19,8 +19,6 @@ use burn_alq::{
 use super::case::{Case, Side, Work, same, timed, values};
 use super::layers::activation;
 use super::random::Random;
-pub use encoder::mini_lm;
-pub use mobile::mobile_net_v2;
 
 /// What a network is made of.
 #[derive(Clone, Copy, PartialEq)]
