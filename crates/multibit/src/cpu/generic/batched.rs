@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use super::expand::{Offsets, Row};
-use crate::cpu::simd::{LANES, Line, Simd, Task};
+use crate::cpu::simd::{LANES, Line, Simd, Task, first_lanes};
 
 /// Some output channels of sixteen images.
 pub(in crate::cpu) struct Batched<'a> {
@@ -116,11 +116,7 @@ impl Task for Interleave<'_> {
             let mut rows = [Line([0.0; LANES]); LANES];
             for (row, start) in rows.iter_mut().zip(self.starts) {
                 if let Some(start) = start {
-                    let from = &self.input[start + part * LANES..][..to.len()];
-                    match from.first_chunk() {
-                        Some(from) => simd.f_store(simd.f_load(from), &mut row.0),
-                        None => row.0[..to.len()].copy_from_slice(from),
-                    }
+                    row.0 = first_lanes(&self.input[start + part * LANES..][..to.len()]);
                 }
             }
             simd.transpose(&mut rows);

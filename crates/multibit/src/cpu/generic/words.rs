@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::cpu::simd::{LANES, Simd, Task};
+use crate::cpu::simd::{LANES, Simd, Task, first_lanes};
 
 /// A row of up to four channels, side by side.
 pub(in crate::cpu) struct ToWords<'a> {
@@ -74,15 +74,8 @@ impl Task for ToWords<'_> {
 
 /// The first sixteen values as int8, in two's complement; 0 behind the end.
 #[inline(always)]
-fn to_bytes<S: Simd>(simd: S, values: &[f32], inverse: S::F) -> [u8; LANES] {
-    let x = match values.first_chunk() {
-        Some(values) => simd.f_load(values),
-        None => {
-            let mut x = [0.0; LANES];
-            x[..values.len()].copy_from_slice(values);
-            simd.f_load(&x)
-        }
-    };
+pub(super) fn to_bytes<S: Simd>(simd: S, values: &[f32], inverse: S::F) -> [u8; LANES] {
+    let x = simd.f_load(&first_lanes(values));
     simd.to_i8(simd.f_mul(x, inverse)).map(
         #[inline(always)]
         |x| x as u8,

@@ -2,8 +2,9 @@
 
 use super::depth::{Piece, SIGNS};
 use super::weights::{Bases, Weights};
+use crate::cpu::generic::words::to_bytes;
 use crate::cpu::integers::{LARGEST, TOGETHER};
-use crate::cpu::simd::{LANES, Line, Simd};
+use crate::cpu::simd::{LANES, Line, Simd, first_lanes};
 
 /// How inputs and weights are kept and multiplied. A step of either is a word of 32 bits.
 pub(in crate::cpu) trait Element: Copy + Send + Sync + 'static {
@@ -123,14 +124,8 @@ impl Element for Single {
     }
 
     #[inline(always)]
-    fn pack<S: Simd>(simd: S, values: &[f32], _inverse: f32, line: &mut Line<f32>) {
-        match values.first_chunk() {
-            Some(values) => simd.f_store(simd.f_load(values), &mut line.0),
-            None => {
-                line.0 = [0.0; LANES];
-                line.0[..values.len()].copy_from_slice(values);
-            }
-        }
+    fn pack<S: Simd>(_simd: S, values: &[f32], _inverse: f32, line: &mut Line<f32>) {
+        line.0 = first_lanes(values);
     }
 }
 
@@ -263,19 +258,11 @@ impl Element for Bytes {
         let inverse = simd.f_splat(inverse);
         let mut bytes = [[0; LANES]; 4];
         for (values, bytes) in values.chunks(LANES).zip(&mut bytes) {
-            let x = match values.first_chunk() {
-                Some(values) => simd.f_load(values),
-                None => {
-                    let mut x = [0.0; LANES];
-                    x[..values.len()].copy_from_slice(values);
-                    simd.f_load(&x)
-                }
-            };
-            *bytes = simd.to_i8(simd.f_mul(x, inverse));
+            *bytes = to_bytes(simd, values, inverse);
         }
         let words = bytes.as_flattened().as_chunks::<4>().0;
         for (to, word) in line.0.iter_mut().zip(words) {
-            *to = f32::from_bits(u32::from_le_bytes(word.map(|x| x as u8)));
+            *to = f32::from_bits(u32::from_le_bytes(*word));
         }
     }
 }
