@@ -29,7 +29,7 @@ use self::input::Input;
 use self::levels::ActivationLevelsLaunch;
 use self::product::{Rounding, SIDE, Tile};
 use super::{UNITS, again, alone, buffer, check, cubes};
-use crate::cpu::{Conv2dOptions, Levels, Mode};
+use crate::cpu::{Conv2dOptions, INT8_ROWS, Levels, Mode};
 
 /// Positions from which on tiles are worth unpacking.
 const MANY: usize = 8;
@@ -79,13 +79,15 @@ pub fn linear(layer: Layer<'_>, input: BufferArg, batch: usize, mode: &Mode) {
     match mode {
         Mode::Exact if batch >= MANY => layer.product(input, &shape, None),
         Mode::Exact => layer.rows(input, batch, None),
+        Mode::Int8 if batch >= INT8_ROWS => {
+            let of_inputs = [batch, 1, layer.weight.inputs()];
+            let scales = int8_scales(layer.client, again(&input), of_inputs, 1);
+            layer.product(input, &shape, Some(scales));
+        }
         Mode::Int8 => {
-            let (groups, len) = (
-                layer.weight.inputs() / layer.weight.len(),
-                layer.weight.len(),
-            );
-            let source = again(&input);
-            let scales = int8_scales(layer.client, source, [batch, groups, len], 4);
+            let len = layer.weight.len();
+            let of_fours = [batch, layer.weight.inputs() / len, len];
+            let scales = int8_scales(layer.client, again(&input), of_fours, 4);
             layer.rows(input, batch, Some(scales));
         }
         Mode::Bitwise(levels) => layer.bitwise(Activations::Values(input), &shape, levels),
