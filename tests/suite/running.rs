@@ -457,6 +457,7 @@ fn another_device() -> Option<Device> {
         return Some(Device::flex());
     }
     #[cfg(feature = "ndarray")]
+    #[expect(deprecated, reason = "it is tested as long as Burn has it")]
     return Some(Device::ndarray());
     #[cfg(not(feature = "ndarray"))]
     None

@@ -80,7 +80,7 @@ fn items(root: &Path, name: &str, features: &str) -> Result<String, String> {
     let mut command = cargo();
     command
         .current_dir(root)
-        .args(["rustdoc", "--quiet", "--lib"]);
+        .args(["rustdoc", "--quiet", "--release", "--lib"]);
     command.args(["--package", name, "--features", features]);
     command.arg("--target-dir").arg(&target);
     command.args(["--", "-Z", "unstable-options", "--output-format", "json"]);

@@ -10,15 +10,23 @@ const MAX_FILE_LINES: usize = 600;
 /// Folders with sources of the project.
 const SOURCES: [&str; 4] = ["crates", "examples", "tests", "xtask"];
 
+/// In the release profile, whose build scripts and macros the tests use too.
 const CARGO: [(&[&str], &str); 5] = [
     (&["fmt", "--all", "--check"], ""),
     (
-        &["check", "--package", "multibit", "--no-default-features"],
+        &[
+            "check",
+            "--release",
+            "--package",
+            "multibit",
+            "--no-default-features",
+        ],
         "",
     ),
     (
         &[
             "clippy",
+            "--release",
             "--workspace",
             "--all-targets",
             "--",
@@ -31,6 +39,7 @@ const CARGO: [(&[&str], &str); 5] = [
     (
         &[
             "clippy",
+            "--release",
             "--package",
             "multibit",
             "--features",
@@ -42,7 +51,10 @@ const CARGO: [(&[&str], &str); 5] = [
         ],
         "",
     ),
-    (&["doc", "--workspace", "--no-deps"], "-D warnings"),
+    (
+        &["doc", "--release", "--workspace", "--no-deps"],
+        "-D warnings",
+    ),
 ];
 
 /// Runs all checks; stops at the first that fails.

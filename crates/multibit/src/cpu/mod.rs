@@ -320,7 +320,7 @@ impl Window<'_> {
 }
 
 /// Rows of inputs of a linear layer from which int8 multiplies bytes.
-const INT8_ROWS: usize = 16;
+pub(crate) const INT8_ROWS: usize = 16;
 
 /// The scale of an input whose largest number, or sum of numbers, is rounded to ±127.
 ///
