@@ -90,6 +90,11 @@ fn linear_layers_with_several_chunks_and_tiles_of_rows() {
         let weight = packed(&mut random, &shape, grouping, 5);
         check_linear(&mut random, &weight, &[1, 4, 16, 33, 70]);
     }
+    // More rows than a task takes.
+    let shape = [70, 40];
+    let grouping = Grouping::subchannelwise(&shape, 2).unwrap();
+    let weight = packed(&mut random, &shape, grouping, 3);
+    check_linear(&mut random, &weight, &[1030]);
 }
 
 #[test]

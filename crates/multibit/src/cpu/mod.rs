@@ -95,7 +95,7 @@ pub enum Mode {
     ///
     /// Inputs are rounded with one scale for each row of a linear layer and each image of a
     /// convolution, `s = max |x| / 127`; the coordinates of a group, in fours, to whole multiples of
-    /// a common step, so that a weight is a small integer too. With fewer than 16 rows, a linear
+    /// a common step, so that a weight is a small integer too. With fewer than 8 rows, a linear
     /// layer rounds sums of four inputs instead, and no coordinate; nor does a depthwise convolution
     /// round any.
     ///
@@ -320,7 +320,7 @@ impl Window<'_> {
 }
 
 /// Rows of inputs of a linear layer from which int8 multiplies bytes.
-pub(crate) const INT8_ROWS: usize = 16;
+pub(crate) const INT8_ROWS: usize = 8;
 
 /// The scale of an input whose largest number, or sum of numbers, is rounded to ±127.
 ///

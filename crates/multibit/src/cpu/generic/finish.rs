@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use super::Sums;
 use crate::cpu::Activation;
 use crate::cpu::simd::{LANES, Line, Simd, Task, first_lanes, store_first};
 use crate::cpu::threads::Shared;
@@ -31,7 +30,7 @@ impl Ends<'_> {
         store_first(simd, self.activation.apply(simd, y), &mut to[..count]);
     }
 
-    /// Finishes outputs that lie apart, each lane at its place if it has one.
+    /// Finishes outputs that lie apart, the first lanes at their places behind `first`.
     ///
     /// # Safety
     /// No other task may write these places.
@@ -40,22 +39,24 @@ impl Ends<'_> {
         self,
         simd: S,
         y: S::F,
-        places: &[Option<usize>; LANES],
+        first: usize,
+        places: &[usize],
         output: &Shared<'_, f32>,
     ) {
         let mut lanes = [0.0; LANES];
-        if let Some(residual) = self.residual {
-            for (lane, place) in lanes.iter_mut().zip(places) {
-                *lane = place.map_or(0.0, |place| residual[place]);
+        let y = match self.residual {
+            Some(residual) => {
+                for (lane, place) in lanes.iter_mut().zip(places) {
+                    *lane = residual[first + place];
+                }
+                simd.f_add(y, simd.f_load(&lanes))
             }
-        }
-        let y = simd.f_add(y, simd.f_load(&lanes));
+            None => y,
+        };
         simd.f_store(self.activation.apply(simd, y), &mut lanes);
         for (&y, place) in lanes.iter().zip(places) {
-            if let &Some(place) = place {
-                // SAFETY: the caller keeps tasks apart.
-                unsafe { output.part(place, 1)[0] = y };
-            }
+            // SAFETY: the caller keeps tasks apart.
+            unsafe { output.part(first + place, 1)[0] = y };
         }
     }
 }
@@ -81,8 +82,16 @@ impl Task for Finish<'_> {
         let (scale, offset) = (simd.f_load(&scale), simd.f_load(&offset));
         if let [sum] = self.sums {
             let y = simd.f_fma(scale, simd.f_load(&sum.0), offset);
+            let (mut places, mut count) = ([0; LANES], 0);
+            for (to, place) in places.iter_mut().zip(self.starts) {
+                if let Some(place) = place {
+                    *to = place;
+                    count += 1;
+                }
+            }
+            let places = &places[..count];
             // SAFETY: whoever made `starts` keeps tasks apart.
-            unsafe { self.ends.finish_apart(simd, y, &self.starts, self.output) };
+            unsafe { self.ends.finish_apart(simd, y, 0, places, self.output) };
             return;
         }
         for (part, sums) in self.sums.chunks(LANES).enumerate() {
@@ -132,6 +141,15 @@ impl Task for Scatter<'_> {
         let (factors, offsets) = (simd.f_load(&factors), simd.f_load(&offsets));
         let outputs = self.outputs;
         let side_by_side = outputs.is_sorted_by(|&a, &b| a + 1 == b) && outputs[LANES - 1] != NONE;
+        let (mut places, mut count) = ([0; LANES], 0);
+        if !side_by_side {
+            for (place, &output) in places.iter_mut().zip(outputs) {
+                if output != NONE {
+                    *place = output as usize;
+                    count += 1;
+                }
+            }
+        }
         for (i, sum) in self.sums.iter().enumerate() {
             let scale = simd.f_splat(self.scales.map_or(1.0, |scales| scales[i]));
             let scaled = simd.f_mul(scale, simd.f_load(&sum.0));
@@ -144,43 +162,9 @@ impl Task for Scatter<'_> {
                 self.ends.finish(simd, y, place, to);
                 continue;
             }
-            let mut places = [None; LANES];
-            for (place, &output) in places.iter_mut().zip(outputs) {
-                if output != NONE {
-                    *place = Some(row + output as usize);
-                }
-            }
+            let places = &places[..count];
             // SAFETY: whoever made the task keeps it apart from others.
-            unsafe { self.ends.finish_apart(simd, y, &places, self.output) };
-        }
-    }
-}
-
-/// [`Scatter`] of sums whose lanes are rows, of sixteen outputs.
-pub(in crate::cpu) struct ScatterTile<'a> {
-    /// All but its sums.
-    pub scatter: Scatter<'a>,
-    pub sums: &'a [Sums],
-    pub rows: usize,
-}
-
-impl Task for ScatterTile<'_> {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        for (line, first) in (0..self.rows).step_by(LANES).enumerate() {
-            let mut square = [Line([0.0; LANES]); LANES];
-            for (to, sums) in square.iter_mut().zip(self.sums) {
-                *to = sums[line];
-            }
-            simd.transpose(&mut square);
-            let count = (self.rows - first).min(LANES);
-            let scatter = Scatter {
-                sums: &square[..count],
-                scales: self.scatter.scales.map(|scales| &scales[first..]),
-                first: self.scatter.first + first * self.scatter.row,
-                ..self.scatter
-            };
-            scatter.run(simd);
+            unsafe { self.ends.finish_apart(simd, y, row, places, self.output) };
         }
     }
 }

@@ -149,6 +149,47 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn repeat_byte(self, words: Self::U, byte: usize) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let first = _mm_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0C0C_0C0C);
+            let places = _mm_add_epi8(first, _mm_set1_epi8(byte as i8));
+            let places = _mm256_broadcastsi128_si256(places);
+            halves!(H => _mm256_shuffle_epi8(words[H], places))
+        }
+    }
+
+    #[inline(always)]
+    fn select(self, words: Self::U, bits: Self::U, set: Self::U, clear: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            halves!(H => {
+                let found = _mm256_and_si256(words[H], bits[H]);
+                let none = _mm256_cmpeq_epi8(found, _mm256_setzero_si256());
+                _mm256_blendv_epi8(set[H], clear[H], none)
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn subtract_selected(
+        self,
+        bytes: Self::U,
+        words: Self::U,
+        bits: Self::U,
+        value: Self::U,
+    ) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            halves!(H => {
+                let found = _mm256_and_si256(words[H], bits[H]);
+                let none = _mm256_cmpeq_epi8(found, _mm256_setzero_si256());
+                _mm256_sub_epi8(bytes[H], _mm256_andnot_si256(none, value[H]))
+            })
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::U, b: Self::U) -> Self::U {
         // SAFETY: `self` proves the instructions.
         unsafe { halves!(H => _mm256_add_epi32(a[H], b[H])) }
@@ -357,6 +398,12 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         // SAFETY: `self` proves the instructions.
         let [low, high] = unsafe { halves!(H => _mm256_movemask_ps(_mm256_castsi256_ps(mask[H]))) };
         low as u32 | (high as u32) << 8
+    }
+
+    #[inline(always)]
+    fn prefetch(self, place: *const f32) {
+        // SAFETY: any place may be fetched.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) }
     }
 
     #[inline(always)]

@@ -2,9 +2,8 @@
 
 use super::depth::{Piece, SIGNS};
 use super::weights::{Bases, Weights};
-use crate::cpu::generic::words::to_bytes;
 use crate::cpu::integers::{LARGEST, TOGETHER};
-use crate::cpu::simd::{LANES, Line, Simd, first_lanes};
+use crate::cpu::simd::{LANES, Line, Simd};
 
 /// How inputs and weights are kept and multiplied. A step of either is a word of 32 bits.
 pub(in crate::cpu) trait Element: Copy + Send + Sync + 'static {
@@ -46,9 +45,6 @@ pub(in crate::cpu) trait Element: Copy + Send + Sync + 'static {
         bases: Bases,
         words: &mut [u32],
     ) -> f32;
-
-    /// Up to sixteen steps of inputs, zeros behind them.
-    fn pack<S: Simd>(simd: S, values: &[f32], inverse: f32, line: &mut Line<f32>);
 }
 
 /// Inputs and weights in f32.
@@ -122,11 +118,6 @@ impl Element for Single {
         }
         1.0
     }
-
-    #[inline(always)]
-    fn pack<S: Simd>(_simd: S, values: &[f32], _inverse: f32, line: &mut Line<f32>) {
-        line.0 = first_lanes(values);
-    }
 }
 
 /// The weights of `B` bases from the `first` on, in f32, on top of those of the bases before;
@@ -175,11 +166,11 @@ fn unpack_floats<S: Simd, const B: usize>(
 pub(in crate::cpu) struct Bytes;
 
 /// What is added to a weight.
-pub(super) const OFFSET: u8 = LARGEST + 1;
+pub(in crate::cpu::generic) const OFFSET: u8 = LARGEST + 1;
 
 /// The same byte four times.
 #[inline(always)]
-pub(super) fn four_times(byte: u8) -> u32 {
+pub(in crate::cpu::generic) fn four_times(byte: u8) -> u32 {
     u32::from_ne_bytes([byte; 4])
 }
 
@@ -251,19 +242,6 @@ impl Element for Bytes {
             _ => unpack_bytes::<S, TOGETHER>(simd, weights, piece, bases, lines),
         }
         weights.step(bases, piece.component)
-    }
-
-    #[inline(always)]
-    fn pack<S: Simd>(simd: S, values: &[f32], inverse: f32, line: &mut Line<f32>) {
-        let inverse = simd.f_splat(inverse);
-        let mut bytes = [[0; LANES]; 4];
-        for (values, bytes) in values.chunks(LANES).zip(&mut bytes) {
-            *bytes = to_bytes(simd, values, inverse);
-        }
-        let words = bytes.as_flattened().as_chunks::<4>().0;
-        for (to, word) in line.0.iter_mut().zip(words) {
-            *to = f32::from_bits(u32::from_le_bytes(*word));
-        }
     }
 }
 

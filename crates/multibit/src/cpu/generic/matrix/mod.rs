@@ -27,7 +27,8 @@ use core::ops::Range;
 
 pub(in crate::cpu) use depth::{BLOCK as BLOCK_WORDS, Depth};
 pub(in crate::cpu) use element::{Bytes, Element, Single};
-pub(in crate::cpu) use input::{LayRows, Starts};
+pub(super) use element::{OFFSET, four_times};
+pub(in crate::cpu) use input::Starts;
 pub(in crate::cpu) use weights::Weights;
 
 use crate::cpu::simd::{LANES, Line, Simd, Task};
