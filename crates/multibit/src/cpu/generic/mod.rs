@@ -23,15 +23,15 @@ pub(super) use activations::{PackChannels, PackRows, Quantize};
 pub(super) use attention::{AttendHead, Head};
 pub(super) use batched::{Batched, Interleave};
 pub(super) use bitwise::{Bitwise, Class, Classes, Output};
-pub(super) use depthwise::{Depthwise, Fill, InputMap, Tap};
+pub(super) use depthwise::{Depthwise, Fill, InputMap, MOST_TAPS, Taps};
 pub(super) use expand::{Expand, Offsets, Row};
 pub(super) use few_rows::{FewRows, PAIR};
-pub(super) use finish::{Ends, Finish, FinishRows, Scatter, ScatterTile};
+pub(super) use finish::{Ends, Finish, FinishTile, Scatter, ScatterTile, ToRows};
 pub(super) use fours::{Fours, Uses};
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
 pub(super) use matrix::{
-    Bytes, Depth, Element, Input, LINES, LayRows, Matrix, OUTPUTS, Room, Single, Starting, Starts,
-    Sums, Weights,
+    BLOCK_WORDS, Bytes, Depth, Element, Input, LINES, LayRows, Matrix, MatrixRows, OUTPUTS, Room,
+    Single, Starting, Starts, Sums, Weights,
 };
 pub(super) use norm::{LayerNorm, Softmax};
 pub(super) use planes::{BlockToPlanes, FEW as FEW_PLANES, MaxPoolPlanes, Residual, Unpack};

@@ -136,6 +136,7 @@ impl LinearKernel {
                 last_lines: if last { last_lines } else { lines },
                 room,
                 sums,
+                rows: None,
                 element: PhantomData,
             });
             for (tile, sums) in tiles.zip(sums.chunks_exact(slots.len())) {
