@@ -157,11 +157,11 @@ impl Conv2dKernel {
         let steps: usize = tiles.iter().map(Tiles::len_steps).sum();
         let blocks: usize = tiles.iter().map(Tiles::blocks).sum();
         let each = 0.75 * words as f32 + 1.5 * steps as f32;
-        let counted = levels.bits() as f32 * each + 8.0 * blocks as f32;
+        let counted = levels.bits() as f32 * each + 12.0 * blocks as f32;
         // Lanes are positions, of which the last vector may have few.
         let positions = height * width;
         let lanes = positions.next_multiple_of(LANES) as f32 / positions.max(1) as f32;
-        let multiplied = 0.034 * (outputs * self.patch.len()) as f32 * lanes;
+        let multiplied = (0.034 * self.patch.len() as f32 * lanes + 0.6) * outputs as f32;
         self.values.as_ref().filter(|_| multiplied < counted)
     }
 
@@ -219,15 +219,18 @@ impl Conv2dKernel {
             output_shape: shape,
             output: Shared::new(output),
         };
-        if call.is_pointwise() {
+        let by_values = match mode {
+            Mode::Bitwise(levels) => self.by_values(levels, shape).zip(Some(levels)),
+            _ => None,
+        };
+        let counts = matches!(self.layout, Layout::Channels(_) | Layout::Patches(_));
+        if call.is_pointwise() && (by_values.is_some() || !counts) {
             // Places next to each other are one row.
             for [.., height, width] in [&mut call.input_shape, &mut call.output_shape] {
                 (*height, *width) = (1, *height * *width);
             }
         }
-        if let Mode::Bitwise(levels) = mode
-            && let Some(rows) = self.by_values(levels, shape)
-        {
+        if let Some((rows, levels)) = by_values {
             let mut values = vec![0.0; input.len()];
             levels.quantize_on(self.isa, input, &mut values);
             return Call {

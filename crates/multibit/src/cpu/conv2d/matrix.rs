@@ -352,8 +352,7 @@ impl Call<'_> {
             });
         }
         let weights = weight.weights(&kernel.weight);
-        // Of one block, the sums of a tile are done before the next, and few outputs at many places
-        // are written in longer runs.
+        // Of one block, the sums of a tile are done before the next.
         let one = weight.depth.blocks() == 1;
         let task_tiles = match one {
             true => (TASK_INPUTS / (steps.len().max(1) * TILE)).max(TASK_TILES),
@@ -363,14 +362,8 @@ impl Call<'_> {
         let part_tiles = tiles.div_ceil(row_parts);
         let row_parts = tiles.div_ceil(part_tiles);
         let parts = threads::parts().div_ceil(count * groups * row_parts);
-        let most = match one && tiles >= TASK_TILES {
-            true => OUTPUTS,
-            false => TASK_OUTPUTS,
-        };
-        let outputs = group_out
-            .div_ceil(parts)
-            .next_multiple_of(OUTPUTS)
-            .min(most);
+        let outputs = group_out.div_ceil(parts).next_multiple_of(OUTPUTS);
+        let outputs = outputs.min(TASK_OUTPUTS);
         let output_parts = group_out.div_ceil(outputs);
         let room = || (Room::default(), Vec::new());
         let cost = count * kernel.weight.weights() / Single::INPUTS * all;

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use super::Ends;
 use super::activations::nearest;
-use super::finish::copy_row;
+use super::finish::{copy_row, copy_rows};
 use crate::cpu::levels::Levels;
 use crate::cpu::simd::{LANES, Simd, Task, first_lanes};
 
@@ -77,35 +77,53 @@ impl Task for Fill<'_> {
         let [down, across] = self.stride;
         let [top, left] = self.before;
         let [rows, columns] = self.size;
+        // Vectors of several rows at once, unless each row has some.
+        let mut map = self.map;
+        let mut input = self.input;
+        let len = input.len();
+        // Half of such rows side by side is half of all of them.
+        let halves = across == 2 && width.is_multiple_of(2) && width < 2 * LANES;
         // Pairs of vectors are read behind the end.
-        mapped.resize(width + 2 * LANES, 0.0);
-        let (mut over, mut row) = (top % down, top / down);
-        for input in self.input.chunks_exact(width) {
-            let mut from = input;
-            if across > 1 {
-                map_row(simd, self.map, input, &mut mapped[..width]);
-                from = mapped;
+        mapped.resize(len + 2 * LANES + len / 2, 0.0);
+        let (mapped, half) = mapped.split_at_mut(len + 2 * LANES);
+        if across > 1 || width < LANES && !matches!(map, InputMap::Copy) {
+            map_row(simd, map, input, &mut mapped[..len]);
+            (input, map) = (mapped, InputMap::Copy);
+        }
+        for remainder in 0..across.min(width) {
+            // Where the first of the input's columns with this remainder lies.
+            let column = (remainder + left) / across;
+            let first_row = (remainder + left) % across * rows;
+            let count = (width - remainder).div_ceil(across);
+            let (mut from, mut distance) = (&input[remainder..], width);
+            if halves {
+                even(simd, half, from);
+                (from, distance) = (&*half, count);
             }
-            for remainder in 0..across.min(width) {
-                // Where the first of the input's columns with this remainder lies.
-                let column = (remainder + left) / across;
-                let first_row = (over * across + (remainder + left) % across) * rows + row;
-                let count = (width - remainder).div_ceil(across);
-                let to = &mut self.output[first_row * columns + column..][..count];
-                match across {
-                    1 => map_row(simd, self.map, from, to),
-                    2 => even(simd, to, &from[remainder..]),
-                    _ => {
-                        for (to, &x) in to.iter_mut().zip(from[remainder..].iter().step_by(across))
-                        {
-                            *to = x;
+            for over in 0..down {
+                // The rows with this remainder.
+                let first = (over + down - top % down) % down;
+                let row = (top + first) / down + over * across * rows + first_row;
+                let rows = (len / width).saturating_sub(first).div_ceil(down);
+                let to = &mut self.output[row * columns + column..];
+                let from = &from[(first * distance).min(from.len())..];
+                if halves || across == 1 && matches!(map, InputMap::Copy) {
+                    copy_rows((to, columns), (from, down * distance), [rows, count]);
+                    continue;
+                }
+                for y in 0..rows {
+                    let to = &mut to[y * columns..][..count];
+                    let from = &from[y * down * width..];
+                    match across {
+                        1 => map_row(simd, map, from, to),
+                        2 => even(simd, to, from),
+                        _ => {
+                            for (to, &x) in to.iter_mut().zip(from.iter().step_by(across)) {
+                                *to = x;
+                            }
                         }
                     }
                 }
-            }
-            over += 1;
-            if over == down {
-                (over, row) = (0, row + 1);
             }
         }
     }
@@ -141,11 +159,8 @@ fn even<S: Simd>(simd: S, to: &mut [f32], from: &[f32]) {
     while done < to.len() {
         // The last vector begins early enough to be whole.
         let first = done.min(to.len().saturating_sub(LANES));
-        let [a, b] = [2 * first, 2 * first + LANES].map(
-            #[inline(always)]
-            |at| simd.f_load(from[at..].first_chunk().expect("room for two vectors")),
-        );
-        let x = simd.f_even(a, b);
+        let two = from[2 * first..].as_chunks().0;
+        let x = simd.f_even(simd.f_load(&two[0]), simd.f_load(&two[1]));
         match to[first..].first_chunk_mut() {
             Some(to) => simd.f_store(x, to),
             None => {
@@ -198,10 +213,7 @@ impl Task for Depthwise<'_> {
             let flat = ((rows - 1) * columns + width).next_multiple_of(LANES);
             self.sums.resize(flat, 0.0);
             block.rows(simd, flat, self.sums);
-            let sums = self.sums.chunks(columns);
-            for (to, sums) in self.output.chunks_exact_mut(width).zip(sums) {
-                copy_row(to, &sums[..width]);
-            }
+            copy_rows((self.output, width), (self.sums, columns), [rows, width]);
         }
         if self.ends == Ends::default() {
             return;
@@ -319,21 +331,43 @@ impl Block<'_> {
         for (to, &weight) in weights.iter_mut().zip(&taps.weights) {
             *to = simd.f_splat(weight);
         }
-        for input_row in 0..R + T - 1 {
-            let start = taps.offset + (row + input_row) * self.columns;
-            let mut x = [simd.f_splat(0.0); V];
-            for (&first, x) in firsts.iter().zip(&mut x) {
-                debug_assert!(start + first + LANES <= self.input.len());
-                // SAFETY: `rows` has asserted that the last vector of the last row lies inside from
-                // the farthest tap on.
-                let line = unsafe { &*self.input.as_ptr().add(start + first).cast() };
-                *x = simd.f_load(line);
-            }
-            for (t, &weight) in weights.iter().enumerate() {
-                if let Some(sums) = input_row.checked_sub(t).and_then(|r| sums.get_mut(r)) {
-                    for (sum, &x) in sums.iter_mut().zip(&x) {
-                        *sum = simd.f_fma(weight, x, *sum);
-                    }
+        // Rows by constants: in a loop over them, each would ask which sums it is for.
+        self.add_row::<S, R, V, T, 0>(simd, taps.offset, row, firsts, &weights, sums);
+        self.add_row::<S, R, V, T, 1>(simd, taps.offset, row, firsts, &weights, sums);
+        self.add_row::<S, R, V, T, 2>(simd, taps.offset, row, firsts, &weights, sums);
+        self.add_row::<S, R, V, T, 3>(simd, taps.offset, row, firsts, &weights, sums);
+        self.add_row::<S, R, V, T, 4>(simd, taps.offset, row, firsts, &weights, sums);
+        self.add_row::<S, R, V, T, 5>(simd, taps.offset, row, firsts, &weights, sums);
+    }
+
+    /// Adds what the `I`-th row of inputs from `row` on adds to sums.
+    #[inline(always)]
+    fn add_row<S: Simd, const R: usize, const V: usize, const T: usize, const I: usize>(
+        &self,
+        simd: S,
+        offset: usize,
+        row: usize,
+        firsts: &[usize; V],
+        weights: &[S::F; T],
+        sums: &mut [[S::F; V]; R],
+    ) {
+        const { assert!(R + T - 1 <= 6) };
+        if I >= R + T - 1 {
+            return;
+        }
+        let start = offset + (row + I) * self.columns;
+        let mut x = [simd.f_splat(0.0); V];
+        for (&first, x) in firsts.iter().zip(&mut x) {
+            debug_assert!(start + first + LANES <= self.input.len());
+            // SAFETY: `rows` has asserted that the last vector of the last row lies inside from the
+            // farthest tap on.
+            let line = unsafe { &*self.input.as_ptr().add(start + first).cast() };
+            *x = simd.f_load(line);
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            if r <= I && I - r < T {
+                for (sum, &x) in sums.iter_mut().zip(&x) {
+                    *sum = simd.f_fma(weights[I - r], x, *sum);
                 }
             }
         }

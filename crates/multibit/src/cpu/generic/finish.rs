@@ -255,8 +255,7 @@ impl ToRows<'_> {
         let runs = &runs.list[..runs.count];
         let (factor, offset) = self.affine.of(output);
         let affine = LineAffine::<S> {
-            scale: simd.f_splat(self.scale),
-            factor: simd.f_splat(factor),
+            factor: simd.f_splat(self.scale * factor),
             offset: simd.f_splat(offset),
         };
         // Most tiles of most layers.
@@ -300,7 +299,6 @@ impl ToRows<'_> {
 
 /// Scale and offset of an output in all lanes.
 struct LineAffine<S: Simd> {
-    scale: S::F,
     factor: S::F,
     offset: S::F,
 }
@@ -308,7 +306,7 @@ struct LineAffine<S: Simd> {
 impl<S: Simd> LineAffine<S> {
     #[inline(always)]
     fn of(&self, simd: S, sum: S::F) -> S::F {
-        simd.f_fma(self.factor, simd.f_mul(self.scale, sum), self.offset)
+        simd.f_fma(self.factor, sum, self.offset)
     }
 }
 
@@ -338,22 +336,37 @@ impl Task for FinishTile<'_> {
 /// Copies a row in pieces that may overlap, without a call.
 #[inline(always)]
 pub(super) fn copy_row(to: &mut [f32], from: &[f32]) {
-    match to.len() {
-        LANES.. => copy_pieces::<LANES>(to, from),
-        8.. => copy_pieces::<8>(to, from),
-        4.. => copy_pieces::<4>(to, from),
-        _ => copy_pieces::<1>(to, from),
+    let len = to.len();
+    copy_rows((to, len), (from, len), [1, len]);
+}
+
+/// Copies `[rows, len]` values; rows lie a distance apart.
+#[inline(always)]
+pub(super) fn copy_rows(to: (&mut [f32], usize), from: (&[f32], usize), size: [usize; 2]) {
+    match size[1] {
+        LANES.. => copy_pieces::<LANES>(to, from, size),
+        8.. => copy_pieces::<8>(to, from, size),
+        4.. => copy_pieces::<4>(to, from, size),
+        _ => copy_pieces::<1>(to, from, size),
     }
 }
 
 #[inline(always)]
-fn copy_pieces<const N: usize>(to: &mut [f32], from: &[f32]) {
-    let mut done = 0;
-    while done < to.len() {
-        let first = done.min(to.len() - N);
-        let piece: &mut [f32; N] = to[first..].first_chunk_mut().expect("a whole piece");
-        *piece = *from[first..].first_chunk().expect("as long");
-        done = first + N;
+fn copy_pieces<const N: usize>(
+    (to, to_distance): (&mut [f32], usize),
+    (from, from_distance): (&[f32], usize),
+    [rows, len]: [usize; 2],
+) {
+    for row in 0..rows {
+        let to = &mut to[row * to_distance..][..len];
+        let from = &from[row * from_distance..][..len];
+        let mut done = 0;
+        while done < len {
+            let first = done.min(len - N);
+            let piece: &mut [f32; N] = to[first..].first_chunk_mut().expect("a whole piece");
+            *piece = *from[first..].first_chunk().expect("as long");
+            done = first + N;
+        }
     }
 }
 
