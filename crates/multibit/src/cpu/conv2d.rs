@@ -146,22 +146,25 @@ impl Conv2dKernel {
 
     /// What multiplies the levels themselves, where that takes less time than counting their bits.
     ///
-    /// Both are counted in cycles of AVX-512 for a position of the output; elsewhere both take
-    /// longer.
-    fn by_values(&self, levels: &Levels, output_shape: [usize; 4]) -> Option<&Rows> {
+    /// Both are estimated in cycles of AVX-512 for a position of the output: making bits or levels,
+    /// the product, and writing the output. Elsewhere both take longer.
+    fn by_values(&self, levels: &Levels, shapes: [[usize; 4]; 2]) -> Option<&Rows> {
         let (Layout::Channels(tiles) | Layout::Patches(tiles)) = &self.layout else {
             return None;
         };
-        let [_, outputs, height, width] = output_shape;
+        let [[_, channels, ..], [_, outputs, ..]] = shapes;
+        let [pixels, positions] = shapes.map(|[.., height, width]| height * width);
+        let bits = levels.bits() as f32;
+        let inputs = (channels * pixels) as f32 / positions.max(1) as f32;
         let words: usize = tiles.iter().map(Tiles::size).sum();
         let steps: usize = tiles.iter().map(Tiles::len_steps).sum();
         let blocks: usize = tiles.iter().map(Tiles::blocks).sum();
-        let each = 0.75 * words as f32 + 1.5 * steps as f32;
-        let counted = levels.bits() as f32 * each + 12.0 * blocks as f32;
+        let each = 0.3 * inputs + 0.75 * words as f32 + 1.5 * steps as f32;
+        let counted = bits * each + 12.0 * blocks as f32;
         // Lanes are positions, of which the last vector may have few.
-        let positions = height * width;
         let lanes = positions.next_multiple_of(LANES) as f32 / positions.max(1) as f32;
-        let multiplied = (0.034 * self.patch.len() as f32 * lanes + 0.6) * outputs as f32;
+        let output = 0.034 * self.patch.len() as f32 * lanes + 0.6;
+        let multiplied = 0.5 * inputs + output * outputs as f32;
         self.values.as_ref().filter(|_| multiplied < counted)
     }
 
@@ -220,7 +223,10 @@ impl Conv2dKernel {
             output: Shared::new(output),
         };
         let by_values = match mode {
-            Mode::Bitwise(levels) => self.by_values(levels, shape).zip(Some(levels)),
+            Mode::Bitwise(levels) => {
+                let rows = self.by_values(levels, [input_shape, shape]);
+                rows.zip(Some(levels))
+            }
             _ => None,
         };
         let counts = matches!(self.layout, Layout::Channels(_) | Layout::Patches(_));

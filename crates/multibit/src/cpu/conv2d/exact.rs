@@ -21,7 +21,7 @@ pub(super) const OUTPUTS: usize = 4;
 const STRIP: usize = 32;
 
 /// Rows of a group from which making sums of four inputs pays.
-const FEW_USES: usize = 12;
+const FEW_USES: usize = 25;
 
 /// What is known of the packed weight.
 pub(super) struct Rows {

@@ -54,8 +54,8 @@ impl Conv2dKernel {
         let mode = Mode::Bitwise(input.levels().clone());
         let shape = input.shape();
         let output_shape = self.check(&mode, shape, affine, options);
-        let by_values = self.by_values(input.levels(), output_shape).is_some();
-        if by_values || !self.takes_planes() {
+        let by_values = self.by_values(input.levels(), [shape, output_shape]);
+        if by_values.is_some() || !self.takes_planes() {
             let mut values = vec![0.0; shape.iter().product()];
             input.unpack(self.isa, &mut values);
             return self.forward(&mode, &values, shape, affine, options, output);
@@ -123,7 +123,10 @@ impl Conv2dKernel {
         let len = Planes::len(shape, levels);
         assert_eq!(words.len(), len, "conv2d: the output needs {len} words");
         let (bits_in, by_values) = match mode {
-            Mode::Bitwise(levels) => (levels.bits(), self.by_values(levels, shape).is_some()),
+            Mode::Bitwise(levels) => {
+                let rows = self.by_values(levels, [input.shape(), shape]);
+                (levels.bits(), rows.is_some())
+            }
             _ => (0, false),
         };
         let has_blocks = !by_values && matches!(self.layout, Layout::Channels(_));

@@ -118,7 +118,7 @@ impl PackChannels<'_> {
         if S::REGISTERS >= 32 && P > 2 {
             let tables = self.levels.tables();
             for (v, &x) in x.iter().enumerate() {
-                let rank = rank(simd, tables, x);
+                let rank = rank::<S, P>(simd, tables, x);
                 for (changed, plane) in tables.changed.iter().zip(&mut *planes) {
                     let changed = simd.entry(changed, rank);
                     let changed = simd.greater(changed, simd.f_splat(0.0));
@@ -169,7 +169,11 @@ pub(super) fn nearest<S: Simd>(simd: S, levels: &Levels, x: S::F) -> S::F {
     let values = levels.values();
     if S::REGISTERS >= 32 && values.len() > 4 {
         let tables = levels.tables();
-        return simd.entry(&tables.values, rank(simd, tables, x));
+        let rank = match levels.bits() {
+            3 => rank::<S, 3>(simd, tables, x),
+            _ => rank::<S, MAX_ACTIVATION_BITS>(simd, tables, x),
+        };
+        return simd.entry(&tables.values, rank);
     }
     let mut level = simd.splat(values[0].to_bits());
     for (&threshold, pair) in levels.thresholds().iter().zip(values.windows(2)) {
@@ -179,13 +183,14 @@ pub(super) fn nearest<S: Simd>(simd: S, levels: &Levels, x: S::F) -> S::F {
     simd.as_floats(level)
 }
 
-/// How many thresholds are below, by halving; for instruction sets that look up by one instruction.
+/// How many thresholds of `B` bits are below, by halving; for instruction sets that look up by one
+/// instruction.
 #[inline(always)]
-fn rank<S: Simd>(simd: S, tables: &LevelTables, x: S::F) -> S::U {
+fn rank<S: Simd, const B: usize>(simd: S, tables: &LevelTables, x: S::F) -> S::U {
     let mut rank = simd.zero();
-    for (halfway, half) in tables.halfway.iter().zip(HALVES) {
-        let above = simd.greater(x, simd.entry(halfway, rank));
-        rank = simd.toggle(rank, above, half as u32);
+    for i in MAX_ACTIVATION_BITS - B..MAX_ACTIVATION_BITS {
+        let above = simd.greater(x, simd.entry(&tables.halfway[i], rank));
+        rank = simd.toggle(rank, above, HALVES[i] as u32);
     }
     rank
 }

@@ -83,11 +83,18 @@ impl Task for Finish<'_> {
             unsafe { self.ends.finish_apart(simd, y, &self.starts, self.output) };
             return;
         }
+        // Most layers.
+        let range = match self.ends.residual {
+            None => self.ends.activation.range(),
+            Some(_) => None,
+        };
+        let [low, high] = range.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]);
+        let (low, high) = (simd.f_splat(low), simd.f_splat(high));
         for (part, sums) in self.sums.chunks(LANES).enumerate() {
             let mut rows = [Line([0.0; LANES]); LANES];
             for (row, sum) in rows.iter_mut().zip(sums) {
                 let y = simd.f_fma(scale, simd.f_load(&sum.0), offset);
-                simd.f_store(y, &mut row.0);
+                simd.f_store(simd.f_min(high, simd.f_max(low, y)), &mut row.0);
             }
             simd.transpose(&mut rows);
             for (row, start) in rows.iter().zip(self.starts) {
@@ -96,7 +103,10 @@ impl Task for Finish<'_> {
                     // SAFETY: whoever made `starts` keeps tasks apart; lanes have channels of
                     // their own.
                     let to = unsafe { self.output.part(place, sums.len()) };
-                    self.ends.finish(simd, simd.f_load(&row.0), place, to);
+                    match range {
+                        Some(_) => store_first(simd, simd.f_load(&row.0), to),
+                        None => self.ends.finish(simd, simd.f_load(&row.0), place, to),
+                    }
                 }
             }
         }
