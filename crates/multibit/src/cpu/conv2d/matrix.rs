@@ -3,7 +3,8 @@
 //! With the padding written out, the inputs under one weight for all outputs of an image are one run
 //! of memory, that begins where the weight lies: with stride 1, output `(y, x)` at distance
 //! `y·width + x`. Runs are as wide as the padded input, so that some sums at the end of each row
-//! belong to no output. A stride above 1 first sorts the image by the remainder of its places.
+//! belong to no output. A stride above 1 first sorts the image by the remainder of its places. Under
+//! a 1×1 kernel with stride 1, an image in f32 is read where it lies.
 //!
 //! Int8 mode rounds inputs to `x ≈ s·q` with `q = round(x/s)` and one scale an image, `s = max |x| /
 //! 127`; the padding is `q = 0`. Four neighbours meet at once, a *quad*: which ones, [`quads`] says.
