@@ -1,5 +1,6 @@
 //! The levels of a multi-bit activation.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -27,7 +28,7 @@ pub struct Levels {
     codes: Vec<u8>,
     /// Halfway between neighbours, `[2^I − 1]`.
     thresholds: Vec<f32>,
-    tables: LevelTables,
+    tables: Box<LevelTables>,
 }
 
 /// Levels as tables of sixteen.
@@ -132,7 +133,7 @@ impl Levels {
             let largest = f64::from(reference).abs() + gammas.sum::<f64>();
             return Err(LevelsError::TooLarge { largest });
         }
-        let tables = LevelTables::new(&thresholds, &values, &codes);
+        let tables = Box::new(LevelTables::new(&thresholds, &values, &codes));
         Ok(Self {
             reference,
             coordinates: coordinates.to_vec(),

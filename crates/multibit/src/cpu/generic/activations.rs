@@ -188,9 +188,10 @@ pub(super) fn nearest<S: Simd>(simd: S, levels: &Levels, x: S::F) -> S::F {
 #[inline(always)]
 fn rank<S: Simd, const B: usize>(simd: S, tables: &LevelTables, x: S::F) -> S::U {
     let mut rank = simd.zero();
-    for i in MAX_ACTIVATION_BITS - B..MAX_ACTIVATION_BITS {
-        let above = simd.greater(x, simd.entry(&tables.halfway[i], rank));
-        rank = simd.toggle(rank, above, HALVES[i] as u32);
+    let first = MAX_ACTIVATION_BITS - B;
+    for (halfway, &half) in tables.halfway[first..].iter().zip(&HALVES[first..]) {
+        let above = simd.greater(x, simd.entry(halfway, rank));
+        rank = simd.toggle(rank, above, half as u32);
     }
     rank
 }
