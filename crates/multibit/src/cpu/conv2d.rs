@@ -147,7 +147,7 @@ impl Conv2dKernel {
     /// What multiplies the levels themselves, where that takes less time than counting their bits.
     ///
     /// Both are estimated in cycles of AVX-512 for a position of the output: making bits or levels,
-    /// the product, and writing the output. Elsewhere both take longer.
+    /// the product, and writing the output. On other instruction sets both take longer.
     fn by_values(&self, levels: &Levels, shapes: [[usize; 4]; 2]) -> Option<&Rows> {
         let (Layout::Channels(tiles) | Layout::Patches(tiles)) = &self.layout else {
             return None;
@@ -159,7 +159,8 @@ impl Conv2dKernel {
         let words: usize = tiles.iter().map(Tiles::size).sum();
         let steps: usize = tiles.iter().map(Tiles::len_steps).sum();
         let blocks: usize = tiles.iter().map(Tiles::blocks).sum();
-        let each = 0.3 * inputs + 0.75 * words as f32 + 1.5 * steps as f32;
+        let word = if self.isa.counts_bits() { 0.75 } else { 2.0 };
+        let each = 0.3 * inputs + word * words as f32 + 1.5 * steps as f32;
         let counted = bits * each + 12.0 * blocks as f32;
         // Lanes are positions, of which the last vector may have few.
         let lanes = positions.next_multiple_of(LANES) as f32 / positions.max(1) as f32;

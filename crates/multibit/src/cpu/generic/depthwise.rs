@@ -303,14 +303,11 @@ impl Block<'_> {
             }
         }
         let (factor, offset) = self.affine;
-        let [scale, factor, offset] = [self.scale, factor, offset].map(
-            #[inline(always)]
-            |x| simd.f_splat(x),
-        );
+        let (factor, offset) = (simd.f_splat(self.scale * factor), simd.f_splat(offset));
         for (r, sums) in sums.iter().enumerate() {
             let to = &mut output[(row + r) * width..][..width];
             for (&first, &sum) in firsts.iter().zip(sums) {
-                let y = simd.f_fma(factor, simd.f_mul(scale, sum), offset);
+                let y = simd.f_fma(factor, sum, offset);
                 let to = to[first..].first_chunk_mut().expect("a whole vector");
                 simd.f_store(y, to);
             }

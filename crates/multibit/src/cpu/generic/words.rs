@@ -75,10 +75,11 @@ fn four_channels(rows: [(&[f32], f32); 4], words: &mut [u32]) {
 #[inline(always)]
 pub(super) fn to_bytes<S: Simd>(simd: S, values: &[f32], inverse: S::F) -> [u8; LANES] {
     let x = simd.f_load(&first_lanes(values));
-    simd.to_i8(simd.f_mul(x, inverse)).map(
-        #[inline(always)]
-        |x| x as u8,
-    )
+    let mut bytes = [0; LANES];
+    for (byte, x) in bytes.iter_mut().zip(simd.to_i8(simd.f_mul(x, inverse))) {
+        *byte = x as u8;
+    }
+    bytes
 }
 
 /// The largest absolute value; NaN if one is not finite.
