@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | exact | f32 | sums of four inputs, looked up by four signs; for many rows and places, products of weights that are unpacked to f32 block by block |
 //! | int8 | f32, rounded | the same, in int8 and with weights that are unpacked to bytes |
-//! | bitwise | multi-bit levels | XOR and popcount |
+//! | bitwise | multi-bit levels | XOR and popcount; convolutions of few inputs multiply the levels in f32 |
 //!
 //! Between layers in bitwise arithmetic, activations stay bits ([`Planes`]). What else stands between
 //! layers is here in f32: an [`Activation`] and a residual at the end of a layer ([`Affine`]) or
@@ -107,8 +107,9 @@ pub enum Mode {
     /// A row or an image with NaN or an infinity, or whose sums of four overflow, makes all of its
     /// outputs NaN. One whose scale would be below the smallest normal f32 counts as 0.
     Int8,
-    /// Inputs at the nearest of some levels: integer counts, then coordinates. NaN takes the lowest
-    /// level. The padding of a convolution is 0.
+    /// Inputs at the nearest of some levels: integer counts, then coordinates; or, where it takes
+    /// less time, sums of levels in f32. NaN takes the lowest level. The padding of a convolution
+    /// is 0.
     Bitwise(Levels),
 }
 

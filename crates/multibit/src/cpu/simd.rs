@@ -26,6 +26,12 @@ pub(super) fn flat_mut(lines: &mut [Line<f32>]) -> &mut [f32] {
     unsafe { core::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) }
 }
 
+/// The bits of numbers.
+pub(super) fn flat_words(values: &[f32]) -> &[u32] {
+    // SAFETY: both are 32 bits with the same alignment, and all bits are a word.
+    unsafe { core::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
+}
+
 const _: () = assert!(size_of::<Line<f32>>() == 4 * LANES);
 
 /// Up to sixteen values, and zeros.

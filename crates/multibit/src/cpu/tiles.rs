@@ -198,6 +198,11 @@ impl Tiles {
         self.lines.len()
     }
 
+    /// Steps of all blocks.
+    pub(super) fn len_steps(&self) -> usize {
+        self.step_groups.len()
+    }
+
     pub(super) fn blocks(&self) -> usize {
         self.order.len() / LANES
     }

@@ -23,13 +23,14 @@ pub(super) use activations::{PackChannels, PackRows, Quantize};
 pub(super) use attention::{AttendHead, Head};
 pub(super) use batched::{Batched, Interleave};
 pub(super) use bitwise::{Bitwise, Class, Classes, Output};
-pub(super) use depthwise::{Depthwise, Fill, InputMap, Tap};
+pub(super) use depthwise::{Depthwise, Fill, InputMap, MOST_TAPS, Taps};
 pub(super) use expand::{Expand, Offsets, Row};
-pub(super) use finish::{Ends, Finish, FinishRows, Scatter};
+pub(super) use finish::{Ends, Finish, FinishTile, Scatter, ToRows};
 pub(super) use fours::{Fours, Uses};
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
 pub(super) use matrix::{
-    Bytes, Depth, Element, Input, LINES, Matrix, OUTPUTS, Room, Single, Starts, Weights,
+    BLOCK_WORDS, Bytes, Depth, Element, Input, LINES, Matrix, MatrixRows, OUTPUTS, Room, Single,
+    Starts, Weights,
 };
 pub(super) use norm::{LayerNorm, Softmax};
 pub(super) use panel::{

@@ -410,14 +410,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     fn f_even(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: `self` proves the instructions.
         unsafe {
-            [a, b].map(
-                #[inline(always)]
-                |[low, high]| {
-                    // Even lanes of the halves of both in turns, then in order.
-                    let even = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(low, high));
-                    _mm256_castpd_ps(_mm256_permute4x64_pd::<0xD8>(even))
-                },
-            )
+            let pairs = [a, b];
+            halves!(H => {
+                let [low, high] = pairs[H];
+                // Even lanes of the halves of both in turns, then in order.
+                let even = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(low, high));
+                _mm256_castpd_ps(_mm256_permute4x64_pd::<0xD8>(even))
+            })
         }
     }
 

@@ -32,8 +32,14 @@ pub(in crate::cpu) trait Element: Copy + Send + Sync + 'static {
     fn begin<S: Simd>(simd: S, total: &Line<f32>) -> Self::Sum<S>;
     /// What a piece starts from.
     fn enter<S: Simd>(simd: S, sum: Self::Sum<S>, start: &Line<u32>) -> Self::Sum<S>;
-    /// Where the sum of a piece goes.
-    fn leave<S: Simd>(simd: S, sum: Self::Sum<S>, scale: f32, total: &mut Line<f32>);
+    /// Where the sum of a piece goes, on top of the total unless it is the first.
+    fn leave<S: Simd>(
+        simd: S,
+        sum: Self::Sum<S>,
+        scale: f32,
+        is_first: bool,
+        total: &mut Line<f32>,
+    );
     /// Where the sum of a block goes.
     fn end<S: Simd>(simd: S, sum: Self::Sum<S>, total: &mut Line<f32>);
 
@@ -85,7 +91,7 @@ impl Element for Single {
     }
 
     #[inline(always)]
-    fn leave<S: Simd>(_simd: S, _sum: S::F, _scale: f32, _total: &mut Line<f32>) {}
+    fn leave<S: Simd>(_: S, _: S::F, _: f32, _: bool, _: &mut Line<f32>) {}
 
     #[inline(always)]
     fn end<S: Simd>(simd: S, sum: S::F, total: &mut Line<f32>) {
@@ -208,12 +214,12 @@ impl Element for Bytes {
     }
 
     #[inline(always)]
-    fn leave<S: Simd>(simd: S, sum: S::U, scale: f32, total: &mut Line<f32>) {
-        let sum = simd.f_fma(
-            simd.to_float(sum),
-            simd.f_splat(scale),
-            simd.f_load(&total.0),
-        );
+    fn leave<S: Simd>(simd: S, sum: S::U, scale: f32, is_first: bool, total: &mut Line<f32>) {
+        let before = match is_first {
+            true => simd.f_splat(0.0),
+            false => simd.f_load(&total.0),
+        };
+        let sum = simd.f_fma(simd.to_float(sum), simd.f_splat(scale), before);
         simd.f_store(sum, &mut total.0);
     }
 
