@@ -27,8 +27,10 @@
 //! see it.
 
 mod basis;
+mod calibrate;
 mod coordinate;
 mod greedy;
+mod hessian;
 mod local_model;
 mod moments;
 mod nearest;
@@ -42,7 +44,9 @@ use crate::MAX_BITS;
 use crate::bits::Codebook;
 
 pub use basis::{basis, ste};
+pub use calibrate::calibrate;
 pub use coordinate::coordinate;
+pub use hessian::{Hessian, HessianError};
 pub use local_model::local_model;
 #[cfg(feature = "cube")]
 pub(crate) use moments::Rates;

@@ -201,7 +201,7 @@ impl Room {
         if width == 1 || left <= EXACT * norm {
             return width;
         }
-        let refined = self.refinement.group(weights, live);
+        let refined = self.refinement.group(weights, None, live.len(), Some(live));
         let mut found = [0.0; MAX_BITS];
         let alpha = refined.map(f64::from);
         let refined = normalize(
@@ -243,7 +243,7 @@ pub(super) fn stored(alpha: f64, coordinate_type: CoordinateType) -> f32 {
 }
 
 /// Positive, nonzero, ascending coordinates into `slots` and the codes to match; the new width.
-fn normalize(
+pub(super) fn normalize(
     alpha: &[f64],
     codes: &mut [u8],
     slots: &mut [f32],
