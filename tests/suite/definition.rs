@@ -76,7 +76,7 @@ impl Dense {
 }
 
 /// From so many rows on, a linear layer in int8 arithmetic rounds single inputs, and coordinates.
-const INT8_ROWS: usize = 16;
+const INT8_ROWS: usize = 8;
 
 /// What a layer is given, and what its arithmetic makes of that.
 pub struct Input {

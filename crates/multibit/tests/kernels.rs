@@ -90,6 +90,11 @@ fn linear_layers_with_several_chunks_and_tiles_of_rows() {
         let weight = packed(&mut random, &shape, grouping, 5);
         check_linear(&mut random, &weight, &[1, 4, 16, 33, 70]);
     }
+    // More rows than a task takes.
+    let shape = [70, 40];
+    let grouping = Grouping::subchannelwise(&shape, 2).unwrap();
+    let weight = packed(&mut random, &shape, grouping, 3);
+    check_linear(&mut random, &weight, &[1030]);
 }
 
 #[test]
@@ -139,6 +144,37 @@ fn a_convolution_with_many_positions_and_images() {
 }
 
 #[test]
+fn pointwise_convolutions() {
+    let mut random = Random::new(58);
+    let options = |stride, groups| Conv2dOptions {
+        stride,
+        groups,
+        ..Conv2dOptions::default()
+    };
+    let cases = [
+        // Places that end within a vector, at the end of one and within the first.
+        ([12, 5], [9, 11], options([1, 1], 1)),
+        ([9, 6], [8, 14], options([1, 1], 3)),
+        ([3, 2], [3, 4], options([1, 1], 1)),
+        // More inputs than a block has; planes a power of two apart.
+        ([5, 150], [7, 9], options([1, 1], 1)),
+        ([4, 70], [16, 16], options([1, 1], 1)),
+        // More places than a task has.
+        ([6, 60], [40, 30], options([1, 1], 1)),
+        // Places between that nothing reaches.
+        ([6, 9], [13, 15], options([2, 3], 1)),
+    ];
+    for ([c_out, c_in], size, options) in cases {
+        let shape = [c_out, c_in, 1, 1];
+        for widest in [1, 4] {
+            let grouping = Grouping::channelwise(&shape).unwrap();
+            let weight = Arc::new(packed(&mut random, &shape, grouping, widest));
+            check_conv(&mut random, &weight, size, 2, &options);
+        }
+    }
+}
+
+#[test]
 fn depthwise_convolutions() {
     let mut random = Random::new(57);
     let options = |size: usize, stride, dilation, groups| Conv2dOptions {
@@ -155,6 +191,9 @@ fn depthwise_convolutions() {
         (2, [3, 3], [9, 37], options(3, 1, 1, 2)),
         (2, [5, 3], [12, 150], options(3, 1, 2, 2)),
         (2, [3, 3], [15, 67], options(3, 2, 1, 2)),
+        // Narrow rows of every second value, of an even and of an odd number.
+        (2, [3, 3], [14, 14], options(3, 2, 1, 2)),
+        (2, [5, 5], [7, 7], options(5, 2, 1, 2)),
         (2, [4, 4], [9, 70], options(4, 3, 1, 2)),
         // Two outputs a channel.
         (6, [3, 3], [8, 30], options(3, 1, 1, 3)),

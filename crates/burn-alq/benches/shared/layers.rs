@@ -163,9 +163,10 @@ impl Layer {
     /// The case: packed against the same weights in Burn's f32 layer.
     pub fn case(&self, device: &Device) -> Case {
         let shape = self.weight_shape();
-        let grouping = match self.group {
-            None => Grouping::channelwise(&shape),
-            Some(group) => Grouping::groupwise(&shape, group),
+        let grouping = match (self.group, &self.shape) {
+            (Some(group), _) => Grouping::groupwise(&shape, group),
+            (None, Shape::Linear(..)) => Grouping::subchannelwise(&shape, 1),
+            (None, Shape::Conv(_)) => Grouping::channelwise(&shape),
         };
         let grouping = grouping.expect("it divides");
         let mut random = Random::new(1);

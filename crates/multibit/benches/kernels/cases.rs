@@ -301,7 +301,7 @@ impl Plan {
             (Inputs::Exact, Shape::Linear { batch: 1..=3, .. }) => (self.bits, "f32_lookup"),
             (Inputs::Exact, Shape::Linear { .. }) => (1.0, "f32_fma"),
             (Inputs::Exact, Shape::Conv { .. }) => (1.0, "f32_fma"),
-            (Inputs::Int8, Shape::Linear { batch: 1..=15, .. }) => (self.bits, "int8_lookup"),
+            (Inputs::Int8, Shape::Linear { batch: 1..=7, .. }) => (self.bits, "int8_lookup"),
             (Inputs::Int8, _) => (1.0, "int8_dot"),
             (Inputs::Bits(planes), _) => (self.bits * planes as f64, "xor_popcount"),
         }

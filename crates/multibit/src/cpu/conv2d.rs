@@ -11,16 +11,17 @@ mod planes;
 mod quads;
 
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::generic::{Bytes, Finish};
 use super::reference::{named, patch};
-use super::simd::Line;
+use super::simd::{LANES, Line};
 use super::threads::Shared;
 use super::tiles::{NONE, Sort, Tiles};
 use super::{
-    Affine, Arithmetic, Conv2dOptions, Isa, KernelError, Mode, assert_arithmetic, assert_len,
-    conv2d_output_shape,
+    Affine, Arithmetic, Conv2dOptions, Isa, KernelError, Levels, Mode, assert_arithmetic,
+    assert_len, conv2d_output_shape,
 };
 use crate::packed::PackedWeight;
 use blocks::{End, ToValues};
@@ -37,6 +38,8 @@ pub struct Conv2dKernel {
     /// `[channel, kernel row, kernel column]` of an output's weights in the grouping's order.
     patch: Vec<[usize; 3]>,
     layout: Layout,
+    /// What multiplies levels in f32, in bitwise arithmetic.
+    values: Option<Rows>,
     isa: Isa,
 }
 
@@ -108,11 +111,13 @@ impl Conv2dKernel {
             Arithmetic::Bitwise => Layout::Patches(each(words, &[], Sort::All)),
             Arithmetic::Int8 => Layout::Bytes(MatrixWeight::int8(&weight, &patch)),
         };
+        let counts = matches!(layout, Layout::Channels(_) | Layout::Patches(_));
         Ok(Self {
             groups,
             arithmetic,
             patch,
             layout,
+            values: counts.then(|| Rows::new(&weight, groups)),
             weight,
             isa: Isa::best(),
         })
@@ -137,6 +142,31 @@ impl Conv2dKernel {
     /// Weights of all rows of bits.
     fn row_weights(&self) -> usize {
         self.weight.coordinates().len() * self.weight.grouping().len()
+    }
+
+    /// What multiplies the levels themselves, where that takes less time than counting their bits.
+    ///
+    /// Both are estimated in cycles of AVX-512 for a position of the output: making bits or levels,
+    /// the product, and writing the output. On other instruction sets both take longer.
+    fn by_values(&self, levels: &Levels, shapes: [[usize; 4]; 2]) -> Option<&Rows> {
+        let (Layout::Channels(tiles) | Layout::Patches(tiles)) = &self.layout else {
+            return None;
+        };
+        let [[_, channels, ..], [_, outputs, ..]] = shapes;
+        let [pixels, positions] = shapes.map(|[.., height, width]| height * width);
+        let bits = levels.bits() as f32;
+        let inputs = (channels * pixels) as f32 / positions.max(1) as f32;
+        let words: usize = tiles.iter().map(Tiles::size).sum();
+        let steps: usize = tiles.iter().map(Tiles::len_steps).sum();
+        let blocks: usize = tiles.iter().map(Tiles::blocks).sum();
+        let word = if self.isa.counts_bits() { 0.75 } else { 2.0 };
+        let each = 0.3 * inputs + word * words as f32 + 1.5 * steps as f32;
+        let counted = bits * each + 12.0 * blocks as f32;
+        // Lanes are positions, of which the last vector may have few.
+        let lanes = positions.next_multiple_of(LANES) as f32 / positions.max(1) as f32;
+        let output = 0.034 * self.patch.len() as f32 * lanes + 0.6;
+        let multiplied = 0.5 * inputs + output * outputs as f32;
+        self.values.as_ref().filter(|_| multiplied < counted)
     }
 
     /// The shape of the output, if all fits.
@@ -184,7 +214,7 @@ impl Conv2dKernel {
         if output.is_empty() {
             return;
         }
-        let call = Call {
+        let mut call = Call {
             kernel: self,
             input,
             input_shape,
@@ -193,6 +223,29 @@ impl Conv2dKernel {
             output_shape: shape,
             output: Shared::new(output),
         };
+        let by_values = match mode {
+            Mode::Bitwise(levels) => {
+                let rows = self.by_values(levels, [input_shape, shape]);
+                rows.zip(Some(levels))
+            }
+            _ => None,
+        };
+        let counts = matches!(self.layout, Layout::Channels(_) | Layout::Patches(_));
+        if call.is_pointwise() && (by_values.is_some() || !counts) {
+            // Places next to each other are one row.
+            for [.., height, width] in [&mut call.input_shape, &mut call.output_shape] {
+                (*height, *width) = (1, *height * *width);
+            }
+        }
+        if let Some((rows, levels)) = by_values {
+            let mut values = vec![0.0; input.len()];
+            levels.quantize_on(self.isa, input, &mut values);
+            return Call {
+                input: &values,
+                ..call
+            }
+            .exact(rows);
+        }
         match &self.layout {
             Layout::Rows(rows) => call.exact(rows),
             Layout::Bytes(weight) => call.one_by_one::<Bytes>(weight, 0, None),
@@ -235,6 +288,14 @@ impl Call<'_> {
         let [_, channels, height, width] = self.input_shape;
         let len = channels * height * width;
         &self.input[image * len..][..len]
+    }
+
+    /// Whether each output sees one place of the input, the same as its own.
+    fn is_pointwise(&self) -> bool {
+        let options = self.options;
+        let is_one = |axes: &[usize]| axes.iter().all(|&size| size == 1);
+        let is_bare = options.padding == [(0, 0); 2] && is_one(&options.stride);
+        is_bare && is_one(&self.kernel.weight.shape()[2..])
     }
 
     /// Places of an output channel.

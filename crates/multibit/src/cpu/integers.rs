@@ -2,8 +2,9 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
-use super::simd::LANES;
+use super::simd::{LANES, Line};
 use super::tiles::Tiles;
 use crate::packed::PackedWeight;
 
@@ -62,25 +63,15 @@ impl Integers {
         }
     }
 
-    /// Sets those of a group whose coordinates begin at `first`, `stride` apart.
-    fn set(&mut self, first: usize, stride: usize, coordinates: &[f32]) {
+    /// Sets those of a group whose coordinates begin at `first`.
+    fn set(&mut self, first: usize, coordinates: &[f32]) {
         for (i, coordinates) in coordinates.chunks(TOGETHER).enumerate() {
-            let first = first + TOGETHER * i * stride;
+            let first = first + TOGETHER * i;
             let (step, multiples) = to_integers(coordinates);
             self.steps[first] = step;
-            for (j, multiple) in multiples[..coordinates.len()].iter().enumerate() {
-                self.multiples[first + j * stride] = *multiple;
-            }
+            let len = coordinates.len();
+            self.multiples[first..][..len].copy_from_slice(&multiples[..len]);
         }
-    }
-
-    /// Those of tiles, by step and lane.
-    pub(super) fn of_tiles(tiles: &Tiles) -> Self {
-        let mut integers = Self::zeros(tiles.len_steps() * LANES);
-        tiles.for_each_group(|first, stride, coordinates| {
-            integers.set(first, stride, coordinates);
-        });
-        integers
     }
 
     /// Those of a packed weight, by row of bits.
@@ -88,9 +79,68 @@ impl Integers {
         let mut integers = Self::zeros(weight.coordinates().len());
         for (first, &width) in weight.group_rows().zip(weight.widths()) {
             let coordinates = &weight.coordinates()[first..][..usize::from(width)];
-            integers.set(first, 1, coordinates);
+            integers.set(first, coordinates);
         }
         integers
+    }
+}
+
+/// Up to [`TOGETHER`] bases of a group, in the lanes of a block.
+#[derive(Clone, Copy)]
+pub(super) struct Component {
+    pub steps: Line<f32>,
+    /// A byte a basis.
+    pub multiples: Line<u32>,
+}
+
+/// The components of tiles, by chunk, block and group.
+#[derive(Default)]
+pub(super) struct Components {
+    pub all: Vec<Component>,
+    /// The first of each block of each chunk.
+    starts: Vec<usize>,
+}
+
+impl Components {
+    pub(super) fn new(tiles: &Tiles) -> Self {
+        let mut components = Self::default();
+        for chunk in 0..tiles.chunks() {
+            for block in 0..tiles.blocks() {
+                components.starts.push(components.all.len());
+                let mut steps = tiles.steps(chunk, block);
+                while !steps.is_empty() {
+                    let end = tiles.group_end(steps.clone(), tiles.group(steps.start));
+                    for first in (steps.start..end).step_by(TOGETHER) {
+                        components.push(tiles, first..end.min(first + TOGETHER));
+                    }
+                    steps.start = end;
+                }
+            }
+        }
+        components
+    }
+
+    fn push(&mut self, tiles: &Tiles, steps: Range<usize>) {
+        let mut component = Component {
+            steps: Line([0.0; LANES]),
+            multiples: Line([0; LANES]),
+        };
+        for lane in 0..LANES {
+            let coordinates = steps.clone().map(|step| tiles.coordinates(step)[lane]);
+            // A narrower lane has coordinate 0 in what it lacks.
+            let coordinates: Vec<f32> = coordinates.take_while(|&x| x > 0.0).collect();
+            let (step, multiples) = to_integers(&coordinates);
+            component.steps.0[lane] = step;
+            component.multiples.0[lane] = u32::from_le_bytes(multiples);
+        }
+        self.all.push(component);
+    }
+
+    /// The first component of a block of a chunk; 0 if there are none.
+    #[inline(always)]
+    pub(super) fn first(&self, chunk: usize, block: usize, tiles: &Tiles) -> usize {
+        let start = self.starts.get(chunk * tiles.blocks() + block);
+        start.copied().unwrap_or(0)
     }
 }
 

@@ -161,6 +161,11 @@ impl Isa {
         self.name().starts_with("avx512")
     }
 
+    /// Whether it counts the bits of words by few instructions.
+    pub(super) fn counts_bits(self) -> bool {
+        self.name() == "avx512-vbmi" || self.name().starts_with("neon")
+    }
+
     /// Runs a kernel with these instructions; one that only its family's first set serves, with
     /// that, so that it is compiled once for all of a family.
     pub(super) fn run<T: Task>(self, task: T) {

@@ -1,5 +1,6 @@
 //! The levels of a multi-bit activation.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -7,6 +8,7 @@ use thiserror::Error;
 
 use super::Isa;
 use super::generic::Quantize;
+use super::simd::LANES;
 use super::threads::{self, Shared};
 
 /// The most bits of an activation.
@@ -26,6 +28,41 @@ pub struct Levels {
     codes: Vec<u8>,
     /// Halfway between neighbours, `[2^I − 1]`.
     thresholds: Vec<f32>,
+    tables: Box<LevelTables>,
+}
+
+/// Levels as tables of sixteen.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct LevelTables {
+    /// By how many of the thresholds are known to be below: the one that halves the next
+    /// [`HALVES`].
+    pub halfway: [[f32; LANES]; MAX_ACTIVATION_BITS],
+    /// The levels.
+    pub values: [f32; LANES],
+    /// By sign: 1 for a level where it is not that of the lowest level.
+    pub changed: [[f32; LANES]; MAX_ACTIVATION_BITS],
+}
+
+/// How many levels a search by halves leaves.
+pub(super) const HALVES: [usize; MAX_ACTIVATION_BITS] = [8, 4, 2, 1];
+
+impl LevelTables {
+    fn new(thresholds: &[f32], values: &[f32], codes: &[u8]) -> Self {
+        let table =
+            |values: &[f32], none| core::array::from_fn(|i| values.get(i).copied().unwrap_or(none));
+        let is_set = |sign: usize| -> Vec<f32> {
+            let codes = codes.iter().map(|&code| (code ^ codes[0]) >> sign & 1);
+            codes.map(f32::from).collect()
+        };
+        Self {
+            halfway: HALVES.map(|half| {
+                let from = thresholds.get(half - 1..).unwrap_or_default();
+                table(from, f32::INFINITY)
+            }),
+            values: table(values, 0.0),
+            changed: core::array::from_fn(|sign| table(&is_set(sign), 0.0)),
+        }
+    }
 }
 
 /// Why numbers are no levels.
@@ -96,12 +133,14 @@ impl Levels {
             let largest = f64::from(reference).abs() + gammas.sum::<f64>();
             return Err(LevelsError::TooLarge { largest });
         }
+        let tables = Box::new(LevelTables::new(&thresholds, &values, &codes));
         Ok(Self {
             reference,
             coordinates: coordinates.to_vec(),
             thresholds,
             values,
             codes,
+            tables,
         })
     }
 
@@ -229,17 +268,26 @@ impl Levels {
     /// If the slices have other lengths.
     pub fn quantize_all(&self, input: &[f32], output: &mut [f32]) {
         assert_eq!(input.len(), output.len(), "an output for each input");
+        self.quantize_on(Isa::best(), input, output);
+    }
+
+    /// The nearest levels, of as many inputs as outputs.
+    pub(super) fn quantize_on(&self, isa: Isa, input: &[f32], output: &mut [f32]) {
         const PART: usize = 1 << 14;
         let shared = Shared::new(output);
         threads::for_each(input.len().div_ceil(PART), input.len() / 2, |part| {
             let input = &input[part * PART..input.len().min((part + 1) * PART)];
-            Isa::best().run(Quantize {
+            isa.run(Quantize {
                 input,
                 levels: self,
                 // SAFETY: the parts are disjoint.
                 output: unsafe { shared.part(part * PART, input.len()) },
             });
         });
+    }
+
+    pub(super) fn tables(&self) -> &LevelTables {
+        &self.tables
     }
 
     /// The signs of a level; bit `j` set where coordinate `j` is subtracted.

@@ -7,10 +7,10 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::generic::{
-    Bitwise, Bytes, Class, Classes, Depth, Element, Entries, Exact, FewRows, Int8, Lookup,
-    MakeTables, PAIR, PackRows, Scatter, Single, empty_tables, inverse, scale,
+    Bitwise, Class, Classes, Entries, Exact, Int8, Lookup, MakeTables, PackRows, Scatter,
+    empty_tables, inverse, scale,
 };
-use super::integers::{Integers, TOGETHER};
+use super::integers::Components;
 use super::simd::{LANES, Line};
 use super::threads::{self, Shared};
 use super::tiles::{Sort, Tiles};
@@ -18,18 +18,19 @@ use super::{
     Affine, Arithmetic, INT8_ROWS, Isa, KernelError, Levels, Mode, assert_arithmetic, assert_len,
 };
 use crate::packed::PackedWeight;
-use rows::LaidRows;
+use rows::Rows;
 
-/// Rows of inputs from which empty lanes cost less than a weight in each lane.
-const LANE_ROWS: usize = 64;
+/// Rows of inputs in f32 whose look-up tables the first cache does not hold.
+const EXACT_ROWS: usize = 16;
 
 /// Where a kernel's outputs lie in rows.
+#[derive(Clone, Copy)]
 struct Place<'a> {
     /// The first output, in the first row.
     first: usize,
     /// Values of a row.
     row: usize,
-    output: Shared<'a, f32>,
+    output: &'a Shared<'a, f32>,
 }
 
 /// A packed weight `[d_in, d_out]` in tiles, with its arithmetic.
@@ -37,9 +38,7 @@ pub struct LinearKernel {
     d_in: usize,
     tiles: Tiles,
     /// The coordinates of products of bytes; in int8.
-    integers: Integers,
-    /// How many rows of inputs go through the groups; not in bitwise arithmetic.
-    depth: Depth,
+    components: Components,
     arithmetic: Arithmetic,
     isa: Isa,
 }
@@ -63,21 +62,13 @@ impl LinearKernel {
         let len = weight.grouping().len();
         let words = len.div_ceil(32);
         let tiles = Tiles::new(weight, 0..d_out, words, &[], arithmetic, Sort::All);
-        let int8 = arithmetic == Arithmetic::Int8;
-        let (inputs, together) = match arithmetic {
-            Arithmetic::Int8 => (Bytes::INPUTS, TOGETHER),
-            _ => (Single::INPUTS, crate::MAX_BITS),
-        };
-        let widest = tiles.widest().into_iter();
-        let pieces = widest.map(|width| [len.div_ceil(inputs), width.div_ceil(together)]);
         Ok(Self {
             d_in,
-            integers: if int8 {
-                Integers::of_tiles(&tiles)
+            components: if arithmetic == Arithmetic::Int8 {
+                Components::new(&tiles)
             } else {
-                Integers::default()
+                Components::default()
             },
-            depth: Depth::new(pieces, inputs),
             tiles,
             arithmetic,
             isa: Isa::best(),
@@ -162,30 +153,27 @@ impl LinearKernel {
         let mut place = Place {
             first: 0,
             row: d_out,
-            output: Shared::new(output),
+            output: &Shared::new(output),
         };
-        let mut laid = None;
+        let mut rounded = None;
         for (kernel, affine) in kernels.iter().zip(affines) {
-            kernel.forward_at(mode, input, batch, affine, &mut laid, &place);
+            kernel.forward_at(mode, input, batch, affine, &mut rounded, &place);
             place.first += kernel.tiles.outputs;
         }
     }
 
-    /// Writes the outputs at their place; `laid` is what another kernel has made of the inputs.
+    /// Writes the outputs at their place; `rounded` is what another kernel has made of the inputs.
     fn forward_at(
         &self,
         mode: &Mode,
         input: &[f32],
         batch: usize,
         affine: &Affine<'_>,
-        laid: &mut Option<LaidRows>,
+        rounded: &mut Option<Rows<'static>>,
         place: &Place<'_>,
     ) {
         match mode {
-            Mode::Exact if batch >= LANE_ROWS => {
-                self.rows::<Single>(input, batch, affine, laid, place);
-            }
-            Mode::Exact if self.unpacks(batch) => self.few_rows(input, batch, affine, place),
+            Mode::Exact if self.unpacks(batch) => self.exact_rows(input, batch, affine, place),
             Mode::Exact => {
                 let ones = vec![1.0; batch];
                 let tables = self.tables::<Exact>(input, batch, &ones);
@@ -198,7 +186,7 @@ impl LinearKernel {
                 let tables = self.tables::<Int8>(input, batch, &inverse);
                 self.lookup::<Int8>(&tables, &scales, affine, place);
             }
-            Mode::Int8 => self.rows::<Bytes>(input, batch, affine, laid, place),
+            Mode::Int8 => self.int8_rows(input, batch, affine, rounded, place),
             Mode::Bitwise(levels) => self.bitwise(levels, input, batch, affine, place),
         }
     }
@@ -209,6 +197,9 @@ impl LinearKernel {
     /// Estimates how many cycles each takes for an input, from counted instructions and times on
     /// Cascade Lake; other instruction sets than AVX-512 take longer for both, in about this proportion.
     fn unpacks(&self, rows: usize) -> bool {
+        if rows >= EXACT_ROWS {
+            return true;
+        }
         let tiles = &self.tiles;
         let blocks = tiles.blocks() as f32;
         // Bases of a group, on average, of all blocks.
@@ -263,27 +254,6 @@ impl LinearKernel {
                 output: &mut sums,
             });
             self.scatter(blocks, &sums, Some(scales), affine, place);
-        });
-    }
-
-    fn few_rows(&self, input: &[f32], batch: usize, affine: &Affine<'_>, place: &Place<'_>) {
-        let rows = batch.next_multiple_of(PAIR);
-        let mut inputs = vec![0.0; rows * self.d_in];
-        for (r, row) in input.chunks_exact(self.d_in).enumerate() {
-            for (values, &x) in inputs.chunks_exact_mut(rows).zip(row) {
-                values[r] = x;
-            }
-        }
-        let cost = self.tiles.blocks() * inputs.len();
-        threads::for_each(self.tiles.blocks(), cost, |block| {
-            let mut sums = vec![Line([0.0; LANES]); rows];
-            self.isa.run(FewRows {
-                tiles: &self.tiles,
-                block,
-                inputs: &inputs,
-                output: &mut sums,
-            });
-            self.scatter(block..block + 1, &sums[..batch], None, affine, place);
         });
     }
 
@@ -380,7 +350,7 @@ impl LinearKernel {
             scales,
             first: place.first,
             row: place.row,
-            output: &place.output,
+            output: place.output,
         }
     }
 }

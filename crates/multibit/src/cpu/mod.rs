@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | exact | f32 | sums of four inputs, looked up by four signs; for many rows and places, products of weights that are unpacked to f32 block by block |
 //! | int8 | f32, rounded | the same, in int8 and with weights that are unpacked to bytes |
-//! | bitwise | multi-bit levels | XOR and popcount |
+//! | bitwise | multi-bit levels | XOR and popcount; convolutions of few inputs multiply the levels in f32 |
 //!
 //! Between layers in bitwise arithmetic, activations stay bits ([`Planes`]). What else stands between
 //! layers is here in f32: an [`Activation`] and a residual at the end of a layer ([`Affine`]) or
@@ -95,7 +95,7 @@ pub enum Mode {
     ///
     /// Inputs are rounded with one scale for each row of a linear layer and each image of a
     /// convolution, `s = max |x| / 127`; the coordinates of a group, in fours, to whole multiples of
-    /// a common step, so that a weight is a small integer too. With fewer than 16 rows, a linear
+    /// a common step, so that a weight is a small integer too. With fewer than 8 rows, a linear
     /// layer rounds sums of four inputs instead, and no coordinate; nor does a depthwise convolution
     /// round any.
     ///
@@ -107,8 +107,9 @@ pub enum Mode {
     /// A row or an image with NaN or an infinity, or whose sums of four overflow, makes all of its
     /// outputs NaN. One whose scale would be below the smallest normal f32 counts as 0.
     Int8,
-    /// Inputs at the nearest of some levels: integer counts, then coordinates. NaN takes the lowest
-    /// level. The padding of a convolution is 0.
+    /// Inputs at the nearest of some levels: integer counts, then coordinates; or, where it takes
+    /// less time, sums of levels in f32. NaN takes the lowest level. The padding of a convolution
+    /// is 0.
     Bitwise(Levels),
 }
 
@@ -320,7 +321,7 @@ impl Window<'_> {
 }
 
 /// Rows of inputs of a linear layer from which int8 multiplies bytes.
-pub(crate) const INT8_ROWS: usize = 16;
+pub(crate) const INT8_ROWS: usize = 8;
 
 /// The scale of an input whose largest number, or sum of numbers, is rounded to ±127.
 ///

@@ -67,6 +67,34 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn repeat_byte(self, words: Self::U, byte: usize) -> Self::U {
+        each!(i => (words[i] >> (8 * byte) & 0xFF) * 0x0101_0101)
+    }
+
+    #[inline(always)]
+    fn select(self, words: Self::U, bits: Self::U, set: Self::U, clear: Self::U) -> Self::U {
+        each!(i => {
+            let found = words[i] & bits[i];
+            // The highest bit of each byte that is not 0, then all of its bits.
+            let found = (((found & 0x7F7F_7F7F) + 0x7F7F_7F7F) | found) >> 7 & 0x0101_0101;
+            let found = found * 0xFF;
+            set[i] & found | clear[i] & !found
+        })
+    }
+
+    #[inline(always)]
+    fn subtract_selected(
+        self,
+        bytes: Self::U,
+        words: Self::U,
+        bits: Self::U,
+        value: Self::U,
+    ) -> Self::U {
+        let selected = self.select(words, bits, value, self.zero());
+        each!(i => bytes[i].wrapping_sub(selected[i]))
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::U, b: Self::U) -> Self::U {
         each!(i => a[i].wrapping_add(b[i]))
     }

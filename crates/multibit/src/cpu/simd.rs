@@ -12,10 +12,10 @@ pub(super) const LANES: usize = 16;
 #[repr(C, align(64))]
 pub(super) struct Line<T>(pub [T; LANES]);
 
-/// The words of lines, side by side.
-pub(super) fn flat<T>(lines: &[Line<T>]) -> &[T] {
-    // SAFETY: a line is sixteen values without anything between or behind them.
-    unsafe { core::slice::from_raw_parts(lines.as_ptr().cast(), LANES * lines.len()) }
+/// The bits of numbers.
+pub(super) fn words_of(numbers: &[f32]) -> &[u32] {
+    // SAFETY: both are plain words of 32 bits.
+    unsafe { core::slice::from_raw_parts(numbers.as_ptr().cast(), numbers.len()) }
 }
 
 /// The numbers of lines, side by side.
@@ -24,6 +24,12 @@ pub(super) fn flat_mut(lines: &mut [Line<f32>]) -> &mut [f32] {
     let len = LANES * lines.len();
     // SAFETY: a line is sixteen numbers without anything between or behind them.
     unsafe { core::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) }
+}
+
+/// The bits of numbers.
+pub(super) fn flat_words(values: &[f32]) -> &[u32] {
+    // SAFETY: both are 32 bits with the same alignment, and all bits are a word.
+    unsafe { core::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
 }
 
 const _: () = assert!(size_of::<Line<f32>>() == 4 * LANES);
@@ -81,6 +87,18 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn add(self, a: Self::U, b: Self::U) -> Self::U;
     /// `byte − value` in the bytes whose bit is set, the lowest first.
     fn subtract_where(self, bytes: Self::U, bits: u64, value: u8) -> Self::U;
+    /// Byte `byte` of each word, in all four of its bytes.
+    fn repeat_byte(self, words: Self::U, byte: usize) -> Self::U;
+    /// The bytes of `set` where `words & bits` is not 0, and of `clear` where it is.
+    fn select(self, words: Self::U, bits: Self::U, set: Self::U, clear: Self::U) -> Self::U;
+    /// `byte − value` in the bytes where `words & bits` is not 0; no byte goes below 0.
+    fn subtract_selected(
+        self,
+        bytes: Self::U,
+        words: Self::U,
+        bits: Self::U,
+        value: Self::U,
+    ) -> Self::U;
     /// `words >> 4`.
     fn next_nibble(self, words: Self::U) -> Self::U;
     /// `total + popcount(a ^ b)`.
@@ -127,6 +145,9 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn bits(self, mask: Self::M) -> u32;
     /// Lanes 0, 2, … of `a`, then of `b`.
     fn f_even(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Has the cache fetch a place that will be written soon, if there is an instruction for it.
+    #[inline(always)]
+    fn prefetch(self, _place: *const f32) {}
     /// Row `i`, lane `j` becomes row `j`, lane `i`.
     #[inline(always)]
     fn transpose(self, rows: &mut [Line<f32>; LANES]) {

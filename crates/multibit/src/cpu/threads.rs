@@ -80,6 +80,11 @@ impl<'a, T> Shared<'a, T> {
         }
     }
 
+    /// Where an element lies, if it is one.
+    pub(super) fn place(&self, index: usize) -> *const T {
+        self.start.wrapping_add(index)
+    }
+
     /// `len` elements from `first`.
     ///
     /// # Safety

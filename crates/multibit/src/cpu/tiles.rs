@@ -125,10 +125,10 @@ impl Tiles {
             lines: Vec::with_capacity(words * rows.div_ceil(LANES)),
             lane_bits,
         };
-        for first in (0..groups).step_by(chunk) {
+        for chunk in 0..tiles.chunks() {
             for block in 0..blocks {
                 tiles.starts.push(tiles.step_groups.len());
-                for group in first..groups.min(first + chunk) {
+                for group in tiles.chunk_groups(chunk) {
                     tiles.push_group(weight, &first_row, places, block, group);
                 }
             }
@@ -225,41 +225,20 @@ impl Tiles {
         &self.coordinates[step].0
     }
 
-    /// Calls `each` with the coordinates of each lane of each group, and where they lie among those of
-    /// all steps and lanes: the first, and the distance of the next.
-    pub(super) fn for_each_group(&self, mut each: impl FnMut(usize, usize, &[f32])) {
-        let mut coordinates = Vec::new();
-        for steps in self.group_steps() {
-            for lane in 0..LANES {
-                let lines = self.coordinates[steps.clone()].iter();
-                coordinates.clear();
-                // A narrower lane has coordinate 0 in what it lacks.
-                coordinates.extend(lines.map(|line| line.0[lane]).take_while(|&x| x > 0.0));
-                each(steps.start * LANES + lane, LANES, &coordinates);
-            }
-        }
+    /// The groups of a chunk.
+    pub(super) fn chunk_groups(&self, chunk: usize) -> Range<usize> {
+        let first = chunk * self.chunk;
+        first..self.groups.min(first + self.chunk)
     }
 
-    /// The most bases of each group.
-    pub(super) fn widest(&self) -> Vec<usize> {
-        let mut widest = alloc::vec![0; self.groups];
-        for steps in self.group_steps() {
-            let widest = &mut widest[self.group(steps.start)];
-            *widest = steps.len().max(*widest);
+    /// Where the steps of a group end that some steps may begin with.
+    #[inline(always)]
+    pub(super) fn group_end(&self, steps: Range<usize>, group: usize) -> usize {
+        let mut end = steps.start;
+        while end < steps.end && self.group(end) == group {
+            end += 1;
         }
-        widest
-    }
-
-    /// The steps of each group of each block.
-    fn group_steps(&self) -> impl Iterator<Item = Range<usize>> {
-        self.starts.windows(2).flat_map(|bounds| {
-            let mut first = bounds[0];
-            let groups = self.step_groups[bounds[0]..bounds[1]].chunk_by(|a, b| a == b);
-            groups.map(move |steps| {
-                first += steps.len();
-                first - steps.len()..first
-            })
-        })
+        end
     }
 
     /// The sum of the signs of a step, by lane; in bitwise arithmetic.
@@ -267,19 +246,15 @@ impl Tiles {
         &self.signs[step].0
     }
 
-    /// The lines of all steps.
-    pub(super) fn all_lines(&self) -> &[Line<u32>] {
-        &self.lines
-    }
-
-    /// The coordinates of all steps.
-    pub(super) fn all_coordinates(&self) -> &[Line<f32>] {
-        &self.coordinates
-    }
-
     /// The lines of a step.
     pub(super) fn lines(&self, step: usize) -> &[Line<u32>] {
         &self.lines[step * self.words..][..self.words]
+    }
+
+    /// Where a line lies, if there is one; lines of a step follow each other.
+    #[inline(always)]
+    pub(super) fn line(&self, number: usize) -> *const Line<u32> {
+        self.lines.as_ptr().wrapping_add(number)
     }
 
     /// The outputs of a block, by lane.

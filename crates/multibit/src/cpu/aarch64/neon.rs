@@ -213,6 +213,49 @@ impl<const DOTPROD: bool, const I8MM: bool> Simd for Neon<DOTPROD, I8MM> {
     }
 
     #[inline(always)]
+    fn repeat_byte(self, words: Self::U, byte: usize) -> Self::U {
+        // SAFETY: `self` proves the instructions; `first` is 4 words.
+        unsafe {
+            let first = vld1q_u32([0, 0x0404_0404, 0x0808_0808, 0x0C0C_0C0C].as_ptr());
+            let places = vaddq_u8(vreinterpretq_u8_u32(first), vdupq_n_u8(byte as u8));
+            quarters!(Q => {
+                vreinterpretq_u32_u8(vqtbl1q_u8(vreinterpretq_u8_u32(words[Q]), places))
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn select(self, words: Self::U, bits: Self::U, set: Self::U, clear: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            quarters!(Q => {
+                let words = vreinterpretq_u8_u32(words[Q]);
+                let selected = vtstq_u8(words, vreinterpretq_u8_u32(bits[Q]));
+                vbslq_u32(vreinterpretq_u32_u8(selected), set[Q], clear[Q])
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn subtract_selected(
+        self,
+        bytes: Self::U,
+        words: Self::U,
+        bits: Self::U,
+        value: Self::U,
+    ) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            quarters!(Q => {
+                let words = vreinterpretq_u8_u32(words[Q]);
+                let selected = vtstq_u8(words, vreinterpretq_u8_u32(bits[Q]));
+                let value = vandq_u8(selected, vreinterpretq_u8_u32(value[Q]));
+                vreinterpretq_u32_u8(vsubq_u8(vreinterpretq_u8_u32(bytes[Q]), value))
+            })
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::U, b: Self::U) -> Self::U {
         // SAFETY: `self` proves the instructions.
         unsafe { quarters!(Q => vaddq_u32(a[Q], b[Q])) }

@@ -80,11 +80,12 @@ impl Call<'_> {
                     let base = y * down * width + x * across;
                     (base as isize, y * out_width + x)
                 };
-                let positions = rows.outputs.iter();
+                let mut positions = Vec::with_capacity(rows.outputs.len() * columns.outputs.len());
+                for y in &rows.outputs {
+                    positions.extend(columns.outputs.iter().map(|&x| position(y, x)));
+                }
                 classes.push(Class {
-                    positions: positions
-                        .flat_map(|y| columns.outputs.iter().map(move |&x| position(y, x)))
-                        .collect(),
+                    positions,
                     taps,
                     counts,
                     masks: Vec::new(),

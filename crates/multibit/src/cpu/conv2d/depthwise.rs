@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use super::Call;
 use crate::bits::{bit, signed};
 use crate::cpu::Mode;
-use crate::cpu::generic::{Depthwise, Fill, InputMap, Largest, Tap, inverse};
+use crate::cpu::generic::{Depthwise, Fill, InputMap, Largest, MOST_TAPS, Taps, inverse};
 use crate::cpu::int8_scale;
 use crate::cpu::simd::LANES;
 use crate::cpu::threads::{self, Shared};
@@ -36,7 +36,7 @@ struct Band {
 
 /// What a task works in.
 struct Room {
-    taps: Vec<Tap>,
+    taps: Vec<Taps>,
     mapped: Vec<f32>,
     input: Vec<f32>,
     sums: Vec<f32>,
@@ -48,10 +48,10 @@ impl Call<'_> {
         let band = self.band();
         let bands = self.output_shape[2].div_ceil(band.outputs);
         let scales = self.image_scales(mode);
-        let offsets = self.tap_offsets(&band);
+        let (taps, places) = self.kernel_taps(&band);
         let [down, across] = self.options.stride;
         let room = || Room {
-            taps: Vec::new(),
+            taps: taps.clone(),
             mapped: Vec::new(),
             // Where rows are narrow, vectors run on behind the last.
             input: vec![0.0; down * across * band.rows * band.columns + LANES],
@@ -71,7 +71,7 @@ impl Call<'_> {
             let start = channel % channels * multiplier;
             let outputs = (start..).zip(&first_rows[start..][..multiplier]);
             for (output, &first_row) in outputs {
-                self.make_taps(output, first_row, &offsets, &mut room.taps);
+                self.make_taps(output, first_row, &places, &mut room.taps);
                 let image = channel / channels;
                 self.run_band(image, output, part * band.outputs, &band, scale, room);
             }
@@ -144,44 +144,59 @@ impl Call<'_> {
         }
     }
 
-    /// Where the input of each weight of the patch lies behind the place of an output.
-    fn tap_offsets(&self, band: &Band) -> Vec<usize> {
+    /// The taps without their weights, and where each weight of the patch lies in them.
+    fn kernel_taps(&self, band: &Band) -> (Vec<Taps>, Vec<[usize; 2]>) {
         let [down, across] = self.options.stride;
         let dilation = self.options.dilation;
-        let patch = self.kernel.patch.iter();
-        let offset = |&[_, y, x]: &[usize; 3]| {
+        let mut taps: Vec<Taps> = Vec::new();
+        let mut places = vec![[0; 2]; self.kernel.patch.len()];
+        let mut patch: Vec<(usize, usize)> = Vec::new();
+        for (j, &[_, y, x]) in self.kernel.patch.iter().enumerate() {
             let (y, x) = (y * dilation[0], x * dilation[1]);
             let remainder = y % down * across + x % across;
-            (remainder * band.rows + y / down) * band.columns + x / across
-        };
-        patch.map(offset).collect()
+            patch.push((
+                (remainder * band.rows + y / down) * band.columns + x / across,
+                j,
+            ));
+        }
+        // By columns, and rows from the first on.
+        patch.sort_unstable_by_key(|&(offset, _)| (offset % band.columns, offset));
+        for (offset, j) in patch {
+            let last = taps.last_mut().filter(|taps| {
+                taps.len < MOST_TAPS && offset == taps.offset + taps.len * band.columns
+            });
+            match last {
+                Some(last) => last.len += 1,
+                None => taps.push(Taps {
+                    offset,
+                    len: 1,
+                    weights: [0.0; MOST_TAPS],
+                }),
+            }
+            let last = taps.len() - 1;
+            places[j] = [last, taps[last].len - 1];
+        }
+        (taps, places)
     }
 
-    /// The weights of an output that have a basis.
-    fn make_taps(&self, output: usize, first_row: usize, offsets: &[usize], taps: &mut Vec<Tap>) {
+    /// Sets the weights of an output.
+    fn make_taps(&self, output: usize, first_row: usize, places: &[[usize; 2]], taps: &mut [Taps]) {
         let weight = &self.kernel.weight;
         let len = weight.grouping().len();
-        let groups = offsets.chunks_exact(len);
+        let groups = places.chunks_exact(len);
         let widths = &weight.widths()[output * groups.len()..][..groups.len()];
         let mut row = first_row;
-        taps.clear();
-        for (offsets, &width) in groups.zip(widths) {
-            let rows = row..row + usize::from(width);
-            row = rows.end;
-            if width == 0 {
-                continue;
-            }
-            let first = taps.len();
-            taps.extend(offsets.iter().map(|&offset| Tap {
-                offset,
-                weight: 0.0,
-            }));
-            for row in rows {
+        for taps in &mut *taps {
+            taps.weights = [0.0; MOST_TAPS];
+        }
+        for (places, &width) in groups.zip(widths) {
+            for _ in 0..width {
                 let alpha = weight.coordinates()[row];
                 let bits = weight.row(row);
-                for (j, tap) in taps[first..].iter_mut().enumerate() {
-                    tap.weight += signed(alpha, bit(bits, j));
+                for (j, &[at, i]) in places.iter().enumerate() {
+                    taps[at].weights[i] += signed(alpha, bit(bits, j));
                 }
+                row += 1;
             }
         }
     }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use super::Call;
 use super::matrix::{Laid, MatrixWeight};
-use crate::cpu::generic::{Expand, FinishRows, Fours, Offsets, Row, Single, Uses};
+use crate::cpu::generic::{Expand, FinishTile, Fours, Offsets, Row, Single, Uses};
 use crate::cpu::simd::{LANES, Line};
 use crate::cpu::threads;
 use crate::packed::PackedWeight;
@@ -21,7 +21,7 @@ pub(super) const OUTPUTS: usize = 4;
 const STRIP: usize = 32;
 
 /// Rows of a group from which making sums of four inputs pays.
-const FEW_USES: usize = 12;
+const FEW_USES: usize = 25;
 
 /// What is known of the packed weight.
 pub(super) struct Rows {
@@ -66,16 +66,15 @@ impl Call<'_> {
     }
 
     /// Some images by sums of four inputs.
-    pub(super) fn fours(&self, first: usize, laid: &Laid, offsets: &Offsets, uses: &[Uses]) {
+    pub(super) fn fours(&self, first: usize, laid: &Laid<'_>, offsets: &Offsets, uses: &[Uses]) {
         let [_, channels_out, out_height, out_width] = self.output_shape;
         let group_out = channels_out / self.options.groups;
-        let flat = (out_height - 1) * laid.padded.columns + out_width;
+        let flat = (out_height - 1) * laid.columns + out_width;
         let strips = flat.div_ceil(STRIP * LANES);
         let count = laid.images();
-        let room = || (vec![Line([0.0; LANES]); group_out * STRIP], Vec::new());
+        let room = || vec![Line([0.0; LANES]); group_out * STRIP];
         let cost = count * self.kernel.row_weights() / 4 * flat / LANES;
-        threads::for_each_with(count * uses.len() * strips, cost, room, |room, task| {
-            let (sums, values) = room;
+        threads::for_each_with(count * uses.len() * strips, cost, room, |sums, task| {
             let (strip, part) = (task % strips, task / strips);
             let (group, image) = (part % uses.len(), part / uses.len());
             let start = strip * STRIP * LANES;
@@ -90,21 +89,18 @@ impl Call<'_> {
                 outputs: group_out,
                 output: sums,
             });
-            for place in 0..group_out {
-                let output = group * group_out + place;
-                self.kernel.isa.run(FinishRows {
-                    sums: Fours::sums(sums, group_out, place),
-                    scale: 1.0,
-                    affine: self.affine.of(output),
-                    ends: self.affine.ends(),
-                    place: start,
-                    columns: laid.padded.columns,
+            let mut place = start;
+            for sums in Fours::tiles(sums, group_out) {
+                let lines = sums.len() / group_out;
+                self.kernel.isa.run(FinishTile {
                     // A place of a channel of an image belongs to one task.
-                    start: ((first + image) * channels_out + output) * self.positions(),
-                    size: [out_height, out_width],
-                    values,
-                    output: &self.output,
+                    rows: self.to_rows(first + image, 1.0, laid.columns),
+                    first: place,
+                    output: group * group_out,
+                    sums,
+                    lines,
                 });
+                place += lines * LANES;
             }
         });
     }

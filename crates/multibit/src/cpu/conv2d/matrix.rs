@@ -3,7 +3,8 @@
 //! With the padding written out, the inputs under one weight for all outputs of an image are one run
 //! of memory, that begins where the weight lies: with stride 1, output `(y, x)` at distance
 //! `y·width + x`. Runs are as wide as the padded input, so that some sums at the end of each row
-//! belong to no output. A stride above 1 first sorts the image by the remainder of its places.
+//! belong to no output. A stride above 1 first sorts the image by the remainder of its places. Under
+//! a 1×1 kernel with stride 1, an image in f32 is read where it lies.
 //!
 //! Int8 mode rounds inputs to `x ≈ s·q` with `q = round(x/s)` and one scale an image, `s = max |x| /
 //! 127`; the padding is `q = 0`. Four neighbours meet at once, a *quad*: which ones, [`quads`] says.
@@ -13,15 +14,15 @@ use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use super::Call;
-use super::padded::Padded;
+use super::padded::{Padded, SETS};
 use super::quads::{Along, QUAD, Quads};
 use crate::cpu::generic::{
-    Bytes, Depth, Element, FinishRows, Input, LINES, Largest, Matrix, OUTPUTS, Offsets, Room,
-    Single, Starts, ToWords, Uses, Weights, inverse,
+    BLOCK_WORDS as BLOCK, Bytes, Depth, Element, Input, LINES, Largest, Matrix, MatrixRows,
+    OUTPUTS, Offsets, Room, Single, Starts, ToRows, ToWords, Uses, Weights, inverse,
 };
 use crate::cpu::int8_scale;
 use crate::cpu::integers::{Integers, TOGETHER};
-use crate::cpu::simd::{LANES, Line};
+use crate::cpu::simd::{LANES, Line, flat_words};
 use crate::cpu::threads::{self, Shared};
 use crate::packed::PackedWeight;
 
@@ -31,6 +32,12 @@ const IMAGES: usize = 16;
 /// Outputs and tiles of a task: unpacked weights, and sums, that the second cache holds.
 const TASK_OUTPUTS: usize = 64;
 const TASK_TILES: usize = 20;
+
+/// Words of inputs that the second cache holds for several tasks.
+const TASK_INPUTS: usize = 64 << 10;
+
+/// Positions of a tile at most.
+const TILE: usize = LINES * LANES;
 
 /// A weight that is multiplied output by output.
 pub(super) struct MatrixWeight {
@@ -94,20 +101,21 @@ impl MatrixWeight {
     }
 }
 
-/// Some images, laid out.
-pub(super) struct Laid {
-    pub padded: Padded,
-    /// Words of an image.
+/// Some images as the words of steps.
+pub(super) struct Laid<'a> {
+    words: &'a [u32],
+    /// Words of an image, and of a group of channels.
     len: usize,
-    /// Planes of an image, and of a group of channels.
-    planes: usize,
-    group_planes: usize,
-    words: Vec<u32>,
+    group_len: usize,
     /// The scale of each image.
-    scales: Vec<f32>,
+    scales: &'a [f32],
+    /// Sums of a row.
+    pub columns: usize,
+    /// Whether nothing may be read behind the last place.
+    is_tight: bool,
 }
 
-impl Laid {
+impl Laid<'_> {
     pub(super) fn images(&self) -> usize {
         self.scales.len()
     }
@@ -115,7 +123,7 @@ impl Laid {
     /// An image from the first channel of a group on.
     pub(super) fn part(&self, image: usize, group: usize) -> &[u32] {
         let words = &self.words[image * self.len..][..self.len];
-        &words[group * self.group_planes * self.padded.plane..]
+        &words[group * self.group_len..]
     }
 }
 
@@ -127,11 +135,36 @@ impl Call<'_> {
         start: usize,
         uses: Option<&[Uses]>,
     ) {
-        let [batch, channels, ..] = self.input_shape;
+        let [batch, channels, height, width] = self.input_shape;
         let [_, _, out_height, out_width] = self.output_shape;
-        let along = weight.along();
-        let padded = Padded::new(self.input_shape, self.options);
         let groups = self.options.groups;
+        let along = weight.along();
+        let steps = weight.steps(&self.kernel.patch);
+        let pixels = height * width;
+        // Planes a large power of two apart share few sets of the cache: eight of a block each.
+        let shift = (pixels / LANES).trailing_zeros().min(SETS.trailing_zeros());
+        let apart = !pixels.is_multiple_of(LANES) || channels.min(BLOCK) << shift <= 8 * SETS;
+        if along.is_none() && uses.is_none() && self.is_pointwise() && pixels >= TILE && apart {
+            let steps: Vec<usize> = steps.map(|[channel, ..]| channel * pixels).collect();
+            let len = channels * pixels;
+            let laid = Laid {
+                words: flat_words(&self.input[start * len..]),
+                len,
+                group_len: len / groups,
+                scales: &vec![1.0; batch - start],
+                columns: pixels,
+                is_tight: true,
+            };
+            return self.multiply::<E>(weight, start, &laid, &steps);
+        }
+        let [.., kernel_height, kernel_width] = *self.kernel.weight.shape() else {
+            unreachable!("a convolution has a kernel");
+        };
+        let padded = Padded::new(
+            self.input_shape,
+            [kernel_height, kernel_width],
+            self.options,
+        );
         let planes = match along {
             Some(Along::Channels) => (channels / groups).div_ceil(QUAD) * groups,
             _ => channels,
@@ -142,9 +175,10 @@ impl Call<'_> {
                 Some(Along::Channels) => channel / QUAD,
                 _ => channel,
             };
-            plane * padded.plane + padded.place(y * dilation[0], x * dilation[1])
+            let place = padded.place(y * dilation[0], x * dilation[1]);
+            plane * padded.plane + place.expect("the kernel reaches itself")
         };
-        let steps: Vec<usize> = weight.steps(&self.kernel.patch).map(step).collect();
+        let steps: Vec<usize> = steps.map(step).collect();
         let flat = (out_height - 1) * padded.columns + out_width;
         let highest = steps.iter().copied().max().unwrap_or(0);
         let lines = flat.div_ceil(LANES);
@@ -153,17 +187,26 @@ impl Call<'_> {
         let last_group = (groups - 1) * group_planes * padded.plane;
         let len = (last_group + highest + lines * LANES).max(planes * padded.plane);
         let count = IMAGES.min(batch - start);
-        let mut laid = Laid {
-            padded,
-            len,
-            planes,
-            group_planes,
-            words: vec![0; count * len],
-            scales: vec![1.0; count],
-        };
+        let mut words = vec![0; count * len];
+        let mut scales = vec![1.0; count];
         for first in (start..batch).step_by(IMAGES) {
-            laid.scales.truncate(batch - first);
-            self.lay_words(first, along, &mut laid);
+            scales.truncate(batch - first);
+            self.lay_words(
+                first,
+                along,
+                &padded,
+                [planes, len],
+                &mut words,
+                &mut scales,
+            );
+            let laid = Laid {
+                words: &words,
+                len,
+                group_len: group_planes * padded.plane,
+                scales: &scales,
+                columns: padded.columns,
+                is_tight: false,
+            };
             match uses {
                 None => self.multiply::<E>(weight, first, &laid, &steps),
                 Some(uses) => {
@@ -174,15 +217,23 @@ impl Call<'_> {
         }
     }
 
-    /// Lays out some images.
-    fn lay_words(&self, first: usize, along: Option<Along>, laid: &mut Laid) {
-        let count = laid.images();
+    /// Lays out some images, of so many planes and words.
+    fn lay_words(
+        &self,
+        first: usize,
+        along: Option<Along>,
+        padded: &Padded,
+        [planes, len]: [usize; 2],
+        words: &mut [u32],
+        scales: &mut [f32],
+    ) {
+        let count = scales.len();
         let [_, channels, height, width] = self.input_shape;
         if width * height * channels == 0 {
             return; // All of it is padding.
         }
         if along.is_some() {
-            let scales = Shared::new(&mut laid.scales);
+            let scales = Shared::new(scales);
             let cost = count * channels * height * width / LANES;
             threads::for_each(count, cost, |image| {
                 let mut largest = 0.0;
@@ -194,12 +245,16 @@ impl Call<'_> {
                 unsafe { scales.part(image, 1)[0] = int8_scale(largest) };
             });
         }
-        let (padded, len) = (&laid.padded, laid.len);
-        let (planes, group_planes) = (laid.planes, laid.group_planes);
-        let shared = Shared::new(&mut laid.words);
-        let scales = &laid.scales;
+        let group_planes = planes / self.options.groups;
+        let shared = Shared::new(words);
         let group_in = channels / self.options.groups;
         let [(top, _), (left, _)] = self.options.padding;
+        let window = match along {
+            Some(Along::Row) => Some((left, self.options.dilation[1])),
+            _ => None,
+        };
+        // The first column that has a word.
+        let before = window.map_or(0, |_| left);
         let cost = count * planes * padded.plane / 4;
         threads::for_each_with(count * planes, cost, Vec::new, |row_words, task| {
             let (image, plane) = (task / planes, task % planes);
@@ -214,25 +269,39 @@ impl Call<'_> {
             let values = &self.image(first + image)[channel.start * height * width..];
             let values = &values[..channel.len() * height * width];
             for y in 0..height {
-                // The first column that has a word.
-                let before = match along {
-                    Some(Along::Row) => left,
-                    _ => 0,
+                let Some(place) = padded.place(top + y, 0) else {
+                    continue;
+                };
+                row_words.resize(before + width, 0);
+                let words = match padded.keeps_rows() {
+                    true => &mut to[place + left - before..][..before + width],
+                    false => row_words.as_mut_slice(),
                 };
                 self.kernel.isa.run(ToWords {
                     values: &values[y * width..],
                     channel: height * width,
-                    width,
                     inverse: along.map(|_| inverse(scales[image])),
-                    window: match along {
-                        Some(Along::Row) => Some((left, self.options.dilation[1])),
-                        _ => None,
-                    },
-                    words: row_words,
+                    window,
+                    words,
                 });
-                padded.put_row(top + y, left - before, row_words, to);
+                if !padded.keeps_rows() {
+                    padded.put_row(top + y, left - before, row_words, to);
+                }
             }
         });
+    }
+
+    /// Where the sums of an image go.
+    pub(super) fn to_rows(&self, image: usize, scale: f32, columns: usize) -> ToRows<'_> {
+        let [_, channels_out, out_height, out_width] = self.output_shape;
+        ToRows {
+            scale,
+            affine: self.affine,
+            columns,
+            size: [out_height, out_width],
+            start: image * channels_out * self.positions(),
+            output: &self.output,
+        }
     }
 
     /// Some images × all weights.
@@ -246,12 +315,16 @@ impl Call<'_> {
         let (kernel, count) = (self.kernel, laid.images());
         let [_, channels_out, out_height, out_width] = self.output_shape;
         let (groups, group_out) = (self.options.groups, channels_out / self.options.groups);
-        let columns = laid.padded.columns;
-        let all = ((out_height - 1) * columns + out_width).div_ceil(LANES);
+        let flat = (out_height - 1) * laid.columns + out_width;
+        let all = flat.div_ceil(LANES);
         let tiles = all.div_ceil(LINES);
         let lines = all.div_ceil(tiles);
         let tiles = all.div_ceil(lines);
         let last_lines = all - (tiles - 1) * lines;
+        let last = match laid.is_tight {
+            true => flat - last_lines * LANES,
+            false => usize::MAX,
+        };
         let input = |image: usize, group: usize| Input {
             words: laid.part(image, group),
             steps,
@@ -280,17 +353,23 @@ impl Call<'_> {
             });
         }
         let weights = weight.weights(&kernel.weight);
-        let row_parts = tiles.div_ceil(TASK_TILES);
+        // Of one block, the sums of a tile are done before the next.
+        let one = weight.depth.blocks() == 1;
+        let task_tiles = match one {
+            true => (TASK_INPUTS / (steps.len().max(1) * TILE)).max(TASK_TILES),
+            false => TASK_TILES,
+        };
+        let row_parts = tiles.div_ceil(task_tiles);
         let part_tiles = tiles.div_ceil(row_parts);
         let row_parts = tiles.div_ceil(part_tiles);
         let parts = threads::parts().div_ceil(count * groups * row_parts);
         let outputs = group_out.div_ceil(parts).next_multiple_of(OUTPUTS);
         let outputs = outputs.min(TASK_OUTPUTS);
         let output_parts = group_out.div_ceil(outputs);
-        let room = || (Room::default(), Vec::new(), Vec::new());
+        let room = || (Room::default(), Vec::new());
         let cost = count * kernel.weight.weights() / Single::INPUTS * all;
         let tasks = count * groups * output_parts * row_parts;
-        threads::for_each_with(tasks, cost, room, |(room, sums, values), task| {
+        threads::for_each_with(tasks, cost, room, |(room, sums), task| {
             let (row_part, task) = (task % row_parts, task / row_parts);
             let (output_part, task) = (task % output_parts, task / output_parts);
             let (group, image) = (task % groups, task / groups);
@@ -300,11 +379,8 @@ impl Call<'_> {
             let slots = output..group_out.min(output + outputs);
             let slots = group * group_out + slots.start..group * group_out + slots.end;
             let slot_room = slots.len().next_multiple_of(OUTPUTS);
-            sums.clear();
-            sums.resize(
-                (end_tile - first_tile) * slot_room,
-                [Line([0.0; LANES]); LINES],
-            );
+            let room_tiles = if one { 1 } else { end_tile - first_tile };
+            sums.resize(room_tiles * slot_room, [Line([0.0; LANES]); LINES]);
             let starts = match E::STARTS {
                 true => &starts[(image * groups + group) * group_starts..],
                 false => &[],
@@ -312,7 +388,7 @@ impl Call<'_> {
             kernel.isa.run(Matrix::<E> {
                 weights,
                 depth: &weight.depth,
-                slots: slots.clone(),
+                slots,
                 input: Input {
                     starts,
                     ..input(image, group)
@@ -321,24 +397,13 @@ impl Call<'_> {
                 last_lines: if end_tile == tiles { last_lines } else { lines },
                 room,
                 sums,
+                // A place of a channel of an image belongs to one task.
+                rows: Some(MatrixRows {
+                    to: self.to_rows(first_image + image, laid.scales[image], laid.columns),
+                    last,
+                }),
                 element: PhantomData,
             });
-            for (slot, output) in slots.enumerate() {
-                let tiles = sums.chunks_exact(slot_room);
-                kernel.isa.run(FinishRows {
-                    sums: tiles.flat_map(|tile| &tile[slot][..lines]),
-                    scale: laid.scales[image],
-                    affine: self.affine.of(output),
-                    ends: self.affine.ends(),
-                    place: first_tile * lines * LANES,
-                    columns,
-                    // A place of a channel of an image belongs to one task.
-                    start: ((first_image + image) * channels_out + output) * self.positions(),
-                    size: [out_height, out_width],
-                    values,
-                    output: &self.output,
-                });
-            }
         });
     }
 }

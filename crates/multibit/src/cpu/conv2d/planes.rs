@@ -53,12 +53,13 @@ impl Conv2dKernel {
     ) {
         let mode = Mode::Bitwise(input.levels().clone());
         let shape = input.shape();
-        if !self.takes_planes() {
+        let output_shape = self.check(&mode, shape, affine, options);
+        let by_values = self.by_values(input.levels(), [shape, output_shape]);
+        if by_values.is_some() || !self.takes_planes() {
             let mut values = vec![0.0; shape.iter().product()];
             input.unpack(self.isa, &mut values);
             return self.forward(&mode, &values, shape, affine, options, output);
         }
-        let output_shape = self.check(&mode, shape, affine, options);
         assert_len("conv2d", "output", output.len(), &named(output_shape));
         if !output.is_empty() {
             let call = Call {
@@ -121,11 +122,14 @@ impl Conv2dKernel {
         }
         let len = Planes::len(shape, levels);
         assert_eq!(words.len(), len, "conv2d: the output needs {len} words");
-        let bits_in = match mode {
-            Mode::Bitwise(levels) => levels.bits(),
-            _ => 0,
+        let (bits_in, by_values) = match mode {
+            Mode::Bitwise(levels) => {
+                let rows = self.by_values(levels, [input.shape(), shape]);
+                (levels.bits(), rows.is_some())
+            }
+            _ => (0, false),
         };
-        let has_blocks = matches!(self.layout, Layout::Channels(_));
+        let has_blocks = !by_values && matches!(self.layout, Layout::Channels(_));
         if has_blocks && self.groups == 1 && bits_in.max(levels.bits()) <= FEW_PLANES {
             if !words.is_empty() {
                 let call = Call {

@@ -5,6 +5,17 @@ use crate::cpu::Activation;
 use crate::cpu::simd::{LANES, Simd, Task};
 
 impl Activation {
+    /// The range that it cuts values to, if that is all it does.
+    #[inline(always)]
+    pub(super) fn range(self) -> Option<[f32; 2]> {
+        match self {
+            Self::Identity => Some([f32::NEG_INFINITY, f32::INFINITY]),
+            Self::Relu => Some([0.0, f32::INFINITY]),
+            Self::Relu6 => Some([0.0, 6.0]),
+            _ => None,
+        }
+    }
+
     /// The activation of sixteen values.
     #[inline(always)]
     pub(in crate::cpu) fn apply<S: Simd>(self, simd: S, x: S::F) -> S::F {

@@ -3,8 +3,8 @@
 //! The sign bits of a level change from level to level in a known way, so plane `j` of an
 //! activation is its bit in the lowest level, changed once for each threshold below it.
 
-use crate::cpu::levels::{Levels, MAX_ACTIVATION_BITS};
-use crate::cpu::simd::{LANES, Line, Simd, Task};
+use crate::cpu::levels::{HALVES, LevelTables, Levels, MAX_ACTIVATION_BITS};
+use crate::cpu::simd::{LANES, Line, Simd, Task, first_lanes, store_first};
 
 /// Thirty-two channels of an image: one word a pixel and plane, bit `c` of channel `c`.
 ///
@@ -115,6 +115,18 @@ impl PackChannels<'_> {
         channel: usize,
         planes: &mut [[S::U; V]; P],
     ) {
+        if S::REGISTERS >= 32 && P > 2 {
+            let tables = self.levels.tables();
+            for (v, &x) in x.iter().enumerate() {
+                let rank = rank::<S, P>(simd, tables, x);
+                for (changed, plane) in tables.changed.iter().zip(&mut *planes) {
+                    let changed = simd.entry(changed, rank);
+                    let changed = simd.greater(changed, simd.f_splat(0.0));
+                    plane[v] = simd.toggle(plane[v], changed, 1 << channel);
+                }
+            }
+            return;
+        }
         for (threshold, change) in self.levels.changes() {
             let threshold = simd.f_splat(threshold);
             for (v, &x) in x.iter().enumerate() {
@@ -139,13 +151,13 @@ pub(in crate::cpu) struct Quantize<'a> {
 impl Task for Quantize<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let mut x = [0.0; LANES];
-        for (input, output) in self.input.chunks(LANES).zip(self.output.chunks_mut(LANES)) {
-            x[..input.len()].copy_from_slice(input);
-            let mut level = [0.0; LANES];
-            simd.f_store(nearest(simd, self.levels, simd.f_load(&x)), &mut level);
-            output.copy_from_slice(&level[..output.len()]);
+        let (lines, rest) = self.input.as_chunks::<LANES>();
+        let (to_lines, to_rest) = self.output.as_chunks_mut::<LANES>();
+        for (x, to) in lines.iter().zip(to_lines) {
+            simd.f_store(nearest(simd, self.levels, simd.f_load(x)), to);
         }
+        let x = simd.f_load(&first_lanes(rest));
+        store_first(simd, nearest(simd, self.levels, x), to_rest);
     }
 }
 
@@ -155,14 +167,33 @@ impl Task for Quantize<'_> {
 #[inline(always)]
 pub(super) fn nearest<S: Simd>(simd: S, levels: &Levels, x: S::F) -> S::F {
     let values = levels.values();
+    if S::REGISTERS >= 32 && values.len() > 4 {
+        let tables = levels.tables();
+        let rank = match levels.bits() {
+            3 => rank::<S, 3>(simd, tables, x),
+            _ => rank::<S, MAX_ACTIVATION_BITS>(simd, tables, x),
+        };
+        return simd.entry(&tables.values, rank);
+    }
     let mut level = simd.splat(values[0].to_bits());
     for (&threshold, pair) in levels.thresholds().iter().zip(values.windows(2)) {
         let above = simd.greater(x, simd.f_splat(threshold));
         level = simd.toggle(level, above, pair[0].to_bits() ^ pair[1].to_bits());
     }
-    let mut line = Line([0; LANES]);
-    simd.store(level, &mut line);
-    simd.f_load(&line.0.map(f32::from_bits))
+    simd.as_floats(level)
+}
+
+/// How many thresholds of `B` bits are below, by halving; for instruction sets that look up by one
+/// instruction.
+#[inline(always)]
+fn rank<S: Simd, const B: usize>(simd: S, tables: &LevelTables, x: S::F) -> S::U {
+    let mut rank = simd.zero();
+    let first = MAX_ACTIVATION_BITS - B;
+    for (halfway, &half) in tables.halfway[first..].iter().zip(&HALVES[first..]) {
+        let above = simd.greater(x, simd.entry(halfway, rank));
+        rank = simd.toggle(rank, above, half as u32);
+    }
+    rank
 }
 
 /// Values in a row, cut into groups that begin on a new word.

@@ -16,7 +16,8 @@ use crate::cpu::tiles::Tiles;
 
 /// Positions of an output that see the same part of the kernel.
 pub(in crate::cpu) struct Class {
-    /// Where the activations of each position begin, and its place in the output.
+    /// Where the activations of each position begin, in ascending order, and its place in the
+    /// output.
     pub positions: Vec<(isize, usize)>,
     /// The taps of each group: line of a step, and distance from where the activations begin.
     pub taps: Vec<Vec<(usize, isize)>>,
@@ -30,9 +31,8 @@ impl Class {
     /// The lowest and the highest word of the first plane that is visited, if one is.
     fn reach(&self) -> Option<(isize, isize)> {
         let offsets = self.taps.iter().flatten().map(|tap| tap.1);
-        let bases = self.positions.iter().map(|position| position.0);
-        let lowest = offsets.clone().min()? + bases.clone().min()?;
-        Some((lowest, offsets.max()? + bases.max()?))
+        let lowest = offsets.clone().min()? + self.positions.first()?.0;
+        Some((lowest, offsets.max()? + self.positions.last()?.0))
     }
 }
 

@@ -8,15 +8,22 @@ use alloc::vec::Vec;
 
 use super::Ends;
 use super::activations::nearest;
+use super::finish::{copy_row, copy_rows};
 use crate::cpu::levels::Levels;
 use crate::cpu::simd::{LANES, Simd, Task, first_lanes};
 
-/// A weight and how far its input lies behind the place of an output.
-#[derive(Clone, Copy)]
-pub(in crate::cpu) struct Tap {
+/// Weights of a column of the kernel whose inputs for an output lie in neighbouring rows: they share
+/// what they load for neighbouring rows of outputs.
+#[derive(Clone, Copy, Default)]
+pub(in crate::cpu) struct Taps {
+    /// How far the input of the first lies behind the place of an output.
     pub offset: usize,
-    pub weight: f32,
+    /// How many there are.
+    pub len: usize,
+    pub weights: [f32; MOST_TAPS],
 }
+
+pub(in crate::cpu) const MOST_TAPS: usize = 3;
 
 /// What becomes of an input before it is multiplied.
 #[derive(Clone, Copy)]
@@ -70,101 +77,105 @@ impl Task for Fill<'_> {
         let [down, across] = self.stride;
         let [top, left] = self.before;
         let [rows, columns] = self.size;
+        // Vectors of several rows at once, unless each row has some.
+        let mut map = self.map;
         let mut input = self.input;
-        if across == 2 || !matches!(self.map, InputMap::Copy) {
-            // Pairs of vectors are read behind the end.
-            mapped.resize(input.len() + 2 * LANES, 0.0);
-            map_all(simd, self.map, input, &mut mapped[..input.len()]);
-            input = mapped;
+        let len = input.len();
+        // Half of such rows side by side is half of all of them.
+        let halves = across == 2 && width.is_multiple_of(2) && width < 2 * LANES;
+        // Pairs of vectors are read behind the end.
+        mapped.resize(len + 2 * LANES + len / 2, 0.0);
+        let (mapped, half) = mapped.split_at_mut(len + 2 * LANES);
+        if across > 1 || width < LANES && !matches!(map, InputMap::Copy) {
+            map_row(simd, map, input, &mut mapped[..len]);
+            (input, map) = (mapped, InputMap::Copy);
         }
         for remainder in 0..across.min(width) {
             // Where the first of the input's columns with this remainder lies.
             let column = (remainder + left) / across;
             let first_row = (remainder + left) % across * rows;
             let count = (width - remainder).div_ceil(across);
-            let (mut over, mut row) = (top % down, top / down);
-            for y in 0..self.input.len() / width {
-                let place = (over * across * rows + first_row + row) * columns + column;
-                let to = &mut self.output[place..][..count];
-                let from = &input[y * width + remainder..];
-                match across {
-                    1 => copy_row(to, from),
-                    2 if count >= LANES => even(simd, to, from),
-                    _ => {
-                        for (to, &x) in to.iter_mut().zip(from.iter().step_by(across)) {
-                            *to = x;
+            let (mut from, mut distance) = (&input[remainder..], width);
+            if halves {
+                even(simd, half, from);
+                (from, distance) = (&*half, count);
+            }
+            for over in 0..down {
+                // The rows with this remainder.
+                let first = (over + down - top % down) % down;
+                let row = (top + first) / down + over * across * rows + first_row;
+                let rows = (len / width).saturating_sub(first).div_ceil(down);
+                let to = &mut self.output[row * columns + column..];
+                let from = &from[(first * distance).min(from.len())..];
+                if halves || across == 1 && matches!(map, InputMap::Copy) {
+                    copy_rows((to, columns), (from, down * distance), [rows, count]);
+                    continue;
+                }
+                for y in 0..rows {
+                    let to = &mut to[y * columns..][..count];
+                    let from = &from[y * down * width..];
+                    match across {
+                        1 => map_row(simd, map, from, to),
+                        2 => even(simd, to, from),
+                        _ => {
+                            for (to, &x) in to.iter_mut().zip(from.iter().step_by(across)) {
+                                *to = x;
+                            }
                         }
                     }
-                }
-                over += 1;
-                if over == down {
-                    (over, row) = (0, row + 1);
                 }
             }
         }
     }
 }
 
+/// As many values as there is room for, mapped.
 #[inline(always)]
-fn map_all<S: Simd>(simd: S, map: InputMap<'_>, from: &[f32], to: &mut [f32]) {
+fn map_row<S: Simd>(simd: S, map: InputMap<'_>, from: &[f32], to: &mut [f32]) {
     if let InputMap::Copy = map {
-        to.copy_from_slice(from);
-        return;
+        return copy_row(to, from);
     }
-    let (whole, rest) = from.as_chunks();
-    let (to_whole, to_rest) = to.as_chunks_mut();
-    for (from, to) in whole.iter().zip(to_whole) {
-        simd.f_store(map.map(simd, simd.f_load(from)), to);
+    if to.len() < LANES {
+        let mut line = [0.0; LANES];
+        copy_row(&mut line[..to.len()], from);
+        simd.f_store(map.map(simd, simd.f_load(&line)), &mut line);
+        return copy_row(to, &line);
     }
-    let mut x = [0.0; LANES];
-    x[..rest.len()].copy_from_slice(rest);
-    let mut mapped = [0.0; LANES];
-    simd.f_store(map.map(simd, simd.f_load(&x)), &mut mapped);
-    to_rest.copy_from_slice(&mapped[..rest.len()]);
+    let mut done = 0;
+    while done < to.len() {
+        // The last vector begins early enough to be whole.
+        let first = done.min(to.len() - LANES);
+        let x = simd.f_load(from[first..].first_chunk().expect("as long"));
+        let to = to[first..].first_chunk_mut().expect("a whole vector");
+        simd.f_store(map.map(simd, x), to);
+        done = first + LANES;
+    }
 }
 
-/// Every second value, at least a vector of them.
+/// Every second value; two vectors may be read from wherever `to` has one.
 #[inline(always)]
 fn even<S: Simd>(simd: S, to: &mut [f32], from: &[f32]) {
     let mut done = 0;
     while done < to.len() {
         // The last vector begins early enough to be whole.
-        let first = done.min(to.len() - LANES);
-        let [a, b] = [2 * first, 2 * first + LANES].map(
-            #[inline(always)]
-            |at| simd.f_load(from[at..].first_chunk().expect("room for two vectors")),
-        );
-        let to = to[first..].first_chunk_mut().expect("a whole vector");
-        simd.f_store(simd.f_even(a, b), to);
+        let first = done.min(to.len().saturating_sub(LANES));
+        let two = from[2 * first..].as_chunks().0;
+        let x = simd.f_even(simd.f_load(&two[0]), simd.f_load(&two[1]));
+        match to[first..].first_chunk_mut() {
+            Some(to) => simd.f_store(x, to),
+            None => {
+                let mut line = [0.0; LANES];
+                simd.f_store(x, &mut line);
+                copy_row(to, &line);
+            }
+        }
         done = first + LANES;
-    }
-}
-
-/// Copies a short row in pieces that may overlap, without a call.
-#[inline(always)]
-fn copy_row(to: &mut [f32], from: &[f32]) {
-    match to.len() {
-        LANES.. => copy_pieces::<LANES>(to, from),
-        8.. => copy_pieces::<8>(to, from),
-        4.. => copy_pieces::<4>(to, from),
-        _ => copy_pieces::<1>(to, from),
-    }
-}
-
-#[inline(always)]
-fn copy_pieces<const N: usize>(to: &mut [f32], from: &[f32]) {
-    let mut done = 0;
-    while done < to.len() {
-        let first = done.min(to.len() - N);
-        let piece: &mut [f32; N] = to[first..].first_chunk_mut().expect("a whole piece");
-        *piece = *from[first..].first_chunk().expect("as long");
-        done = first + N;
     }
 }
 
 /// `factor·(scale·Σ) + offset` at some rows of outputs of a channel.
 pub(in crate::cpu) struct Depthwise<'a> {
-    pub taps: &'a [Tap],
+    pub taps: &'a [Taps],
     /// Inputs of the first row, and of all that follow.
     pub input: &'a [f32],
     /// Distance of the inputs of neighbouring rows.
@@ -202,10 +213,7 @@ impl Task for Depthwise<'_> {
             let flat = ((rows - 1) * columns + width).next_multiple_of(LANES);
             self.sums.resize(flat, 0.0);
             block.rows(simd, flat, self.sums);
-            let sums = self.sums.chunks(columns);
-            for (to, sums) in self.output.chunks_exact_mut(width).zip(sums) {
-                copy_row(to, &sums[..width]);
-            }
+            copy_rows((self.output, width), (self.sums, columns), [rows, width]);
         }
         if self.ends == Ends::default() {
             return;
@@ -221,7 +229,7 @@ impl Task for Depthwise<'_> {
 
 /// What is the same for all outputs of a channel.
 struct Block<'a> {
-    taps: &'a [Tap],
+    taps: &'a [Taps],
     input: &'a [f32],
     columns: usize,
     scale: f32,
@@ -233,7 +241,11 @@ impl Block<'_> {
     #[inline(always)]
     fn rows<S: Simd>(&self, simd: S, width: usize, output: &mut [f32]) {
         let rows = output.len() / width;
-        let farthest = self.taps.iter().map(|tap| tap.offset).max().unwrap_or(0);
+        let reach = |taps: &Taps| {
+            assert!((1..=MOST_TAPS).contains(&taps.len), "no or too many taps");
+            taps.offset + (taps.len - 1) * self.columns
+        };
+        let farthest = self.taps.iter().map(reach).max().unwrap_or(0);
         assert!(width >= LANES && rows > 0, "no whole vector");
         assert!(
             farthest + (rows - 1) * self.columns + width <= self.input.len(),
@@ -283,32 +295,78 @@ impl Block<'_> {
             *first = (column + v * LANES).min(width - LANES);
         }
         let mut sums = [[simd.f_splat(0.0); V]; R];
-        for tap in self.taps {
-            let weight = simd.f_splat(tap.weight);
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let start = tap.offset + (row + r) * self.columns;
-                for (&first, sum) in firsts.iter().zip(sums) {
-                    debug_assert!(start + first + LANES <= self.input.len());
-                    // SAFETY: `rows` has asserted that the last vector of the last row lies inside
-                    // from the farthest offset on.
-                    let x = unsafe { &*self.input.as_ptr().add(start + first).cast() };
-                    *sum = simd.f_fma(weight, simd.f_load(x), *sum);
-                }
+        for taps in self.taps {
+            match taps.len {
+                1 => self.add::<S, R, V, 1>(simd, taps, row, &firsts, &mut sums),
+                2 => self.add::<S, R, V, 2>(simd, taps, row, &firsts, &mut sums),
+                _ => self.add::<S, R, V, MOST_TAPS>(simd, taps, row, &firsts, &mut sums),
             }
         }
         let (factor, offset) = self.affine;
-        let [scale, factor, offset] = [self.scale, factor, offset].map(
-            #[inline(always)]
-            |x| simd.f_splat(x),
-        );
+        let (factor, offset) = (simd.f_splat(self.scale * factor), simd.f_splat(offset));
         for (r, sums) in sums.iter().enumerate() {
             let to = &mut output[(row + r) * width..][..width];
             for (&first, &sum) in firsts.iter().zip(sums) {
-                let y = simd.f_fma(factor, simd.f_mul(scale, sum), offset);
+                let y = simd.f_fma(factor, sum, offset);
                 let to = to[first..].first_chunk_mut().expect("a whole vector");
                 simd.f_store(y, to);
             }
         }
         V
+    }
+    /// Adds `T` taps to sums of `R` rows from `row` on.
+    #[inline(always)]
+    fn add<S: Simd, const R: usize, const V: usize, const T: usize>(
+        &self,
+        simd: S,
+        taps: &Taps,
+        row: usize,
+        firsts: &[usize; V],
+        sums: &mut [[S::F; V]; R],
+    ) {
+        let mut weights = [simd.f_splat(0.0); T];
+        for (to, &weight) in weights.iter_mut().zip(&taps.weights) {
+            *to = simd.f_splat(weight);
+        }
+        // Rows by constants: in a loop over them, each would ask which sums it is for.
+        self.add_row::<S, R, V, T, 0>(simd, taps.offset, row, firsts, &weights, sums);
+        self.add_row::<S, R, V, T, 1>(simd, taps.offset, row, firsts, &weights, sums);
+        self.add_row::<S, R, V, T, 2>(simd, taps.offset, row, firsts, &weights, sums);
+        self.add_row::<S, R, V, T, 3>(simd, taps.offset, row, firsts, &weights, sums);
+        self.add_row::<S, R, V, T, 4>(simd, taps.offset, row, firsts, &weights, sums);
+        self.add_row::<S, R, V, T, 5>(simd, taps.offset, row, firsts, &weights, sums);
+    }
+
+    /// Adds what the `I`-th row of inputs from `row` on adds to sums.
+    #[inline(always)]
+    fn add_row<S: Simd, const R: usize, const V: usize, const T: usize, const I: usize>(
+        &self,
+        simd: S,
+        offset: usize,
+        row: usize,
+        firsts: &[usize; V],
+        weights: &[S::F; T],
+        sums: &mut [[S::F; V]; R],
+    ) {
+        const { assert!(R + T - 1 <= 6) };
+        if I >= R + T - 1 {
+            return;
+        }
+        let start = offset + (row + I) * self.columns;
+        let mut x = [simd.f_splat(0.0); V];
+        for (&first, x) in firsts.iter().zip(&mut x) {
+            debug_assert!(start + first + LANES <= self.input.len());
+            // SAFETY: `rows` has asserted that the last vector of the last row lies inside from the
+            // farthest tap on.
+            let line = unsafe { &*self.input.as_ptr().add(start + first).cast() };
+            *x = simd.f_load(line);
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            if r <= I && I - r < T {
+                for (sum, &x) in sums.iter_mut().zip(&x) {
+                    *sum = simd.f_fma(weights[I - r], x, *sum);
+                }
+            }
+        }
     }
 }

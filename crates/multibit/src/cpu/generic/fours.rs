@@ -110,21 +110,14 @@ pub(in crate::cpu) struct Fours<'a> {
     pub image: &'a [u32],
     pub outputs: usize,
     /// Receives the sums on top of what is there, `[vectors / WIDE, outputs, WIDE]`; the last vectors
-    /// may be fewer. [`sums`](Self::sums) finds those of an output.
+    /// may be fewer.
     pub output: &'a mut [Line<f32>],
 }
 
 impl Fours<'_> {
-    /// The sums of one output, in the order of the positions.
-    pub fn sums(
-        sums: &[Line<f32>],
-        outputs: usize,
-        output: usize,
-    ) -> impl Iterator<Item = &Line<f32>> {
-        sums.chunks(WIDE * outputs).flat_map(move |sums| {
-            let wide = sums.len() / outputs;
-            &sums[output * wide..][..wide]
-        })
+    /// The sums of all outputs at some vectors of positions after the other.
+    pub fn tiles(sums: &[Line<f32>], outputs: usize) -> impl Iterator<Item = &[Line<f32>]> {
+        sums.chunks(WIDE * outputs)
     }
 }
 

@@ -8,12 +8,12 @@ mod bitwise;
 mod depthwise;
 mod elementary;
 mod expand;
-mod few_rows;
 mod finish;
 mod fours;
 mod lookup;
 mod matrix;
 mod norm;
+mod panel;
 mod planes;
 mod pool;
 mod words;
@@ -23,17 +23,19 @@ pub(super) use activations::{PackChannels, PackRows, Quantize};
 pub(super) use attention::{AttendHead, Head};
 pub(super) use batched::{Batched, Interleave};
 pub(super) use bitwise::{Bitwise, Class, Classes, Output};
-pub(super) use depthwise::{Depthwise, Fill, InputMap, Tap};
+pub(super) use depthwise::{Depthwise, Fill, InputMap, MOST_TAPS, Taps};
 pub(super) use expand::{Expand, Offsets, Row};
-pub(super) use few_rows::{FewRows, PAIR};
-pub(super) use finish::{Ends, Finish, FinishRows, Scatter, ScatterTile};
+pub(super) use finish::{Ends, Finish, FinishTile, Scatter, ToRows};
 pub(super) use fours::{Fours, Uses};
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
 pub(super) use matrix::{
-    Bytes, Depth, Element, Input, LINES, LayRows, Matrix, OUTPUTS, Room, Single, Starting, Starts,
-    Sums, Weights,
+    BLOCK_WORDS, Bytes, Depth, Element, Input, LINES, Matrix, MatrixRows, OUTPUTS, Room, Single,
+    Starts, Weights,
 };
 pub(super) use norm::{LayerNorm, Softmax};
+pub(super) use panel::{
+    BLOCKS, PanelElement, PanelProduct, PanelRoom, Pieces, RoundRows, RowInputs, TILE,
+};
 pub(super) use planes::{BlockToPlanes, FEW as FEW_PLANES, MaxPoolPlanes, Residual, Unpack};
 pub(super) use pool::MaxPool;
 pub(super) use words::{Largest, ToWords};

@@ -4,71 +4,70 @@ use alloc::vec::Vec;
 
 use crate::cpu::simd::{LANES, Simd, Task, first_lanes};
 
-/// A row of up to four channels, side by side.
+/// A row of a channel, or of up to four side by side.
 pub(in crate::cpu) struct ToWords<'a> {
     /// The channels from their first value in the row on.
     pub values: &'a [f32],
     /// Distance of channels.
     pub channel: usize,
-    /// Values of the row.
-    pub width: usize,
     /// `1 / scale`, to round values to bytes.
     pub inverse: Option<f32>,
     /// Columns of padding before the row, and the distance of the four bytes of a word along the
     /// row; none if they are of four channels.
     pub window: Option<(usize, usize)>,
     /// Receives a word a column, those of the padding first if there is a window.
-    pub words: &'a mut Vec<u32>,
+    pub words: &'a mut [u32],
 }
 
 impl Task for ToWords<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self {
-            values,
-            channel,
-            width,
-            inverse,
-            window,
-            words,
-        } = self;
-        words.clear();
-        let Some(inverse) = inverse else {
-            words.extend(values[..width].iter().map(|x| x.to_bits()));
+        let Self { values, words, .. } = self;
+        let Some(inverse) = self.inverse else {
+            for (word, x) in words.iter_mut().zip(values) {
+                *word = x.to_bits();
+            }
             return;
         };
+        let Some((left, next)) = self.window else {
+            let width = words.len();
+            // A channel that is not there is the first, times 0.
+            let mut rows = [(&values[..width], 0.0); 4];
+            for (to, row) in rows.iter_mut().zip(values.chunks(self.channel)) {
+                *to = (&row[..width], inverse);
+            }
+            return four_channels(rows, words);
+        };
+        let width = words.len() - left;
         let inverse = simd.f_splat(inverse);
-        let rows = values.chunks(channel);
-        match window {
-            None => {
-                words.resize(width.next_multiple_of(LANES), 0);
-                for (part, words) in words.chunks_exact_mut(LANES).enumerate() {
-                    let mut bytes = [[0; LANES]; 4];
-                    for (row, bytes) in rows.clone().zip(&mut bytes) {
-                        *bytes = to_bytes(simd, &row[part * LANES..width], inverse);
-                    }
-                    let [a, b, c, d] = bytes;
-                    for (i, word) in words.iter_mut().enumerate() {
-                        *word = u32::from_le_bytes([a[i], b[i], c[i], d[i]]);
-                    }
-                }
-                words.truncate(width);
-            }
-            Some((left, next)) => {
-                let mut bytes = Vec::with_capacity(left + width + 3 * next + LANES);
-                bytes.resize(left, 0);
-                for part in (0..width).step_by(LANES) {
-                    bytes.extend(to_bytes(simd, &values[part..width], inverse));
-                }
-                // Behind the row is padding.
-                bytes.truncate(left + width);
-                bytes.resize(left + width + 3 * next, 0);
-                let [a, b, c, d] = [0, 1, 2, 3].map(|i| &bytes[i * next..]);
-                let four = a.iter().zip(b).zip(c.iter().zip(d));
-                let four = four.map(|((&a, &b), (&c, &d))| u32::from_le_bytes([a, b, c, d]));
-                words.extend(four);
-            }
+        let mut bytes = Vec::with_capacity(words.len() + 3 * next + LANES);
+        bytes.resize(left, 0);
+        for part in (0..width).step_by(LANES) {
+            bytes.extend(to_bytes(simd, &values[part..width], inverse));
         }
+        // Behind the row is padding.
+        bytes.truncate(left + width);
+        bytes.resize(left + width + 3 * next, 0);
+        let [a, b, c, d] = [0, 1, 2, 3].map(|i| &bytes[i * next..]);
+        let four = a.iter().zip(b).zip(c.iter().zip(d));
+        for (word, ((&a, &b), (&c, &d))) in words.iter_mut().zip(four) {
+            *word = u32::from_le_bytes([a, b, c, d]);
+        }
+    }
+}
+
+/// Each of four rows times a factor, in bytes side by side. The compiler makes vectors of this.
+#[inline(always)]
+fn four_channels(rows: [(&[f32], f32); 4], words: &mut [u32]) {
+    // Where floats are as far apart as integers, a sum is rounded to one, ties to even; its lowest
+    // byte is that of the integer.
+    const WHOLE: f32 = (3 << 22) as f32;
+    let [(a, ka), (b, kb), (c, kc), (d, kd)] = rows;
+    let rows = a.iter().zip(b).zip(c.iter().zip(d));
+    for (word, ((&a, &b), (&c, &d))) in words.iter_mut().zip(rows) {
+        let low = (a * ka + WHOLE).to_bits() & 255 | ((b * kb + WHOLE).to_bits() & 255) << 8;
+        let high = (c * kc + WHOLE).to_bits() & 255 | (d * kd + WHOLE).to_bits() << 8;
+        *word = low | high << 16;
     }
 }
 
@@ -76,10 +75,11 @@ impl Task for ToWords<'_> {
 #[inline(always)]
 pub(super) fn to_bytes<S: Simd>(simd: S, values: &[f32], inverse: S::F) -> [u8; LANES] {
     let x = simd.f_load(&first_lanes(values));
-    simd.to_i8(simd.f_mul(x, inverse)).map(
-        #[inline(always)]
-        |x| x as u8,
-    )
+    let mut bytes = [0; LANES];
+    for (byte, x) in bytes.iter_mut().zip(simd.to_i8(simd.f_mul(x, inverse))) {
+        *byte = x as u8;
+    }
+    bytes
 }
 
 /// The largest absolute value; NaN if one is not finite.

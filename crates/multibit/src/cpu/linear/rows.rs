@@ -1,162 +1,191 @@
-//! Many rows of inputs: a matrix product on weights that are unpacked block by block.
+//! Two rows of inputs or more: products with weights that are unpacked panel by panel.
 
+use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
+use core::ops::Range;
 
-use super::{LinearKernel, Place, Scatter};
+use super::{LinearKernel, Place};
 use crate::cpu::Affine;
 use crate::cpu::generic::{
-    Element, Input, LINES, LayRows, Matrix, OUTPUTS, Room, ScatterTile, Starting, Starts, Weights,
+    BLOCKS, Bytes, PanelElement, PanelProduct, PanelRoom, Pieces, RoundRows, RowInputs, Single,
+    TILE,
 };
-use crate::cpu::simd::{LANES, Line};
+use crate::cpu::simd::{LANES, Line, words_of};
 use crate::cpu::threads::{self, Shared};
 
-/// Outputs and tiles of a task: unpacked weights, and sums, that the second cache holds.
-const TASK_OUTPUTS: usize = 64;
-const TASK_TILES: usize = 20;
+/// Rows of a task at most: sums that the second cache holds.
+const TASK_ROWS: usize = 512;
 
-/// Rows of inputs, sixteen side by side.
-pub(super) struct LaidRows {
-    /// Inputs of a group, which begins with a new step.
+/// Rows of a task at least, so that unpacking is a small part of it.
+const WORTH_ROWS: usize = 64;
+
+/// Rows of inputs as a kernel reads them.
+pub(super) struct Rows<'a> {
+    /// Inputs of a group.
     len: usize,
-    tiles: usize,
-    /// Lines of a tile, and of the last.
-    lines: [usize; 2],
-    /// Where each step of a tile begins.
-    steps: Vec<usize>,
-    /// `[tiles, steps, lines, 16]`.
-    words: Vec<u32>,
-    /// The scale of each row.
-    scales: Vec<f32>,
+    pieces: Pieces,
+    /// Distance of rows.
+    row: usize,
+    words: Cow<'a, [u32]>,
+    /// The rows behind the last whole tile, and zeros, if they are not in `words`.
+    tail: Vec<u32>,
+    whole: usize,
+    /// What the pieces of a row start from.
+    starts: Vec<u32>,
+    /// The scale of each row; none are 1.
+    scales: Option<Vec<f32>>,
 }
 
-impl LaidRows {
-    fn new<E: Element>(kernel: &LinearKernel, input: &[f32], batch: usize) -> Self {
-        let all = batch.div_ceil(LANES);
-        let tiles = all.div_ceil(LINES);
-        let lines = all.div_ceil(tiles);
-        let (steps, rows) = (kernel.depth.steps, lines * LANES);
-        let mut laid = Self {
+impl<'a> Rows<'a> {
+    /// Rows as they are.
+    fn exact(kernel: &LinearKernel, input: &'a [f32], batch: usize) -> Self {
+        let (words, d_in) = (words_of(input), kernel.d_in);
+        let whole = batch / TILE * TILE;
+        let mut tail = words[whole * d_in..].to_vec();
+        tail.resize(tail.len().next_multiple_of(d_in * TILE / 2), 0);
+        Self {
             len: kernel.tiles.len,
-            tiles,
-            lines: [lines, all - (tiles - 1) * lines],
-            steps: (0..steps).map(|step| step * rows).collect(),
-            words: vec![0; tiles * steps * rows],
-            scales: vec![1.0; batch],
-        };
-        let (words, scales) = (Shared::new(&mut laid.words), Shared::new(&mut laid.scales));
-        threads::for_each(tiles, input.len() / 2, |tile| {
-            let first = tile * rows;
-            let count = rows.min(batch - first);
-            kernel.isa.run(LayRows::<E> {
-                rows: &input[first * kernel.d_in..][..count * kernel.d_in],
-                d_in: kernel.d_in,
-                len: laid.len,
-                lines,
-                // SAFETY: each tile has words and scales of its own.
-                words: unsafe { words.part(first * steps, rows * steps) },
-                // SAFETY: as above.
-                scales: unsafe { scales.part(first, count) },
-                element: PhantomData,
-            });
-        });
-        laid
+            pieces: Pieces::new::<Single>(kernel.tiles.len),
+            row: d_in,
+            words: Cow::Borrowed(words),
+            tail,
+            whole,
+            starts: Vec::new(),
+            scales: None,
+        }
     }
 
-    fn input<'a>(&'a self, starts: &'a [Starting]) -> Input<'a> {
-        Input {
-            words: &self.words,
-            steps: &self.steps,
-            tile: self.steps.len() * self.lines[0] * LANES,
-            lines: self.lines[0],
+    /// Rows rounded to bytes.
+    fn rounded(kernel: &LinearKernel, input: &[f32], batch: usize) -> Self {
+        let (len, groups) = (kernel.tiles.len, kernel.tiles.groups);
+        let pieces = Pieces::new::<Bytes>(len);
+        // A line more, so that rows of a power of two do not meet in the same sets of the cache.
+        let row = groups * pieces.steps + LANES;
+        let row_starts = groups * pieces.count;
+        let whole = batch.next_multiple_of(TILE / 2);
+        let mut words = vec![0; whole * row];
+        let mut starts = vec![0; whole * row_starts];
+        let mut scales = vec![0.0; batch];
+        let (all_words, all_starts) = (Shared::new(&mut words), Shared::new(&mut starts));
+        let all_scales = Shared::new(&mut scales);
+        threads::for_each(batch, input.len() / 2, |i| {
+            // SAFETY: each row has words, starts and a scale of its own.
+            let (words, starts, scale) = unsafe {
+                (
+                    all_words.part(i * row, row),
+                    all_starts.part(i * row_starts, row_starts),
+                    all_scales.part(i, 1),
+                )
+            };
+            kernel.isa.run(RoundRows {
+                input: &input[i * kernel.d_in..][..kernel.d_in],
+                len,
+                pieces,
+                words,
+                starts,
+                scale: &mut scale[0],
+            });
+        });
+        Self {
+            len,
+            pieces,
+            row,
+            words: Cow::Owned(words),
+            tail: Vec::new(),
+            whole,
             starts,
+            scales: Some(scales),
+        }
+    }
+
+    fn inputs(&self) -> RowInputs<'_> {
+        RowInputs {
+            words: &self.words,
+            tail: &self.tail,
+            whole: self.whole,
+            row: self.row,
+            pieces: self.pieces,
+            starts: &self.starts,
         }
     }
 }
 
 impl LinearKernel {
-    /// All rows; `laid` may hold them already.
-    pub(super) fn rows<E: Element>(
+    /// All rows in f32.
+    pub(super) fn exact_rows(
         &self,
         input: &[f32],
         batch: usize,
         affine: &Affine<'_>,
-        laid: &mut Option<LaidRows>,
         place: &Place<'_>,
     ) {
-        let fits = laid.take().filter(|laid| laid.len == self.tiles.len);
-        let laid = laid.insert(fits.unwrap_or_else(|| LaidRows::new::<E>(self, input, batch)));
-        let [lines, last_lines] = laid.lines;
-        let pieces = self.depth.pieces.len();
-        let mut starts = Vec::new();
-        if E::STARTS {
-            starts = vec![[Line([0; LANES]); LINES]; laid.tiles * pieces];
-            let shared = Shared::new(&mut starts);
-            threads::for_each(laid.tiles, laid.words.len() / LANES, |tile| {
-                let last = tile + 1 == laid.tiles;
-                self.isa.run(Starts {
-                    depth: &self.depth,
-                    input: laid.input(&[]),
-                    tile,
-                    lines: if last { last_lines } else { lines },
-                    // SAFETY: each tile has starts of its own.
-                    starts: unsafe { shared.part(tile * pieces, pieces) },
-                });
-            });
-        }
-        let input = laid.input(&starts);
-        let row_parts = laid.tiles.div_ceil(TASK_TILES);
-        // Tiles of rows, as equal as can be.
-        let part_tiles = laid.tiles.div_ceil(row_parts);
-        let slots = self.tiles.blocks() * LANES;
-        let parts = threads::parts().div_ceil(row_parts);
-        let outputs = slots
-            .div_ceil(parts)
-            .next_multiple_of(LANES)
-            .min(TASK_OUTPUTS);
-        let output_parts = slots.div_ceil(outputs);
-        let room = || (Room::default(), Vec::new());
-        let cost = laid.words.len() / LANES * slots;
-        threads::for_each_with(row_parts * output_parts, cost, room, |room, task| {
+        self.product::<Single>(&Rows::exact(self, input, batch), batch, affine, place);
+    }
+
+    /// All rows in int8; `rounded` may hold them already.
+    pub(super) fn int8_rows(
+        &self,
+        input: &[f32],
+        batch: usize,
+        affine: &Affine<'_>,
+        rounded: &mut Option<Rows<'static>>,
+        place: &Place<'_>,
+    ) {
+        let fits = rounded.take().filter(|rows| rows.len == self.tiles.len);
+        let rows = fits.unwrap_or_else(|| Rows::rounded(self, input, batch));
+        self.product::<Bytes>(rounded.insert(rows), batch, affine, place);
+    }
+
+    fn product<E: PanelElement>(
+        &self,
+        rows: &Rows<'_>,
+        batch: usize,
+        affine: &Affine<'_>,
+        place: &Place<'_>,
+    ) {
+        let blocks = self.tiles.blocks();
+        let block_parts = blocks.div_ceil(BLOCKS);
+        // Parts of rows, as equal as can be.
+        let most = batch.div_ceil(WORTH_ROWS);
+        let row_parts = threads::parts().div_ceil(block_parts.max(1)).min(most);
+        let row_parts = row_parts.max(batch.div_ceil(TASK_ROWS));
+        let part = batch.div_ceil(row_parts).next_multiple_of(TILE);
+        let row_parts = batch.div_ceil(part);
+        let room = || (PanelRoom::default(), Vec::new());
+        let cost = blocks * batch * self.d_in / E::INPUTS;
+        threads::for_each_with(row_parts * block_parts, cost, room, |room, task| {
             let (room, sums) = room;
-            let tiles = task / output_parts * part_tiles;
-            let tiles = tiles..laid.tiles.min(tiles + part_tiles);
-            let slots_of = task % output_parts * outputs;
-            let slots = slots_of..slots.min(slots_of + outputs);
+            let first = task / block_parts * part;
+            let rows_of = first..batch.next_multiple_of(TILE / 2).min(first + part);
+            let block = task % block_parts * BLOCKS;
+            let blocks = block..blocks.min(block + BLOCKS);
             sums.clear();
-            sums.resize(tiles.len() * slots.len(), [Line([0.0; LANES]); LINES]);
-            let last = tiles.end == laid.tiles;
-            self.isa.run(Matrix::<E> {
-                weights: Weights::tiles(&self.tiles, &self.integers),
-                depth: &self.depth,
-                slots: slots.clone(),
-                input,
-                tiles: tiles.clone(),
-                last_lines: if last { last_lines } else { lines },
+            sums.resize(BLOCKS * rows_of.len(), Line([0.0; LANES]));
+            let done = |block, done: Range<usize>, sums: &[Line<f32>]| {
+                let done = first + done.start..batch.min(first + done.end);
+                let scales = rows.scales.as_ref().map(|scales| &scales[done.clone()]);
+                let place = Place {
+                    first: place.first + done.start * place.row,
+                    ..*place
+                };
+                let sums = &sums[..done.len()];
+                self.scatter(block..block + 1, sums, scales, affine, &place);
+            };
+            self.isa.run(PanelProduct::<E> {
+                tiles: &self.tiles,
+                components: &self.components,
+                blocks,
+                inputs: rows.inputs(),
+                rows: rows_of,
                 room,
                 sums,
+                done: &done,
+                output: place.output.place(place.first + first * place.row),
+                output_row: place.row,
                 element: PhantomData,
             });
-            for (tile, sums) in tiles.zip(sums.chunks_exact(slots.len())) {
-                let first = tile * lines * LANES;
-                let rows = (batch - first).min(lines * LANES);
-                let blocks = slots.start / LANES..slots.end / LANES;
-                for (block, sums) in blocks.zip(sums.chunks_exact(LANES)) {
-                    let scales = E::STARTS.then(|| &laid.scales[first..][..rows]);
-                    let scatter = self.block(block, &[], scales, affine, place);
-                    self.isa.run(ScatterTile {
-                        scatter: Scatter {
-                            first: scatter.first + first * scatter.row,
-                            ..scatter
-                        },
-                        sums,
-                        rows,
-                    });
-                }
-            }
         });
     }
 }
-
-const _: () = assert!(LANES.is_multiple_of(OUTPUTS), "a block is whole parts");

@@ -149,6 +149,47 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn repeat_byte(self, words: Self::U, byte: usize) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let first = _mm_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0C0C_0C0C);
+            let places = _mm_add_epi8(first, _mm_set1_epi8(byte as i8));
+            let places = _mm256_broadcastsi128_si256(places);
+            halves!(H => _mm256_shuffle_epi8(words[H], places))
+        }
+    }
+
+    #[inline(always)]
+    fn select(self, words: Self::U, bits: Self::U, set: Self::U, clear: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            halves!(H => {
+                let found = _mm256_and_si256(words[H], bits[H]);
+                let none = _mm256_cmpeq_epi8(found, _mm256_setzero_si256());
+                _mm256_blendv_epi8(set[H], clear[H], none)
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn subtract_selected(
+        self,
+        bytes: Self::U,
+        words: Self::U,
+        bits: Self::U,
+        value: Self::U,
+    ) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            halves!(H => {
+                let found = _mm256_and_si256(words[H], bits[H]);
+                let none = _mm256_cmpeq_epi8(found, _mm256_setzero_si256());
+                _mm256_sub_epi8(bytes[H], _mm256_andnot_si256(none, value[H]))
+            })
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::U, b: Self::U) -> Self::U {
         // SAFETY: `self` proves the instructions.
         unsafe { halves!(H => _mm256_add_epi32(a[H], b[H])) }
@@ -360,17 +401,22 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn prefetch(self, place: *const f32) {
+        // SAFETY: any place may be fetched.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) }
+    }
+
+    #[inline(always)]
     fn f_even(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: `self` proves the instructions.
         unsafe {
-            [a, b].map(
-                #[inline(always)]
-                |[low, high]| {
-                    // Even lanes of the halves of both in turns, then in order.
-                    let even = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(low, high));
-                    _mm256_castpd_ps(_mm256_permute4x64_pd::<0xD8>(even))
-                },
-            )
+            let pairs = [a, b];
+            halves!(H => {
+                let [low, high] = pairs[H];
+                // Even lanes of the halves of both in turns, then in order.
+                let even = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(low, high));
+                _mm256_castpd_ps(_mm256_permute4x64_pd::<0xD8>(even))
+            })
         }
     }
 

@@ -124,6 +124,37 @@ impl<const VNNI: bool, const VBMI: bool> Simd for Avx512<VNNI, VBMI> {
     }
 
     #[inline(always)]
+    fn repeat_byte(self, words: Self::U, byte: usize) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let first = _mm_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0C0C_0C0C);
+            let places = _mm_add_epi8(first, _mm_set1_epi8(byte as i8));
+            _mm512_shuffle_epi8(words, _mm512_broadcast_i32x4(places))
+        }
+    }
+
+    #[inline(always)]
+    fn select(self, words: Self::U, bits: Self::U, set: Self::U, clear: Self::U) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_mask_blend_epi8(_mm512_test_epi8_mask(words, bits), clear, set) }
+    }
+
+    #[inline(always)]
+    fn subtract_selected(
+        self,
+        bytes: Self::U,
+        words: Self::U,
+        bits: Self::U,
+        value: Self::U,
+    ) -> Self::U {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let selected = _mm512_test_epi8_mask(words, bits);
+            _mm512_mask_sub_epi8(bytes, selected, bytes, value)
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::U, b: Self::U) -> Self::U {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_add_epi32(a, b) }
@@ -332,6 +363,12 @@ impl<const VNNI: bool, const VBMI: bool> Simd for Avx512<VNNI, VBMI> {
                 _mm512_store_ps(rows[8 + i].0.as_mut_ptr(), high);
             }
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, place: *const f32) {
+        // SAFETY: any place may be fetched.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) }
     }
 
     #[inline(always)]

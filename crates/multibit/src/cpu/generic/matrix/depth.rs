@@ -58,6 +58,9 @@ impl Depth {
             }
             place += steps;
         }
+        if starts.is_empty() {
+            starts.push(0); // A block of nothing, whose sums are 0.
+        }
         starts.push(pieces.len());
         Self {
             pieces,

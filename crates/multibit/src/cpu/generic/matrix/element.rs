@@ -2,9 +2,8 @@
 
 use super::depth::{Piece, SIGNS};
 use super::weights::{Bases, Weights};
-use crate::cpu::generic::words::to_bytes;
 use crate::cpu::integers::{LARGEST, TOGETHER};
-use crate::cpu::simd::{LANES, Line, Simd, first_lanes};
+use crate::cpu::simd::{LANES, Line, Simd};
 
 /// How inputs and weights are kept and multiplied. A step of either is a word of 32 bits.
 pub(in crate::cpu) trait Element: Copy + Send + Sync + 'static {
@@ -33,8 +32,14 @@ pub(in crate::cpu) trait Element: Copy + Send + Sync + 'static {
     fn begin<S: Simd>(simd: S, total: &Line<f32>) -> Self::Sum<S>;
     /// What a piece starts from.
     fn enter<S: Simd>(simd: S, sum: Self::Sum<S>, start: &Line<u32>) -> Self::Sum<S>;
-    /// Where the sum of a piece goes.
-    fn leave<S: Simd>(simd: S, sum: Self::Sum<S>, scale: f32, total: &mut Line<f32>);
+    /// Where the sum of a piece goes, on top of the total unless it is the first.
+    fn leave<S: Simd>(
+        simd: S,
+        sum: Self::Sum<S>,
+        scale: f32,
+        is_first: bool,
+        total: &mut Line<f32>,
+    );
     /// Where the sum of a block goes.
     fn end<S: Simd>(simd: S, sum: Self::Sum<S>, total: &mut Line<f32>);
 
@@ -46,9 +51,6 @@ pub(in crate::cpu) trait Element: Copy + Send + Sync + 'static {
         bases: Bases,
         words: &mut [u32],
     ) -> f32;
-
-    /// Up to sixteen steps of inputs, zeros behind them.
-    fn pack<S: Simd>(simd: S, values: &[f32], inverse: f32, line: &mut Line<f32>);
 }
 
 /// Inputs and weights in f32.
@@ -89,7 +91,7 @@ impl Element for Single {
     }
 
     #[inline(always)]
-    fn leave<S: Simd>(_simd: S, _sum: S::F, _scale: f32, _total: &mut Line<f32>) {}
+    fn leave<S: Simd>(_: S, _: S::F, _: f32, _: bool, _: &mut Line<f32>) {}
 
     #[inline(always)]
     fn end<S: Simd>(simd: S, sum: S::F, total: &mut Line<f32>) {
@@ -121,11 +123,6 @@ impl Element for Single {
             }
         }
         1.0
-    }
-
-    #[inline(always)]
-    fn pack<S: Simd>(_simd: S, values: &[f32], _inverse: f32, line: &mut Line<f32>) {
-        line.0 = first_lanes(values);
     }
 }
 
@@ -175,11 +172,11 @@ fn unpack_floats<S: Simd, const B: usize>(
 pub(in crate::cpu) struct Bytes;
 
 /// What is added to a weight.
-pub(super) const OFFSET: u8 = LARGEST + 1;
+pub(in crate::cpu::generic) const OFFSET: u8 = LARGEST + 1;
 
 /// The same byte four times.
 #[inline(always)]
-pub(super) fn four_times(byte: u8) -> u32 {
+pub(in crate::cpu::generic) fn four_times(byte: u8) -> u32 {
     u32::from_ne_bytes([byte; 4])
 }
 
@@ -217,12 +214,12 @@ impl Element for Bytes {
     }
 
     #[inline(always)]
-    fn leave<S: Simd>(simd: S, sum: S::U, scale: f32, total: &mut Line<f32>) {
-        let sum = simd.f_fma(
-            simd.to_float(sum),
-            simd.f_splat(scale),
-            simd.f_load(&total.0),
-        );
+    fn leave<S: Simd>(simd: S, sum: S::U, scale: f32, is_first: bool, total: &mut Line<f32>) {
+        let before = match is_first {
+            true => simd.f_splat(0.0),
+            false => simd.f_load(&total.0),
+        };
+        let sum = simd.f_fma(simd.to_float(sum), simd.f_splat(scale), before);
         simd.f_store(sum, &mut total.0);
     }
 
@@ -251,19 +248,6 @@ impl Element for Bytes {
             _ => unpack_bytes::<S, TOGETHER>(simd, weights, piece, bases, lines),
         }
         weights.step(bases, piece.component)
-    }
-
-    #[inline(always)]
-    fn pack<S: Simd>(simd: S, values: &[f32], inverse: f32, line: &mut Line<f32>) {
-        let inverse = simd.f_splat(inverse);
-        let mut bytes = [[0; LANES]; 4];
-        for (values, bytes) in values.chunks(LANES).zip(&mut bytes) {
-            *bytes = to_bytes(simd, values, inverse);
-        }
-        let words = bytes.as_flattened().as_chunks::<4>().0;
-        for (to, word) in line.0.iter_mut().zip(words) {
-            *to = f32::from_bits(u32::from_le_bytes(*word));
-        }
     }
 }
 

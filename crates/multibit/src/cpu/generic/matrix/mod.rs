@@ -27,9 +27,11 @@ use core::ops::Range;
 
 pub(in crate::cpu) use depth::{BLOCK as BLOCK_WORDS, Depth};
 pub(in crate::cpu) use element::{Bytes, Element, Single};
-pub(in crate::cpu) use input::{LayRows, Starts};
+pub(super) use element::{OFFSET, four_times};
+pub(in crate::cpu) use input::Starts;
 pub(in crate::cpu) use weights::Weights;
 
+use super::ToRows;
 use crate::cpu::simd::{LANES, Line, Simd, Task};
 use weights::Bases;
 
@@ -73,10 +75,21 @@ pub(in crate::cpu) struct Matrix<'a, E> {
     pub last_lines: usize,
     /// Room to work in.
     pub room: &'a mut Room,
-    /// Receives the sums on top of what is there, `[tiles, slots]`, with slots rounded up to whole
-    /// [`OUTPUTS`].
+    /// Receives the sums, `[tiles, slots]`, with slots rounded up to whole [`OUTPUTS`]; or room for
+    /// them, of one tile if the depth is one block.
     pub sums: &'a mut [Sums],
+    /// Where they go.
+    pub rows: Option<MatrixRows<'a>>,
     pub element: PhantomData<E>,
+}
+
+/// The rows of an image that positions side by side are.
+#[derive(Clone, Copy)]
+pub(in crate::cpu) struct MatrixRows<'a> {
+    /// Slots are outputs; no other task may write them at the places of the tiles.
+    pub to: ToRows<'a>,
+    /// The last tile begins here at the latest, so that all inputs of its lines exist.
+    pub last: usize,
 }
 
 /// Unpacked weights and what is known of them.
@@ -111,19 +124,20 @@ impl<E: Element> Task for Matrix<'_, E> {
         let Input {
             words,
             steps,
-            tile,
             lines,
             starts,
+            ..
         } = self.input;
         let highest = steps.iter().copied().max().unwrap_or(0);
         let last = self.tiles.len().saturating_sub(1);
-        let last_line = (lines.max(1) - 1) * LANES;
-        let end = self.tiles.end.saturating_sub(1) * tile;
         // The last tile may have fewer lines, so its end is its own.
-        let reach = if last > 0 { end - tile + last_line } else { 0 };
-        let reach = reach.max(end + self.last_lines.saturating_sub(1) * LANES);
+        let mut reach = 0;
+        for i in last.saturating_sub(1)..=last {
+            let lines = if i == last { self.last_lines } else { lines };
+            reach = reach.max(self.start(self.tiles.start + i) + lines * LANES);
+        }
         assert!(
-            highest + reach + LANES <= words.len() && self.depth.steps <= steps.len(),
+            highest + reach <= words.len() && self.depth.steps <= steps.len(),
             "steps lie outside of the inputs"
         );
         assert!(
@@ -137,17 +151,26 @@ impl<E: Element> Task for Matrix<'_, E> {
         room.next.resize(slots, 0);
         room.bases.clear();
         room.bases.resize(slots, Bases::default());
-        for block in 0..self.depth.blocks() {
+        let blocks = self.depth.blocks();
+        for block in 0..blocks {
             self.unpack(simd, block);
             for (i, tile) in self.tiles.clone().enumerate() {
                 let lines = if i == last { self.last_lines } else { lines };
+                let i = if blocks == 1 && self.rows.is_some() {
+                    0
+                } else {
+                    i
+                };
                 let mut line = 0;
                 while line < lines {
                     line += match (lines - line).min(if S::REGISTERS >= 32 { LINES } else { 1 }) {
-                        3 => self.tile::<S, 3>(simd, i, tile, line),
-                        2 => self.tile::<S, 2>(simd, i, tile, line),
-                        _ => self.tile::<S, 1>(simd, i, tile, line),
+                        3 => self.tile::<S, 3>(simd, block, [i, tile, line]),
+                        2 => self.tile::<S, 2>(simd, block, [i, tile, line]),
+                        _ => self.tile::<S, 1>(simd, block, [i, tile, line]),
                     };
+                }
+                if block + 1 == blocks {
+                    self.finish(simd, i * slots, tile, lines);
                 }
             }
         }
@@ -203,22 +226,36 @@ impl<E: Element> Matrix<'_, E> {
         starts.push(runs.len());
     }
 
-    /// All outputs at `L` lines of a tile, the `i`-th, from `line` on.
+    /// Where a tile begins.
     #[inline(always)]
-    fn tile<S: Simd, const L: usize>(
-        &mut self,
-        simd: S,
-        i: usize,
-        tile: usize,
-        line: usize,
-    ) -> usize {
+    fn start(&self, tile: usize) -> usize {
+        let last = self.rows.map_or(usize::MAX, |rows| rows.last);
+        (tile * self.input.tile).min(last)
+    }
+
+    /// Brings the sums of a tile, from `first` on, to their rows.
+    #[inline(always)]
+    fn finish<S: Simd>(&mut self, simd: S, first: usize, tile: usize, lines: usize) {
+        let Some(rows) = self.rows else { return };
+        let place = tile * self.input.tile;
+        let skip = place - self.start(tile);
+        let runs = rows.to.runs(place, [skip, lines * LANES]);
+        for (output, sums) in self.slots.clone().zip(&self.sums[first..]) {
+            // SAFETY: whoever made `rows` keeps tasks apart.
+            unsafe { rows.to.finish(simd, &runs, output, &sums[..lines]) };
+        }
+    }
+
+    /// All outputs of a block at `L` lines of a tile, the `i`-th, from `line` on.
+    #[inline(always)]
+    fn tile<S: Simd, const L: usize>(&mut self, simd: S, block: usize, at: [usize; 3]) -> usize {
         for part in 0..self.room.starts.len() - 1 {
             // Few outputs leave registers unused, but are not computed for nothing.
             if S::REGISTERS >= 32 && self.slots.len() - part * OUTPUTS > OUTPUTS / 2 {
-                self.multiply::<S, OUTPUTS, L>(simd, [i, tile, line, part], 0);
+                self.multiply::<S, OUTPUTS, L>(simd, block, at, [part, 0]);
             } else {
                 for first in [0, OUTPUTS / 2] {
-                    self.multiply::<S, { OUTPUTS / 2 }, L>(simd, [i, tile, line, part], first);
+                    self.multiply::<S, { OUTPUTS / 2 }, L>(simd, block, at, [part, first]);
                 }
             }
         }
@@ -230,13 +267,13 @@ impl<E: Element> Matrix<'_, E> {
     fn multiply<S: Simd, const R: usize, const L: usize>(
         &mut self,
         simd: S,
-        [i, tile, line, part]: [usize; 4],
-        first: usize,
+        block: usize,
+        [i, tile, line]: [usize; 3],
+        [part, first]: [usize; 2],
     ) {
         let Input {
             words: inputs,
             steps: offsets,
-            tile: distance,
             starts,
             ..
         } = self.input;
@@ -245,19 +282,23 @@ impl<E: Element> Matrix<'_, E> {
         if slot >= self.slots.len() {
             return;
         }
+        let base = self.start(tile) + line * LANES;
         let totals = self.sums[i * slots + slot..].first_chunk_mut::<R>();
         let totals = totals.expect("sums of all outputs");
         let weights = &self.room.words[slot * STRIDE..][..R * STRIDE];
         let runs = &self.room.runs[self.room.starts[part]..self.room.starts[part + 1]];
-        let base = tile * distance + line * LANES;
-        let mut sums = [[E::begin(simd, &totals[0][0]); L]; R];
-        for (sums, totals) in sums.iter_mut().zip(totals.iter()) {
-            for (sum, total) in sums.iter_mut().zip(&totals[line..line + L]) {
-                *sum = E::begin(simd, total);
+        let mut sums = [[E::begin(simd, &Line([0.0; LANES])); L]; R];
+        if block > 0 {
+            for (sums, totals) in sums.iter_mut().zip(totals.iter()) {
+                for (sum, total) in sums.iter_mut().zip(&totals[line..line + L]) {
+                    *sum = E::begin(simd, total);
+                }
             }
+        } else if runs.is_empty() {
+            totals.fill([Line([0.0; LANES]); LINES]);
         }
         const NONE: Starting = [Line([0; LANES]); LINES];
-        for run in runs {
+        for (i, run) in runs.iter().enumerate() {
             let start = if E::STARTS {
                 &starts[tile * self.depth.pieces.len() + run.piece]
             } else {
@@ -291,7 +332,7 @@ impl<E: Element> Matrix<'_, E> {
             let scales = run.scales[first..].first_chunk::<R>().expect("all outputs");
             for ((sums, totals), &scale) in sums.iter().zip(totals.iter_mut()).zip(scales) {
                 for (&sum, total) in sums.iter().zip(&mut totals[line..line + L]) {
-                    E::leave(simd, sum, scale, total);
+                    E::leave(simd, sum, scale, block + i == 0, total);
                 }
             }
         }
