@@ -4,7 +4,7 @@ mod support;
 
 use multibit::CoordinateType::{self, Bf16, F16, F32};
 use multibit::fit::{Hessian, HessianError, Sketch, SketchError, allocate, calibrate};
-use multibit::fit::{error_curves, reconstruct, sketch};
+use multibit::fit::{reconstruct, sketch};
 use support::{Random, State};
 
 const DAMPING: f64 = 0.01;
@@ -375,7 +375,6 @@ fn what_is_no_hessian_is_refused() {
     let weights = [1.0, f32::NAN];
     let error = SketchError::NotFinite { index: 1 };
     assert_eq!(calibrate(&weights, &huge, 2, &[1], F32, 1), Err(error));
-    assert_eq!(error_curves(&weights, &huge, 2, 2, F32), Err(error));
 }
 
 #[test]
@@ -383,24 +382,6 @@ fn what_is_no_hessian_is_refused() {
 fn groups_of_other_lengths_are_refused() {
     let hessian = Hessian::diagonal(&[1.0; 10], 0.0).unwrap();
     let _ = calibrate(&[0.0; 20], &hessian, 4, &[1; 5], CoordinateType::F32, 0);
-}
-
-#[test]
-fn curves_are_what_sketches_leave() {
-    let (d, len) = (12, 6);
-    let weights = Random::new(8).normals(2 * d, 1.0);
-    let hessian = Hessian::diagonal(&[2.0f32; 12], 0.0).unwrap();
-    let curves = error_curves(&weights, &hessian, len, 3, F32).unwrap();
-    assert_eq!(curves.len(), 4 * 4);
-    for (group, curve) in weights.chunks(len).zip(curves.chunks(4)) {
-        assert!(curve.windows(2).all(|pair| pair[1] < pair[0]), "{curve:?}");
-        for (bits, left) in curve.iter().enumerate().skip(1) {
-            let found = values(&sketch(group, len, bits, F32).unwrap());
-            let square = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
-            let expected: f64 = group.iter().zip(&found).map(square).sum();
-            assert!((left - expected).abs() < 1e-5, "{left}, not {expected}");
-        }
-    }
 }
 
 /// Of all widths that fit, those chosen leave the least: the curves are convex and bases alike.

@@ -51,10 +51,8 @@ fn calibration() {
         let kind = CoordinateType::F16;
         let widths = vec![3; weights.len() / 10];
         let found = fit::calibrate(&weights, &hessian, 10, &widths, kind, 3).unwrap();
-        let curves = fit::error_curves(&weights, &hessian, 10, 2, kind).unwrap();
         let mut all: Vec<u64> = bits(found.coordinates).into_iter().map(u64::from).collect();
         all.extend(found.codes.into_iter().map(u64::from));
-        all.extend(curves.into_iter().map(f64::to_bits));
         all
     });
 }

@@ -1,89 +1,24 @@
-//! Bitwidths of groups under a budget, by what their sketches leave.
+//! Bitwidths under a budget, by what they leave of the loss.
 
 use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use super::hessian::Hessian;
-use super::sketch::{Room, SketchError, check_finite, error};
 use super::{check_len, check_max_bits};
-use crate::CoordinateType;
-use crate::bits::Codebook;
 
-/// What the sketch of each group leaves at each bitwidth: `Σⱼ Nⱼⱼ² (w − ŵ)ⱼ²`, its share of
-/// `(w − ŵ)ᵀ H (w − ŵ)` when later weights make up for it ([`calibrate`](super::calibrate())), in units
-/// of the mean of `H`'s diagonal.
+/// Bitwidths of groups, or of whole weights, that together store no more than a budget, by what each
+/// costs at each bitwidth.
 ///
-/// # Shapes
-/// - `weights`: `[outputs, d_in]`
-/// - result: `[groups, max_bits + 1]`, from no bases on
-///
-/// # Errors
-/// If a weight is not finite.
-///
-/// # Panics
-/// If `len` does not divide `d_in`, `d_in` not the weights, or `max_bits` is not 1 to
-/// [`MAX_BITS`](crate::MAX_BITS).
-pub fn error_curves(
-    weights: &[f32],
-    hessian: &Hessian,
-    len: usize,
-    max_bits: usize,
-    coordinate_type: CoordinateType,
-) -> Result<Vec<f64>, SketchError> {
-    check_max_bits(max_bits);
-    let groups = hessian.groups_of(len);
-    let inputs = hessian.inputs();
-    check_len("weights", weights.len(), weights.len() / inputs, inputs);
-    check_finite(weights)?;
-    let pivots = (0..inputs).map(|j| hessian.factor_row(j).1);
-    let h: Vec<f32> = pivots.map(|pivot| pivot * pivot).collect();
-    let points = max_bits + 1;
-    let mut curves = alloc::vec![0.0; weights.len() / len * points];
-    let output = |(weights, curves): (&[f32], &mut [f64])| {
-        let mut room = Room::new(coordinate_type);
-        let (mut codes, mut codebook) = (alloc::vec![0; len], Codebook::new());
-        let weights = weights.chunks_exact(len).zip(h.chunks_exact(len));
-        for ((weights, h), curve) in weights.zip(curves.chunks_exact_mut(points)) {
-            for (bits, left) in curve.iter_mut().enumerate() {
-                let mut slots = [0.0; crate::MAX_BITS];
-                codes.fill(0);
-                let width = match bits {
-                    0 => 0,
-                    _ => room.weighted(weights, Some(h), &mut codes, &mut slots[..bits]),
-                };
-                codebook.build(&slots[..usize::from(width)]);
-                *left = error(weights, Some(h), &codes, &codebook);
-            }
-        }
-    };
-    #[cfg(feature = "rayon")]
-    {
-        use rayon::prelude::*;
-
-        let curves = curves.par_chunks_exact_mut(groups * points);
-        weights
-            .par_chunks_exact(inputs)
-            .zip(curves)
-            .for_each(output);
-    }
-    #[cfg(not(feature = "rayon"))]
-    {
-        let curves = curves.chunks_exact_mut(groups * points);
-        weights.chunks_exact(inputs).zip(curves).for_each(output);
-    }
-    Ok(curves)
-}
-
-/// Bitwidths of groups, of one weight or many, of which all together store no more than a budget, by
-/// what they leave at each bitwidth.
-///
-/// The next bases go where they take the most error away for each bit that they store, until none
+/// The next bases go where they take the most loss away for each bit that they store, until none
 /// fits any more. Where a curve is not convex, several bases are taken at once.
 ///
+/// Curves must be losses of the network: errors of layers' outputs do not compare between layers. (On
+/// MiniLM-L6 at 3.4 bits, widths by the error of each group's or each layer's output were worse than
+/// equal ones, cosine 0.962 to 0.972 after 0.974.)
+///
 /// # Shapes
-/// - `curves`: `[groups, max_bits + 1]`, as from [`error_curves`], times what the weight matters
-/// - `basis_bits`: `[groups]`, the bits that one basis stores: signs and a coordinate
+/// - `curves`: `[groups, max_bits + 1]`, from no bases on
+/// - `basis_bits`: `[groups]`, the bits that one basis stores: signs and coordinates
 /// - result: `[groups]`
 ///
 /// # Panics

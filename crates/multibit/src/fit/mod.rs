@@ -18,7 +18,7 @@
 //! | [`greedy`] | float weights → training form, as in the paper |
 //! | [`sketch`] | the same, refined |
 //! | [`calibrate`] | the same, by what samples of the inputs say ([`Hessian`]) |
-//! | [`error_curves`], [`allocate`] | nothing; bitwidths under a budget |
+//! | [`allocate`] | nothing; bitwidths under a budget |
 //! | [`basis`] | bases to the nearest levels, then coordinates by least squares |
 //! | [`ste`] | the same around a full-precision weight that is kept and moved |
 //! | [`coordinate`] | coordinates alone, by AMSGrad on `Bᵀg` |
@@ -46,7 +46,7 @@ mod state;
 use crate::MAX_BITS;
 use crate::bits::Codebook;
 
-pub use allocate::{allocate, error_curves};
+pub use allocate::allocate;
 pub use basis::{basis, ste};
 pub use calibrate::calibrate;
 pub use coordinate::coordinate;

@@ -266,7 +266,7 @@ impl Room {
 }
 
 /// `Σ h (w − ŵ)²`.
-pub(super) fn error(weights: &[f32], h: Option<&[f32]>, codes: &[u8], codebook: &Codebook) -> f64 {
+fn error(weights: &[f32], h: Option<&[f32]>, codes: &[u8], codebook: &Codebook) -> f64 {
     let squares = weights.iter().zip(codes).map(|(&weight, &code)| {
         let left = f64::from(weight) - f64::from(codebook.value(code));
         left * left
