@@ -263,7 +263,9 @@ impl<'a> Output<'a> {
         let round = |alpha: f64| f64::from(stored(alpha, self.coordinate_type)).copysign(alpha);
         let solved = solve_spd_rounded(a, alpha, bases, round);
         let old = |i: usize| f64::from(group.slots[i]);
-        if solved.is_err() || !(model(&|i| alpha[i]) < model(&old)) {
+        // Not a number is not better.
+        let is_better = solved.is_ok() && model(&|i| alpha[i]) < model(&old);
+        if !is_better {
             return false;
         }
         for (basis, products) in self.products.chunks_exact(self.len).take(bases).enumerate() {
