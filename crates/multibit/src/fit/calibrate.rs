@@ -31,7 +31,18 @@ const TURNS: usize = 2;
 /// that changes nothing is the last. A diagonal `H` needs none.
 ///
 /// A `w` that is not the float weight makes up for errors of the layers before:
-/// [`Hessian::least_squares`].
+/// [`Hessian::least_squares`]. Where a layer has a bias, `H` may be that of `x` without its mean `μ`;
+/// then `(w − ŵ)ᵀμ` belongs to the bias.
+///
+/// Mean cosine to a transformer's float embeddings, of 300 sentences that are not among the 512 of
+/// `H` (all 36 linear layers of MiniLM-L6, groups of 64, coordinates in f16, two sweeps):
+///
+/// | bits | 2 | 3 | 4 |
+/// |---|---|---|---|
+/// | sketch | 0.603 | 0.884 | 0.970 |
+/// | diagonal of `H` | 0.701 | 0.923 | 0.983 |
+/// | `H`, no sweep | 0.873 | 0.970 | 0.993 |
+/// | `H` | 0.893 | 0.974 | 0.994 |
 ///
 /// # Shapes
 /// - `weights`: `[outputs, d_in]`, `d_in` of them for each output in the order of its groups
