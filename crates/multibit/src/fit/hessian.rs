@@ -4,6 +4,12 @@ use alloc::vec::Vec;
 
 use thiserror::Error;
 
+use super::check_len;
+use crate::math::sqrt;
+
+/// Sums that a product of two slices runs side by side.
+const LANES: usize = 16;
+
 /// Rows that are eliminated together.
 const BLOCK: usize = 32;
 
@@ -41,6 +47,8 @@ pub enum HessianError {
 pub struct Hessian {
     /// `[d]`, of mean 1.
     diagonal: Vec<f32>,
+    /// What the given matrix was multiplied by.
+    scale: f64,
     full: Option<Full>,
 }
 
@@ -76,7 +84,7 @@ impl Hessian {
             matrix.len(),
             inputs * inputs
         );
-        let (share, mean) = Self::scale((0..inputs).map(|i| matrix[i * inputs + i]), damping)?;
+        let (share, scale) = Self::scale((0..inputs).map(|i| matrix[i * inputs + i]), damping)?;
         let mut lower = alloc::vec![0.0f64; inputs * inputs];
         for row in 0..inputs {
             for column in 0..=row {
@@ -88,7 +96,7 @@ impl Hessian {
                         column,
                     });
                 }
-                lower[row * inputs + column] = entry * mean;
+                lower[row * inputs + column] = entry * scale;
             }
             lower[row * inputs + row] += share;
         }
@@ -101,11 +109,16 @@ impl Hessian {
             }
         }
         factor(&mut lower, inputs)?;
+        let mut lower: Vec<f32> = lower.into_iter().map(|entry| entry as f32).collect();
+        for pivot in lower.iter_mut().step_by(inputs + 1) {
+            *pivot = pivot.max(f32::MIN_POSITIVE);
+        }
         Ok(Self {
             diagonal: (0..inputs).map(|i| dense[i * inputs + i]).collect(),
+            scale,
             full: Some(Full {
                 matrix: dense,
-                factor: lower.into_iter().map(|entry| entry as f32).collect(),
+                factor: lower,
             }),
         })
     }
@@ -122,10 +135,13 @@ impl Hessian {
         diagonal: &[T],
         damping: f64,
     ) -> Result<Self, HessianError> {
-        let (share, mean) = Self::scale(diagonal.iter().copied(), damping)?;
-        let damped = diagonal.iter().map(|&entry| (entry.into() * mean + share) as f32);
+        let (share, scale) = Self::scale(diagonal.iter().copied(), damping)?;
+        let damped = diagonal
+            .iter()
+            .map(|&entry| ((entry.into() * scale + share) as f32).max(f32::MIN_POSITIVE));
         Ok(Self {
             diagonal: damped.collect(),
+            scale,
             full: None,
         })
     }
@@ -170,6 +186,61 @@ impl Hessian {
         self.diagonal.len()
     }
 
+    /// Weights whose outputs are nearest to what they should be, `w + H⁻¹ Σ e xᵀ` with the damped `H`.
+    ///
+    /// `e` is what an output lacks on an input `x` where `H` was summed up. If that was behind layers
+    /// that are quantized already, `e = y − (W x + b)` with the float model's `y` makes up for their
+    /// errors, also those that reach a sum by its other branch. Damping keeps the weights near `w`.
+    ///
+    /// # Shapes
+    /// - `weights`, `lacking`, result: `[outputs, d]`; `lacking` is `Σ e xᵀ` over the samples of `H`
+    ///
+    /// # Panics
+    /// If a slice has another length.
+    pub fn least_squares<T: Copy + Into<f64>>(&self, weights: &[f32], lacking: &[T]) -> Vec<f32> {
+        let d = self.inputs();
+        check_len("weights", weights.len(), weights.len() / d, d);
+        check_len("lacking", lacking.len(), weights.len() / d, d);
+        let mut result = Vec::with_capacity(weights.len());
+        let mut x = alloc::vec![0.0; d];
+        for (weights, lacking) in weights.chunks_exact(d).zip(lacking.chunks_exact(d)) {
+            for (x, &lacking) in x.iter_mut().zip(lacking) {
+                *x = lacking.into() * self.scale;
+            }
+            // First Nᵀ, then N.
+            for j in (0..d).rev() {
+                let (row, pivot) = self.factor_row(j);
+                x[j] /= f64::from(pivot);
+                let solved = x[j];
+                for (x, &entry) in x.iter_mut().zip(row) {
+                    *x -= solved * f64::from(entry);
+                }
+            }
+            for j in 0..d {
+                let (row, pivot) = self.factor_row(j);
+                let known = row.iter().zip(&x).map(|(&entry, x)| f64::from(entry) * x);
+                x[j] = (x[j] - known.sum::<f64>()) / f64::from(pivot);
+            }
+            let moved = weights
+                .iter()
+                .zip(&x)
+                .map(|(&w, x)| (f64::from(w) + x) as f32);
+            result.extend(moved);
+        }
+        result
+    }
+
+    /// Groups of an output.
+    pub(super) fn groups_of(&self, len: usize) -> usize {
+        let inputs = self.inputs();
+        assert!(len > 0, "`len` is 0, a group needs at least one weight");
+        assert!(
+            inputs > 0 && inputs.is_multiple_of(len),
+            "{inputs} inputs are not a whole number of groups of {len}"
+        );
+        inputs / len
+    }
+
     pub(super) fn is_diagonal(&self) -> bool {
         self.full.is_none()
     }
@@ -182,7 +253,9 @@ impl Hessian {
     /// Row `j` of `H`; nothing of a diagonal one.
     pub(super) fn row(&self, j: usize) -> &[f32] {
         let d = self.diagonal.len();
-        self.full.as_ref().map_or(&[], |full| &full.matrix[j * d..][..d])
+        self.full
+            .as_ref()
+            .map_or(&[], |full| &full.matrix[j * d..][..d])
     }
 
     /// Row `j` of `N` before its diagonal, and `N_jj`. A diagonal one has nothing before it.
@@ -192,7 +265,7 @@ impl Hessian {
                 let row = &full.factor[j * self.diagonal.len()..];
                 (&row[..j], row[j])
             }
-            None => (&[], crate::math::sqrt(self.diagonal[j])),
+            None => (&[], sqrt(self.diagonal[j])),
         }
     }
 }
@@ -227,13 +300,30 @@ fn factor(a: &mut [f64], n: usize) -> Result<(), HessianError> {
         {
             use rayon::prelude::*;
 
-            above.par_chunks_exact_mut(n).enumerate().for_each(eliminate);
+            above
+                .par_chunks_exact_mut(n)
+                .enumerate()
+                .for_each(eliminate);
         }
         #[cfg(not(feature = "rayon"))]
         above.chunks_exact_mut(n).enumerate().for_each(eliminate);
         end = start;
     }
     Ok(())
+}
+
+/// `Σ x y`, in a fixed order.
+pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut sums = [0.0; LANES];
+    let (x, y) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let rest = x.remainder().iter().zip(y.remainder());
+    let rest: f32 = rest.map(|(x, y)| x * y).sum();
+    for (x, y) in x.zip(y) {
+        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
+            *sum += x * y;
+        }
+    }
+    sums.iter().sum::<f32>() + rest
 }
 
 /// `y ← y − a x`.

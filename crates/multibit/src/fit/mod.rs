@@ -17,6 +17,8 @@
 //! |---|---|
 //! | [`greedy`] | float weights → training form, as in the paper |
 //! | [`sketch`] | the same, refined |
+//! | [`calibrate`] | the same, by what samples of the inputs say ([`Hessian`]) |
+//! | [`allocate`] | nothing; bitwidths under a budget |
 //! | [`basis`] | bases to the nearest levels, then coordinates by least squares |
 //! | [`ste`] | the same around a full-precision weight that is kept and moved |
 //! | [`coordinate`] | coordinates alone, by AMSGrad on `Bᵀg` |
@@ -26,6 +28,7 @@
 //! group for good: bases and coordinates no longer move there, but stay valid. Other groups do not
 //! see it.
 
+mod allocate;
 mod basis;
 mod calibrate;
 mod coordinate;
@@ -43,6 +46,7 @@ mod state;
 use crate::MAX_BITS;
 use crate::bits::Codebook;
 
+pub use allocate::allocate;
 pub use basis::{basis, ste};
 pub use calibrate::calibrate;
 pub use coordinate::coordinate;

@@ -101,7 +101,7 @@ impl Refinement {
     }
 
     /// Coordinates of the group that leave less of it than others tried, for the codes of the
-    /// nearest levels.
+    /// nearest levels. What is left is `Σ h (w − ŵ)²`, with `h` as 1 if it is not given.
     ///
     /// Tried are, at the width of `greedy`: those themselves, equal steps up to several magnitudes,
     /// and the best ones of some distributions. Each start gets a round of nearest levels and least
@@ -113,10 +113,10 @@ impl Refinement {
         &mut self,
         weights: &[f32],
         h: Option<&[f32]>,
-        width: usize,
-        greedy: Option<&[f32]>,
+        greedy: &[f32],
     ) -> Coordinates {
         self.take(weights, h);
+        let width = greedy.len();
         let mut kept = [(f64::INFINITY, [0.0; MAX_BITS]); KEPT];
         let mut start = |this: &mut Self, alpha: &dyn Fn(usize) -> f64| {
             let mut coordinates = [0.0; MAX_BITS];
@@ -134,9 +134,7 @@ impl Refinement {
                 kept[place] = new;
             }
         };
-        if let Some(greedy) = greedy {
-            start(self, &|i| f64::from(greedy[i]));
-        }
+        start(self, &|i| f64::from(greedy[i]));
         let ends = [self.sorted.first(), self.sorted.last()];
         let ends = ends.map(|end| f64::from(end.map_or(0.0, |end| end.abs())));
         let steps = f64::from((1u32 << width) - 1);
@@ -176,8 +174,10 @@ impl Refinement {
         self.sorted.clear();
         self.pairs.clear();
         if let Some(h) = h {
-            self.pairs.extend(weights.iter().copied().zip(h.iter().copied()));
-            self.pairs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+            self.pairs
+                .extend(weights.iter().copied().zip(h.iter().copied()));
+            self.pairs
+                .sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
             self.sorted.extend(self.pairs.iter().map(|pair| pair.0));
         } else {
             self.sorted.extend_from_slice(weights);
