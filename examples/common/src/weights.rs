@@ -51,7 +51,10 @@ pub fn fill<M: Module>(
                 path,
                 expected,
                 found,
-            } => format!("{path} has shape {found:?} where this network has {expected:?}"),
+            } => {
+                let [found, expected] = [found, expected].map(|shape| shape.to_vec());
+                format!("{path} has shape {found:?} where this network has {expected:?}")
+            }
             other => other.to_string(),
         });
     }

@@ -47,7 +47,7 @@ struct BitFlags {
     /// Bits of a weight of the embeddings [default: as --bits]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     embedding_bits: Option<u8>,
-    /// Inputs whose weights share coordinates; must divide the sizes of all layers.
+    /// About how many weights of an output, or of a row of a table, share coordinates.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     group_size: u32,
     /// How the packed layers compute: with their inputs as they are, or rounded to 8 bits.

@@ -63,7 +63,9 @@ fn a_model_is_packed_compared_searched_and_timed() {
     holds(&printed, "15 tensors");
     let cosine = result(&printed, "cosine=");
     assert!(cosine > 0.999, "{printed}");
-    assert_eq!(result(&printed, "paper_bits="), 8.0);
+    // A short group may need fewer.
+    let paper = result(&printed, "paper_bits=");
+    assert!((7.9..=8.0).contains(&paper), "{printed}");
     let bytes = fs::metadata(&out).unwrap().len() as f64;
     assert_eq!(result(&printed, "file_bytes="), bytes);
     // A coordinate of f32 for each of 16 weights and basis, and widths.
@@ -88,7 +90,7 @@ fn a_model_is_packed_compared_searched_and_timed() {
         "hidden_size: 32",
         "model: bert",
         "encoder.layers.1.mha.query.weight",
-        "| 3.000",
+        "bits per weight by the paper",
     ] {
         holds(&inspected, part);
     }
@@ -270,8 +272,8 @@ fn bad_checkpoints_are_refused_by_name() {
     );
     let not_a_number = |whole: &[u8]| {
         let mut bytes = whole.to_vec();
-        let end = bytes.len();
-        bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+        let middle = bytes.len() / 2 & !3;
+        bytes[middle..middle + 4].copy_from_slice(&f32::NAN.to_le_bytes());
         bytes
     };
     with!("model.safetensors", not_a_number, "not finite");
@@ -309,9 +311,7 @@ fn bad_checkpoints_are_refused_by_name() {
 fn what_does_not_belong_together_is_refused_by_name() {
     let minilm = minilm();
     let out = minilm.at("model.bpk");
-    let groups = ["--group-size", "24"];
     let args = ["quantize", "--float", FLOAT, "--out", &out];
-    minilm.refuses(&[&args[..], &groups].concat(), "24");
     for (flag, value) in [
         ("--bits", "0"),
         ("--bits", "9"),
@@ -356,10 +356,10 @@ fn what_does_not_belong_together_is_refused_by_name() {
         "tokenizer.json: not the vocabulary that the packed model was made with",
     );
     let json = fs::read_to_string(&config).unwrap();
-    fs::write(&config, json.replace("1e-12", "1e-5")).unwrap();
+    fs::write(&config, json.replace("1e-12", "0.5")).unwrap();
     search(
         &out,
         &other,
-        "config.json: layer_norm_eps is 1e-5, in the packed model 1e-12",
+        "config.json: layer_norm_eps is 0.5, in the packed model 1e-12",
     );
 }
