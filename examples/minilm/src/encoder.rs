@@ -28,6 +28,21 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// Batches of sentences, as a model takes them: of about the same length, so that little is computed
+    /// for padding.
+    ///
+    /// # Errors
+    /// If a sentence has no tokens.
+    pub fn batches(&self, sentences: &[String], size: usize) -> Result<Vec<Batch>, Failure> {
+        let mut texts = self.tokens.of(sentences)?;
+        texts.sort_by_key(Vec::len);
+        let texts = texts.chunks(size).map(|texts| {
+            let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+            pad(&texts, &self.device)
+        });
+        Ok(texts.collect())
+    }
+
     /// The embeddings of some sentences, in their order.
     ///
     /// # Errors
@@ -66,8 +81,11 @@ impl Encoder {
     }
 }
 
+/// Tokens and where there are none, see [`pad`].
+pub type Batch = (Tensor<2, Int>, Option<Tensor<2, Bool>>);
+
 /// Texts as `[batch, length]`, and where one has no token, if that is anywhere.
-fn pad(texts: &[&[u32]], device: &Device) -> (Tensor<2, Int>, Option<Tensor<2, Bool>>) {
+fn pad(texts: &[&[u32]], device: &Device) -> Batch {
     let length = texts.iter().map(|text| text.len()).max().unwrap_or(0);
     let shape = [texts.len(), length];
     let places = || {

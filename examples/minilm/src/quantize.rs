@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn_alq::quantize::QuantizeReport;
+use burn_alq::calibrate::Progress;
 use burn_alq::report::ModelReport;
-use burn_alq::{Arithmetic, CoordinateType, GroupingRule, PackedModel, PathPattern, Quantizer};
+use burn_alq::{Arithmetic, Calibrator, CoordinateType, GroupingRule, PackedModel, PathPattern, Quantizer};
 use example_common::{DeviceFlag, Failure, MODEL, StorageFlags, at, choice, say, writable};
 
 use crate::checkpoint::Checkpoint;
-use crate::encoder::Encoder;
+use crate::encoder::{Batch, Encoder};
 use crate::model::{Bert, NAME};
 use crate::packed::unpack;
 use crate::sample::{held_out, sentences};
@@ -30,6 +30,17 @@ pub struct Args {
     /// Text whose lines are compared [default: sentences that come with the program]
     #[arg(long, value_name = "FILE")]
     sentences: Option<PathBuf>,
+    /// Text whose lines calibrate: what the outputs make of them decides how weights are rounded.
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    #[arg(long, default_value_t = 0)]
+    epochs: usize,
+    #[arg(long, default_value_t = 1e-4)]
+    lr: f64,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     #[command(flatten)]
     device: DeviceFlag,
     #[command(flatten, next_help_heading = "Bits")]
@@ -68,7 +79,24 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let float = checkpoint.model(&device)?;
 
     let coordinates = args.storage.coordinates.unwrap_or_default();
-    let (multi_bit, report) = multi_bit(float.clone(), &args.bits, coordinates)?;
+    let quantizer = quantizer(&args.bits, coordinates);
+    let encoder = Encoder { tokens, device };
+    let (multi_bit, report) = match &args.calibration {
+        None => quantizer.quantize(float.clone())?,
+        Some(file) => {
+            let batches = encoder.batches(&sentences(file)?, args.batch)?;
+            let calibrator = Calibrator::new(quantizer)
+                .epochs(args.epochs)
+                .learning_rate(args.lr)
+                .seed(args.seed);
+            let forward = |model: &Bert, (tokens, padding): &Batch| {
+                model.forward(tokens.clone(), padding.clone())
+            };
+            calibrator.quantize_with(float.clone(), &batches, forward, |progress| {
+                if !matches!(progress, Progress::Measured(n) if n % 16 != 0) { say!("{progress:?} {:.1}", start.elapsed().as_secs_f64()); }
+            })?
+        }
+    };
     say!("{}", report.to_markdown());
     say!("{}", report.summary());
     let packed = PackedModel::pack(&multi_bit)?.with_coordinate_type(coordinates)?;
@@ -76,10 +104,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut packed = args.storage.round(packed)?;
     packed.config.extend(checkpoint.config.clone());
     packed.config.insert(MODEL.into(), NAME.into());
-    packed.config.insert(TOKENS.into(), tokens.checksum.clone());
+    packed.config.insert(TOKENS.into(), encoder.tokens.checksum.clone());
     let seconds = start.elapsed().as_secs_f64();
 
-    let encoder = Encoder { tokens, device };
     let model = unpack(&packed, &encoder.device)?;
     let [float, model] = [&float, &model].map(|model| encoder.embed(model, &compared));
     let cosines = Cosines::between(&float?, &model?);
@@ -95,15 +122,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The model with multi-bit weights: matrices in groups along their inputs, tables along their rows.
-fn multi_bit(
-    float: Bert,
-    flags: &BitFlags,
-    coordinates: CoordinateType,
-) -> Result<(Bert, QuantizeReport), Failure> {
+/// Matrices in groups along their inputs, tables along their rows.
+fn quantizer(flags: &BitFlags, coordinates: CoordinateType) -> Quantizer {
     let groups = GroupingRule::Groupwise(flags.group_size as usize);
     let table_bits = flags.embedding_bits.unwrap_or(flags.bits);
-    let quantizer = Quantizer::new(flags.bits.into())
+    Quantizer::new(flags.bits.into())
         .coordinate_type(coordinates)
         .rule(PathPattern::glob("encoder.**.weight"), groups)
         .arithmetic(flags.arithmetic)
@@ -111,6 +134,5 @@ fn multi_bit(
             PathPattern::glob("embeddings.*.weight"),
             groups,
             table_bits.into(),
-        );
-    Ok(quantizer.quantize(float)?)
+        )
 }

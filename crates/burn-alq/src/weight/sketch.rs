@@ -37,7 +37,7 @@ pub fn sketch(
 }
 
 /// How often all codes of a weight are gone through again, given each other.
-const SWEEPS: usize = 8;
+const SWEEPS: usize = 2;
 
 /// How one weight is sketched, checked against its shape.
 #[derive(Debug, Clone)]
