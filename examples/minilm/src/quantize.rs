@@ -3,16 +3,19 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn_alq::calibrate::Progress;
+use burn_alq::calibrate::{Progress, Refined};
+use burn_alq::quantize::QuantizeReport;
 use burn_alq::report::ModelReport;
-use burn_alq::{Arithmetic, Calibrator, CoordinateType, GroupingRule, PackedModel, PathPattern, Quantizer};
-use example_common::{DeviceFlag, Failure, MODEL, StorageFlags, at, choice, say, writable};
+use burn_alq::{
+    Arithmetic, Calibrator, CoordinateType, GroupingRule, PackedModel, PathPattern, Quantizer,
+};
+use example_common::{DeviceFlag, Failure, MODEL, StorageFlags, at, bar, choice, say, writable};
 
 use crate::checkpoint::Checkpoint;
 use crate::encoder::{Batch, Encoder};
 use crate::model::{Bert, NAME};
 use crate::packed::unpack;
-use crate::sample::{held_out, sentences};
+use crate::sample::{calibration, held_out, sentences};
 use crate::score::Cosines;
 use crate::tokens::{TOKENS, Tokens};
 
@@ -30,17 +33,8 @@ pub struct Args {
     /// Text whose lines are compared [default: sentences that come with the program]
     #[arg(long, value_name = "FILE")]
     sentences: Option<PathBuf>,
-    /// Text whose lines calibrate: what the outputs make of them decides how weights are rounded.
-    #[arg(long, value_name = "FILE")]
-    calibration: Option<PathBuf>,
-    #[arg(long, default_value_t = 8)]
-    batch: usize,
-    #[arg(long, default_value_t = 0)]
-    epochs: usize,
-    #[arg(long, default_value_t = 1e-4)]
-    lr: f64,
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    #[command(flatten, next_help_heading = "Calibration")]
+    calibration: CalibrationFlags,
     #[command(flatten)]
     device: DeviceFlag,
     #[command(flatten, next_help_heading = "Bits")]
@@ -48,6 +42,38 @@ pub struct Args {
     #[command(flatten)]
     storage: StorageFlags,
 }
+
+/// What sentences, without labels, say of the weights.
+#[derive(clap::Args)]
+struct CalibrationFlags {
+    /// Text whose lines are calibrated with [default: sentences that come with the program, other ones
+    /// than are compared]
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Bring the weights as near as can be instead of the embeddings: no calibration.
+    #[arg(long, conflicts_with_all = ["calibration", "epochs", "learning_rate", "seed"])]
+    data_free: bool,
+    /// Go over the sentences so many times more: the float model teaches the multi-bit one.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    epochs: usize,
+    /// The largest learning rate of these.
+    #[arg(long, value_name = "RATE", default_value_t = 1e-4, value_parser = rate)]
+    learning_rate: f64,
+    /// What random numbers are drawn from.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "it is no number")?;
+    if rate > 0.0 && rate.is_finite() {
+        return Ok(rate);
+    }
+    Err("it must be positive".into())
+}
+
+/// Sentences of a forward and a backward pass: few, because the signs of one pass mix what they say.
+const BATCH: usize = 8;
 
 /// What a weight becomes.
 #[derive(clap::Args)]
@@ -81,21 +107,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let coordinates = args.storage.coordinates.unwrap_or_default();
     let quantizer = quantizer(&args.bits, coordinates);
     let encoder = Encoder { tokens, device };
-    let (multi_bit, report) = match &args.calibration {
-        None => quantizer.quantize(float.clone())?,
-        Some(file) => {
-            let batches = encoder.batches(&sentences(file)?, args.batch)?;
-            let calibrator = Calibrator::new(quantizer)
-                .epochs(args.epochs)
-                .learning_rate(args.lr)
-                .seed(args.seed);
-            let forward = |model: &Bert, (tokens, padding): &Batch| {
-                model.forward(tokens.clone(), padding.clone())
-            };
-            calibrator.quantize_with(float.clone(), &batches, forward, |progress| {
-                if !matches!(progress, Progress::Measured(n) if n % 16 != 0) { say!("{progress:?} {:.1}", start.elapsed().as_secs_f64()); }
-            })?
-        }
+    let (multi_bit, report) = match args.calibration.data_free {
+        true => quantizer.quantize(float.clone())?,
+        false => calibrate(&args.calibration, quantizer, float.clone(), &encoder)?,
     };
     say!("{}", report.to_markdown());
     say!("{}", report.summary());
@@ -104,7 +118,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut packed = args.storage.round(packed)?;
     packed.config.extend(checkpoint.config.clone());
     packed.config.insert(MODEL.into(), NAME.into());
-    packed.config.insert(TOKENS.into(), encoder.tokens.checksum.clone());
+    packed
+        .config
+        .insert(TOKENS.into(), encoder.tokens.checksum.clone());
     let seconds = start.elapsed().as_secs_f64();
 
     let model = unpack(&packed, &encoder.device)?;
@@ -120,6 +136,36 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         cosines.mean
     );
     Ok(())
+}
+
+fn calibrate(
+    flags: &CalibrationFlags,
+    quantizer: Quantizer,
+    float: Bert,
+    encoder: &Encoder,
+) -> Result<(Bert, QuantizeReport), Failure> {
+    let texts = match &flags.calibration {
+        Some(file) => sentences(file)?,
+        None => calibration(),
+    };
+    let batches = encoder.batches(&texts, BATCH)?;
+    let calibrator = Calibrator::new(quantizer)
+        .epochs(flags.epochs)
+        .learning_rate(flags.learning_rate)
+        .seed(flags.seed);
+    let forward =
+        |model: &Bert, (tokens, padding): &Batch| model.forward(tokens.clone(), padding.clone());
+    let bar = bar("calibration {bar:24} {pos}/{len} ETA {eta}", batches.len());
+    let calibrated =
+        calibrator.quantize_with(float, &batches, forward, |progress| match progress {
+            Progress::Measured(batches) => bar.set_position(batches as u64),
+            Progress::Refined(Refined { epoch, error }) => {
+                bar.suspend(|| say!("epoch {epoch}: error {error:.5} on batches held out"));
+            }
+            _ => {}
+        });
+    bar.finish_and_clear();
+    Ok(calibrated?)
 }
 
 /// Matrices in groups along their inputs, tables along their rows.

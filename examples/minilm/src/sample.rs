@@ -46,6 +46,11 @@ pub fn held_out() -> Vec<String> {
     ALICE.lines().skip(1).step_by(2).map(String::from).collect()
 }
 
+/// Sentences to calibrate with: all others.
+pub fn calibration() -> Vec<String> {
+    ALICE.lines().step_by(2).map(String::from).collect()
+}
+
 /// Two sentences, and how alike people find them.
 pub struct Pair {
     pub sentences: [String; 2],

@@ -27,7 +27,9 @@ pub enum CalibrateError {
     #[error(transparent)]
     Quantize(#[from] QuantizeError),
     /// There is nothing to calibrate with.
-    #[error("there are no samples to calibrate with; some hundred inputs without labels are enough")]
+    #[error(
+        "there are no samples to calibrate with; some hundred inputs without labels are enough"
+    )]
     NoSamples,
     /// An output is NaN or infinite.
     #[error(
@@ -112,7 +114,10 @@ impl Calibrator {
     /// # Panics
     /// If it is not positive and finite.
     pub fn learning_rate(self, lr: f64) -> Self {
-        assert!(lr > 0.0 && lr.is_finite(), "the learning rate must be positive, not {lr}");
+        assert!(
+            lr > 0.0 && lr.is_finite(),
+            "the learning rate must be positive, not {lr}"
+        );
         Self { lr, ..self }
     }
 
@@ -156,7 +161,9 @@ impl Calibrator {
         let seen = |samples| progress(Progress::Measured(samples));
         let curvature = Curvature::measure(&training, planned, samples, &forward, self.seed, seen)?;
         drop(training);
-        let (model, report) = self.quantizer.quantize_by(float.clone(), Some(curvature.into()))?;
+        let (model, report) = self
+            .quantizer
+            .quantize_by(float.clone(), Some(curvature.into()))?;
         if self.epochs == 0 {
             return Ok((model, report));
         }

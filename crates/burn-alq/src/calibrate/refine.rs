@@ -79,8 +79,11 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
         let mut step = 0;
         for epoch in 1..=epochs {
             let last = epoch as f64 > epochs as f64 * (1.0 - COORDINATES);
-            let kind = std::env::var("PH").unwrap();
-            optimizer.set_phase(if last || kind == "c" { Phase::Coordinate } else if kind == "b" { Phase::Basis } else { Phase::Ste });
+            optimizer.set_phase(if last {
+                Phase::Coordinate
+            } else {
+                Phase::Basis
+            });
             random.shuffle(&mut order);
             for &index in &order {
                 // A cosine from the whole rate to none.
@@ -92,7 +95,10 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
                 let loss = (outputs - taught.clone()).square().sum() / norm.max(f64::MIN_POSITIVE);
                 let mut grads = GradientsParams::from_grads(loss.backward(), &model);
                 model.visit(&mut Freeze {
-                    multi_bit: multi_bit_weights(&model).iter().map(|weight| weight.id).collect(),
+                    multi_bit: multi_bit_weights(&model)
+                        .iter()
+                        .map(|weight| weight.id)
+                        .collect(),
                     grads: &mut grads,
                 });
                 model = optimizer.step(rate, model, grads);

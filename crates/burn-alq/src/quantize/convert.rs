@@ -210,9 +210,8 @@ impl Reparameterizer for &mut Convert<'_> {
             source,
         };
         let hessian = hessian.transpose().map(Option::flatten).map_err(wrong);
-        let apply = |hessian: Option<Hessian>| {
-            planned.plan.apply(path, param.clone(), hessian.as_ref())
-        };
+        let apply =
+            |hessian: Option<Hessian>| planned.plan.apply(path, param.clone(), hessian.as_ref());
         match hessian.and_then(apply) {
             Ok(Sketched {
                 param,

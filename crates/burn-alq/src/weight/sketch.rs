@@ -91,7 +91,14 @@ impl Plan {
         let sketch = match hessian {
             Some(hessian) => {
                 let widths = alloc::vec![self.max_bits as u8; self.grouping.groups(shape)];
-                fit::calibrate(&grouped, hessian, len, &widths, self.coordinate_type, SWEEPS)
+                fit::calibrate(
+                    &grouped,
+                    hessian,
+                    len,
+                    &widths,
+                    self.coordinate_type,
+                    SWEEPS,
+                )
             }
             None => fit::sketch(&grouped, len, self.max_bits, self.coordinate_type),
         };
