@@ -4,6 +4,7 @@
 mod activations;
 mod any_model;
 mod between;
+mod calibrate;
 mod checkpoint;
 mod compact;
 mod convert;

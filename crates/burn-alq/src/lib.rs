@@ -15,6 +15,8 @@ mod weight;
 #[cfg(feature = "train")]
 pub mod analysis;
 #[cfg(feature = "train")]
+pub mod calibrate;
+#[cfg(feature = "train")]
 pub mod optim;
 #[cfg(feature = "train")]
 pub mod quantize;
@@ -25,6 +27,8 @@ pub mod train;
 
 pub use multibit::CoordinateType;
 
+#[cfg(feature = "train")]
+pub use self::calibrate::Calibrator;
 pub use self::file::PackedModel;
 #[cfg(feature = "store")]
 pub use self::nn::AsBurnLayers;

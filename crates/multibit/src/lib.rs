@@ -44,7 +44,8 @@
 //! - [`Grouping`]: permute the axes, cut into runs; [`GroupingRule`] is the only place that knows the
 //!   groupings' names
 //! - [`PackedWeight`]: the packed form, its sizes, its serialized sections
-//! - [`fit`]: sketching and the optimization steps, on the training form
+//! - [`fit`]: sketching, with or without samples of the inputs, and the optimization steps, on the
+//!   training form
 //! - [`cpu`]: layers that compute from the packed form
 //! - `gpu` (feature `cube`): the steps and the layers as CubeCL kernels, over the same bits
 //!

@@ -36,6 +36,28 @@ fn some<T>(cases: Vec<T>, under_miri: usize) -> Vec<T> {
 }
 
 #[test]
+fn calibration() {
+    let (d, outputs) = if cfg!(miri) { (20, 4) } else { (80, 37) };
+    let mut random = Random::new(81);
+    let samples: Vec<_> = (0..50).map(|_| random.normals(d, 1.0)).collect();
+    let sum = |i: usize, k: usize| -> f64 {
+        let each = samples.iter();
+        each.map(|x| f64::from(x[i] * x[k])).sum()
+    };
+    let h: Vec<f64> = (0..d * d).map(|e| sum(e / d, e % d)).collect();
+    let weights = random.normals(outputs * d, 0.1);
+    same_bits("calibration", || {
+        let hessian = fit::Hessian::new(&h, d, 0.01).unwrap();
+        let kind = CoordinateType::F16;
+        let widths = vec![3; weights.len() / 10];
+        let found = fit::calibrate(&weights, &hessian, 10, &widths, kind, 3).unwrap();
+        let mut all: Vec<u64> = bits(found.coordinates).into_iter().map(u64::from).collect();
+        all.extend(found.codes.into_iter().map(u64::from));
+        all
+    });
+}
+
+#[test]
 fn sketches() {
     let mut random = Random::new(80);
     for (groups, len) in some(vec![(5, 9), (300, 25), (37, 200), (3, 5000)], 1) {

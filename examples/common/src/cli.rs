@@ -162,7 +162,10 @@ pub(crate) fn parse_positive(text: &str) -> Result<f64, String> {
 }
 
 /// Parses a time.
-fn parse_seconds(text: &str) -> Result<f64, String> {
+///
+/// # Errors
+/// If it is not a finite number from 0 on.
+pub fn parse_seconds(text: &str) -> Result<f64, String> {
     parse_number(text)
         .filter(|seconds| *seconds >= 0.0)
         .ok_or_else(|| "not a number of seconds".into())
@@ -292,7 +295,7 @@ fn presets<E: Example>() -> impl TypedValueParser<Value = Preset> {
 }
 
 /// Takes one of some values by its name.
-pub(crate) fn choice<T: Clone + Send + Sync + 'static>(
+pub fn choice<T: Clone + Send + Sync + 'static>(
     choices: impl IntoIterator<Item = (impl Into<PossibleValue>, T)>,
 ) -> impl TypedValueParser<Value = T> {
     let choices = choices

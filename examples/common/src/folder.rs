@@ -94,7 +94,10 @@ fn lock(out: &Path) -> Result<Option<File>, Failure> {
 }
 
 /// Whether a file can be written whole or not at all, in its folder. Nothing of it stays.
-pub(crate) fn writable(file: &Path) -> std::io::Result<()> {
+///
+/// # Errors
+/// If it cannot.
+pub fn writable(file: &Path) -> std::io::Result<()> {
     let aside = aside(file);
     std::fs::write(&aside, b"")?;
     std::fs::remove_file(aside)

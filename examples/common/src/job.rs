@@ -346,12 +346,10 @@ impl<'a, N: Network> Runner<'a, N> {
         report: &mut Report,
     ) -> Result<(), Failure> {
         let job = self.job;
-        let levers = &job.flags.levers;
+        let storage = &job.flags.levers.storage;
         let packed = PackedModel::pack(trained)?;
-        let mut packed = packed.with_coordinate_type(goal.schedule.coordinate_type)?;
-        if let Some(float_type) = levers.biases {
-            packed = packed.with_float_type(float_type)?;
-        }
+        let packed = packed.with_coordinate_type(goal.schedule.coordinate_type)?;
+        let mut packed = storage.round(packed)?;
         packed.config.extend(job.config.clone());
         packed.config.insert(MODEL.into(), N::NAME.into());
         packed.config.insert("data".into(), job.data.name.clone());
@@ -360,7 +358,7 @@ impl<'a, N: Network> Runner<'a, N> {
             packed.config.insert(DATA_CLASSES.into(), classes);
         }
         let file = goal.out.join(PACKED);
-        packed.save_with(&file, levers.coding())?;
+        storage.save(&packed, &file)?;
         self.evaluate(kept, trained, &packed, goal, report)?;
         for images in [&job.data.train, &job.data.valid, &job.data.test] {
             print_skipped(images);

@@ -1,12 +1,15 @@
 //! Flags of what makes a model smaller or better at its size. `COMPRESSION.md` of burn-alq says
 //! what each does.
 
+use std::path::Path;
+
 use burn_alq::file::Coding;
 use burn_alq::train::{DistillError, Distillation, DistillationConfig};
 use burn_alq::train::{Pace, Recovery};
-use burn_alq::{CoordinateType, ScheduleConfig};
+use burn_alq::{CoordinateType, PackedModel, ScheduleConfig};
 use clap::Args;
 
+use crate::Failure;
 use crate::cli::{choice, set};
 use crate::settings::Settings;
 
@@ -36,7 +39,14 @@ pub struct LeverFlags {
     /// Choose the grouping of every layer by modelled loss per byte, not by the example's rules
     #[arg(long)]
     pub auto_grouping: bool,
-    /// How coordinates are stored; the last phase trains them so [default: f32]
+    #[command(flatten)]
+    pub storage: StorageFlags,
+}
+
+/// How a packed model is stored.
+#[derive(Args, Debug, Clone, Default)]
+pub struct StorageFlags {
+    /// How coordinates are stored; they are fitted or trained so [default: f32]
     #[arg(long, value_name = "TYPE", value_parser = choice(COORDINATES))]
     pub coordinates: Option<CoordinateType>,
     /// Round biases, norms and their statistics to this type when packing; --deflate then stores
@@ -72,7 +82,7 @@ impl LeverFlags {
         set(&mut schedule.prune_epochs, self.prune_epochs);
         set(&mut schedule.recovery_steps, self.recovery_steps);
         set(&mut schedule.recovery, self.recovery);
-        set(&mut schedule.coordinate_type, self.coordinates);
+        set(&mut schedule.coordinate_type, self.storage.coordinates);
     }
 
     /// Adds what a resumed run must share of them and a schedule does not hold.
@@ -81,29 +91,23 @@ impl LeverFlags {
             distill,
             distill_temperature,
             auto_grouping,
-            biases,
-            deflate,
+            storage:
+                StorageFlags {
+                    biases,
+                    deflate,
+                    coordinates: _,
+                },
             // In the schedule.
             prune_pace: _,
             prune_epochs: _,
             recovery_steps: _,
             recovery: _,
-            coordinates: _,
         } = self;
         settings.flag("--distill", *distill);
         settings.flag("--distill-temperature", *distill_temperature);
         settings.flag("--auto-grouping", auto_grouping.then_some("yes"));
         settings.flag("--biases", *biases);
         settings.flag("--deflate", deflate.then_some("yes"));
-    }
-
-    /// How the packed file is written.
-    pub(crate) fn coding(&self) -> Coding {
-        if self.deflate {
-            Coding::Deflate
-        } else {
-            Coding::Plain
-        }
     }
 
     /// The teacher's part of the loss.
@@ -117,5 +121,31 @@ impl LeverFlags {
         let mut config = DistillationConfig::new(weight);
         set(&mut config.temperature, self.distill_temperature);
         config.init().map(Some)
+    }
+}
+
+impl StorageFlags {
+    /// Writes a packed model, whole or not at all.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, packed: &PackedModel, file: &Path) -> Result<(), Failure> {
+        let coding = if self.deflate {
+            Coding::Deflate
+        } else {
+            Coding::Plain
+        };
+        Ok(packed.save_with(file, coding)?)
+    }
+
+    /// The model as it will be stored.
+    ///
+    /// # Errors
+    /// If a bias is beyond the range of its type.
+    pub fn round(&self, packed: PackedModel) -> Result<PackedModel, Failure> {
+        match self.biases {
+            Some(float_type) => Ok(packed.with_float_type(float_type)?),
+            None => Ok(packed),
+        }
     }
 }

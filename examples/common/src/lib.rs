@@ -27,7 +27,7 @@ mod png;
 mod program;
 mod progress;
 mod report;
-mod say;
+pub mod say;
 mod score;
 mod sensitivity;
 mod settings;
@@ -35,17 +35,25 @@ mod stop;
 mod sweep;
 mod task;
 mod time;
+#[cfg(feature = "weights")]
+pub mod weights;
 
 use std::fmt::Display;
 use std::path::Path;
 
+pub use self::cli::{DeviceFlag, choice, parse_seconds};
 pub use self::data::{Batch, Dataset, Images};
 pub use self::example::{DataFlags, Demo, Example, NoFlags, Plan, Preset, short};
+pub use self::folder::writable;
 pub use self::job::{Job, Pretrained};
+pub use self::levers::StorageFlags;
 pub use self::network::{Config, Network};
+pub use self::packed::{MODEL, inspect};
 pub use self::plot::FrontierPoint;
-pub use self::program::main;
+pub use self::program::{exit_code, main};
+pub use self::progress::bar;
 pub use self::sweep::Reference;
+pub use self::time::in_turns;
 
 /// What ends the program: a message for the user, its source included.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -14,7 +14,7 @@ use crate::score::evaluate;
 use crate::{DataFlags as _, Example, Failure, Images, Network, at};
 
 /// The name of the network in the configuration of a packed model.
-pub(crate) const MODEL: &str = "model";
+pub const MODEL: &str = "model";
 
 /// A packed model, ready to run.
 ///

@@ -22,7 +22,12 @@ use crate::{DataFlags as _, Demo, Example, Failure, say};
 /// The whole program: reads the command line and does what it says. The exit code is 130 if the user
 /// stopped a training.
 pub fn main<E: Example>() -> ExitCode {
-    match run::<E>().and_then(|()| say::check()) {
+    exit_code(run::<E>())
+}
+
+/// What a program's work came to. Says on the standard error what went wrong.
+pub fn exit_code(result: Result<(), Failure>) -> ExitCode {
+    match result.and_then(|()| say::check()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say::complain(format_args!("error: {error}"));

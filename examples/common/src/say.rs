@@ -11,15 +11,17 @@ use crate::Failure;
 static FAILED: Mutex<Option<std::io::Error>> = Mutex::new(None);
 
 /// Prints a line, as `println!` does, but without a panic.
+#[macro_export]
 macro_rules! say {
     ($($text:tt)*) => {
         $crate::say::line(format_args!($($text)*))
     };
 }
 
-pub(crate) use say;
+pub use say;
 
-pub(crate) fn line(text: Arguments<'_>) {
+#[doc(hidden)]
+pub fn line(text: Arguments<'_>) {
     if let Err(error) = writeln!(stdout(), "{text}") {
         let mut failed = FAILED.lock().expect("no thread panics with it");
         failed.get_or_insert(error);

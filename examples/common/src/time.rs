@@ -18,8 +18,6 @@ const TOGETHER: usize = 16;
 
 /// Prints the median time of a forward pass of every file and of its network in f32.
 ///
-/// The machine's speed changes from second to second, so all are measured in turns.
-///
 /// # Errors
 /// If a file cannot be read or holds another network.
 pub fn time<N: Network>(args: &TimeArgs) -> Result<(), Failure> {
@@ -33,23 +31,19 @@ pub fn time<N: Network>(args: &TimeArgs) -> Result<(), Failure> {
             file,
             bits: packed.average_bits(),
             networks: [network, N::from_config(&config, &device)?],
-            times: Default::default(),
         });
     }
     let images = images::<N>(args.batch as usize, &device);
-    let start = Instant::now();
-    let mut turns = 0;
-    while turns < 3 || start.elapsed().as_secs_f64() < args.seconds {
-        for contestant in &mut contestants {
-            for (network, times) in contestant.networks.iter().zip(&mut contestant.times) {
-                times.push(milliseconds(network, &images));
-            }
-        }
-        turns += 1;
-    }
+    // Read, so that a device that works on its own is waited for.
+    let forward = |network: &N| drop(network.forward(images.clone()).into_data());
+    let networks = contestants
+        .iter()
+        .flat_map(|contestant| &contestant.networks);
+    let runs: Vec<_> = networks.map(|network| || forward(network)).collect();
+    let (medians, turns) = in_turns(&runs, TOGETHER, args.seconds);
     let mut rows = vec![["file", "bits", "ms", "float ms", "ratio"].map(String::from)];
-    for contestant in contestants {
-        let [packed, float] = contestant.times.map(median);
+    for (contestant, times) in contestants.iter().zip(medians.chunks_exact(2)) {
+        let (packed, float) = (times[0], times[1]);
         rows.push([
             contestant.file.display().to_string(),
             format!("{:.4}", contestant.bits),
@@ -70,17 +64,26 @@ struct Contestant<'a, N> {
     bits: f64,
     /// Packed, and in f32.
     networks: [N; 2],
-    times: [Vec<f64>; 2],
 }
 
-/// The time of a forward pass.
-fn milliseconds<N: Network>(network: &N, images: &Tensor<4>) -> f64 {
+/// The median milliseconds of each run, and the number of turns: the machine's speed changes from second
+/// to second, so all run in turns, at least three, until the seconds have passed. In a turn each runs
+/// `together` times.
+pub fn in_turns(runs: &[impl Fn()], together: usize, seconds: f64) -> (Vec<f64>, usize) {
+    let mut times = vec![Vec::new(); runs.len()];
     let start = Instant::now();
-    for _ in 0..TOGETHER {
-        // Read, so that a device that works on its own is waited for.
-        let _ = network.forward(images.clone()).into_data();
+    let mut turns = 0;
+    while turns < 3 || start.elapsed().as_secs_f64() < seconds {
+        for (run, times) in runs.iter().zip(&mut times) {
+            let start = Instant::now();
+            for _ in 0..together {
+                run();
+            }
+            times.push(start.elapsed().as_secs_f64() * 1e3 / together as f64);
+        }
+        turns += 1;
     }
-    start.elapsed().as_secs_f64() * 1e3 / TOGETHER as f64
+    (times.into_iter().map(median).collect(), turns)
 }
 
 fn median(mut times: Vec<f64>) -> f64 {

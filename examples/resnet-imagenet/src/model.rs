@@ -7,15 +7,11 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 use burn_alq::{
-    Arithmetic, AsBurnLayers, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig,
-    MultiBitLinear, MultiBitLinearConfig, Quantized,
-};
-use burn_store::burn_pack::Tensor as Weight;
-use burn_store::{
-    ApplyError, ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, PytorchStore, SafetensorsStore,
+    Arithmetic, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
+    MultiBitLinearConfig, Quantized,
 };
 use example_common::network::{act_bits, arithmetic, number, scaled, width};
-use example_common::{Config, Failure, Network, at};
+use example_common::{Config, Failure, Network, at, weights};
 
 /// 18 or 34, in the configuration.
 pub const DEPTH: &str = "depth";
@@ -176,65 +172,23 @@ impl Network for ResNet {
     }
 }
 
-/// All tensors of a file.
-fn tensors<S: ModuleStore<Error: ToString>>(mut store: S) -> Result<Vec<Weight>, String> {
-    let tensors = store.get_all_tensors().map_err(|error| error.to_string())?;
-    Ok(tensors.values().cloned().collect())
-}
-
 /// Puts the weights of a file into a float network.
 ///
 /// # Errors
 /// If the file cannot be read, lacks a tensor, or has one of another shape or one too many; names the
 /// tensor.
 pub fn load_torch(network: ResNet, file: &Path) -> Result<ResNet, Failure> {
-    let tensors = match file.extension().and_then(|extension| extension.to_str()) {
-        _ if !file.is_file() => Err("there is no such file".into()),
-        // Torchvision's indices are ours; closing gaps would hide what is missing.
-        Some("pth" | "pt") => tensors(PytorchStore::from_file(file).map_indices_contiguous(false)),
-        Some("safetensors") => tensors(SafetensorsStore::from_file(file)),
-        _ => Err("neither .pth nor .safetensors".into()),
-    };
-    let filled = tensors.and_then(|tensors| fill(network, tensors));
-    filled.map_err(|error| at(file, error))
-}
-
-fn fill(mut network: ResNet, mut tensors: Vec<Weight>) -> Result<ResNet, String> {
+    let mut tensors = weights::read(file)?;
     // A counter that PyTorch keeps beside every batch norm.
     tensors.retain(|tensor| !tensor.name.ends_with(".num_batches_tracked"));
-    let result = network.apply(
-        tensors,
-        None,
-        Some(Box::new(AsBurnLayers(PyTorchToBurnAdapter))),
-        true,
-    );
-    if let Some(error) = result.errors.first() {
-        return Err(match error {
-            ApplyError::ShapeMismatch {
-                path,
-                expected,
-                found,
-            } => format!(
-                "{path} has shape {found:?} where this network has {expected:?}; check --depth, \
-                 --width and the number of classes"
-            ),
-            other => other.to_string(),
-        });
-    }
-    // The levels of activations are fitted in training.
-    let mut missing = result.missing.iter();
-    let missing = missing.find(|(_, layer)| !layer.ends_with("Struct:MultiBitActivation"));
-    if let Some((path, _)) = missing {
-        return Err(format!(
-            "there is no tensor {path}, which this network needs; check --depth"
-        ));
-    }
-    match result.unused.first() {
-        Some(path) => Err(format!(
-            "this network has no parameter for {path}; check --depth"
-        )),
-        None => Ok(network),
-    }
+    let filled = weights::fill(network, tensors, |layer| {
+        // Its levels are fitted in training.
+        layer == "Struct:MultiBitActivation"
+    });
+    filled.map_err(|error| {
+        let advice = "check --depth, --width and the number of classes";
+        at(file, format!("{error}; {advice}"))
+    })
 }
 
 /// The network computes what PyTorch computes with the same weights. `tests/fixtures/export.py` made

@@ -1,15 +1,17 @@
 //! Sketches of the planned weights, put into a module.
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use burn_core::module::{Module, Param, ParamId, Reparameterizer};
 use burn_core::store::ModuleRecord;
 use burn_core::tensor::{Tensor, TensorData};
 use multibit::CoordinateType;
+use multibit::fit::Hessian;
 
 use super::{FoundActivation, FoundWeight, Outcome, Planned, QuantizeReport, Survey};
+use crate::calibrate::Hessians;
 use crate::weight::{
     MultiBit, MultiBitData, Plan, QuantizeError, Replacement, Size, Sketched, load_record,
     multi_bit_weights, not_finite, read_grouping, relative_error, resketch, tie, walk,
@@ -54,7 +56,7 @@ pub fn load_float<M: Module>(
     }
     let module = load_record(module.materialize(), record).map_err(QuantizeError::Record)?;
     let mut report = report_of(&module, &plans);
-    let module = convert(module, plans, &mut report)?;
+    let module = convert(module, plans, None, &mut report)?;
     log::info!("loaded a float record: {}", report.summary());
     Ok((module, report))
 }
@@ -149,10 +151,12 @@ fn report_of<M: Module>(module: &M, plans: &BTreeMap<String, Planned>) -> Quanti
 pub(super) fn convert<M: Module>(
     module: M,
     plans: BTreeMap<String, Planned>,
+    hessians: Option<Hessians>,
     report: &mut QuantizeReport,
 ) -> Result<M, QuantizeError> {
     let mut state = Convert {
         plans,
+        hessians,
         report,
         done: BTreeMap::new(),
         error: None,
@@ -176,6 +180,8 @@ pub(super) fn convert<M: Module>(
 
 struct Convert<'a> {
     plans: BTreeMap<String, Planned>,
+    /// What the model's outputs say of each weight.
+    hessians: Option<Hessians>,
     report: &'a mut QuantizeReport,
     /// What was converted: tied weights share one state.
     done: BTreeMap<ParamId, MultiBit>,
@@ -198,7 +204,15 @@ impl Reparameterizer for &mut Convert<'_> {
         let Some(planned) = planned else {
             return (param, None);
         };
-        match planned.plan.apply(path, param.clone()) {
+        let hessian = self.hessians.as_mut().map(|all| all.take(param.id));
+        let wrong = |source| QuantizeError::Curvature {
+            path: path.to_string(),
+            source,
+        };
+        let hessian = hessian.transpose().map(Option::flatten).map_err(wrong);
+        let apply =
+            |hessian: Option<Hessian>| planned.plan.apply(path, param.clone(), hessian.as_ref());
+        match hessian.and_then(apply) {
             Ok(Sketched {
                 param,
                 state,

@@ -21,6 +21,7 @@ pub use self::rules::{
 pub use crate::weight::{GroupingRule, Layout, QuantizeError, sketch};
 
 use self::convert::convert;
+use crate::calibrate::Hessians;
 use crate::nn::{MultiBitActivation, Packed, table};
 use crate::weight::{MultiBit, Plan, Replacement, walk_initialized};
 
@@ -94,6 +95,11 @@ impl Quantizer {
     pub fn coordinate_type(mut self, coordinate_type: CoordinateType) -> Self {
         self.coordinate_type = coordinate_type;
         self
+    }
+
+    /// What will hold the coordinates.
+    pub(crate) fn coordinates(&self) -> CoordinateType {
+        self.coordinate_type
     }
 
     /// Quantizes every weight of rank 2 or more that `selector` matches. Of several matching rules
@@ -173,6 +179,15 @@ impl Quantizer {
     /// If a rule matches nothing or does not fit a weight, a weight is not finite, or the module is
     /// quantized already. Everything but the values is checked before the first weight is touched.
     pub fn quantize<M: Module>(&self, module: M) -> Result<(M, QuantizeReport), QuantizeError> {
+        self.quantize_by(module, None)
+    }
+
+    /// [`quantize`](Self::quantize), by what was measured of the module's outputs.
+    pub(crate) fn quantize_by<M: Module>(
+        &self,
+        module: M,
+        hessians: Option<Hessians>,
+    ) -> Result<(M, QuantizeReport), QuantizeError> {
         let found = Survey::new(&module);
         let mut report = QuantizeReport::default();
         let plans = self.plan_weights(&found.weights, &mut report)?;
@@ -180,7 +195,7 @@ impl Quantizer {
         if plans.is_empty() && switched.floats.is_empty() {
             return Err(QuantizeError::Nothing);
         }
-        let module = convert(module, plans, &mut report)?;
+        let module = convert(module, plans, hessians, &mut report)?;
         Ok((module.map(&mut switched), report))
     }
 
@@ -207,6 +222,7 @@ impl Quantizer {
                 _ => (None, None),
             };
             Some(PlannedWeight {
+                id: weight.id,
                 arithmetic,
                 layout: layout.unwrap_or(weight.layout),
                 path: weight.path,
@@ -367,6 +383,7 @@ impl Quantizer {
 
 /// A weight that rules quantize, and how.
 pub(crate) struct PlannedWeight {
+    pub id: ParamId,
     pub path: String,
     pub layout: Layout,
     pub grouping: multibit::Grouping,

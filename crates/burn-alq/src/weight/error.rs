@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 #[cfg(feature = "train")]
 use burn_core::store::RecordError;
-use multibit::fit::SketchError;
+use multibit::fit::{HessianError, SketchError};
 use multibit::{GroupingError, MAX_BITS};
 use thiserror::Error;
 
@@ -31,6 +31,14 @@ pub enum QuantizeError {
         index: Vec<usize>,
         /// The same, in the order of groups.
         source: SketchError,
+    },
+    /// The curvature of the model's outputs along a weight is none.
+    #[error("{path}: {source}; check the inputs and the float weights")]
+    Curvature {
+        /// Path of the weight.
+        path: String,
+        /// What is wrong.
+        source: HessianError,
     },
     /// More bases were asked for than a code can hold, or none.
     #[error("{path}: max_bits is {max_bits}, but must be 1 to {MAX_BITS}")]

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use burn_core::module::{Module, Param};
 use burn_core::tensor::{DType, Tensor, TensorData};
 use multibit::cpu::Arithmetic;
-use multibit::fit;
+use multibit::fit::{self, Hessian};
 use multibit::{CoordinateType, Grouping, GroupingRule, Layout, MAX_BITS};
 
 use super::walk::{Attach, Replacement};
@@ -33,8 +33,11 @@ pub fn sketch(
 ) -> Result<MultiBitData, QuantizeError> {
     let mut plan = Plan::new(path, shape, rule, Layout::Direct, max_bits)?;
     plan.coordinate_type = coordinate_type;
-    plan.sketch(path, weight, shape)
+    plan.sketch(path, weight, shape, None)
 }
+
+/// How often all codes of a weight are gone through again, given each other.
+const SWEEPS: usize = 2;
 
 /// How one weight is sketched, checked against its shape.
 #[derive(Debug, Clone)]
@@ -80,11 +83,25 @@ impl Plan {
         path: &str,
         weight: &[f32],
         shape: &[usize],
+        hessian: Option<&Hessian>,
     ) -> Result<MultiBitData, QuantizeError> {
         let mut grouped = alloc::vec![0.0; weight.len()];
         self.grouping.gather(shape, weight, &mut grouped);
         let len = self.grouping.len();
-        let sketch = fit::sketch(&grouped, len, self.max_bits, self.coordinate_type);
+        let sketch = match hessian {
+            Some(hessian) => {
+                let widths = alloc::vec![self.max_bits as u8; self.grouping.groups(shape)];
+                fit::calibrate(
+                    &grouped,
+                    hessian,
+                    len,
+                    &widths,
+                    self.coordinate_type,
+                    SWEEPS,
+                )
+            }
+            None => fit::sketch(&grouped, len, self.max_bits, self.coordinate_type),
+        };
         let sketch =
             sketch.map_err(|source| QuantizeError::of_sketch(path, shape, weight, source))?;
         Ok(MultiBitData {
@@ -120,11 +137,12 @@ impl Plan {
         &self,
         path: &str,
         param: Param<Tensor<D>>,
+        hessian: Option<&Hessian>,
     ) -> Result<Sketched<D>, QuantizeError> {
         let value = param.val();
         let (device, shape) = (value.device(), value.dims());
         let float = read_f32(value);
-        let data = self.sketch(path, &float, &shape)?;
+        let data = self.sketch(path, &float, &shape, hessian)?;
         let state = data.to_device(&device);
         let reconstructed = data.reconstruct();
         let size = Size::new(&data.grouping, &data.widths);
@@ -153,7 +171,7 @@ pub(crate) fn attach<const D: usize>(
     max_bits: usize,
 ) -> Result<Param<Tensor<D>>, QuantizeError> {
     let plan = Plan::new(path, &param.val().dims(), rule, layout, max_bits)?;
-    let Sketched { param, state, .. } = plan.apply(path, param)?;
+    let Sketched { param, state, .. } = plan.apply(path, param, None)?;
     Ok(param.apply_reparameterization(Attach(Some(state))))
 }
 

@@ -17,6 +17,8 @@
 //! |---|---|
 //! | [`greedy`] | float weights → training form, as in the paper |
 //! | [`sketch`] | the same, refined |
+//! | [`calibrate`] | the same, by what samples of the inputs say ([`Hessian`]) |
+//! | [`allocate`] | nothing; bitwidths under a budget |
 //! | [`basis`] | bases to the nearest levels, then coordinates by least squares |
 //! | [`ste`] | the same around a full-precision weight that is kept and moved |
 //! | [`coordinate`] | coordinates alone, by AMSGrad on `Bᵀg` |
@@ -26,9 +28,12 @@
 //! group for good: bases and coordinates no longer move there, but stay valid. Other groups do not
 //! see it.
 
+mod allocate;
 mod basis;
+mod calibrate;
 mod coordinate;
 mod greedy;
+mod hessian;
 mod local_model;
 mod moments;
 mod nearest;
@@ -41,8 +46,11 @@ mod state;
 use crate::MAX_BITS;
 use crate::bits::Codebook;
 
+pub use allocate::allocate;
 pub use basis::{basis, ste};
+pub use calibrate::calibrate;
 pub use coordinate::coordinate;
+pub use hessian::{Hessian, HessianError};
 pub use local_model::local_model;
 #[cfg(feature = "cube")]
 pub(crate) use moments::Rates;

@@ -1,6 +1,7 @@
 //! The refinement of one group's sketch: nearest levels and least squares in turn.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::nearest::NearestCode;
 use super::normal::Normal;
@@ -71,9 +72,13 @@ pub(super) struct Refinement {
     nearest: NearestCode,
     /// The weights in ascending order.
     sorted: Vec<f32>,
-    /// Sums of the first of them, from one on.
+    /// Room to sort weights with their `h`.
+    pairs: Vec<(f32, f32)>,
+    /// Sums of `h·w` of the first of them, from one on.
     sums: Vec<f64>,
-    /// `‖w‖²`.
+    /// Sums of `h`, likewise.
+    masses: Vec<f64>,
+    /// `Σ h w²`.
     norm: f64,
 }
 
@@ -83,7 +88,9 @@ impl Refinement {
             coordinate_type,
             nearest: NearestCode::new(),
             sorted: Vec::new(),
+            pairs: Vec::new(),
             sums: Vec::new(),
+            masses: Vec::new(),
             norm: 0.0,
         }
     }
@@ -94,7 +101,7 @@ impl Refinement {
     }
 
     /// Coordinates of the group that leave less of it than others tried, for the codes of the
-    /// nearest levels.
+    /// nearest levels. What is left is `Σ h (w − ŵ)²`, with `h` as 1 if it is not given.
     ///
     /// Tried are, at the width of `greedy`: those themselves, equal steps up to several magnitudes,
     /// and the best ones of some distributions. Each start gets a round of nearest levels and least
@@ -102,8 +109,13 @@ impl Refinement {
     ///
     /// A round takes no pass over the weights: in ascending order those of one level are
     /// neighbours, and running sums say what they add up to.
-    pub(super) fn group(&mut self, weights: &[f32], greedy: &[f32]) -> Coordinates {
-        self.take(weights);
+    pub(super) fn group(
+        &mut self,
+        weights: &[f32],
+        h: Option<&[f32]>,
+        greedy: &[f32],
+    ) -> Coordinates {
+        self.take(weights, h);
         let width = greedy.len();
         let mut kept = [(f64::INFINITY, [0.0; MAX_BITS]); KEPT];
         let mut start = |this: &mut Self, alpha: &dyn Fn(usize) -> f64| {
@@ -130,7 +142,7 @@ impl Refinement {
             let step = clip * ends[0].max(ends[1]) / steps;
             start(self, &|i| step * f64::from(1u32 << i));
         }
-        let deviation = libm::sqrt(self.norm / weights.len() as f64);
+        let deviation = libm::sqrt(self.norm / self.masses.last().copied().unwrap_or(1.0));
         for shape in SHAPES {
             start(self, &|i| deviation * shape[width - 1][i]);
         }
@@ -157,31 +169,45 @@ impl Refinement {
         best.1
     }
 
-    fn take(&mut self, weights: &[f32]) {
+    /// Weights, and what each counts: `h`, or 1.
+    fn take(&mut self, weights: &[f32], h: Option<&[f32]>) {
         self.sorted.clear();
-        self.sorted.extend_from_slice(weights);
-        self.sorted.sort_unstable_by(f32::total_cmp);
+        self.pairs.clear();
+        if let Some(h) = h {
+            self.pairs
+                .extend(weights.iter().copied().zip(h.iter().copied()));
+            self.pairs
+                .sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+            self.sorted.extend(self.pairs.iter().map(|pair| pair.0));
+        } else {
+            self.sorted.extend_from_slice(weights);
+            self.sorted.sort_unstable_by(f32::total_cmp);
+        }
         self.sums.clear();
-        let (mut sum, mut norm) = (0.0, 0.0);
-        self.sums.extend(self.sorted.iter().map(|&weight| {
+        self.masses.clear();
+        let (mut sum, mut mass, mut norm) = (0.0, 0.0, 0.0);
+        for (i, &weight) in self.sorted.iter().enumerate() {
             let weight = f64::from(weight);
-            sum += weight;
-            norm += weight * weight;
-            sum
-        }));
+            let h = self.pairs.get(i).map_or(1.0, |pair| f64::from(pair.1));
+            sum += h * weight;
+            mass += h;
+            norm += h * weight * weight;
+            self.sums.push(sum);
+            self.masses.push(mass);
+        }
         self.norm = norm;
     }
 
     /// The normal equations of the bases that are nearest with some coordinates.
     fn normal(&mut self, coordinates: &[f32]) -> Normal {
         self.nearest.build(coordinates);
-        let before = |place: usize| match place {
-            0 => 0.0,
-            place => self.sums[place - 1],
+        let within = |sums: &[f64], run: &Range<usize>| {
+            let before = run.start.checked_sub(1).map_or(0.0, |last| sums[last]);
+            sums[run.end - 1] - before
         };
         let runs = self.nearest.runs(&self.sorted).map(|(code, run)| {
-            let sum = before(run.end) - before(run.start);
-            (code, [run.len() as f64, sum])
+            let (mass, sum) = (within(&self.masses, &run), within(&self.sums, &run));
+            (code, [mass, sum])
         });
         Normal::sum(self.sorted.len(), coordinates.len(), runs)
     }
@@ -253,7 +279,7 @@ mod tests {
         ];
         let mut room = Refinement::new(CoordinateType::F32);
         for (weights, shape) in weights.iter().zip(SHAPES) {
-            room.take(weights);
+            room.take(weights, None);
             let mut last = room.norm;
             for (i, table) in shape.iter().enumerate() {
                 let mut coordinates = [0.0; MAX_BITS];
@@ -280,7 +306,7 @@ mod tests {
         let mut room = Refinement::new(CoordinateType::F32);
         for count in [3, 40, 1000] {
             let weights: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7).sin()).collect();
-            room.take(&weights);
+            room.take(&weights, None);
             let coordinates = [0.1, 0.3, 0.4, 0.6];
             let found = room.normal(&coordinates);
             let mut codes = alloc::vec![0; count];

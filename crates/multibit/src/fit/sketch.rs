@@ -126,46 +126,76 @@ fn each_group(
         "`weights` holds {} values, not a whole number of groups of {len}",
         weights.len()
     );
-    if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
-        return Err(SketchError::NotFinite { index });
-    }
-    let groups = weights.len() / len;
-    let mut sketch = Sketch {
-        codes: alloc::vec![0; weights.len()],
-        coordinates: alloc::vec![0.0; groups * max_bits],
-        widths: alloc::vec![0; groups],
-        max_bits,
-        len,
-    };
-    let some = |weights: &[f32], codes: &mut [u8], slots: &mut [f32], widths: &mut [u8]| {
+    check_finite(weights)?;
+    let mut sketch = Sketch::empty(weights.len() / len, len, max_bits);
+    sketch.in_parts(weights, 1, |weights, codes, slots, widths| {
         let mut room = Room::new(coordinate_type);
         let weights = weights.chunks_exact(len).zip(codes.chunks_exact_mut(len));
         let slots = slots.chunks_exact_mut(max_bits).zip(widths);
         for ((weights, codes), (slots, width)) in weights.zip(slots) {
             *width = group(&mut room, weights, codes, slots);
         }
-    };
-    let (codes, slots) = (&mut sketch.codes, &mut sketch.coordinates);
-    #[cfg(feature = "rayon")]
-    {
-        use rayon::prelude::*;
-
-        // Some parts for each thread: groups take unequal time.
-        let part = groups.div_ceil(4 * rayon::current_num_threads()).max(1);
-        let weights = weights.par_chunks(part * len);
-        let weights = weights.zip(codes.par_chunks_mut(part * len));
-        let slots = slots.par_chunks_mut(part * max_bits);
-        let slots = slots.zip(sketch.widths.par_chunks_mut(part));
-        let parts = weights.zip(slots);
-        parts.for_each(|((weights, codes), (slots, widths))| some(weights, codes, slots, widths));
-    }
-    #[cfg(not(feature = "rayon"))]
-    some(weights, codes, slots, &mut sketch.widths);
+    });
     Ok(sketch)
 }
 
+impl Sketch {
+    /// Groups of width 0.
+    pub(super) fn empty(groups: usize, len: usize, max_bits: usize) -> Self {
+        Self {
+            codes: alloc::vec![0; groups * len],
+            coordinates: alloc::vec![0.0; groups * max_bits],
+            widths: alloc::vec![0; groups],
+            max_bits,
+            len,
+        }
+    }
+
+    /// Calls `fit(weights, codes, coordinates, widths)` with parts of whole `unit`s of groups, on all
+    /// threads.
+    pub(super) fn in_parts(
+        &mut self,
+        weights: &[f32],
+        unit: usize,
+        fit: impl Fn(&[f32], &mut [u8], &mut [f32], &mut [u8]) + Sync,
+    ) {
+        #[cfg(feature = "rayon")]
+        {
+            use rayon::prelude::*;
+
+            // Some parts for each thread: groups take unequal time.
+            let units = self.widths.len().div_ceil(unit);
+            let part = unit * units.div_ceil(4 * rayon::current_num_threads()).max(1);
+            let weights = weights.par_chunks(part * self.len);
+            let weights = weights.zip(self.codes.par_chunks_mut(part * self.len));
+            let slots = self.coordinates.par_chunks_mut(part * self.max_bits);
+            let slots = slots.zip(self.widths.par_chunks_mut(part));
+            let parts = weights.zip(slots);
+            parts
+                .for_each(|((weights, codes), (slots, widths))| fit(weights, codes, slots, widths));
+        }
+        #[cfg(not(feature = "rayon"))]
+        {
+            let _ = unit;
+            fit(
+                weights,
+                &mut self.codes,
+                &mut self.coordinates,
+                &mut self.widths,
+            );
+        }
+    }
+}
+
+pub(super) fn check_finite(weights: &[f32]) -> Result<(), SketchError> {
+    match weights.iter().position(|w| !w.is_finite()) {
+        Some(index) => Err(SketchError::NotFinite { index }),
+        None => Ok(()),
+    }
+}
+
 /// What is reused from group to group.
-struct Room {
+pub(super) struct Room {
     coordinate_type: CoordinateType,
     refinement: Refinement,
     nearest: NearestCode,
@@ -173,7 +203,7 @@ struct Room {
 }
 
 impl Room {
-    fn new(coordinate_type: CoordinateType) -> Self {
+    pub(super) fn new(coordinate_type: CoordinateType) -> Self {
         Self {
             coordinate_type,
             refinement: Refinement::new(coordinate_type),
@@ -189,19 +219,30 @@ impl Room {
     }
 
     fn refined(&mut self, weights: &[f32], codes: &mut [u8], slots: &mut [f32]) -> u8 {
+        self.weighted(weights, None, codes, slots)
+    }
+
+    /// Sketches a group so that `Σ h (w − ŵ)²` is least, with `h` as 1 if it is not given.
+    pub(super) fn weighted(
+        &mut self,
+        weights: &[f32],
+        h: Option<&[f32]>,
+        codes: &mut [u8],
+        slots: &mut [f32],
+    ) -> u8 {
         let width = self.greedy(weights, codes, slots);
         let live = &slots[..usize::from(width)];
         if width == 0 {
             return width;
         }
-        let norm: f64 = weights.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
+        let norm = error(weights, h, codes, &Codebook::new());
         self.nearest.build_codebook(live);
-        let left = error(weights, codes, self.nearest.codebook());
+        let left = error(weights, h, codes, self.nearest.codebook());
         // The best that one basis can be is the mean magnitude.
-        if width == 1 || left <= EXACT * norm {
+        if (width == 1 && h.is_none()) || left <= EXACT * norm {
             return width;
         }
-        let refined = self.refinement.group(weights, live);
+        let refined = self.refinement.group(weights, h, live);
         let mut found = [0.0; MAX_BITS];
         let alpha = refined.map(f64::from);
         let refined = normalize(
@@ -214,7 +255,7 @@ impl Room {
         self.nearest.build(found);
         self.codes.resize(weights.len(), 0);
         self.nearest.assign(weights, &mut self.codes);
-        if error(weights, &self.codes, self.nearest.codebook()) < left {
+        if error(weights, h, &self.codes, self.nearest.codebook()) < left {
             codes.copy_from_slice(&self.codes);
             slots.fill(0.0);
             slots[..found.len()].copy_from_slice(found);
@@ -224,13 +265,19 @@ impl Room {
     }
 }
 
-/// `‖w − ŵ‖²`.
-fn error(weights: &[f32], codes: &[u8], codebook: &Codebook) -> f64 {
-    let each = weights.iter().zip(codes).map(|(&weight, &code)| {
+/// `Σ h (w − ŵ)²`.
+fn error(weights: &[f32], h: Option<&[f32]>, codes: &[u8], codebook: &Codebook) -> f64 {
+    let squares = weights.iter().zip(codes).map(|(&weight, &code)| {
         let left = f64::from(weight) - f64::from(codebook.value(code));
         left * left
     });
-    each.sum()
+    match h {
+        Some(h) => squares
+            .zip(h)
+            .map(|(square, &h)| square * f64::from(h))
+            .sum(),
+        None => squares.sum(),
+    }
 }
 
 /// The magnitude of a coordinate as a type stores it; 0 if that is below the smallest coordinate.
@@ -243,7 +290,7 @@ pub(super) fn stored(alpha: f64, coordinate_type: CoordinateType) -> f32 {
 }
 
 /// Positive, nonzero, ascending coordinates into `slots` and the codes to match; the new width.
-fn normalize(
+pub(super) fn normalize(
     alpha: &[f64],
     codes: &mut [u8],
     slots: &mut [f32],
