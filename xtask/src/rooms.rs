@@ -36,7 +36,7 @@ const CRATES: [(&str, &[Floor]); 2] = [
             &["file", "quantize"],
             &["optim"],
             &["train"],
-            &["analysis"],
+            &["analysis", "calibrate"],
             &["report"],
         ],
     ),

@@ -10,10 +10,9 @@ use burn_core::module::Module;
 use burn_core::tensor::Tensor;
 use thiserror::Error;
 
-pub(crate) use self::curvature::Hessians;
 pub use self::refine::Refined;
 
-use self::curvature::Curvature;
+use self::curvature::measure;
 use self::refine::Refinement;
 use crate::optim::AlqOptimizerConfig;
 use crate::quantize::{QuantizeReport, Quantizer};
@@ -159,11 +158,9 @@ impl Calibrator {
         let float = model.valid();
         let training = model.train();
         let seen = |samples| progress(Progress::Measured(samples));
-        let curvature = Curvature::measure(&training, planned, samples, &forward, self.seed, seen)?;
+        let hessians = measure(&training, planned, samples, &forward, self.seed, seen)?;
         drop(training);
-        let (model, report) = self
-            .quantizer
-            .quantize_by(float.clone(), Some(curvature.into()))?;
+        let (model, report) = self.quantizer.quantize_by(float.clone(), Some(hessians))?;
         if self.epochs == 0 {
             return Ok((model, report));
         }

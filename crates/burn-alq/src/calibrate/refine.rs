@@ -52,7 +52,8 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
         }
     }
 
-    /// Moves bases, then coordinates, towards the least mean `‖ŷ − y‖² / ‖y‖²` of a sample; biases and
+    /// Moves weights by straight-through estimation, then coordinates alone, towards the least mean
+    /// `‖ŷ − y‖² / ‖y‖²` of a sample; biases and
     /// norms move with them. Returns the model with the least error on samples that are held out, which is
     /// the one given if no step helps. The model must be on an autodiff device.
     pub fn run<M: Module>(
@@ -79,11 +80,7 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
         let mut step = 0;
         for epoch in 1..=epochs {
             let last = epoch as f64 > epochs as f64 * (1.0 - COORDINATES);
-            optimizer.set_phase(if last {
-                Phase::Coordinate
-            } else {
-                Phase::Basis
-            });
+            optimizer.set_phase(if last { Phase::Coordinate } else { Phase::Ste });
             random.shuffle(&mut order);
             for &index in &order {
                 // A cosine from the whole rate to none.

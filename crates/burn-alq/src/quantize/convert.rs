@@ -10,8 +10,7 @@ use burn_core::tensor::{Tensor, TensorData};
 use multibit::CoordinateType;
 use multibit::fit::Hessian;
 
-use super::{FoundActivation, FoundWeight, Outcome, Planned, QuantizeReport, Survey};
-use crate::calibrate::Hessians;
+use super::{FoundActivation, FoundWeight, Hessians, Outcome, Planned, QuantizeReport, Survey};
 use crate::weight::{
     MultiBit, MultiBitData, Plan, QuantizeError, Replacement, Size, Sketched, load_record,
     multi_bit_weights, not_finite, read_grouping, relative_error, resketch, tie, walk,

@@ -1,6 +1,7 @@
 //! Float → multi-bit: a whole module by path rules, and what became of each parameter.
 
 mod convert;
+mod hessians;
 mod report;
 mod rules;
 
@@ -14,6 +15,7 @@ use multibit::CoordinateType;
 use multibit::cpu::{Arithmetic, MAX_ACTIVATION_BITS};
 
 pub use self::convert::{load_float, refit};
+pub(crate) use self::hessians::Hessians;
 pub use self::report::{Outcome, QuantizeReport, QuantizedWeight, table};
 pub use self::rules::{
     Action, ActivationRule, PathPattern, RuleError, Rules, Selector, WeightRule,
@@ -21,7 +23,6 @@ pub use self::rules::{
 pub use crate::weight::{GroupingRule, Layout, QuantizeError, sketch};
 
 use self::convert::convert;
-use crate::calibrate::Hessians;
 use crate::nn::{MultiBitActivation, Packed, table};
 use crate::weight::{MultiBit, Plan, Replacement, walk_initialized};
 
