@@ -149,6 +149,12 @@ fn what_cannot_be_calibrated_with_is_refused() {
         .unwrap_err();
     assert!(matches!(error, CalibrateError::NoGradients), "{error}");
 
+    let mut broken = float.clone();
+    broken.head.weight = broken.head.weight.map(|weight| weight * f32::NAN);
+    let error = calibrator.quantize(broken, &samples, forward).unwrap_err();
+    let text = "head.weight: the number at [0, 0] is not finite";
+    assert!(error.to_string().starts_with(text), "{error}");
+
     let nothing = Calibrator::new(Quantizer::new(2));
     let error = nothing.quantize(float, &samples, forward).unwrap_err();
     let refused = matches!(error, CalibrateError::Quantize(QuantizeError::Nothing));

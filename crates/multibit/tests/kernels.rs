@@ -9,15 +9,7 @@ use multibit::cpu::{
     conv2d_output_shape, reference,
 };
 use multibit::{Grouping, PackedWeight};
-use support::{Random, affines, conv_options, modes, packed};
-
-/// Those to prove. Portable code is the same everywhere, and takes minutes on an emulated Arm.
-fn isas() -> Vec<Isa> {
-    let all = Isa::available().into_iter();
-    let portable = cfg!(not(target_arch = "aarch64"));
-    all.filter(|&isa| portable || isa != Isa::PORTABLE)
-        .collect()
-}
+use support::{Random, affines, conv_options, isas, modes, packed};
 
 /// What f32 sums of up to some thousand terms in another order may differ by, as a share of the sums
 /// of absolute terms.

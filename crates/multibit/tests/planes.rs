@@ -9,7 +9,7 @@ use multibit::cpu::{
     Pool2dOptions, conv2d_output_shape, max_pool2d,
 };
 use multibit::{Grouping, PackedWeight};
-use support::{Random, affines, conv_options, levels, modes, packed};
+use support::{Random, affines, conv_options, isas, levels, modes, packed};
 
 /// Words of one call, filled with what must not be left.
 fn room(shape: [usize; 4], levels: &Levels) -> Vec<u32> {
@@ -36,7 +36,7 @@ fn packed_and_unpacked_is_quantized() {
         }
         for levels in levels() {
             let expected = quantized(&levels, &x);
-            for isa in Isa::available() {
+            for isa in isas() {
                 let mut words = room(shape, &levels);
                 let planes = Planes::pack(isa, &x, shape, &levels, &mut words);
                 assert_eq!(unpacked(isa, &planes), expected, "{isa} {shape:?}");
@@ -72,7 +72,7 @@ fn pooled_bits_are_pooled_values() {
         let [height, width] = options.output_size([shape[2], shape[3]]);
         let out_shape = [shape[0], shape[1], height, width];
         for levels in levels() {
-            for isa in Isa::available() {
+            for isa in isas() {
                 let mut pooled = vec![f32::NAN; out_shape.iter().product()];
                 let planes = [shape[0] * shape[1], shape[2], shape[3]];
                 max_pool2d(isa, &x, planes, &options, &mut pooled);
@@ -112,7 +112,7 @@ fn check_conv(
     for mode in modes() {
         for (affine, isa) in affines(scale, offset)
             .into_iter()
-            .flat_map(|affine| Isa::available().into_iter().map(move |isa| (affine, isa)))
+            .flat_map(|affine| isas().into_iter().map(move |isa| (affine, isa)))
         {
             let kernel = Conv2dKernel::new(weight.clone(), options.groups, mode.arithmetic());
             let kernel = kernel.unwrap().on(isa);

@@ -7,12 +7,13 @@ use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
 use burn_core::tensor::{DType, Tensor};
 use burn_optim::GradientsParams;
 use multibit::Grouping;
+use multibit::fit::SketchError;
 
 use super::CalibrateError;
 use super::random::Random;
 use crate::quantize::{Hessians, PlannedWeight};
 use crate::train::evaluating;
-use crate::weight::read_f32;
+use crate::weight::{Found, QuantizeError, read_f32, walk};
 
 /// Weights of an output up to which all pairs of them are measured; of more, each by itself.
 const PAIRS: usize = 6144;
@@ -28,7 +29,8 @@ const PAIRS: usize = 6144;
 /// Layers behave as in evaluation; the model must be on an autodiff device.
 ///
 /// # Errors
-/// If there are no samples, or outputs are not finite or without gradients.
+/// If there are no samples, or outputs are not finite, which names a parameter that is not either, or
+/// without gradients.
 pub(super) fn measure<M: Module, I, const D: usize>(
     model: &M,
     planned: Vec<PlannedWeight>,
@@ -56,10 +58,15 @@ pub(super) fn measure<M: Module, I, const D: usize>(
         let signs = random.signs_like(&outputs);
         let loss = (outputs * signs).sum();
         if !read_f32(loss.clone().without_autodiff())[0].is_finite() {
-            return Err(CalibrateError::NotFinite {
-                sample: index,
-                shape: shape.to_vec(),
-            });
+            let mut floats = walk(&model).into_iter().filter(|found| found.is_float);
+            let broken = floats.find_map(|found| broken(&found));
+            return Err(broken.map_or(
+                CalibrateError::NotFinite {
+                    sample: index,
+                    shape: shape.to_vec(),
+                },
+                CalibrateError::Quantize,
+            ));
         }
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         model.visit(&mut Add {
@@ -70,6 +77,15 @@ pub(super) fn measure<M: Module, I, const D: usize>(
         progress(index + 1);
     }
     Ok(hessians)
+}
+
+/// What is wrong with a parameter that is not finite.
+fn broken(found: &Found) -> Option<QuantizeError> {
+    let values: Vec<f32> = found.read().iter().collect();
+    let index = values.iter().position(|value| !value.is_finite())?;
+    let source = SketchError::NotFinite { index };
+    let (path, shape) = (&found.path, &found.shape);
+    Some(QuantizeError::of_sketch(path, shape, &values, source))
 }
 
 /// Adds the gradients of one sample.

@@ -2,7 +2,7 @@
 // Every test binary uses its own part of this module.
 #![allow(dead_code)]
 
-use multibit::cpu::{Affine, Conv2dOptions, Levels, Mode};
+use multibit::cpu::{Affine, Conv2dOptions, Isa, Levels, Mode};
 use std::ops::{Deref, DerefMut};
 
 use multibit::fit::{self, Moments, StateMut, StepParams, reconstruct, sketch};
@@ -296,4 +296,12 @@ pub fn panic_message(call: impl FnOnce()) -> String {
         Ok(message) => *message,
         Err(payload) => payload.downcast_ref::<&str>().unwrap().to_string(),
     }
+}
+
+/// Those to prove. Portable code is the same everywhere, and takes minutes on an emulated Arm.
+pub fn isas() -> Vec<Isa> {
+    let all = Isa::available().into_iter();
+    let portable = cfg!(not(target_arch = "aarch64"));
+    all.filter(|&isa| portable || isa != Isa::PORTABLE)
+        .collect()
 }
