@@ -169,6 +169,7 @@ pub(super) trait Simd: Copy + Send + Sync {
 pub(super) trait Task {
     /// Whether it multiplies, looks up or counts bytes or bits, which is all that the further sets of
     /// a family of instruction sets are for.
+    #[allow(dead_code, reason = "targets with one instruction set do not ask")]
     const BYTES: bool = false;
 
     fn run<S: Simd>(self, simd: S);

@@ -32,6 +32,7 @@ pub(in crate::cpu) trait Entries: Copy + Send + Sync + Sized {
 
     const EMPTY: Self::Word;
     /// Whether it looks bytes up.
+    #[allow(dead_code, reason = "targets with one instruction set do not ask")]
     const BYTES: bool;
 
     /// The tables of up to 32 inputs, and of zeros behind them; `inverse` is `1/s`.
