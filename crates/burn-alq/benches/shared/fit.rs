@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use burn::module::{Module, Param, ParamGroup};
+use burn::module::{Module, Param};
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_alq::optim::prune::Budget;
 use burn_alq::optim::sizes;
 use burn_alq::optim::{Cost, total};
-use burn_alq::{AlqOptimizerConfig, GroupingRule, Phase, Quantizer};
+use burn_alq::{AlqOptimizerConfig, GroupingRule, PathPattern, Phase, Quantizer};
 
 use super::case::{Case, Side, Work, same, values, wait};
 
@@ -116,11 +116,11 @@ fn case(
     let float = Weights::new(convs, linears, &host);
     let mut quantizer = Quantizer::new(bits);
     for layer in 0..convs.len() {
-        let path = ParamGroup::from_path(format!("convs.{layer}"));
+        let path = PathPattern::exact(format!("convs.{layer}"));
         quantizer = quantizer.rule(path, grouping);
     }
     for layer in 0..linears.len() {
-        let path = ParamGroup::from_path(format!("linears.{layer}"));
+        let path = PathPattern::exact(format!("linears.{layer}"));
         quantizer = quantizer.rule(path, GroupingRule::Subchannelwise(2));
     }
     // On the device itself: devices keep codes in integers of different sizes.

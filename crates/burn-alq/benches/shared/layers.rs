@@ -47,7 +47,7 @@ impl Inputs {
     /// Burn's layer, so that there its error counts too: half a step of 1/127 of the largest input.
     fn room(self, device: &Device) -> f32 {
         match self {
-            // Random coordinates, all of about one size, are the farthest from multiples of a step.
+            // Four coordinates of about one size are the farthest from multiples of a step.
             Self::Int8 => 2e-2,
             _ if *device == Device::flex() => 1e-5,
             _ => 1e-3,

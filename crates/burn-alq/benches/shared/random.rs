@@ -2,8 +2,8 @@
 
 use multibit::{Grouping, PackedWeight};
 
-/// Coordinates are multiples of its inverse.
-const GRID: f32 = 4096.0;
+/// Steps in the mean coordinate, or up to twice as many.
+const STEPS: f32 = 8.0;
 
 /// xorshift64*: small, seeded, the same everywhere.
 pub struct Random(u64);
@@ -33,12 +33,14 @@ impl Random {
     /// A weight whose groups have the whole part of `bits`, or one more as often as the rest says.
     /// The coordinates keep the variance of a layer's outputs near that of its inputs. They are
     /// multiples of a power of two, as are the levels of activations: then sums are exact in any
-    /// order, and no activation falls on the other side of a threshold for rounding alone.
+    /// order, and no activation falls on the other side of a threshold for rounding alone. Int8
+    /// arithmetic holds up to three of a group exactly.
     pub fn weight(&mut self, shape: &[usize], grouping: Grouping, bits: f64) -> PackedWeight {
         const MAX: usize = 4;
         let (groups, len) = (grouping.groups(shape), grouping.len());
         let inputs = (grouping.groups_per_output(shape) * len) as f32;
         let coordinate = (inputs * bits as f32).sqrt().recip();
+        let step = (coordinate / STEPS).log2().floor().exp2();
         let widths: Vec<u8> = (0..groups)
             .map(|_| bits as u8 + u8::from(f64::from(self.unit()) < bits.fract()))
             .collect();
@@ -49,7 +51,7 @@ impl Random {
                 *code = (self.next() >> 33) as u8 & ((1 << width) - 1);
             }
             for alpha in &mut coordinates[group * MAX..][..usize::from(width)] {
-                *alpha = (coordinate * (0.8 + 0.4 * self.unit()) * GRID).ceil() / GRID;
+                *alpha = (coordinate * (0.8 + 0.4 * self.unit()) / step).ceil() * step;
             }
         }
         PackedWeight::pack(shape, grouping, MAX, &codes, &coordinates, &widths)

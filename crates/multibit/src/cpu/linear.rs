@@ -187,6 +187,12 @@ impl LinearKernel {
                 self.lookup::<Int8>(&tables, &scales, affine, place);
             }
             Mode::Int8 => self.int8_rows(input, batch, affine, rounded, place),
+            // Counting bits takes about as long for one row as for some.
+            Mode::Bitwise(levels) if 2 * batch <= levels.bits().max(2) => {
+                let mut values = vec![0.0; input.len()];
+                levels.quantize_on(self.isa, input, &mut values);
+                self.forward_at(&Mode::Exact, &values, batch, affine, rounded, place);
+            }
             Mode::Bitwise(levels) => self.bitwise(levels, input, batch, affine, place),
         }
     }
