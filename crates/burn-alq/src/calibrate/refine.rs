@@ -53,9 +53,9 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
     }
 
     /// Moves weights by straight-through estimation, then coordinates alone, towards the least mean
-    /// `‖ŷ − y‖² / ‖y‖²` of a sample; biases and
-    /// norms move with them. Returns the model with the least error on samples that are held out, which is
-    /// the one given if no step helps. The model must be on an autodiff device.
+    /// `‖ŷ − y‖² / ‖y‖²` of a sample; biases and norms move with them. Returns the model with the least
+    /// error on samples that are held out, which is the one given if no step helps. The model must be on an
+    /// autodiff device.
     pub fn run<M: Module>(
         &self,
         model: M,
@@ -68,11 +68,14 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
     where
         F: Fn(&M, &I) -> Tensor<D>,
     {
-        let held_out = self.samples.len() / HELD_OUT;
+        let count = self.samples.len();
+        // Spread: samples may come in an order.
         let (held_out, mut order): (Vec<usize>, Vec<usize>) =
-            (0..self.samples.len()).partition(|index| *index < held_out);
+            (0..count).partition(|index| index % HELD_OUT == HELD_OUT - 1);
         let mut random = Random::new(seed);
         let mut model = evaluating(model);
+        let weights = multi_bit_weights(&model).into_iter();
+        let multi_bit: Vec<ParamId> = weights.map(|weight| weight.id).collect();
         let mut error = self.error(&model, &held_out);
         progress(Refined { epoch: 0, error });
         let mut best = model.clone();
@@ -92,10 +95,7 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
                 let loss = (outputs - taught.clone()).square().sum() / norm.max(f64::MIN_POSITIVE);
                 let mut grads = GradientsParams::from_grads(loss.backward(), &model);
                 model.visit(&mut Freeze {
-                    multi_bit: multi_bit_weights(&model)
-                        .iter()
-                        .map(|weight| weight.id)
-                        .collect(),
+                    multi_bit: &multi_bit,
                     grads: &mut grads,
                 });
                 model = optimizer.step(rate, model, grads);
@@ -135,7 +135,7 @@ fn square<const D: usize>(x: Tensor<D>) -> f64 {
 /// Takes the gradients of large float weights away: what stays float stays as it is, but for biases and
 /// norms.
 struct Freeze<'a> {
-    multi_bit: Vec<ParamId>,
+    multi_bit: &'a [ParamId],
     grads: &'a mut GradientsParams,
 }
 
