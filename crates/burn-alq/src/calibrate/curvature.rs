@@ -24,7 +24,8 @@ const PAIRS: usize = 6144;
 ///
 /// Over all signs its mean is the Gauss-Newton matrix of `‖ŷ − y‖²`, what moving the weights does to the
 /// model's outputs, with one block for all outputs of a layer. It needs no labels, and nothing of a layer
-/// but its weight's gradient; of a single linear layer it is `Σ x xᵀ` of its inputs.
+/// but its weight's gradient; of a single linear layer it is `Σ x xᵀ` of its inputs, up to a
+/// factor.
 ///
 /// Layers behave as in evaluation; the model must be on an autodiff device.
 ///

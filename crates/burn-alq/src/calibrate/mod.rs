@@ -160,7 +160,7 @@ impl Calibrator {
         let seen = |samples| progress(Progress::Measured(samples));
         let hessians = measure(&training, planned, samples, &forward, self.seed, seen)?;
         drop(training);
-        let (model, report) = self.quantizer.quantize_by(float.clone(), Some(hessians))?;
+        let (model, report) = self.quantizer.quantize_by(float.clone(), hessians)?;
         if self.epochs == 0 {
             return Ok((model, report));
         }

@@ -30,7 +30,7 @@ pub(super) struct Refinement<'a, I, F, const D: usize> {
 pub struct Refined {
     /// The epoch that is over, from 1; 0 before the first.
     pub epoch: usize,
-    /// `Σ ‖ŷ − y‖² / Σ ‖y‖²` over the samples that are held out.
+    /// `Σ ‖ŷ − y‖² / Σ ‖y‖²` over the samples that are held out; of fewer than eight, over all.
     pub error: f64,
 }
 
@@ -70,8 +70,11 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
     {
         let count = self.samples.len();
         // Spread: samples may come in an order.
-        let (held_out, mut order): (Vec<usize>, Vec<usize>) =
+        let (mut held_out, mut order): (Vec<usize>, Vec<usize>) =
             (0..count).partition(|index| index % HELD_OUT == HELD_OUT - 1);
+        if held_out.is_empty() {
+            held_out.clone_from(&order);
+        }
         let mut random = Random::new(seed);
         let mut model = evaluating(model);
         let weights = multi_bit_weights(&model).into_iter();
@@ -109,14 +112,12 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
         best
     }
 
-    /// `Σ ‖ŷ − y‖² / Σ ‖y‖²` over some samples; without any, that of all.
+    /// `Σ ‖ŷ − y‖² / Σ ‖y‖²` over some samples.
     fn error<M: Module>(&self, model: &M, samples: &[usize]) -> f64
     where
         F: Fn(&M, &I) -> Tensor<D>,
     {
         let model = model.valid();
-        let all: Vec<usize> = (0..self.samples.len()).collect();
-        let samples = if samples.is_empty() { &all } else { samples };
         let [mut error, mut norm] = [0.0; 2];
         for &index in samples {
             let (taught, size) = &self.taught[index];

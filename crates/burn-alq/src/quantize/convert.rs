@@ -55,7 +55,7 @@ pub fn load_float<M: Module>(
     }
     let module = load_record(module.materialize(), record).map_err(QuantizeError::Record)?;
     let mut report = report_of(&module, &plans);
-    let module = convert(module, plans, None, &mut report)?;
+    let module = convert(module, plans, Hessians::default(), &mut report)?;
     log::info!("loaded a float record: {}", report.summary());
     Ok((module, report))
 }
@@ -150,7 +150,7 @@ fn report_of<M: Module>(module: &M, plans: &BTreeMap<String, Planned>) -> Quanti
 pub(super) fn convert<M: Module>(
     module: M,
     plans: BTreeMap<String, Planned>,
-    hessians: Option<Hessians>,
+    hessians: Hessians,
     report: &mut QuantizeReport,
 ) -> Result<M, QuantizeError> {
     let mut state = Convert {
@@ -180,7 +180,7 @@ pub(super) fn convert<M: Module>(
 struct Convert<'a> {
     plans: BTreeMap<String, Planned>,
     /// What the model's outputs say of each weight.
-    hessians: Option<Hessians>,
+    hessians: Hessians,
     report: &'a mut QuantizeReport,
     /// What was converted: tied weights share one state.
     done: BTreeMap<ParamId, MultiBit>,
@@ -203,12 +203,11 @@ impl Reparameterizer for &mut Convert<'_> {
         let Some(planned) = planned else {
             return (param, None);
         };
-        let hessian = self.hessians.as_mut().map(|all| all.take(param.id));
         let wrong = |source| QuantizeError::Curvature {
             path: path.to_string(),
             source,
         };
-        let hessian = hessian.transpose().map(Option::flatten).map_err(wrong);
+        let hessian = self.hessians.take(param.id).map_err(wrong);
         let apply =
             |hessian: Option<Hessian>| planned.plan.apply(path, param.clone(), hessian.as_ref());
         match hessian.and_then(apply) {

@@ -17,8 +17,8 @@ const DAMPING: f64 = 0.01;
 pub(crate) struct Hessians(pub BTreeMap<ParamId, Tensor<2>>);
 
 impl Hessians {
-    /// That of a weight, which there is once; none if no gradient has reached it. Factored only here: a
-    /// factor takes as much memory again.
+    /// That of a weight, which there is once; none if no gradient has reached it, or nothing
+    /// was measured. Factored only here: a factor takes as much memory again.
     ///
     /// # Errors
     /// If what was measured is not finite.

@@ -180,14 +180,14 @@ impl Quantizer {
     /// If a rule matches nothing or does not fit a weight, a weight is not finite, or the module is
     /// quantized already. Everything but the values is checked before the first weight is touched.
     pub fn quantize<M: Module>(&self, module: M) -> Result<(M, QuantizeReport), QuantizeError> {
-        self.quantize_by(module, None)
+        self.quantize_by(module, Hessians::default())
     }
 
-    /// [`quantize`](Self::quantize), by what was measured of the module's outputs.
+    /// [`quantize`](Self::quantize), by what was measured of the module's outputs, if anything was.
     pub(crate) fn quantize_by<M: Module>(
         &self,
         module: M,
-        hessians: Option<Hessians>,
+        hessians: Hessians,
     ) -> Result<(M, QuantizeReport), QuantizeError> {
         let found = Survey::new(&module);
         let mut report = QuantizeReport::default();

@@ -32,7 +32,7 @@ pub enum QuantizeError {
         /// The same, in the order of groups.
         source: SketchError,
     },
-    /// The curvature of the model's outputs along a weight is none.
+    /// What was measured of the model's outputs along a weight is no curvature.
     #[error("{path}: {source}; check the inputs and the float weights")]
     Curvature {
         /// Path of the weight.
