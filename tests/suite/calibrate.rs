@@ -1,5 +1,9 @@
 //! Conversion by inputs without labels: nearer outputs than without them, and what is refused.
 
+mod inputs;
+
+use std::ops::ControlFlow;
+
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig, Relu};
@@ -176,6 +180,7 @@ fn refinement_brings_them_nearer_still() {
         if let Progress::Refined(refined) = progress {
             errors.push(refined.error);
         }
+        ControlFlow::Continue(())
     };
     let calibrated = calibrator.quantize_with(float.clone(), &seen, forward, &mut note);
     let (after, _) = calibrated.unwrap();

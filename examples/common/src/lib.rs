@@ -52,6 +52,7 @@ pub use self::packed::{MODEL, inspect};
 pub use self::plot::FrontierPoint;
 pub use self::program::{exit_code, main};
 pub use self::progress::bar;
+pub use self::stop::Stop;
 pub use self::sweep::Reference;
 pub use self::time::in_turns;
 

@@ -13,7 +13,7 @@ pub(crate) const STOPPED: u8 = 130;
 
 /// Whether the user wants the program to stop.
 #[derive(Clone)]
-pub(crate) struct Stop(Arc<AtomicBool>);
+pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// Listens from now on. Who asks a second time is not kept waiting: the program ends there and then.
@@ -33,6 +33,7 @@ impl Stop {
         Ok(Self(stop))
     }
 
+    /// Whether it was.
     pub fn is_asked(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }

@@ -1,15 +1,18 @@
 //! From a float model to a packed file.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn_alq::calibrate::{Progress, Refined};
+use burn_alq::calibrate::{Budget, Progress, Refined};
 use burn_alq::quantize::QuantizeReport;
 use burn_alq::report::ModelReport;
 use burn_alq::{
     Arithmetic, Calibrator, CoordinateType, GroupingRule, PackedModel, PathPattern, Quantizer,
 };
-use example_common::{DeviceFlag, Failure, MODEL, StorageFlags, at, bar, choice, say, writable};
+use example_common::{
+    DeviceFlag, Failure, MODEL, Stop, StorageFlags, at, bar, choice, say, writable,
+};
 
 use crate::checkpoint::Checkpoint;
 use crate::encoder::{Batch, Encoder};
@@ -51,8 +54,15 @@ struct CalibrationFlags {
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Bring the weights as near as can be instead of the embeddings: no calibration.
-    #[arg(long, conflicts_with_all = ["calibration", "epochs", "learning_rate", "seed"])]
+    #[arg(long, conflicts_with_all = ["calibration", "budget", "one_pass", "epochs", "learning_rate", "seed", "checkpoints"])]
     data_free: bool,
+    /// Give each matrix as many bits as it needs, up to --bits, but no more than this on average, all that is
+    /// stored counted; tables have --embedding-bits.
+    #[arg(long, value_name = "BITS", value_parser = bits)]
+    budget: Option<f64>,
+    /// Measure all weights in one pass, not one layer after the other: faster, and less good below 4 bits.
+    #[arg(long)]
+    one_pass: bool,
     /// Go over the sentences so many times more: the float model teaches the multi-bit one.
     #[arg(long, value_name = "N", default_value_t = 0)]
     epochs: usize,
@@ -62,6 +72,17 @@ struct CalibrationFlags {
     /// What random numbers are drawn from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Keep checkpoints in this folder, and go on from the one that is there; removed at the end.
+    #[arg(long, value_name = "DIR")]
+    checkpoints: Option<PathBuf>,
+}
+
+fn bits(text: &str) -> Result<f64, String> {
+    let bits: f64 = text.parse().map_err(|_| "it is no number")?;
+    if (1.0..=32.0).contains(&bits) {
+        return Ok(bits);
+    }
+    Err("it must be 1 to 32".into())
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -72,8 +93,8 @@ fn rate(text: &str) -> Result<f64, String> {
     Err("it must be positive".into())
 }
 
-/// Sentences of a forward and a backward pass: few, because the signs of one pass mix what they say.
-const BATCH: usize = 8;
+/// Sentences of a pass.
+const BATCH: usize = 16;
 
 /// What a weight becomes.
 #[derive(clap::Args)]
@@ -127,6 +148,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let [float, model] = [&float, &model].map(|model| encoder.embed(model, &compared));
     let cosines = Cosines::between(&float?, &model?);
     args.storage.save(&packed, &args.out)?;
+    if let Some(folder) = &args.calibration.checkpoints {
+        std::fs::remove_dir_all(folder).map_err(|error| at(folder, error))?;
+    }
     let sizes = ModelReport::new(&packed, |_| None);
     say!(
         "result: paper_bits={:.4} effective_bits={:.4} file_bytes={} cosine={:.6} seconds={seconds:.1}",
@@ -149,21 +173,39 @@ fn calibrate(
         None => calibration(),
     };
     let batches = encoder.batches(&texts, BATCH)?;
-    let calibrator = Calibrator::new(quantizer)
+    let mut calibrator = Calibrator::new(quantizer)
         .epochs(flags.epochs)
         .learning_rate(flags.learning_rate)
         .seed(flags.seed);
+    if let Some(bits) = flags.budget {
+        calibrator = calibrator.budget(Budget::EffectiveBits(bits));
+    }
+    if flags.one_pass {
+        calibrator = calibrator.one_pass();
+    }
+    if let Some(folder) = &flags.checkpoints {
+        calibrator = calibrator.checkpoints(folder);
+    }
     let forward =
         |model: &Bert, (tokens, padding): &Batch| model.forward(tokens.clone(), padding.clone());
-    let bar = bar("calibration {bar:24} {pos}/{len} ETA {eta}", batches.len());
-    let calibrated =
-        calibrator.quantize_with(float, &batches, forward, |progress| match progress {
-            Progress::Measured(batches) => bar.set_position(batches as u64),
+    let stop = Stop::listen()?;
+    let bar = bar("calibration {bar:24} {pos}/{len} ETA {eta}", 1);
+    let calibrated = calibrator.quantize_with(float, &batches, forward, |progress| {
+        match progress {
+            Progress::Passes { done, of } => {
+                bar.set_length(of as u64);
+                bar.set_position(done as u64);
+            }
             Progress::Refined(Refined { epoch, error }) => {
                 bar.suspend(|| say!("epoch {epoch}: error {error:.5} on batches held out"));
             }
             _ => {}
-        });
+        }
+        match stop.is_asked() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
     bar.finish_and_clear();
     Ok(calibrated?)
 }

@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
-use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
+use burn_core::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn_core::tensor::{DType, Tensor};
 use burn_optim::GradientsParams;
 use multibit::Grouping;
-use multibit::fit::SketchError;
 
 use super::CalibrateError;
 use super::random::Random;
-use crate::quantize::{Hessians, PlannedWeight};
+use crate::quantize::{Hessians, Measured, PlannedWeight};
 use crate::train::evaluating;
-use crate::weight::{Found, QuantizeError, read_f32, walk};
 
 /// Weights of an output up to which all pairs of them are measured; of more, each by itself.
 const PAIRS: usize = 6144;
+
+/// Numbers of curvatures that are held together: half a gigabyte.
+const NUMBERS: usize = 1 << 27;
 
 /// Measures the curvature of each planned weight: `H = Σ gᵀg` over samples and over the outputs of its
 /// layer, where `g`, `[outputs, weights of an output]`, is the gradient of `Σ ±y` with a random sign for
@@ -30,70 +31,78 @@ const PAIRS: usize = 6144;
 /// Layers behave as in evaluation; the model must be on an autodiff device.
 ///
 /// # Errors
-/// If there are no samples, or outputs are not finite, which names a parameter that is not either, or
-/// without gradients.
+/// If outputs are without gradients, or `progress` says so.
 pub(super) fn measure<M: Module, I, const D: usize>(
     model: &M,
-    planned: Vec<PlannedWeight>,
-    samples: &[I],
+    planned: &[PlannedWeight],
+    samples: &[&I],
     forward: impl Fn(&M, &I) -> Tensor<D>,
     seed: u64,
-    mut progress: impl FnMut(usize),
+    mut progress: impl FnMut() -> Result<(), CalibrateError>,
 ) -> Result<Hessians, CalibrateError> {
-    if samples.is_empty() {
-        return Err(CalibrateError::NoSamples);
-    }
-    let model = evaluating(model.clone());
     let weights = planned
-        .into_iter()
-        .map(|weight| (weight.id, weight.grouping));
+        .iter()
+        .map(|weight| (weight.id, weight.grouping.clone()));
     let groupings: BTreeMap<ParamId, Grouping> = weights.collect();
+    let model = evaluating(model.clone()).map(&mut Alone(&groupings));
     let mut hessians = Hessians::default();
     let mut random = Random::new(seed);
-    for (index, sample) in samples.iter().enumerate() {
+    for sample in samples {
         let outputs = forward(&model, sample);
         if !outputs.is_autodiff() {
             return Err(CalibrateError::NoGradients);
         }
-        let shape = outputs.dims();
         let signs = random.signs_like(&outputs);
-        let loss = (outputs * signs).sum();
-        if !read_f32(loss.clone().without_autodiff())[0].is_finite() {
-            let mut floats = walk(&model).into_iter().filter(|found| found.is_float);
-            let broken = floats.find_map(|found| broken(&found));
-            return Err(broken.map_or(
-                CalibrateError::NotFinite {
-                    sample: index,
-                    shape: shape.to_vec(),
-                },
-                CalibrateError::Quantize,
-            ));
-        }
-        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        let grads = (outputs * signs).sum().backward();
+        let grads = GradientsParams::from_grads(grads, &model);
         model.visit(&mut Add {
             grads: &grads,
             groupings: &groupings,
             sums: &mut hessians.0,
         });
-        progress(index + 1);
+        progress()?;
     }
     Ok(hessians)
 }
 
-/// What is wrong with a parameter that is not finite.
-fn broken(found: &Found) -> Option<QuantizeError> {
-    let values: Vec<f32> = found.read().iter().collect();
-    let index = values.iter().position(|value| !value.is_finite())?;
-    let source = SketchError::NotFinite { index };
-    let (path, shape) = (&found.path, &found.shape);
-    Some(QuantizeError::of_sketch(path, shape, &values, source))
+/// Parts of planned weights whose curvatures fit into memory together.
+pub(super) fn parts(planned: Vec<PlannedWeight>) -> Vec<Vec<PlannedWeight>> {
+    let mut parts: Vec<Vec<PlannedWeight>> = Vec::new();
+    // The first weight starts the first part.
+    let mut numbers = NUMBERS + 1;
+    for weight in planned {
+        let outputs = weight.shape[weight.grouping.axes()[0]];
+        let inputs = weight.shape.iter().product::<usize>() / outputs.max(1);
+        let own = if inputs <= PAIRS {
+            inputs * inputs
+        } else {
+            inputs
+        };
+        numbers = numbers.saturating_add(own);
+        if numbers > NUMBERS {
+            numbers = own;
+            parts.push(Vec::new());
+        }
+        parts.last_mut().expect("the first starts one").push(weight);
+    }
+    parts
+}
+
+/// Takes gradients from all but the weights that are measured.
+struct Alone<'a>(&'a BTreeMap<ParamId, Grouping>);
+
+impl ModuleMapper for Alone<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let measured = self.0.contains_key(&param.id);
+        param.set_require_grad(measured)
+    }
 }
 
 /// Adds the gradients of one sample.
 struct Add<'a> {
     grads: &'a GradientsParams,
     groupings: &'a BTreeMap<ParamId, Grouping>,
-    sums: &'a mut BTreeMap<ParamId, Tensor<2>>,
+    sums: &'a mut BTreeMap<ParamId, Measured>,
 }
 
 impl ModuleVisitor for Add<'_> {
@@ -122,10 +131,11 @@ impl ModuleVisitor for Add<'_> {
         } else {
             (rows.clone() * rows).sum_dim(0)
         };
-        let sum = match self.sums.remove(&param.id) {
-            Some(sum) => sum + products,
+        let products = match self.sums.remove(&param.id) {
+            Some(sum) => sum.products + products,
             None => products,
         };
-        self.sums.insert(param.id, sum);
+        let lacking = None;
+        self.sums.insert(param.id, Measured { products, lacking });
     }
 }

@@ -1,21 +1,32 @@
 //! Post-training quantization: a float model and inputs without labels → a multi-bit model.
 
+mod budget;
+mod checkpoint;
 mod curvature;
+mod inputs;
 mod random;
 mod refine;
 
+use core::fmt::Debug;
+use core::ops::ControlFlow;
+use std::path::PathBuf;
 use std::vec::Vec;
 
 use burn_core::module::Module;
 use burn_core::tensor::Tensor;
 use thiserror::Error;
 
+pub use self::budget::Budget;
 pub use self::refine::Refined;
 
-use self::curvature::measure;
-use self::refine::Refinement;
+use self::budget::Curves;
+use self::checkpoint::{Position, Store, fingerprint};
+use self::curvature::{measure, parts};
+use self::inputs::{Stage, in_order, observe};
+use self::refine::{Course, Refinement};
 use crate::optim::AlqOptimizerConfig;
 use crate::quantize::{QuantizeReport, Quantizer};
+use crate::train::{CheckpointError, evaluating};
 use crate::weight::QuantizeError;
 
 /// Why a model could not be calibrated.
@@ -47,6 +58,23 @@ pub enum CalibrateError {
          without `valid`, `detach` or `without_autodiff`"
     )]
     NoGradients,
+    /// The budget is not enough for a bit of each weight.
+    #[error(
+        "{budget:?} cannot be kept: one bit for each weight takes {least:.2}; make groups longer, or \
+         store coordinates in two bytes"
+    )]
+    OutOfReach {
+        /// What was asked for.
+        budget: Budget,
+        /// The least in its unit.
+        least: f64,
+    },
+    /// Who was told how far it is has asked to stop.
+    #[error("the calibration was stopped")]
+    Stopped,
+    /// The folder of checkpoints cannot be written, or is of another calibration.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
 }
 
 /// Converts a float model with the help of some hundred inputs, without labels and without training.
@@ -76,17 +104,25 @@ pub enum CalibrateError {
 #[derive(Debug, Clone)]
 pub struct Calibrator {
     quantizer: Quantizer,
+    budget: Option<Budget>,
+    one_pass: bool,
     epochs: usize,
     lr: f64,
     seed: u64,
+    folder: Option<PathBuf>,
 }
 
-/// What a calibration has just done.
+/// How far a calibration is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Progress {
-    /// So many samples have been measured.
-    Measured(usize),
+    /// Of so many passes of a sample through the model, so many are done.
+    Passes {
+        /// Done.
+        done: usize,
+        /// Of all.
+        of: usize,
+    },
     /// An epoch of the refinement is over.
     Refined(Refined),
 }
@@ -96,14 +132,34 @@ impl Calibrator {
     pub fn new(quantizer: Quantizer) -> Self {
         Self {
             quantizer,
+            budget: None,
+            one_pass: false,
             epochs: 0,
             lr: 1e-4,
             seed: 0,
+            folder: None,
         }
     }
 
-    /// Goes over the samples so many times more [default: 0], with the float model as the teacher: bases
-    /// and coordinates, biases and norms move until the outputs are nearest.
+    /// Chooses the bits of each weight whose rule says none of its own, from one to the quantizer's most, so
+    /// that together they store no more than this: more where the model's outputs bend more.
+    pub fn budget(self, budget: Budget) -> Self {
+        let budget = Some(budget);
+        Self { budget, ..self }
+    }
+
+    /// Measures all weights at once by the gradients of the model's outputs, as those are whose inputs cannot
+    /// be seen, instead of one layer after the other: faster, and less good below four bits.
+    pub fn one_pass(self) -> Self {
+        Self {
+            one_pass: true,
+            ..self
+        }
+    }
+
+    /// Goes over the samples so many times more at most [default: 0], with the float model as the teacher:
+    /// bases and coordinates, biases and norms move until the outputs are nearest. It ends where three
+    /// epochs have brought nothing on the samples that are held out, one of eight.
     pub fn epochs(self, epochs: usize) -> Self {
         Self { epochs, ..self }
     }
@@ -125,52 +181,198 @@ impl Calibrator {
         Self { seed, ..self }
     }
 
+    /// Keeps checkpoints in a folder, and goes on from the one that is there, to the same bits. It is the
+    /// caller's to remove it when the model is safe.
+    pub fn checkpoints(self, folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: Some(folder.into()),
+            ..self
+        }
+    }
+
     /// Converts a float model, which comes back in validation mode.
     ///
-    /// Each sample is an input of one forward and one backward pass: a batch of what `forward` takes.
-    /// `forward` gives all outputs that shall be kept, of any shape, from the model that it is given;
-    /// inputs need no gradients.
+    /// Each sample is an input of one forward pass: a batch of what `forward` takes. `forward` gives all
+    /// outputs that shall be kept, of any shape, from the model that it is given; inputs need no gradients.
     ///
     /// # Errors
-    /// As [`Quantizer::quantize`]; if there are no samples, or outputs are not finite or without
-    /// gradients.
+    /// As [`Quantizer::quantize`]; if there are no samples, outputs are not finite, or a budget cannot be
+    /// kept; if gradients are asked for and there are none.
     pub fn quantize<M: Module, I, const D: usize>(
         &self,
         model: M,
         samples: &[I],
         forward: impl Fn(&M, &I) -> Tensor<D>,
     ) -> Result<(M, QuantizeReport), CalibrateError> {
-        self.quantize_with(model, samples, forward, |_| {})
+        self.quantize_with(model, samples, forward, |_| ControlFlow::Continue(()))
     }
 
-    /// [`quantize`](Self::quantize), saying how far it is.
+    /// [`quantize`](Self::quantize), saying how far it is to who may break it off.
     ///
     /// # Errors
-    /// As [`quantize`](Self::quantize).
+    /// As [`quantize`](Self::quantize); if it was broken off; if a checkpoint cannot be written, or is of another
+    /// calibration.
     pub fn quantize_with<M: Module, I, const D: usize>(
         &self,
         model: M,
         samples: &[I],
         forward: impl Fn(&M, &I) -> Tensor<D>,
-        mut progress: impl FnMut(Progress),
+        progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(M, QuantizeReport), CalibrateError> {
-        let planned = self.quantizer.planned(&model)?;
         let float = model.valid();
-        let training = model.train();
-        let seen = |samples| progress(Progress::Measured(samples));
-        let hessians = measure(&training, planned, samples, &forward, self.seed, seen)?;
-        drop(training);
-        let (model, report) = self.quantizer.quantize_by(float.clone(), hessians)?;
-        if self.epochs == 0 {
-            return Ok((model, report));
+        drop(model);
+        let mut conversion = self.quantizer.begin(&float)?;
+        let refinement = Refinement::new(&float, samples, &forward)?;
+        let used: Vec<&I> = match self.epochs {
+            0 => samples.iter().collect(),
+            _ => refinement.learnt().collect(),
+        };
+        let planned = self.quantizer.planned(&float)?;
+        let free = planned.iter().filter(|weight| !weight.has_own_bits);
+        let free = match self.budget {
+            Some(_) => parts(free.cloned().collect()),
+            None => Vec::new(),
+        };
+        let (stages, unseen) = match self.one_pass {
+            true => (Vec::new(), planned),
+            false => in_order(&float, planned, &samples[0], &forward),
+        };
+        let unseen = parts(unseen);
+        let passes = (free.len() + unseen.len() + stages.len()) * used.len();
+        let mut told = Told {
+            of: passes + self.epochs * refinement.learnt().len(),
+            done: 0,
+            progress,
+        };
+
+        let mut fresh = AlqOptimizerConfig::new().init();
+        fresh.set_coordinate_type(self.quantizer.coordinates());
+        let store = self.folder.as_deref().map(|folder| Store {
+            folder,
+            fingerprint: fingerprint(&self.described(samples.len()), refinement.fingerprint()),
+        });
+        let resumed = match &store {
+            Some(store) => store.resume(&mut conversion, &float, &fresh)?,
+            None => None,
+        };
+        let is_resumed = resumed.is_some();
+        let begin = || (float.clone(), fresh.clone(), Position::default());
+        let (mut current, optimizer, mut at) = resumed.unwrap_or_else(begin);
+
+        if let Some(budget) = self.budget.filter(|_| !is_resumed) {
+            let mut curves = Curves::default();
+            let training = float.clone().train();
+            for part in &free {
+                let pass = || told.pass();
+                let hessians = measure(&training, part, &used, &forward, self.seed, pass)?;
+                curves.add(&float, &conversion, part, hessians)?;
+            }
+            at.bits = curves.choose(budget)?;
+            conversion.set_bits(&at.bits);
+            at.report.clone_from(conversion.report());
+            if let Some(store) = &store {
+                store.save(&current, &fresh, &at)?;
+            }
+        } else {
+            told.skip(free.len() * used.len());
         }
-        let mut optimizer = AlqOptimizerConfig::new().init();
-        optimizer.set_coordinate_type(self.quantizer.coordinates());
-        let refinement = Refinement::new(&float, samples, forward);
+        let one_by_one = unseen.into_iter().map(Stage::unseen).chain(stages);
+        for stage in one_by_one {
+            if at.has(&stage) {
+                told.skip(used.len());
+                continue;
+            }
+            let pass = || told.pass();
+            let hessians = match stage.is_seen() {
+                true => observe([&float, &current], &stage, &used, &forward, pass)?,
+                false => {
+                    let training = current.clone().train();
+                    let part = stage.in_model(&training);
+                    measure(&training, &part, &used, &forward, self.seed, pass)?
+                }
+            };
+            current = conversion.convert(current, |path| stage.has(path), hessians)?;
+            at.add(&stage, conversion.report());
+            if let Some(store) = &store {
+                store.save(&current, &fresh, &at)?;
+            }
+        }
+        if self.epochs == 0 {
+            return Ok((conversion.finish(current), conversion.into_report()));
+        }
+
+        let mut course = match at.refined {
+            Some([now, best]) => {
+                told.skip(now.epoch * refinement.learnt().len());
+                let store = store.as_ref().expect("it was resumed from there");
+                let kept = store.best(&conversion, &float, &fresh)?;
+                Course {
+                    model: evaluating(current.train()),
+                    optimizer,
+                    now,
+                    best: (evaluating(kept.train()), best),
+                }
+            }
+            None => refinement.begin(conversion.finish(current).train(), fresh.clone()),
+        };
         drop(float);
-        let seen = |refined| progress(Progress::Refined(refined));
-        let (epochs, lr) = (self.epochs, self.lr);
-        let model = refinement.run(model.train(), optimizer, epochs, lr, self.seed, seen);
-        Ok((model.valid(), report))
+        loop {
+            at.refined = Some([course.now, course.best.1]);
+            if let Some(store) = &store {
+                store.save_course(&course, &at)?;
+            }
+            told.refined(course.now)?;
+            if course.now.epoch == self.epochs || course.is_stuck() {
+                break;
+            }
+            let (lr, seed) = (self.lr, self.seed);
+            course = refinement.epoch(course, self.epochs, lr, seed, || told.pass())?;
+        }
+        Ok((course.best.0.valid(), conversion.into_report()))
+    }
+
+    /// All that decides what a calibration gives, but for the model and the samples.
+    fn described(&self, samples: usize) -> impl Debug {
+        let Self {
+            quantizer,
+            budget,
+            one_pass,
+            epochs,
+            lr,
+            seed,
+            folder: _,
+        } = self.clone();
+        (quantizer, budget, one_pass, epochs, lr, seed, samples)
+    }
+}
+
+/// Who is told how far it is.
+struct Told<P> {
+    progress: P,
+    done: usize,
+    of: usize,
+}
+
+impl<P: FnMut(Progress) -> ControlFlow<()>> Told<P> {
+    fn tell(&mut self, what: Progress) -> Result<(), CalibrateError> {
+        match (self.progress)(what) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(CalibrateError::Stopped),
+        }
+    }
+
+    fn pass(&mut self) -> Result<(), CalibrateError> {
+        self.done += 1;
+        let Self { done, of, .. } = *self;
+        self.tell(Progress::Passes { done, of })
+    }
+
+    /// These were done before.
+    fn skip(&mut self, passes: usize) {
+        self.done += passes;
+    }
+
+    fn refined(&mut self, now: Refined) -> Result<(), CalibrateError> {
+        self.tell(Progress::Refined(now))
     }
 }

@@ -5,14 +5,20 @@ use std::vec::Vec;
 use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
 use burn_core::tensor::Tensor;
 use burn_optim::GradientsParams;
+use multibit::fit::SketchError;
+use serde::{Deserialize, Serialize};
 
+use super::CalibrateError;
 use super::random::Random;
 use crate::optim::{AlqOptimizer, Phase};
 use crate::train::evaluating;
-use crate::weight::{multi_bit_weights, read_f32};
+use crate::weight::{Found, QuantizeError, multi_bit_weights, read_f32, walk};
 
 /// One sample of so many is held out, to see what helps.
 const HELD_OUT: usize = 8;
+
+/// Epochs without a better one after which a refinement is over.
+const PATIENCE: usize = 3;
 
 /// The share of the epochs, at the end, in which coordinates move alone.
 const COORDINATES: f64 = 0.25;
@@ -23,10 +29,14 @@ pub(super) struct Refinement<'a, I, F, const D: usize> {
     forward: F,
     /// What the float model gives, and the square of its norm, of each sample.
     taught: Vec<(Tensor<D>, f64)>,
+    /// Samples that nothing is learnt from, to see what helps.
+    held_out: Vec<usize>,
+    /// The others.
+    learnt: Vec<usize>,
 }
 
 /// Where a refinement is.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Refined {
     /// The epoch that is over, from 1; 0 before the first.
     pub epoch: usize,
@@ -34,92 +44,142 @@ pub struct Refined {
     pub error: f64,
 }
 
+/// A refined model, and how it came to be.
+pub(super) struct Course<M> {
+    pub model: M,
+    pub optimizer: AlqOptimizer,
+    pub now: Refined,
+    /// The best so far, which may be the model that it began with.
+    pub best: (M, Refined),
+}
+
 impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
     /// Asks the float model, without gradients.
-    pub fn new<M: Module>(float: &M, samples: &'a [I], forward: F) -> Self
+    ///
+    /// # Errors
+    /// If there are no samples, or outputs are not finite, which names a parameter that is not either.
+    pub fn new<M: Module>(float: &M, samples: &'a [I], forward: F) -> Result<Self, CalibrateError>
     where
         F: Fn(&M, &I) -> Tensor<D>,
     {
-        let taught = samples.iter().map(|sample| {
-            let outputs = forward(float, sample).without_autodiff();
+        if samples.is_empty() {
+            return Err(CalibrateError::NoSamples);
+        }
+        let mut taught = Vec::with_capacity(samples.len());
+        for (sample, input) in samples.iter().enumerate() {
+            let outputs = forward(float, input).without_autodiff();
             let norm = square(outputs.clone());
-            (outputs, norm)
-        });
-        Self {
-            taught: taught.collect(),
+            if !norm.is_finite() {
+                let mut floats = walk(float).into_iter().filter(|found| found.is_float);
+                let broken = floats.find_map(|found| broken(&found));
+                let shape = outputs.dims().to_vec();
+                return Err(broken.map_or(
+                    CalibrateError::NotFinite { sample, shape },
+                    CalibrateError::Quantize,
+                ));
+            }
+            taught.push((outputs, norm));
+        }
+        // Spread: samples may come in an order.
+        let (mut held_out, learnt): (Vec<usize>, Vec<usize>) =
+            (0..samples.len()).partition(|index| index % HELD_OUT == HELD_OUT - 1);
+        if held_out.is_empty() {
+            held_out.clone_from(&learnt);
+        }
+        Ok(Self {
             samples,
             forward,
+            taught,
+            held_out,
+            learnt,
+        })
+    }
+
+    /// Samples that are not held out.
+    pub fn learnt(&self) -> impl ExactSizeIterator<Item = &'a I> {
+        self.learnt.iter().map(|&index| &self.samples[index])
+    }
+
+    /// A number that depends on all that the float model gives.
+    pub fn fingerprint(&self) -> f64 {
+        self.taught.iter().map(|(_, norm)| norm).sum()
+    }
+
+    /// The course of a model that has been converted; it must be on an autodiff device.
+    pub fn begin<M: Module>(&self, model: M, optimizer: AlqOptimizer) -> Course<M>
+    where
+        F: Fn(&M, &I) -> Tensor<D>,
+    {
+        let model = evaluating(model);
+        let error = self.error(&model);
+        let now = Refined { epoch: 0, error };
+        Course {
+            best: (model.clone(), now),
+            model,
+            optimizer,
+            now,
         }
     }
 
-    /// Moves weights by straight-through estimation, then coordinates alone, towards the least mean
-    /// `‖ŷ − y‖² / ‖y‖²` of a sample; biases and norms move with them. Returns the model with the least
-    /// error on samples that are held out, which is the one given if no step helps. The model must be on an
-    /// autodiff device.
-    pub fn run<M: Module>(
+    /// One of `epochs` epochs: weights move by straight-through estimation, in the last epochs coordinates
+    /// alone, towards the least mean `‖ŷ − y‖² / ‖y‖²` of a sample; biases and norms move with them.
+    ///
+    /// # Errors
+    /// If `progress` says so.
+    pub fn epoch<M: Module>(
         &self,
-        model: M,
-        mut optimizer: AlqOptimizer,
+        mut course: Course<M>,
         epochs: usize,
         lr: f64,
         seed: u64,
-        mut progress: impl FnMut(Refined),
-    ) -> M
+        mut progress: impl FnMut() -> Result<(), CalibrateError>,
+    ) -> Result<Course<M>, CalibrateError>
     where
         F: Fn(&M, &I) -> Tensor<D>,
     {
-        let count = self.samples.len();
-        // Spread: samples may come in an order.
-        let (mut held_out, mut order): (Vec<usize>, Vec<usize>) =
-            (0..count).partition(|index| index % HELD_OUT == HELD_OUT - 1);
-        if held_out.is_empty() {
-            held_out.clone_from(&order);
-        }
-        let mut random = Random::new(seed);
-        let mut model = evaluating(model);
-        let weights = multi_bit_weights(&model).into_iter();
+        let epoch = course.now.epoch + 1;
+        let last = epoch as f64 > epochs as f64 * (1.0 - COORDINATES);
+        let optimizer = &mut course.optimizer;
+        optimizer.set_phase(if last { Phase::Coordinate } else { Phase::Ste });
+        let mut order = self.learnt.clone();
+        // The same order whether a checkpoint was read before or not.
+        Random::new(seed.wrapping_add(epoch as u64)).shuffle(&mut order);
+        let weights = multi_bit_weights(&course.model).into_iter();
         let multi_bit: Vec<ParamId> = weights.map(|weight| weight.id).collect();
-        let mut error = self.error(&model, &held_out);
-        progress(Refined { epoch: 0, error });
-        let mut best = model.clone();
-        let steps = (epochs * order.len()) as f64;
-        let mut step = 0;
-        for epoch in 1..=epochs {
-            let last = epoch as f64 > epochs as f64 * (1.0 - COORDINATES);
-            optimizer.set_phase(if last { Phase::Coordinate } else { Phase::Ste });
-            random.shuffle(&mut order);
-            for &index in &order {
-                // A cosine from the whole rate to none.
-                let angle = core::f64::consts::PI * f64::from(step) / steps;
-                let rate = lr * 0.5 * (1.0 + angle.cos());
-                step += 1;
-                let (taught, norm) = &self.taught[index];
-                let outputs = (self.forward)(&model, &self.samples[index]);
-                let loss = (outputs - taught.clone()).square().sum() / norm.max(f64::MIN_POSITIVE);
-                let mut grads = GradientsParams::from_grads(loss.backward(), &model);
-                model.visit(&mut Freeze {
-                    multi_bit: &multi_bit,
-                    grads: &mut grads,
-                });
-                model = optimizer.step(rate, model, grads);
+        for (step, &index) in order.iter().enumerate() {
+            // A cosine from the whole rate to none.
+            let done = (epoch - 1) as f64 + step as f64 / order.len() as f64;
+            let rate = lr * 0.5 * (1.0 + (core::f64::consts::PI * done / epochs as f64).cos());
+            let (taught, norm) = &self.taught[index];
+            let outputs = (self.forward)(&course.model, &self.samples[index]);
+            if !outputs.is_autodiff() {
+                return Err(CalibrateError::NoGradients);
             }
-            let now = self.error(&model, &held_out);
-            progress(Refined { epoch, error: now });
-            if now < error {
-                (error, best) = (now, model.clone());
-            }
+            let loss = (outputs - taught.clone()).square().sum() / norm.max(f64::MIN_POSITIVE);
+            let mut grads = GradientsParams::from_grads(loss.backward(), &course.model);
+            course.model.visit(&mut Freeze {
+                multi_bit: &multi_bit,
+                grads: &mut grads,
+            });
+            course.model = optimizer.step(rate, course.model, grads);
+            progress()?;
         }
-        best
+        let error = self.error(&course.model);
+        course.now = Refined { epoch, error };
+        if error < course.best.1.error {
+            course.best = (course.model.clone(), course.now);
+        }
+        Ok(course)
     }
 
-    /// `Σ ‖ŷ − y‖² / Σ ‖y‖²` over some samples.
-    fn error<M: Module>(&self, model: &M, samples: &[usize]) -> f64
+    /// `Σ ‖ŷ − y‖² / Σ ‖y‖²` over the samples that are held out.
+    fn error<M: Module>(&self, model: &M) -> f64
     where
         F: Fn(&M, &I) -> Tensor<D>,
     {
         let model = model.valid();
         let [mut error, mut norm] = [0.0; 2];
-        for &index in samples {
+        for &index in &self.held_out {
             let (taught, size) = &self.taught[index];
             let outputs = (self.forward)(&model, &self.samples[index]).without_autodiff();
             error += square(outputs - taught.clone());
@@ -129,8 +189,24 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
     }
 }
 
+impl<M> Course<M> {
+    /// Whether the last epochs have brought nothing.
+    pub fn is_stuck(&self) -> bool {
+        self.now.epoch >= self.best.1.epoch + PATIENCE
+    }
+}
+
 fn square<const D: usize>(x: Tensor<D>) -> f64 {
     f64::from(read_f32(x.square().sum())[0])
+}
+
+/// What is wrong with a parameter that is not finite.
+fn broken(found: &Found) -> Option<QuantizeError> {
+    let values: Vec<f32> = found.read().iter().collect();
+    let index = values.iter().position(|value| !value.is_finite())?;
+    let source = SketchError::NotFinite { index };
+    let (path, shape) = (&found.path, &found.shape);
+    Some(QuantizeError::of_sketch(path, shape, &values, source))
 }
 
 /// Takes the gradients of large float weights away: what stays float stays as it is, but for biases and

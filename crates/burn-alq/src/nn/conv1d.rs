@@ -289,19 +289,25 @@ impl Parts<'_> {
         let input = here(self.layer, self.weight, input);
         match packed(self.weight, 0) {
             Some(packed) => self.forward_packed(packed, input, epilogue),
-            None => epilogue.apply(self.as_burns().forward(input.into_tensor())),
+            None => {
+                let input = input.into_tensor();
+                let y = self.as_burns().forward(input.clone());
+                #[cfg(feature = "train")]
+                {
+                    let options = self.options(input.dims());
+                    let input = input.unsqueeze_dim::<4>(2);
+                    let rows = || super::watch::patches(input, [1, self.kernel_size], &options);
+                    let (y, groups) = ((&y, 1), self.groups);
+                    super::watch::see(self.weight, self.bias, y, &epilogue, rows, groups);
+                }
+                epilogue.apply(y)
+            }
         }
     }
 
-    fn forward_packed(
-        &self,
-        packed: &Packed,
-        input: Quantized<3>,
-        epilogue: Epilogue<'_, 3>,
-    ) -> Tensor<3> {
-        let (input, mode) = mode(self.layer, packed.arithmetic_or(self.arithmetic), input);
-        let [channels_out, group_in, _] = dims(self.weight);
-        let [batch, channels_in, length] = input.dims();
+    /// Of the same convolution over an image of height 1.
+    fn options(&self, [_, channels_in, length]: [usize; 3]) -> Conv2dOptions {
+        let [_, group_in, _] = dims(self.weight);
         assert_eq!(
             channels_in,
             group_in * self.groups,
@@ -315,12 +321,24 @@ impl Parts<'_> {
             PaddingConfig1d::Explicit(left, right) => PaddingConfig2d::Explicit(0, left, 0, right),
         };
         let (kernel, stride) = ([1, self.kernel_size], [1, self.stride]);
-        let options = Conv2dOptions {
+        Conv2dOptions {
             stride,
             padding: padding_pairs(&padding, [1, length], kernel, stride),
             dilation: [1, self.dilation],
             groups: self.groups,
-        };
+        }
+    }
+
+    fn forward_packed(
+        &self,
+        packed: &Packed,
+        input: Quantized<3>,
+        epilogue: Epilogue<'_, 3>,
+    ) -> Tensor<3> {
+        let (input, mode) = mode(self.layer, packed.arithmetic_or(self.arithmetic), input);
+        let [channels_out, ..] = dims(self.weight);
+        let [batch, channels_in, length] = input.dims();
+        let options = self.options([batch, channels_in, length]);
         let bias = self.bias.map(Param::val);
         let [scale, offset] = affine(channels_out, bias, epilogue.norm, &input.device());
         let weight = packed.weight.with_height();

@@ -317,7 +317,18 @@ impl Parts<'_> {
         let input = here(self.layer, self.weight, input);
         match packed(self.weight, 0) {
             Some(packed) => self.forward_packed(packed, input, epilogue),
-            None => epilogue.apply(self.as_burns().forward(input.into_tensor())),
+            None => {
+                let input = input.into_tensor();
+                let y = self.as_burns().forward(input.clone());
+                #[cfg(feature = "train")]
+                {
+                    let options = self.options(input.dims());
+                    let rows = || super::watch::patches(input, self.kernel_size, &options);
+                    let (y, groups) = ((&y, 1), self.groups);
+                    super::watch::see(self.weight, self.bias, y, &epilogue, rows, groups);
+                }
+                epilogue.apply(y)
+            }
         }
     }
 

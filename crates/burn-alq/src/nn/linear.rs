@@ -293,7 +293,20 @@ impl Parts<'_> {
         );
         match packed(self.weight, 1) {
             Some(packed) => self.forward_packed(packed, input, epilogue),
-            None => epilogue.apply(self.forward_dense(input)),
+            None => {
+                let y = self.forward_dense(input.clone());
+                #[cfg(feature = "train")]
+                {
+                    let rows = || {
+                        let [d_input, _] = dims(self.weight);
+                        let rows = input.dims()[..D - 1].iter().product();
+                        input.clone().into_tensor().reshape([rows, d_input])
+                    };
+                    let y = (&y, D - 1);
+                    super::watch::see(self.weight, self.bias, y, &epilogue, rows, 1);
+                }
+                epilogue.apply(y)
+            }
         }
     }
 

@@ -117,6 +117,8 @@ mod rnn;
 mod store;
 pub(crate) mod table;
 pub mod transformer;
+#[cfg(feature = "train")]
+pub(crate) mod watch;
 
 /// Burn's convolutions ([`burn_nn::conv`]); those of one and two dimensions run on the bits once packed.
 pub mod conv {

@@ -4,16 +4,16 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use burn_core::module::{Module, Param, ParamId, Reparameterizer};
+use burn_core::module::{Module, ModuleMapper, Param, ParamId, Reparameterizer};
 use burn_core::store::ModuleRecord;
 use burn_core::tensor::{Tensor, TensorData};
 use multibit::CoordinateType;
-use multibit::fit::Hessian;
 
 use super::{FoundActivation, FoundWeight, Hessians, Outcome, Planned, QuantizeReport, Survey};
 use crate::weight::{
-    MultiBit, MultiBitData, Plan, QuantizeError, Replacement, Size, Sketched, load_record,
-    multi_bit_weights, not_finite, read_grouping, relative_error, resketch, tie, walk,
+    Known, MultiBit, MultiBitData, Plan, QuantizeError, Replacement, Size, Sketched, load_record,
+    multi_bit_weights, not_finite, read_grouping, relative_error, resketch, restore_autodiff, tie,
+    walk,
 };
 
 /// Loads the float record of a plain model, for example a checkpoint of Burn's own layers, into a
@@ -158,13 +158,20 @@ pub(super) fn convert<M: Module>(
         hessians,
         report,
         done: BTreeMap::new(),
+        offsets: Offsets::default(),
         error: None,
     };
     let module = module.apply_reparameterization(&mut state);
-    let Convert { plans, error, .. } = state;
+    let Convert {
+        plans,
+        mut offsets,
+        error,
+        ..
+    } = state;
     if let Some(error) = error {
         return Err(error);
     }
+    let module = module.map(&mut offsets);
     // A running state is mapped like a parameter, but drops what is attached to it.
     let kept = multi_bit_weights(&module);
     let lost = plans
@@ -177,6 +184,34 @@ pub(super) fn convert<M: Module>(
     }
 }
 
+/// Attaches states without bits to the planned weights, for a record to be loaded into.
+pub(super) fn hollow<M: Module>(module: M, plans: &BTreeMap<String, Plan>) -> M {
+    struct Hollow<'a> {
+        plans: &'a BTreeMap<String, Plan>,
+        done: BTreeMap<ParamId, MultiBit>,
+    }
+
+    impl Reparameterizer for &mut Hollow<'_> {
+        type Reparam = MultiBit;
+
+        fn reparameterize<const D: usize>(
+            &mut self,
+            path: &str,
+            param: Param<Tensor<D>>,
+        ) -> (Param<Tensor<D>>, Option<MultiBit>) {
+            if let Some(plan) = self.plans.get(path) {
+                let state = plan.hollow(&param.dims(), &param.lazy_device());
+                self.done.insert(param.id, state);
+            }
+            let state = self.done.get(&param.id).cloned();
+            (param, state)
+        }
+    }
+
+    let done = BTreeMap::new();
+    module.apply_reparameterization(&mut Hollow { plans, done })
+}
+
 struct Convert<'a> {
     plans: BTreeMap<String, Planned>,
     /// What the model's outputs say of each weight.
@@ -184,8 +219,35 @@ struct Convert<'a> {
     report: &'a mut QuantizeReport,
     /// What was converted: tied weights share one state.
     done: BTreeMap<ParamId, MultiBit>,
+    /// What biases take of the errors.
+    offsets: Offsets,
     /// The first.
     error: Option<QuantizeError>,
+}
+
+/// What is to be added to biases.
+#[derive(Default)]
+struct Offsets(BTreeMap<ParamId, Vec<f32>>);
+
+impl Extend<(ParamId, Vec<f32>)> for Offsets {
+    fn extend<T: IntoIterator<Item = (ParamId, Vec<f32>)>>(&mut self, offsets: T) {
+        self.0.extend(offsets);
+    }
+}
+
+impl ModuleMapper for Offsets {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let id = param.id;
+        let Some(offset) = self.0.get(&id) else {
+            return param;
+        };
+        param.map(|old| {
+            let plain = old.clone().without_autodiff();
+            let offset = TensorData::new(offset.clone(), plain.shape());
+            let offset = Tensor::from_data(offset, (&plain.device(), plain.dtype()));
+            restore_autodiff(&old, plain + offset, id)
+        })
+    }
 }
 
 impl Reparameterizer for &mut Convert<'_> {
@@ -207,16 +269,17 @@ impl Reparameterizer for &mut Convert<'_> {
             path: path.to_string(),
             source,
         };
-        let hessian = self.hessians.take(param.id).map_err(wrong);
-        let apply =
-            |hessian: Option<Hessian>| planned.plan.apply(path, param.clone(), hessian.as_ref());
-        match hessian.and_then(apply) {
+        let known = self.hessians.take(param.id).map_err(wrong);
+        let apply = |known: Option<Known>| planned.plan.apply(path, param.clone(), known.as_ref());
+        match known.and_then(apply) {
             Ok(Sketched {
                 param,
                 state,
                 size,
                 relative_error,
+                offset,
             }) => {
+                self.offsets.extend(offset);
                 let coordinate_type = planned.plan.coordinate_type;
                 let report = &mut self.report;
                 report.fill(path, &size, coordinate_type, relative_error);

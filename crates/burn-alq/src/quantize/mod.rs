@@ -1,5 +1,6 @@
 //! Float → multi-bit: a whole module by path rules, and what became of each parameter.
 
+mod conversion;
 mod convert;
 mod hessians;
 mod report;
@@ -14,15 +15,15 @@ use burn_core::tensor::{DType, Device};
 use multibit::CoordinateType;
 use multibit::cpu::{Arithmetic, MAX_ACTIVATION_BITS};
 
+pub(crate) use self::conversion::{Conversion, PlannedWeight};
 pub use self::convert::{load_float, refit};
-pub(crate) use self::hessians::Hessians;
+pub(crate) use self::hessians::{Hessians, Lacking, Measured};
 pub use self::report::{Outcome, QuantizeReport, QuantizedWeight, table};
 pub use self::rules::{
     Action, ActivationRule, PathPattern, RuleError, Rules, Selector, WeightRule,
 };
 pub use crate::weight::{GroupingRule, Layout, QuantizeError, sketch};
 
-use self::convert::convert;
 use crate::nn::{MultiBitActivation, Packed, table};
 use crate::weight::{MultiBit, Plan, Replacement, walk_initialized};
 
@@ -189,15 +190,22 @@ impl Quantizer {
         module: M,
         hessians: Hessians,
     ) -> Result<(M, QuantizeReport), QuantizeError> {
-        let found = Survey::new(&module);
+        let mut conversion = self.begin(&module)?;
+        let module = conversion.convert(module, |_| true, hessians)?;
+        let module = conversion.finish(module);
+        Ok((module, conversion.into_report()))
+    }
+
+    /// Checks everything but the values.
+    pub(crate) fn begin<M: Module>(&self, module: &M) -> Result<Conversion, QuantizeError> {
+        let found = Survey::new(module);
         let mut report = QuantizeReport::default();
         let plans = self.plan_weights(&found.weights, &mut report)?;
-        let mut switched = self.plan_activations(&found.activations, &mut report)?;
+        let switched = self.plan_activations(&found.activations, &mut report)?;
         if plans.is_empty() && switched.floats.is_empty() {
             return Err(QuantizeError::Nothing);
         }
-        let module = convert(module, plans, hessians, &mut report)?;
-        Ok((module.map(&mut switched), report))
+        Ok(Conversion::new(plans, switched, report))
     }
 
     /// The weights that would be quantized, in the order of the module tree.
@@ -213,22 +221,27 @@ impl Quantizer {
             } = plans.remove(&weight.path)?.plan;
             let mut rules = self.rules.iter();
             let rule = rules.rfind(|(selector, _)| selector.matches(&weight.id, &weight.path));
-            let (layout, arithmetic) = match rule {
+            let (layout, arithmetic, own_bits) = match rule {
                 Some((
                     _,
                     Action::Quantize {
-                        layout, arithmetic, ..
+                        layout,
+                        arithmetic,
+                        max_bits,
+                        ..
                     },
-                )) => (*layout, *arithmetic),
-                _ => (None, None),
+                )) => (*layout, *arithmetic, *max_bits),
+                _ => (None, None, None),
             };
             Some(PlannedWeight {
                 id: weight.id,
                 arithmetic,
                 layout: layout.unwrap_or(weight.layout),
+                shape: weight.shape,
                 path: weight.path,
                 grouping,
                 max_bits,
+                has_own_bits: own_bits.is_some(),
             })
         });
         Ok(planned.collect())
@@ -382,17 +395,8 @@ impl Quantizer {
     }
 }
 
-/// A weight that rules quantize, and how.
-pub(crate) struct PlannedWeight {
-    pub id: ParamId,
-    pub path: String,
-    pub layout: Layout,
-    pub grouping: multibit::Grouping,
-    pub max_bits: usize,
-    pub arithmetic: Option<Arithmetic>,
-}
-
 /// How a weight is to be sketched, and the rule by which it stays float if it cannot be.
+#[derive(Debug, Clone)]
 struct Planned {
     plan: Plan,
     or_float: Option<String>,

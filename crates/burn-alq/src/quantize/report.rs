@@ -6,12 +6,12 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use multibit::CoordinateType;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::weight::{Size, average_bits};
 
 /// How a weight was quantized.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuantizedWeight {
     /// Number of the rule, from 1, and its pattern.
     pub rule: String,
@@ -39,7 +39,7 @@ impl QuantizedWeight {
 }
 
 /// What became of one parameter or activation, and why.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Outcome {
     /// It is multi-bit now.
@@ -112,7 +112,7 @@ impl fmt::Display for Outcome {
 }
 
 /// What became of every parameter of a module.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct QuantizeReport {
     /// Path, shape and outcome: weights in the order of the module tree, then activations, whose
     /// shape is empty.

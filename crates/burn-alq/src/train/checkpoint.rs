@@ -90,21 +90,21 @@ pub enum CheckpointError {
     },
 }
 
-pub(super) fn in_file<E: Into<CheckpointError>>(file: &Path) -> impl FnOnce(E) -> CheckpointError {
+pub(crate) fn in_file<E: Into<CheckpointError>>(file: &Path) -> impl FnOnce(E) -> CheckpointError {
     move |source| CheckpointError::File {
         file: file.to_path_buf(),
         source: Box::new(source.into()),
     }
 }
 
-pub(super) fn other_model(source: impl Into<RecordError>) -> CheckpointError {
+pub(crate) fn other_model(source: impl Into<RecordError>) -> CheckpointError {
     let source = source.into();
     CheckpointError::Model { source }
 }
 
 /// The container of a checkpoint. `rest` is the optimizer of the parameters that are not quantized,
 /// unless something else keeps it; `at` is where the loop is.
-pub(super) fn encode<M: Module>(
+pub(crate) fn encode<M: Module>(
     model: &M,
     moments: Bytes,
     rest: Option<Bytes>,
@@ -125,7 +125,7 @@ pub(super) fn encode<M: Module>(
 }
 
 /// A checkpoint with the right checksum. What is in it may still be of another training.
-pub(super) struct Checkpoint<P> {
+pub(crate) struct Checkpoint<P> {
     /// The model's own.
     tensors: Vec<Tensor>,
     moments: Bytes,
@@ -162,6 +162,11 @@ impl<P: DeserializeOwned> Checkpoint<P> {
             fingerprint,
             at,
         })
+    }
+
+    /// Where its loop is.
+    pub fn at(&self) -> &P {
+        &self.at
     }
 
     /// Whether it is of the training that has this fingerprint.

@@ -2,7 +2,7 @@
 //! ([`Run`]), or in Burn's own Learner (`learner`, with the feature of that name). [`Distillation`] adds a
 //! teacher to the loss.
 
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod distill;
 #[cfg(feature = "learner")]
 pub mod learner;

@@ -29,7 +29,7 @@ pub(crate) use self::sketch::attach;
 #[cfg(feature = "train")]
 pub use self::sketch::sketch;
 #[cfg(feature = "train")]
-pub(crate) use self::sketch::{Plan, Sketched, relative_error, resketch};
+pub(crate) use self::sketch::{Known, Means, Plan, Sketched, relative_error, resketch};
 #[cfg(feature = "train")]
 pub(crate) use self::state::read_grouping;
 pub(crate) use self::state::{ARITHMETICS, epsilon, read_f32, read_u8};

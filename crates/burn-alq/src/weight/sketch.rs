@@ -1,11 +1,10 @@
 //! One float weight → multi-bit: structured sketching (Qu et al., CVPR 2020).
 
 use alloc::string::ToString;
-#[cfg(feature = "train")]
 use alloc::vec::Vec;
 
-use burn_core::module::{Module, Param};
-use burn_core::tensor::{DType, Tensor, TensorData};
+use burn_core::module::{Module, Param, ParamId};
+use burn_core::tensor::{DType, Device, Tensor, TensorData};
 use multibit::cpu::Arithmetic;
 use multibit::fit::{self, Hessian};
 use multibit::{CoordinateType, Grouping, GroupingRule, Layout, MAX_BITS};
@@ -38,6 +37,37 @@ pub fn sketch(
 
 /// How often all codes of a weight are gone through again, given each other.
 const SWEEPS: usize = 2;
+
+/// What is known of the inputs of a weight, in the order of its groups.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub hessian: Hessian,
+    /// What outputs lack, `Σ e xᵀ`, `[outputs, inputs]`.
+    pub lacks: Option<Vec<f32>>,
+    /// Of a layer with a bias; both sums are then of what differs from them.
+    pub means: Option<Means>,
+}
+
+impl Known {
+    pub fn new(hessian: Hessian) -> Self {
+        Self {
+            hessian,
+            lacks: None,
+            means: None,
+        }
+    }
+}
+
+/// Means over the inputs of a layer with a bias.
+#[derive(Debug)]
+pub(crate) struct Means {
+    /// The bias.
+    pub id: ParamId,
+    /// What outputs lack, `[outputs]`.
+    pub lacks: Vec<f32>,
+    /// `[inputs]`.
+    pub inputs: Vec<f32>,
+}
 
 /// How one weight is sketched, checked against its shape.
 #[derive(Debug, Clone)]
@@ -83,13 +113,15 @@ impl Plan {
         path: &str,
         weight: &[f32],
         shape: &[usize],
-        hessian: Option<&Hessian>,
+        known: Option<&Known>,
     ) -> Result<MultiBitData, QuantizeError> {
-        let mut grouped = alloc::vec![0.0; weight.len()];
-        self.grouping.gather(shape, weight, &mut grouped);
+        let mut grouped = self.gather(shape, weight);
         let len = self.grouping.len();
-        let sketch = match hessian {
-            Some(hessian) => {
+        let sketch = match known {
+            Some(Known { hessian, lacks, .. }) => {
+                if let Some(lacks) = lacks {
+                    grouped = hessian.least_squares(&grouped, lacks);
+                }
                 let widths = alloc::vec![self.max_bits as u8; self.grouping.groups(shape)];
                 fit::calibrate(
                     &grouped,
@@ -126,9 +158,83 @@ pub(crate) struct Sketched<const D: usize> {
     pub state: MultiBit,
     pub size: Size,
     pub relative_error: f64,
+    /// What is to be added to a bias, `[outputs]`.
+    pub offset: Option<(ParamId, Vec<f32>)>,
 }
 
 impl Plan {
+    /// A weight in the order of its groups.
+    fn gather(&self, shape: &[usize], weight: &[f32]) -> Vec<f32> {
+        let mut grouped = alloc::vec![0.0; weight.len()];
+        self.grouping.gather(shape, weight, &mut grouped);
+        grouped
+    }
+
+    /// The state of a parameter without bits yet, for a record to be loaded into.
+    pub fn hollow(&self, shape: &[usize], device: &Device) -> MultiBit {
+        let groups = self.grouping.groups(shape);
+        let data = MultiBitData {
+            shape: shape.to_vec(),
+            grouping: self.grouping.clone(),
+            max_bits: self.max_bits,
+            codes: alloc::vec![0; groups * self.grouping.len()],
+            coordinates: alloc::vec![0.0; groups * self.max_bits],
+            widths: alloc::vec![0; groups],
+            arithmetic: self.arithmetic,
+        };
+        data.to_device(device)
+    }
+
+    /// What a sketch of each bitwidth, from none to the most, leaves of `Σ (w − ŵ)ᵀ H (w − ŵ)` over the
+    /// outputs.
+    ///
+    /// # Arguments
+    /// - `products`: `H`, `[inputs, inputs]`, or its diagonal, `[1, inputs]`
+    ///
+    /// # Errors
+    /// If a value is not finite.
+    #[cfg(feature = "train")]
+    pub fn curve(
+        &self,
+        path: &str,
+        weight: &[f32],
+        shape: &[usize],
+        known: &Known,
+        products: &Tensor<2>,
+    ) -> Result<Vec<f64>, QuantizeError> {
+        let [rows, inputs] = products.dims();
+        let float = self.gather(shape, weight);
+        let left = |errors: Vec<f32>| -> f64 {
+            let count = errors.len() / inputs;
+            let options = (&products.device(), DType::F32);
+            let errors = Tensor::<2>::from_data(TensorData::new(errors, [count, inputs]), options);
+            let bent = match rows == inputs {
+                true => errors.clone().matmul(products.clone()),
+                false => errors.clone() * products.clone(),
+            };
+            f64::from(read_f32((bent * errors).sum())[0])
+        };
+        let mut curve = Vec::from([left(float.clone())]);
+        for max_bits in 1..=self.max_bits {
+            let plan = Self {
+                max_bits,
+                ..self.clone()
+            };
+            let data = plan.sketch(path, weight, shape, Some(known))?;
+            let levels = self.gather(shape, &data.reconstruct());
+            let errors = float.iter().zip(levels).map(|(w, level)| level - w);
+            curve.push(left(errors.collect()));
+        }
+        Ok(curve)
+    }
+
+    /// Bits that a basis of each group stores, with its coordinates.
+    #[cfg(feature = "train")]
+    pub fn basis_bits(&self, shape: &[usize]) -> usize {
+        let coordinate = 8 * self.coordinate_type.bytes();
+        self.grouping.groups(shape) * (self.grouping.len() + coordinate)
+    }
+
     /// Sketches a parameter.
     ///
     /// # Errors
@@ -137,16 +243,28 @@ impl Plan {
         &self,
         path: &str,
         param: Param<Tensor<D>>,
-        hessian: Option<&Hessian>,
+        known: Option<&Known>,
     ) -> Result<Sketched<D>, QuantizeError> {
         let value = param.val();
         let (device, shape) = (value.device(), value.dims());
         let float = read_f32(value);
-        let data = self.sketch(path, &float, &shape, hessian)?;
+        let data = self.sketch(path, &float, &shape, known)?;
         let state = data.to_device(&device);
         let reconstructed = data.reconstruct();
         let size = Size::new(&data.grouping, &data.widths);
         let relative_error = relative_error(&float, &reconstructed);
+        // `b + Σ e / n + (w − ŵ)ᵀ μ`.
+        let means = known.and_then(|known| known.means.as_ref());
+        let offset = means.map(|means| {
+            let [float, new] = [&float, &reconstructed].map(|weight| self.gather(&shape, weight));
+            let inputs = means.inputs.len();
+            let rows = float.chunks_exact(inputs).zip(new.chunks_exact(inputs));
+            let offsets = rows.zip(&means.lacks).map(|((float, new), lacks)| {
+                let moved = float.iter().zip(new).zip(&means.inputs);
+                lacks + moved.map(|((w, new), mean)| (w - new) * mean).sum::<f32>()
+            });
+            (means.id, offsets.collect())
+        });
         drop((data, float));
         let len = reconstructed.len();
         let flat = TensorData::new(reconstructed, [len]);
@@ -158,6 +276,7 @@ impl Plan {
             state,
             size,
             relative_error,
+            offset,
         })
     }
 }
