@@ -10,28 +10,24 @@ use crate::nn::watch::{Seen, watch};
 use crate::quantize::{Hessians, Lacking, Measured, PlannedWeight};
 use crate::weight::{read_f32, walk};
 
-/// Whether weights are used once.
-type Once = bool;
+/// How much of a weight there is to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    /// Nothing that is worth a pass.
+    Blind,
+    /// Gradients.
+    Gradients,
+    /// What its layer multiplies it with; `once` in a forward pass, so that a pass may end there.
+    Inputs { once: bool },
+}
 
-/// Weights that are quantized together: those of one input, or those whose inputs cannot be seen.
+/// Weights that are quantized together.
 pub(super) struct Stage {
     pub weights: Vec<PlannedWeight>,
-    /// If their inputs can be seen: whether each is used once in a forward pass, so that a pass may end with
-    /// the last.
-    seen: Option<Once>,
+    pub view: View,
 }
 
 impl Stage {
-    /// Weights whose inputs cannot be seen.
-    pub fn unseen(weights: Vec<PlannedWeight>) -> Self {
-        let seen = None;
-        Self { weights, seen }
-    }
-
-    pub fn is_seen(&self) -> bool {
-        self.seen.is_some()
-    }
-
     /// Whether a path is one of them.
     pub fn has(&self, path: &str) -> bool {
         self.weights.iter().any(|weight| weight.path == path)
@@ -50,7 +46,8 @@ impl Stage {
 
     /// What passes through their layers, up to the last of them.
     fn see<T>(&self, weights: &[PlannedWeight], forward: impl FnOnce() -> T) -> Vec<(usize, Seen)> {
-        let last = (self.seen == Some(true)).then_some(weights.len());
+        let ends = self.view == View::Inputs { once: true };
+        let last = ends.then_some(weights.len());
         let ids = weights.iter().map(|weight| weight.id).collect();
         let place = |id| weights.iter().position(|weight| weight.id == id);
         let seen = watch(ids, last, forward).into_iter();
@@ -91,11 +88,13 @@ pub(super) fn in_order<M: Module, I, const D: usize>(
         match stages.last_mut().filter(|_| input == last) {
             Some(stage) => {
                 stage.weights.push(planned);
-                stage.seen = stage.seen.map(|others| others && once);
+                stage.view = View::Inputs {
+                    once: once && stage.view == View::Inputs { once: true },
+                };
             }
             None => stages.push(Stage {
                 weights: Vec::from([planned]),
-                seen: Some(once),
+                view: View::Inputs { once },
             }),
         }
         last = input;

@@ -22,12 +22,15 @@ pub use self::refine::Refined;
 use self::budget::Curves;
 use self::checkpoint::{Position, Store, fingerprint};
 use self::curvature::{measure, parts};
-use self::inputs::{Stage, in_order, observe};
-use self::refine::{Course, Refinement};
+use self::inputs::{Stage, View, in_order, observe};
+use self::refine::{Course, Refinement, freeze, thaw};
 use crate::optim::AlqOptimizerConfig;
-use crate::quantize::{QuantizeReport, Quantizer};
-use crate::train::{CheckpointError, evaluating};
+use crate::quantize::{Hessians, QuantizeReport, Quantizer};
+use crate::train::CheckpointError;
 use crate::weight::QuantizeError;
+
+/// Bits from which on a weight is as good without its inputs, if they cannot be seen.
+const BLIND: usize = 7;
 
 /// Why a model could not be calibrated.
 #[derive(Debug, Error)]
@@ -237,8 +240,23 @@ impl Calibrator {
             true => (Vec::new(), planned),
             false => in_order(&float, planned, &samples[0], &forward),
         };
-        let unseen = parts(unseen);
-        let passes = (free.len() + unseen.len() + stages.len()) * used.len();
+        let (fine, coarse) = unseen
+            .into_iter()
+            .partition(|weight| weight.max_bits >= BLIND);
+        let blind = Stage {
+            weights: fine,
+            view: View::Blind,
+        };
+        let by_gradients = parts(coarse).into_iter().map(|weights| Stage {
+            weights,
+            view: View::Gradients,
+        });
+        let stages: Vec<Stage> = core::iter::once(blind)
+            .chain(by_gradients)
+            .chain(stages)
+            .collect();
+        let passes = stages.iter().filter(|stage| stage.view != View::Blind);
+        let passes = (free.len() + passes.count()) * used.len();
         let mut told = Told {
             of: passes + self.epochs * refinement.learnt().len(),
             done: 0,
@@ -276,20 +294,22 @@ impl Calibrator {
         } else {
             told.skip(free.len() * used.len());
         }
-        let one_by_one = unseen.into_iter().map(Stage::unseen).chain(stages);
-        for stage in one_by_one {
+        for stage in stages {
             if at.has(&stage) {
-                told.skip(used.len());
+                if stage.view != View::Blind {
+                    told.skip(used.len());
+                }
                 continue;
             }
             let pass = || told.pass();
-            let hessians = match stage.is_seen() {
-                true => observe([&float, &current], &stage, &used, &forward, pass)?,
-                false => {
+            let hessians = match stage.view {
+                View::Blind => Hessians::default(),
+                View::Gradients => {
                     let training = current.clone().train();
-                    let part = stage.in_model(&training);
-                    measure(&training, &part, &used, &forward, self.seed, pass)?
+                    let weights = stage.in_model(&training);
+                    measure(&training, &weights, &used, &forward, self.seed, pass)?
                 }
+                View::Inputs { .. } => observe([&float, &current], &stage, &used, &forward, pass)?,
             };
             current = conversion.convert(current, |path| stage.has(path), hessians)?;
             at.add(&stage, conversion.report());
@@ -306,11 +326,13 @@ impl Calibrator {
                 told.skip(now.epoch * refinement.learnt().len());
                 let store = store.as_ref().expect("it was resumed from there");
                 let kept = store.best(&conversion, &float, &fresh)?;
+                let (model, frozen) = freeze(current.train());
                 Course {
-                    model: evaluating(current.train()),
+                    model,
                     optimizer,
+                    frozen,
                     now,
-                    best: (evaluating(kept.train()), best),
+                    best: (freeze(kept.train()).0, best),
                 }
             }
             None => refinement.begin(conversion.finish(current).train(), fresh.clone()),
@@ -328,7 +350,8 @@ impl Calibrator {
             let (lr, seed) = (self.lr, self.seed);
             course = refinement.epoch(course, self.epochs, lr, seed, || told.pass())?;
         }
-        Ok((course.best.0.valid(), conversion.into_report()))
+        let model = thaw(course.best.0, &course.frozen).valid();
+        Ok((model, conversion.into_report()))
     }
 
     /// All that decides what a calibration gives, but for the model and the samples.

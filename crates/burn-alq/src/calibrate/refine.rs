@@ -2,7 +2,7 @@
 
 use std::vec::Vec;
 
-use burn_core::module::{Module, ModuleVisitor, Param, ParamId};
+use burn_core::module::{Module, ModuleMapper, Param, ParamId};
 use burn_core::tensor::Tensor;
 use burn_optim::GradientsParams;
 use multibit::fit::SketchError;
@@ -19,6 +19,9 @@ const HELD_OUT: usize = 8;
 
 /// Epochs without a better one after which a refinement is over.
 const PATIENCE: usize = 3;
+
+/// Bits up to which a weight moves: of more, a sketch leaves less than steps would.
+const MOVING: u8 = 5;
 
 /// The share of the epochs, at the end, in which coordinates move alone.
 const COORDINATES: f64 = 0.25;
@@ -48,6 +51,8 @@ pub struct Refined {
 pub(super) struct Course<M> {
     pub model: M,
     pub optimizer: AlqOptimizer,
+    /// What [`freeze`] froze.
+    pub frozen: Vec<ParamId>,
     pub now: Refined,
     /// The best so far, which may be the model that it began with.
     pub best: (M, Refined),
@@ -110,7 +115,7 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
     where
         F: Fn(&M, &I) -> Tensor<D>,
     {
-        let model = evaluating(model);
+        let (model, frozen) = freeze(model);
         let error = self.error(&model);
         let now = Refined { epoch: 0, error };
         Course {
@@ -118,6 +123,7 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
             model,
             optimizer,
             now,
+            frozen,
         }
     }
 
@@ -144,8 +150,6 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
         let mut order = self.learnt.clone();
         // The same order whether a checkpoint was read before or not.
         Random::new(seed.wrapping_add(epoch as u64)).shuffle(&mut order);
-        let weights = multi_bit_weights(&course.model).into_iter();
-        let multi_bit: Vec<ParamId> = weights.map(|weight| weight.id).collect();
         for (step, &index) in order.iter().enumerate() {
             // A cosine from the whole rate to none.
             let done = (epoch - 1) as f64 + step as f64 / order.len() as f64;
@@ -156,11 +160,7 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
                 return Err(CalibrateError::NoGradients);
             }
             let loss = (outputs - taught.clone()).square().sum() / norm.max(f64::MIN_POSITIVE);
-            let mut grads = GradientsParams::from_grads(loss.backward(), &course.model);
-            course.model.visit(&mut Freeze {
-                multi_bit: &multi_bit,
-                grads: &mut grads,
-            });
+            let grads = GradientsParams::from_grads(loss.backward(), &course.model);
             course.model = optimizer.step(rate, course.model, grads);
             progress()?;
         }
@@ -209,17 +209,46 @@ fn broken(found: &Found) -> Option<QuantizeError> {
     Some(QuantizeError::of_sketch(path, shape, &values, source))
 }
 
-/// Takes the gradients of large float weights away: what stays float stays as it is, but for biases and
-/// norms.
-struct Freeze<'a> {
-    multi_bit: &'a [ParamId],
-    grads: &'a mut GradientsParams,
-}
+/// A model as in evaluation in which few-bit weights, biases and norms move alone, and what does not move
+/// that would otherwise.
+pub(super) fn freeze<M: Module>(model: M) -> (M, Vec<ParamId>) {
+    struct Freeze {
+        moving: Vec<ParamId>,
+        frozen: Vec<ParamId>,
+    }
 
-impl ModuleVisitor for Freeze<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if D > 1 && !self.multi_bit.contains(&param.id) {
-            self.grads.remove::<D>(param.id);
+    impl ModuleMapper for Freeze {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if D < 2 || self.moving.contains(&param.id) || !param.is_require_grad() {
+                return param;
+            }
+            self.frozen.push(param.id);
+            param.set_require_grad(false)
         }
     }
+
+    let weights = multi_bit_weights(&model).into_iter();
+    let moving = weights.filter(|weight| weight.size().widest <= MOVING);
+    let mut freeze = Freeze {
+        moving: moving.map(|weight| weight.id).collect(),
+        frozen: Vec::new(),
+    };
+    let model = evaluating(model).map(&mut freeze);
+    (model, freeze.frozen)
+}
+
+/// Lets what [`freeze`] froze move again.
+pub(super) fn thaw<M: Module>(model: M, frozen: &[ParamId]) -> M {
+    struct Thaw<'a>(&'a [ParamId]);
+
+    impl ModuleMapper for Thaw<'_> {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            match self.0.contains(&param.id) {
+                true => param.set_require_grad(true),
+                false => param,
+            }
+        }
+    }
+
+    model.map(&mut Thaw(frozen))
 }
