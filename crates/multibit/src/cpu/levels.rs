@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::mem::MaybeUninit;
 
 use thiserror::Error;
 
@@ -289,6 +290,22 @@ impl Levels {
 
     /// The nearest levels, of as many inputs as outputs.
     pub(super) fn quantize_on(&self, isa: Isa, input: &[f32], output: &mut [f32]) {
+        let output = core::ptr::from_mut(output) as *mut [MaybeUninit<f32>];
+        // SAFETY: the same numbers, in whose place numbers are written.
+        self.quantize_into(isa, input, unsafe { &mut *output });
+    }
+
+    /// The nearest levels.
+    pub(super) fn quantized_on(&self, isa: Isa, input: &[f32]) -> Vec<f32> {
+        let mut output = Vec::with_capacity(input.len());
+        self.quantize_into(isa, input, &mut output.spare_capacity_mut()[..input.len()]);
+        // SAFETY: as many numbers were written.
+        unsafe { output.set_len(input.len()) };
+        output
+    }
+
+    /// Writes all of as many outputs as inputs.
+    fn quantize_into(&self, isa: Isa, input: &[f32], output: &mut [MaybeUninit<f32>]) {
         const PART: usize = 1 << 14;
         let shared = Shared::new(output);
         threads::for_each(input.len().div_ceil(PART), input.len() / 2, |part| {

@@ -41,20 +41,24 @@ pub fn mini_lm(
     let matrices =
         PathPattern::regex("(query|key|value|output|linear_.*)\\.weight").expect("valid");
     let quantizer = Quantizer::new(bits).rule(matrices, groups);
-    let multi_bit = quantizer
-        .quantize(bits::new(device))
-        .expect("groups fit")
-        .0;
+    let multi_bit = quantizer.quantize(bits::new(device)).expect("groups fit").0;
     let model = PackedModel::pack(&multi_bit).expect("a quantized model");
     let packed = model
         .apply_with(bits::new(device), arithmetic)
         .expect("it fits");
+    // Its matrices, its input and its output, and products with the matrices alone.
+    let rows = batch * tokens;
+    let matrices = || model.weights.iter().map(|(_, weight)| weight);
+    let weights: usize = matrices().map(|weight| weight.weights()).sum();
+    let bytes: usize = matrices()
+        .map(|weight| weight.encoded_bytes().total())
+        .sum();
+    let work = Work {
+        bytes: [bytes, 4 * weights].map(|bytes| (bytes + 4 * 2 * 384 * rows) as f64),
+        operations: 2.0 * (rows * weights) as f64,
+    };
     let other = float::new(device);
-    let x = Tensor::<3>::random(
-        [batch, tokens, 384],
-        Distribution::Normal(0.0, 1.0),
-        device,
-    );
+    let x = Tensor::<3>::random([batch, tokens, 384], Distribution::Normal(0.0, 1.0), device);
     let room = match arithmetic {
         // Rounding in each of 36 layers, each pair behind a layer norm.
         Arithmetic::Int8 => 0.05,
@@ -75,7 +79,7 @@ pub fn mini_lm(
         ours: timed(device, move || bits::forward(&packed, ours.clone())),
         other: timed(device, move || float::forward(&other, x.clone())),
         side: Side::BurnF32,
-        work: Work::default(),
+        work,
         check: Box::new(check),
     }
 }

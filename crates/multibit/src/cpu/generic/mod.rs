@@ -30,7 +30,7 @@ pub(super) use fours::{Fours, Uses};
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, inverse, scale};
 pub(super) use matrix::{
     BLOCK_WORDS, Bytes, Depth, Element, Input, LINES, Matrix, MatrixRows, OUTPUTS, Room, Single,
-    Starts, Weights,
+    Starts, Weights, task_unit,
 };
 pub(super) use norm::{LayerNorm, Softmax};
 pub(super) use panel::{

@@ -167,7 +167,7 @@ impl<E: PanelElement> Task for PanelProduct<'_, E> {
         let room = room.min(PANEL) + WORD / E::INPUTS;
         self.room.lines.resize(room * BLOCKS, Line([0; LANES]));
         let blocks = self.blocks.clone();
-        if S::REGISTERS >= 32 {
+        if S::REGISTERS >= 32 && blocks.len() == BLOCKS {
             self.blocks::<S, BLOCKS>(simd, blocks, 0);
         } else {
             for (i, block) in blocks.enumerate() {
