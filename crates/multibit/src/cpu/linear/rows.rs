@@ -167,7 +167,7 @@ impl LinearKernel {
             let block = task % block_parts * BLOCKS;
             let blocks = block..blocks.min(block + BLOCKS);
             sums.clear();
-            sums.resize(BLOCKS * rows_of.len(), Line([0.0; LANES]));
+            sums.resize(blocks.len() * rows_of.len(), Line([0.0; LANES]));
             let done = |block, done: Range<usize>, sums: &[Line<f32>]| {
                 let done = first + done.start..batch.min(first + done.end);
                 let scales = rows.scales.as_ref().map(|scales| &scales[done.clone()]);
