@@ -8,6 +8,7 @@ use burn_alq::{
     Arithmetic, GroupingRule, MultiBitActivation, MultiBitActivationConfig, MultiBitConv2d,
     MultiBitConv2dConfig, MultiBitLinear, MultiBitLinearConfig, PackedModel, Quantized,
 };
+use multibit::cpu::Levels;
 
 use crate::devices::device;
 use crate::support::{assert_at_levels, assert_close, widen};
@@ -61,6 +62,34 @@ fn training_fits_the_levels_and_evaluation_does_not() {
     assert_eq!(after, found, "evaluation changed the levels");
     let expected = TensorData::from([2.9f32, 0.1, 0.9]);
     TensorData::new(quantized, [3]).assert_approx_eq::<f32>(&expected, Tolerance::absolute(0.02));
+}
+
+/// Levels are read once from what is recorded, and again where that may have changed.
+#[test]
+fn levels_are_what_is_recorded() {
+    let device = device();
+    let [first, second] = [0.9, 3.0].map(|largest| Levels::uniform(2, largest).unwrap());
+    let activation = MultiBitActivation::with_levels(&first, &device);
+    let other = MultiBitActivation::with_levels(&second, &device);
+    let clone = activation.clone();
+    assert_eq!(clone.levels(), Some(first));
+    let activation = activation.load_record(other.into_record());
+    assert_eq!(activation.levels(), Some(second.clone()));
+    // Clones share what is recorded.
+    assert_eq!(clone.levels(), Some(second));
+
+    let train = device.clone().autodiff();
+    let activation = MultiBitActivationConfig::new(2).init(&train);
+    assert_eq!(activation.levels(), None);
+    let step = |scale: f32| {
+        let x = Tensor::<1>::from_floats([0.1, 0.9, 2.1, 2.9], &train);
+        activation.forward(x * scale);
+        activation.valid().levels()
+    };
+    let [early, late] = [1.0, 10.0].map(step);
+    assert!(early.is_some() && early != late);
+    assert_eq!(activation.levels(), late);
+    assert_eq!(activation.train().levels(), late);
 }
 
 #[test]

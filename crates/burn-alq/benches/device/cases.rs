@@ -1,11 +1,12 @@
 //! All cases.
 
 use burn::tensor::Device;
-use burn_alq::Phase;
+use burn_alq::{Arithmetic, Phase};
 
 use crate::shared::case::Case;
 use crate::shared::fit::{self, PhaseOf};
 use crate::shared::layers::{Conv, Inputs, Layer, Shape};
+use crate::shared::nets::encoder::mini_lm;
 use crate::training;
 
 type Make = Box<dyn FnOnce() -> Case>;
@@ -58,6 +59,7 @@ pub fn all(device: &Device, quick: bool) -> Vec<(String, Make)> {
     let width = if quick { 512 } else { 4096 };
     for (inputs, suffix, group) in [
         (Inputs::Exact, "w2-exact", Some(256)),
+        (Inputs::Int8, "w2-int8", Some(256)),
         (Inputs::Bits(2), "w2a2", None),
     ] {
         for rows in [1, 16, 128] {
@@ -82,6 +84,16 @@ pub fn all(device: &Device, quick: bool) -> Vec<(String, Make)> {
         let pointwise = Shape::Conv(Conv::square([channels, 24], 1, size));
         let name = format!("pointwise-{channels}-24-{size}-{suffix}");
         layer(name, pointwise, 2.0, inputs, None);
+    }
+    let sizes = [[1, 16], [1, 128], [16, 64]];
+    for [batch, tokens] in if quick { &sizes[..1] } else { &sizes[..] } {
+        for (arithmetic, name) in [(Arithmetic::Exact, "exact"), (Arithmetic::Int8, "int8")] {
+            let size = [*batch, *tokens];
+            add(
+                format!("minilm-b{batch}s{tokens}-w2-{name}"),
+                Box::new(move |device| mini_lm(device, 2, size, arithmetic)),
+            );
+        }
     }
     cases
 }

@@ -81,10 +81,11 @@ pub fn all() -> Vec<(String, &'static str, Make)> {
             Box::new(move || nets::mobile::mobile_net_v2(2.0, arithmetic)),
         );
         for [batch, tokens] in [[1, 16], [1, 128], [16, 64]] {
+            let device = flex.clone();
             add(
                 &format!("minilm-b{batch}s{tokens}-w2-{name}"),
                 "net",
-                Box::new(move || nets::encoder::mini_lm(2, [batch, tokens], arithmetic)),
+                Box::new(move || nets::encoder::mini_lm(&device, 2, [batch, tokens], arithmetic)),
             );
         }
     }

@@ -141,6 +141,7 @@ fn measure(args: &Args) -> Result<(), String> {
         if wanted && name.contains(&args.only) {
             eprintln!("  {name}");
             let mut case = make();
+            let first = (case.ours)();
             case.verify().map_err(|error| format!("{name}: {error}"))?;
             if args.profile {
                 let end = Instant::now() + Duration::from_secs(5);
@@ -150,7 +151,7 @@ fn measure(args: &Args) -> Result<(), String> {
                 continue;
             }
             let budget = if kind == SWEEP { SWEEP_BUDGET } else { BUDGET };
-            measured.push(time(&name, &mut case, budget));
+            measured.push(time(&name, &mut case, first, budget));
         }
     }
     let start = Start { cases: measured };
@@ -160,12 +161,15 @@ fn measure(args: &Args) -> Result<(), String> {
 }
 
 /// Both sides in turns, in blocks of some runs, by criterion's clock for ours. The first run of a
-/// block finds caches full of the other side's data: it is reported apart.
-fn time(name: &str, case: &mut Case, budget: Duration) -> Measured {
+/// block finds caches full of the other side's data: it is reported apart, as is the first of all.
+fn time(name: &str, case: &mut Case, first: Duration, budget: Duration) -> Measured {
     // Warms up, and says how long a run takes.
     let [ours, other] = [&mut case.ours, &mut case.other].map(|run| run().min(run()).min(run()));
     let [ours_runs, other_runs] = [ours, other].map(runs_of_a_block);
-    let mut samples = Samples::default();
+    let mut samples = Samples {
+        first,
+        ..Samples::default()
+    };
     let share = (ours * ours_runs).as_secs_f64();
     let share = share / (share + (other * other_runs).as_secs_f64());
     Criterion::default()

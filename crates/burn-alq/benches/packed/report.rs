@@ -11,6 +11,8 @@ use crate::shared::output::{machine, median};
 /// Runs of both sides, without the first of each block; and ours that were first.
 #[derive(Default)]
 pub struct Samples {
+    /// The first run of all.
+    pub first: Duration,
     pub ours: Vec<Duration>,
     pub other: Vec<Duration>,
     pub cold: Vec<Duration>,
@@ -20,6 +22,7 @@ pub struct Samples {
 #[derive(Serialize, Deserialize)]
 pub struct Measured {
     name: String,
+    first: f64,
     ours: f64,
     cold: f64,
     other: f64,
@@ -32,6 +35,7 @@ impl Measured {
         let ms = |runs: &[Duration]| median(runs.iter().map(|run| 1e3 * run.as_secs_f64()));
         Self {
             name: name.into(),
+            first: ms(&[samples.first]),
             ours: ms(&samples.ours),
             cold: ms(&samples.cold),
             other: ms(&samples.other),
@@ -53,6 +57,8 @@ struct Row {
     ms: f64,
     /// Of the first run after the other side, whose data fill the caches.
     cold_ms: f64,
+    /// Of the first run of all, in which packed layers lay out their kernels.
+    first_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     flex_f32_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,6 +88,7 @@ pub fn merge(starts: &[Start], threads: usize) -> Report {
             name: case.name.clone(),
             ms: median(all().map(|case| case.ours)),
             cold_ms: median(all().map(|case| case.cold)),
+            first_ms: median(all().map(|case| case.first)),
             flex_f32_ms: (!case.against_adam).then_some(other),
             adam_ms: case.against_adam.then_some(other),
             ratio: median(all().map(|case| case.other / case.ours)),
@@ -119,7 +126,8 @@ impl Report {
             "{}, {}, {} thread(s), medians of {} starts\n\n",
             self.machine, self.isa, self.threads, self.starts
         );
-        text.push_str("| case | ms | cold ms | against ms | ratio |\n|---|---|---|---|---|\n");
+        text.push_str("| case | ms | cold ms | first ms | against ms | ratio |\n");
+        text.push_str("|---|---|---|---|---|---|\n");
         for row in &self.cases {
             let (against, other) = match (row.flex_f32_ms, row.adam_ms) {
                 (Some(flex), _) => ("Flex f32", flex),
@@ -127,8 +135,8 @@ impl Report {
             };
             let _ = writeln!(
                 text,
-                "| {} | {:.3} | {:.3} | {other:.3} {against} | {:.2} |",
-                row.name, row.ms, row.cold_ms, row.ratio
+                "| {} | {:.3} | {:.3} | {:.3} | {other:.3} {against} | {:.2} |",
+                row.name, row.ms, row.cold_ms, row.first_ms, row.ratio
             );
         }
         text

@@ -2,8 +2,8 @@
 //! shared.
 
 use burn_core::backend::ops::FloatTensorOps;
-use burn_core::tensor::{DType, FloatDType, Shape};
-use burn_flex::{Flex, FlexTensor};
+use burn_core::tensor::{Bytes, DType, FloatDType, Shape};
+use burn_flex::{Flex, FlexDevice, FlexTensor, Layout};
 
 use super::host::on_the_host;
 use super::host::prelude::*;
@@ -11,6 +11,16 @@ use crate::ops::host::{Elements, Memory, Rows};
 
 /// The buffers of Flex: contiguous tensors whose storage is exactly their elements, but for rows.
 struct Shared;
+
+/// A tensor whose storage is its elements: itself, if it is one.
+fn whole(tensor: FlexTensor) -> FlexTensor {
+    let layout = tensor.layout();
+    let bytes = layout.num_elements() * tensor.dtype().size();
+    if layout.start_offset() == 0 && tensor.bytes().len() == bytes && layout.is_contiguous() {
+        return tensor;
+    }
+    tensor.to_contiguous()
+}
 
 impl Memory<Flex> for Shared {
     type Buffer = FlexTensor;
@@ -21,7 +31,7 @@ impl Memory<Flex> for Shared {
         } else {
             Flex::float_cast(tensor, FloatDType::F32)
         };
-        tensor.to_contiguous()
+        whole(tensor)
     }
 
     fn rows(tensor: FlexTensor) -> Rows<FlexTensor> {
@@ -53,19 +63,33 @@ impl Memory<Flex> for Shared {
         }
     }
 
+    fn tensor(
+        values: Vec<f32>,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        _: &FlexDevice,
+    ) -> FlexTensor {
+        let (values, layout) = (Bytes::from_elems(values), Layout::contiguous(shape.into()));
+        let tensor = FlexTensor::new(values, layout, DType::F32);
+        match dtype {
+            DType::F32 => tensor,
+            dtype => Flex::float_cast(tensor, dtype.into()),
+        }
+    }
+
     fn ints(tensor: FlexTensor, dtype: DType) -> FlexTensor {
         let found = tensor.dtype();
         assert_eq!(found, dtype, "ALQ on Flex computes with {dtype:?}");
-        tensor.to_contiguous()
+        whole(tensor)
     }
 
     #[cfg(feature = "train")]
-    fn into_floats(buffer: FlexTensor, _: &burn_flex::FlexDevice) -> FlexTensor {
+    fn into_floats(buffer: FlexTensor, _: &FlexDevice) -> FlexTensor {
         buffer
     }
 
     #[cfg(feature = "train")]
-    fn into_ints(buffer: FlexTensor, _: DType, _: &burn_flex::FlexDevice) -> FlexTensor {
+    fn into_ints(buffer: FlexTensor, _: DType, _: &FlexDevice) -> FlexTensor {
         buffer
     }
 }

@@ -15,7 +15,8 @@ macro_rules! on_the_host {
                 activation: Activation,
             ) -> FloatTensor<Self> {
                 let (affine, end) = ([scale, offset], (residual, activation));
-                host::linears::<Self, $memory>(input, affine, end, &[&weight], &mode)
+                let weights = core::iter::once(&*weight);
+                host::linears::<Self, $memory>(input, affine, end, weights, &mode)
             }
 
             fn alq_linears(
@@ -26,8 +27,8 @@ macro_rules! on_the_host {
                 mode: Mode,
             ) -> FloatTensor<Self> {
                 let (affine, end) = ([scale, offset], (Term::None, Activation::Identity));
-                let weights: Vec<&PreparedWeight> = weights.iter().map(AsRef::as_ref).collect();
-                host::linears::<Self, $memory>(input, affine, end, &weights, &mode)
+                let weights = weights.iter().map(|weight| &**weight);
+                host::linears::<Self, $memory>(input, affine, end, weights, &mode)
             }
 
             fn alq_conv2d(

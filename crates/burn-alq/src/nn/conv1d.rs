@@ -10,7 +10,7 @@ use multibit::cpu::{Conv2dOptions, conv2d_output_shape};
 
 use super::{
     Arithmetic, Epilogue, Packed, Quantized, add_kernel, affine, arithmetic_of, describe, dims,
-    here, mode, packed, padding_pairs,
+    mode, packed, padding_pairs, same_device,
 };
 use crate::ops::{Activations, AlqOps, PackedConv2d};
 use crate::weight::{GroupingRule, QuantizeError, attach};
@@ -286,7 +286,7 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     fn forward(&self, input: Quantized<3>, epilogue: Epilogue<'_, 3>) -> Tensor<3> {
-        let input = here(self.layer, self.weight, input);
+        same_device(self.layer, self.weight, &input.device());
         match packed(self.weight, 0) {
             Some(packed) => self.forward_packed(packed, input, epilogue),
             None => {
@@ -340,7 +340,7 @@ impl Parts<'_> {
         let [batch, channels_in, length] = input.dims();
         let options = self.options([batch, channels_in, length]);
         let bias = self.bias.map(Param::val);
-        let [scale, offset] = affine(channels_out, bias, epilogue.norm, &input.device());
+        let [scale, offset] = affine(channels_out, bias, epilogue.norm, || input.device());
         let weight = packed.weight.with_height();
         let shape = [batch, channels_in, 1, length];
         let [.., out] = conv2d_output_shape(shape, weight.shape(), &options);

@@ -11,7 +11,7 @@ use multibit::cpu::{Activation, Conv2dOptions, Levels, Mode, conv2d_output_shape
 use super::quantized::BitPlanes;
 use super::{
     Arithmetic, Epilogue, MultiBitActivation, Packed, Quantized, add_kernel, affine, arithmetic_of,
-    describe, dims, here, mode, packed, padding_pairs,
+    describe, dims, mode, packed, padding_pairs, same_device,
 };
 use crate::ops::{Activations, AlqOps, PackedConv2d};
 use crate::weight::{GroupingRule, QuantizeError, attach};
@@ -314,7 +314,7 @@ struct End {
 
 impl Parts<'_> {
     fn forward(&self, input: Quantized<4>, epilogue: Epilogue<'_, 4>) -> Tensor<4> {
-        let input = here(self.layer, self.weight, input);
+        same_device(self.layer, self.weight, &input.device());
         match packed(self.weight, 0) {
             Some(packed) => self.forward_packed(packed, input, epilogue),
             None => {
@@ -339,7 +339,7 @@ impl Parts<'_> {
         residual: Option<Quantized<4>>,
         activation: &MultiBitActivation,
     ) -> Quantized<4> {
-        let input = here(self.layer, self.weight, input);
+        same_device(self.layer, self.weight, &input.device());
         let packed = packed(self.weight, 0);
         let could_fuse = packed
             .is_some_and(|packed| packed.arithmetic_or(self.arithmetic) != Arithmetic::Exact)
@@ -434,7 +434,7 @@ impl Parts<'_> {
             input
         };
         let bias = self.bias.map(Param::val);
-        let [scale, offset] = affine(dims(self.weight)[0], bias, norm, &input.device());
+        let [scale, offset] = affine(dims(self.weight)[0], bias, norm, || input.device());
         let (input, mode) = match input.planes().filter(|_| takes_planes).cloned() {
             Some(planes) => {
                 let words = Activations::Planes(planes.words.into_dispatch());

@@ -2,6 +2,7 @@ use alloc::vec::Vec;
 
 use burn_core as burn;
 use burn_core::backend::Dispatch;
+use burn_core::backend::tensor::FloatTensor;
 use burn_core::config::Config;
 use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn_core::tensor::module::linear;
@@ -11,7 +12,7 @@ use burn_nn::{BatchNorm, Initializer, LinearLayout};
 use super::functional::term;
 use super::{
     Arithmetic, Epilogue, Packed, Quantized, add_kernel, affine, arithmetic_of, describe, dims,
-    here, mode, packed, same_device,
+    mode, packed, same_device,
 };
 use crate::ops::{AlqOps, Term};
 use crate::weight::{GroupingRule, QuantizeError, attach};
@@ -285,7 +286,7 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     fn forward<const D: usize>(&self, input: Quantized<D>, epilogue: Epilogue<'_, D>) -> Tensor<D> {
-        let input = here(self.layer, self.weight, input);
+        same_device(self.layer, self.weight, &input.device());
         assert!(
             epilogue.norm.is_none() || D == 2,
             "{}: batch norm needs an input of rank 2, not {D}",
@@ -360,14 +361,14 @@ impl Parts<'_> {
         let bias = has_bias.then(|| Tensor::cat(biases.collect(), 0));
         let batch = shape[..D - 1].iter().product();
         shape[D - 1] = layers.iter().map(|layer| dims(layer.weight)[1]).sum();
-        let output: Tensor<2> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_linears(
-            input.reshape([batch, d_input]).into_dispatch(),
+        let output = <Dispatch as AlqOps>::alq_linears(
+            as_rows(input, [batch, d_input]),
             Term::None,
             term(bias),
             weights,
             mode,
-        ));
-        Some(output.reshape(shape))
+        );
+        Some(from_rows(output, shape))
     }
 
     fn forward_dense<const D: usize>(&self, input: Quantized<D>) -> Tensor<D> {
@@ -384,31 +385,50 @@ impl Parts<'_> {
         input: Quantized<D>,
         epilogue: Epilogue<'_, D>,
     ) -> Tensor<D> {
-        let [d_input, d_output] = dims(self.weight);
+        let [d_input, d_output] = packed.shape();
         let (input, mode) = mode(self.layer, packed.arithmetic_or(self.arithmetic), input);
-        assert_shape!(input, [.., d_input]);
         let mut shape = input.dims();
-        let elements = input.shape().num_elements();
+        if shape[D - 1] != d_input {
+            assert_shape!(input, [.., d_input]);
+        }
+        let batch = shape[..D - 1].iter().product();
         shape[D - 1] = d_output;
-        if elements == 0 {
+        if batch == 0 || d_input == 0 {
             // The kernels compute no empty product; Burn's layers give one.
             return Tensor::zeros(shape, (&input.device(), input.dtype()));
         }
-        let batch = elements / d_input;
         let bias = self.bias.map(Param::val);
-        let [scale, offset] = affine(d_output, bias, epilogue.norm, &input.device());
-        let residual = epilogue.residual(self.layer, shape);
-        let residual = residual.map(|residual| residual.reshape([batch, d_output]));
-        let output: Tensor<2> = Tensor::from_dispatch(<Dispatch as AlqOps>::alq_linear(
-            input.reshape([batch, d_input]).into_dispatch(),
+        let [scale, offset] = affine(d_output, bias, epilogue.norm, || input.device());
+        let residual = match epilogue.residual(self.layer, shape) {
+            Some(residual) => Term::Tensor(as_rows(residual, [batch, d_output])),
+            None => Term::None,
+        };
+        let output = <Dispatch as AlqOps>::alq_linear(
+            as_rows(input, [batch, d_input]),
             scale,
             offset,
-            term::<2>(residual),
+            residual,
             packed.weight.clone(),
             mode,
             epilogue.activation,
-        ));
-        output.reshape(shape)
+        );
+        from_rows(output, shape)
+    }
+}
+
+/// What an operation takes as rows: itself, if it has rank 2.
+fn as_rows<const D: usize>(tensor: Tensor<D>, shape: [usize; 2]) -> FloatTensor<Dispatch> {
+    match D {
+        2 => tensor.into_dispatch(),
+        _ => tensor.reshape(shape).into_dispatch(),
+    }
+}
+
+/// Rows that an operation gives, in their shape.
+fn from_rows<const D: usize>(rows: FloatTensor<Dispatch>, shape: [usize; D]) -> Tensor<D> {
+    match D {
+        2 => Tensor::from_dispatch(rows),
+        _ => Tensor::<2>::from_dispatch(rows).reshape(shape),
     }
 }
 

@@ -165,7 +165,7 @@ use burn_core::module::{Content, Param};
 use burn_core::tensor::{DType, Device, Tensor};
 use multibit::cpu::Mode;
 
-use self::packed::{dense, here, packed, same_device};
+use self::packed::{dense, packed, same_device};
 use crate::ops::Term;
 use crate::weight::{MultiBit, Size, average_bits, read_u8};
 
@@ -199,7 +199,7 @@ fn affine(
     outputs: usize,
     bias: Option<Tensor<1>>,
     norm: Option<&BatchNorm>,
-    device: &Device,
+    device: impl FnOnce() -> Device,
 ) -> [Term<Dispatch>; 2] {
     let term = |tensor: Tensor<1>| Term::Tensor(tensor.into_dispatch());
     // What the kernels compute with, whatever the model's type.
@@ -208,6 +208,7 @@ fn affine(
     let Some(norm) = norm else {
         return [Term::None, bias.map_or(Term::None, term)];
     };
+    let device = &device();
     assert_eq!(
         norm.gamma.dims(),
         [outputs],

@@ -1,11 +1,15 @@
 //! Multi-bit activations: what takes ReLU's place (Qu et al., CVPR 2020, section 5).
 
 use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use burn_core as burn;
 use burn_core::config::Config;
-use burn_core::module::{Content, DisplaySettings, Module, ModuleDisplay, RunningState};
+use burn_core::module::{
+    Content, DisplaySettings, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper,
+    ModuleVisitor, RunningState,
+};
 #[cfg(feature = "train")]
 use burn_core::tensor::TensorData;
 use burn_core::tensor::activation::relu;
@@ -13,7 +17,7 @@ use burn_core::tensor::{DType, Device, Tensor};
 use multibit::cpu::{Levels, MAX_ACTIVATION_BITS};
 
 use super::Quantized;
-use crate::weight::read_f32;
+use crate::weight::{Kept, read_f32};
 
 /// Configuration to create a [`MultiBitActivation`] with [`init`](Self::init).
 ///
@@ -50,9 +54,7 @@ const KEEP: f64 = 0.9;
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct MultiBitActivation {
-    /// `[6]`: the bits, 0 for a ReLU; `x_ref`; and `γ`, as many as bits, then zeros. All levels are
-    /// 0 before the first call in training.
-    pub state: RunningState<Tensor<1>>,
+    state: State,
     /// What is kept of the levels at each step of training.
     pub keep: f64,
 }
@@ -72,7 +74,7 @@ impl MultiBitActivationConfig {
             self.keep
         );
         MultiBitActivation {
-            state: RunningState::new(to_tensor(self.bits, None, device)),
+            state: State::new(to_tensor(self.bits, None, device)),
             keep: self.keep,
         }
     }
@@ -88,7 +90,7 @@ impl MultiBitActivation {
     /// An activation that is a ReLU until it is switched on.
     pub fn off(device: &Device) -> Self {
         Self {
-            state: RunningState::new(to_tensor(0, None, device)),
+            state: State::new(to_tensor(0, None, device)),
             keep: KEEP,
         }
     }
@@ -97,19 +99,19 @@ impl MultiBitActivation {
     pub fn with_levels(levels: &Levels, device: &Device) -> Self {
         let bits = levels.coordinates().len();
         Self {
-            state: RunningState::new(to_tensor(bits, Some(levels), device)),
+            state: State::new(to_tensor(bits, Some(levels), device)),
             keep: KEEP,
         }
     }
 
     /// Bits of an activation; 0 for a ReLU.
     pub fn bits(&self) -> usize {
-        to_levels(&self.state.value()).0
+        self.state.get().0
     }
 
     /// The levels; none of a ReLU, or before they are fitted.
     pub fn levels(&self) -> Option<Levels> {
-        to_levels(&self.state.value()).1
+        self.state.get().1
     }
 
     /// The bits that a state says.
@@ -131,7 +133,7 @@ impl MultiBitActivation {
     /// # Panics
     /// If they were never fitted or loaded.
     pub(crate) fn fixed_levels(&self) -> Option<Levels> {
-        let (bits, levels) = to_levels(&self.state.value());
+        let (bits, levels) = self.state.get();
         (bits > 0).then(|| {
             levels.expect(
                 "MultiBitActivation: the levels are not fitted yet; train or load the model first",
@@ -153,7 +155,7 @@ impl MultiBitActivation {
                 None => relu(input).into(),
             };
         }
-        let (bits, levels) = to_levels(&self.state.value_sync());
+        let (bits, levels) = self.state.synced();
         if bits == 0 {
             return relu(input).into();
         }
@@ -173,11 +175,7 @@ impl MultiBitActivation {
         let fitted = fit(&levels, &detached, &above);
         let keep = if first { 0.0 } else { self.keep as f32 };
         let blended = levels.blend(&fitted, keep);
-        self.state.update(to_tensor(
-            bits,
-            Some(&blended),
-            &self.state.value().device(),
-        ));
+        self.state.update(bits, &blended);
 
         let quantized = quantize(&levels, &above).cast(input.dtype());
         let (low, high) = range(&levels);
@@ -236,8 +234,108 @@ fn differences(above: impl Iterator<Item = f64>) -> Vec<f64> {
     above.windows(2).map(|pair| pair[0] - pair[1]).collect()
 }
 
-/// The bits, and the levels if they are fitted.
-fn to_levels(state: &Tensor<1>) -> (usize, Option<Levels>) {
+/// The bits, 0 for a ReLU, and the levels once they are fitted.
+type BitsAndLevels = (usize, Option<Levels>);
+
+/// Bits and levels as a model records them, and as layers compute with them.
+#[derive(Clone, Debug)]
+struct State {
+    /// `[6]`: the bits; `x_ref`; and `γ`, as many as bits, then zeros. All levels are 0 before the
+    /// first call in training.
+    recorded: RunningState<Tensor<1>>,
+    /// What the recorded value says; shared by clones, as that is.
+    read: Arc<Kept<BitsAndLevels>>,
+}
+
+impl State {
+    fn new(value: Tensor<1>) -> Self {
+        RunningState::new(value).into()
+    }
+
+    fn get(&self) -> BitsAndLevels {
+        let read = || to_levels(&self.recorded.value());
+        self.read.get_or_make(read)
+    }
+
+    /// The same with all updates.
+    fn synced(&self) -> BitsAndLevels {
+        self.recorded.value_sync();
+        self.read.clear();
+        self.get()
+    }
+
+    fn update(&self, bits: usize, levels: &Levels) {
+        let device = self.recorded.value().device();
+        self.recorded.update(to_tensor(bits, Some(levels), &device));
+    }
+
+    /// Changes the value, of clones too.
+    fn change(
+        self,
+        change: impl FnOnce(RunningState<Tensor<1>>) -> RunningState<Tensor<1>>,
+    ) -> Self {
+        let recorded = change(self.recorded);
+        self.read.clear();
+        Self { recorded, ..self }
+    }
+}
+
+impl From<RunningState<Tensor<1>>> for State {
+    fn from(recorded: RunningState<Tensor<1>>) -> Self {
+        let read = Arc::default();
+        Self { recorded, read }
+    }
+}
+
+impl Module for State {
+    fn collect_devices(&self, devices: Vec<Device>) -> Vec<Device> {
+        self.recorded.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.change(|recorded| recorded.fork(device))
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        self.change(|recorded| recorded.to_device(device))
+    }
+
+    /// Takes updates in first, of clones too, and then has a value of its own.
+    fn train(self) -> Self {
+        let recorded = self.recorded.train();
+        self.read.clear();
+        recorded.into()
+    }
+
+    /// As [`train`](Self::train).
+    fn valid(&self) -> Self {
+        let recorded = self.recorded.valid();
+        self.read.clear();
+        recorded.into()
+    }
+
+    fn materialize(self) -> Self {
+        self.change(Module::materialize)
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.recorded.visit(visitor);
+    }
+
+    fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+        self.change(|recorded| recorded.map(mapper))
+    }
+}
+
+impl ModuleDisplayDefault for State {
+    fn content(&self, content: Content) -> Option<Content> {
+        self.recorded.content(content)
+    }
+}
+
+impl ModuleDisplay for State {}
+
+fn to_levels(state: &Tensor<1>) -> BitsAndLevels {
     let values = read_f32(state.clone());
     let bits = values[0] as usize;
     let levels = &values[1..];
@@ -267,7 +365,7 @@ impl ModuleDisplay for MultiBitActivation {
     }
 
     fn custom_content(&self, content: Content) -> Option<Content> {
-        let (bits, levels) = to_levels(&self.state.value());
+        let (bits, levels) = self.state.get();
         let levels = match levels {
             Some(levels) => format!("{:?}", levels.values()),
             None if bits == 0 => "off".into(),

@@ -12,7 +12,6 @@ use burn_core::tensor::{DType, Device, Shape, Tensor, TensorData};
 use multibit::PackedWeight;
 use multibit::cpu::Arithmetic;
 
-use super::Quantized;
 use crate::ops::AlqOps;
 use crate::weight::{Lazy, PreparedWeight, one_number, restore_autodiff};
 
@@ -412,20 +411,6 @@ impl ModuleVisitor for Carried {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.0.get_or_insert_with(|| name.to_owned());
     }
-}
-
-/// The input of a layer, where the layer is.
-///
-/// # Panics
-/// If it is on another device.
-pub(super) fn here<const D: usize, const W: usize>(
-    layer: &str,
-    weight: &Param<Tensor<W>>,
-    input: impl Into<Quantized<D>>,
-) -> Quantized<D> {
-    let input = input.into();
-    same_device(layer, weight, &input.device());
-    input
 }
 
 /// Refuses an input on another device than a layer.

@@ -38,6 +38,17 @@ pub(crate) trait Memory<B: Backend> {
         }
     }
 
+    /// A tensor of values, in a type.
+    fn tensor(
+        values: Vec<f32>,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        device: &Device<B>,
+    ) -> FloatTensor<B> {
+        let data = TensorData::new(values, shape.into());
+        B::float_from_data(data.convert_dtype(dtype), device)
+    }
+
     /// Elements in an integer type.
     fn ints(tensor: IntTensor<B>, dtype: DType) -> Self::Buffer;
 
@@ -136,15 +147,21 @@ impl Elements for TensorData {
     }
 }
 
+/// The numbers of a term on the host.
+fn floats<B: Backend, M: Memory<B>>(term: Term<B>) -> Option<M::Buffer> {
+    match term {
+        Term::None => None,
+        Term::Tensor(tensor) => Some(M::floats(tensor)),
+    }
+}
+
 /// A layer's scale and offset on the host.
 struct Terms<T>([Option<T>; 2]);
 
 impl<T: Elements> Terms<T> {
     fn new<B: Backend, M: Memory<B, Buffer = T>>(terms: [Term<B>; 2]) -> Self {
-        Self(terms.map(|term| match term {
-            Term::None => None,
-            Term::Tensor(tensor) => Some(M::floats(tensor)),
-        }))
+        let [scale, offset] = terms;
+        Self([floats::<B, M>(scale), floats::<B, M>(offset)])
     }
 
     fn affine<'a>(&'a self, residual: Option<&'a T>, activation: Activation) -> Affine<'a> {
@@ -156,17 +173,6 @@ impl<T: Elements> Terms<T> {
             activation,
         }
     }
-}
-
-/// Values as a tensor of a type.
-fn tensor<B: Backend>(
-    values: Vec<f32>,
-    shape: impl Into<Shape>,
-    dtype: DType,
-    device: &Device<B>,
-) -> FloatTensor<B> {
-    let data = TensorData::new(values, shape.into());
-    B::float_from_data(data.convert_dtype(dtype), device)
 }
 
 /// Planes of activations `[batch, channels, h, w]`, which `fill` writes.
@@ -190,40 +196,23 @@ fn view<'a>(words: &'a impl Elements, channels: usize, levels: &'a Levels) -> Pl
 }
 
 /// Linear layers of one input, side by side.
-pub(crate) fn linears<B: Backend, M: Memory<B>>(
+pub(crate) fn linears<'a, B: Backend, M: Memory<B>>(
     input: FloatTensor<B>,
     affine: [Term<B>; 2],
     (residual, activation): (Term<B>, Activation),
-    weights: &[&PreparedWeight],
+    weights: impl Iterator<Item = &'a PreparedWeight> + Clone,
     mode: &Mode,
 ) -> FloatTensor<B> {
     let (dtype, device) = (input.dtype(), input.device());
-    let residual = match residual {
-        Term::None => None,
-        Term::Tensor(residual) => Some(M::floats(residual)),
-    };
+    let residual = floats::<B, M>(residual);
     let (input, terms) = (M::floats(input), Terms::new::<B, M>(affine));
-    let arithmetic = mode.arithmetic();
-    let kernels: Vec<_> = weights
-        .iter()
-        .map(|weight| weight.linear(arithmetic))
-        .collect();
-    let whole = terms.affine(residual.as_ref(), activation);
-    let mut d_out = 0;
-    let mut affines = Vec::with_capacity(kernels.len());
-    for kernel in &kernels {
-        let outputs = d_out..d_out + kernel.shape()[1];
-        d_out = outputs.end;
-        affines.push(Affine {
-            scale: whole.scale.map(|scale| &scale[outputs.clone()]),
-            offset: whole.offset.map(|offset| &offset[outputs]),
-            ..whole
-        });
-    }
+    let kernels = weights.map(|weight| weight.linear(mode.arithmetic()));
+    let affine = terms.affine(residual.as_ref(), activation);
     let batch = input.shape()[0];
+    let d_out: usize = kernels.clone().map(|kernel| kernel.shape()[1]).sum();
     let mut output = vec![0.0; batch * d_out];
-    LinearKernel::forward_all(&kernels, mode, input.f32(), batch, &affines, &mut output);
-    tensor::<B>(output, [batch, d_out], dtype, &device)
+    LinearKernel::forward_all(kernels, mode, input.f32(), batch, &affine, &mut output);
+    M::tensor(output, [batch, d_out], dtype, &device)
 }
 
 /// [`Activations`] on the host.
@@ -280,7 +269,7 @@ pub(crate) fn conv2d<B: Backend, M: Memory<B>>(
                 kernel.forward(mode, values, dims, &affine, options, &mut output);
             }
         }
-        return Activations::Values(tensor::<B>(output, shape, dtype, &device));
+        return Activations::Values(M::tensor(output, shape, dtype, &device));
     };
     let residual = match residual {
         Activations::Planes(words) => Some(M::ints(words, DType::U32)),
@@ -300,7 +289,7 @@ pub(super) fn lookup<B: Backend>(indices: IntTensor<B>, weight: &PreparedWeight)
     let data = <Copied as Memory<B>>::ints(indices, DType::I64);
     let indices: &[i64] = data.as_slice().expect(CONVERTED);
     let shape = [indices.len(), weight.shape()[1]];
-    tensor::<B>(weight.rows(indices), shape, DType::F32, &device)
+    <Copied as Memory<B>>::tensor(weight.rows(indices), shape, DType::F32, &device)
 }
 
 #[cfg(any(feature = "flex", feature = "ndarray"))]
@@ -312,7 +301,7 @@ pub(crate) fn quantize<B: Backend, M: Memory<B>>(
     let input = M::floats(input);
     let mut output = vec![0.0; input.f32().len()];
     levels.quantize_all(input.f32(), &mut output);
-    tensor::<B>(output, input.shape(), dtype, &device)
+    M::tensor(output, input.shape(), dtype, &device)
 }
 
 #[cfg(any(feature = "flex", feature = "ndarray"))]
@@ -324,7 +313,7 @@ pub(crate) fn activate<B: Backend, M: Memory<B>>(
     let input = M::floats(input);
     let mut output = input.f32().to_vec();
     cpu::activate(Isa::best(), activation, &mut output);
-    tensor::<B>(output, input.shape(), dtype, &device)
+    M::tensor(output, input.shape(), dtype, &device)
 }
 
 #[cfg(any(feature = "flex", feature = "ndarray"))]
@@ -341,7 +330,7 @@ pub(crate) fn layer_norm<B: Backend, M: Memory<B>>(
     let mut output = vec![0.0; input.f32().len()];
     let isa = Isa::best();
     cpu::layer_norm(isa, input.f32(), gamma.f32(), beta, epsilon, &mut output);
-    tensor::<B>(output, input.shape(), dtype, &device)
+    M::tensor(output, input.shape(), dtype, &device)
 }
 
 /// A mask, one byte an element.
@@ -400,9 +389,9 @@ pub(crate) fn attention<B: Backend, M: Memory<B>>(
         weights.as_deref_mut(),
     );
     Attended {
-        context: tensor::<B>(context, [batch, queries, heads * width], dtype, &device),
+        context: M::tensor(context, [batch, queries, heads * width], dtype, &device),
         weights: weights.map_or(Term::None, |weights| {
-            Term::Tensor(tensor::<B>(weights, weights_shape, dtype, &device))
+            Term::Tensor(M::tensor(weights, weights_shape, dtype, &device))
         }),
     }
 }
@@ -420,7 +409,7 @@ pub(crate) fn max_pool2d<B: Backend, M: Memory<B>>(
     let mut output = vec![0.0; shape.iter().product()];
     let planes = [batch * channels, height, width];
     cpu::max_pool2d(Isa::best(), input.f32(), planes, options, &mut output);
-    tensor::<B>(output, shape, dtype, &device)
+    M::tensor(output, shape, dtype, &device)
 }
 
 pub(crate) fn pack<B: Backend, M: Memory<B>>(
@@ -445,7 +434,7 @@ pub(crate) fn unpack<B: Backend, M: Memory<B>>(
     let planes = view(&words, channels, levels);
     let mut values = vec![0.0; planes.shape().iter().product()];
     planes.unpack(Isa::best(), &mut values);
-    tensor::<B>(values, planes.shape(), DType::F32, &device)
+    M::tensor(values, planes.shape(), DType::F32, &device)
 }
 
 pub(crate) fn planes_max_pool2d<B: Backend, M: Memory<B>>(

@@ -5,6 +5,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::iter;
 
 use burn_core::backend::tensor::FloatTensor;
 use burn_core::backend::{Backend, TensorMetadata};
@@ -128,7 +129,7 @@ pub(super) fn linear<B: Backend>(
 ) -> FloatTensor<B> {
     if *mode != Mode::Exact {
         let none = (Term::None, Activation::Identity);
-        return host::linears::<B, Copied>(input, affine, none, &[weight], mode);
+        return host::linears::<B, Copied>(input, affine, none, iter::once(weight), mode);
     }
     let weight = dense::<B>(&input, weight);
     self::affine::<B>(B::float_matmul(input, weight), affine)

@@ -1,6 +1,7 @@
 //! A weight in a module: its state in training, its bits, its size, and the one walk that finds them.
 
 mod error;
+mod made;
 mod prepared;
 #[cfg(feature = "train")]
 mod record;
@@ -16,7 +17,7 @@ pub use multibit::{GroupingRule, Layout};
 pub use self::error::QuantizeError;
 #[cfg(feature = "train")]
 pub(crate) use self::error::not_finite;
-pub(crate) use self::prepared::Lazy;
+pub(crate) use self::made::{Kept, Lazy};
 pub use self::prepared::PreparedWeight;
 #[cfg(feature = "train")]
 pub(crate) use self::record::{in_rows, load_record};

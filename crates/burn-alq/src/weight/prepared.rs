@@ -13,65 +13,7 @@ use multibit::cpu::{Arithmetic, Conv2dKernel, KernelError, LinearKernel};
 use multibit::gpu::packed::DeviceWeight;
 use multibit::{Grouping, PackedWeight};
 
-/// What is made at its first use, once, whichever thread comes first.
-#[derive(Debug)]
-pub(crate) struct Lazy<T> {
-    #[cfg(feature = "std")]
-    cell: std::sync::OnceLock<T>,
-    #[cfg(not(feature = "std"))]
-    cell: spin::Once<T>,
-}
-
-impl<T> Default for Lazy<T> {
-    fn default() -> Self {
-        Self {
-            cell: Default::default(),
-        }
-    }
-}
-
-impl<T> Lazy<T> {
-    pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
-        #[cfg(feature = "std")]
-        let value = self.cell.get_or_init(make);
-        #[cfg(not(feature = "std"))]
-        let value = self.cell.call_once(make);
-        value
-    }
-}
-
-/// What is made once for each place that it is needed in; the few places are searched in order.
-struct Each<K, V> {
-    #[cfg(feature = "std")]
-    made: std::sync::Mutex<Vec<(K, V)>>,
-    #[cfg(not(feature = "std"))]
-    made: spin::Mutex<Vec<(K, V)>>,
-}
-
-impl<K, V> Default for Each<K, V> {
-    fn default() -> Self {
-        Self {
-            made: Default::default(),
-        }
-    }
-}
-
-impl<K: PartialEq, V: Clone> Each<K, V> {
-    /// Other threads wait, so that nothing is made twice.
-    fn get_or_make(&self, key: K, make: impl FnOnce() -> V) -> V {
-        #[cfg(feature = "std")]
-        // What panicked has added nothing.
-        let mut made = self.made.lock().unwrap_or_else(|error| error.into_inner());
-        #[cfg(not(feature = "std"))]
-        let mut made = self.made.lock();
-        if let Some((_, value)) = made.iter().find(|(there, _)| *there == key) {
-            return value.clone();
-        }
-        let value = make();
-        made.push((key, value.clone()));
-        value
-    }
-}
+use super::made::{Each, Lazy};
 
 /// A packed weight that layers run on.
 ///

@@ -11,7 +11,6 @@ mod planes;
 mod quads;
 
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use super::generic::{Bytes, Finish};
@@ -238,10 +237,8 @@ impl Conv2dKernel {
             }
         }
         if let Some((rows, levels)) = by_values {
-            let mut values = vec![0.0; input.len()];
-            levels.quantize_on(self.isa, input, &mut values);
             return Call {
-                input: &values,
+                input: &levels.quantized_on(self.isa, input),
                 ..call
             }
             .exact(rows);

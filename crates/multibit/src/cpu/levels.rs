@@ -1,8 +1,9 @@
 //! The levels of a multi-bit activation.
 
-use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::mem::MaybeUninit;
 
 use thiserror::Error;
 
@@ -18,17 +19,23 @@ pub const MAX_ACTIVATION_BITS: usize = 4;
 ///
 /// An activation takes the nearest of the `2^I` levels; half-way, the lower one. NaN takes the
 /// lowest.
+///
+/// A clone is the same numbers in the same place.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Levels {
+pub struct Levels(Arc<Numbers>);
+
+/// What [`Levels`] are, and what follows from it; zeros behind what there is of each.
+#[derive(Debug, PartialEq)]
+struct Numbers {
+    bits: usize,
     reference: f32,
-    coordinates: Vec<f32>,
-    /// Ascending, `[2^I]`.
-    values: Vec<f32>,
+    coordinates: [f32; MAX_ACTIVATION_BITS],
     /// Signs of each level; bit `j` set where coordinate `j` is subtracted.
-    codes: Vec<u8>,
+    codes: [u8; LANES],
     /// Halfway between neighbours, `[2^I − 1]`.
-    thresholds: Vec<f32>,
-    tables: Box<LevelTables>,
+    thresholds: [f32; LANES],
+    /// With the levels, ascending.
+    tables: LevelTables,
 }
 
 /// Levels as tables of sixteen.
@@ -47,20 +54,19 @@ pub(super) struct LevelTables {
 pub(super) const HALVES: [usize; MAX_ACTIVATION_BITS] = [8, 4, 2, 1];
 
 impl LevelTables {
-    fn new(thresholds: &[f32], values: &[f32], codes: &[u8]) -> Self {
-        let table =
-            |values: &[f32], none| core::array::from_fn(|i| values.get(i).copied().unwrap_or(none));
-        let is_set = |sign: usize| -> Vec<f32> {
-            let codes = codes.iter().map(|&code| (code ^ codes[0]) >> sign & 1);
-            codes.map(f32::from).collect()
+    fn new(thresholds: &[f32], values: [f32; LANES], codes: &[u8]) -> Self {
+        let halfway = |half: usize| {
+            let threshold = |i: usize| thresholds.get(half - 1 + i).copied();
+            core::array::from_fn(|i| threshold(i).unwrap_or(f32::INFINITY))
+        };
+        let changed = |sign: usize| {
+            let bit = |code: u8| f32::from((code ^ codes[0]) >> sign & 1);
+            core::array::from_fn(|i| codes.get(i).map_or(0.0, |&code| bit(code)))
         };
         Self {
-            halfway: HALVES.map(|half| {
-                let from = thresholds.get(half - 1..).unwrap_or_default();
-                table(from, f32::INFINITY)
-            }),
-            values: table(values, 0.0),
-            changed: core::array::from_fn(|sign| table(&is_set(sign), 0.0)),
+            halfway: HALVES.map(halfway),
+            values,
+            changed: core::array::from_fn(changed),
         }
     }
 }
@@ -123,25 +129,35 @@ impl Levels {
             let signed = |j: usize| crate::bits::signed(coordinates[j], u32::from(code >> j) & 1);
             (0..bits).fold(reference, |sum, j| sum + signed(j))
         };
-        let mut codes: Vec<u8> = (0..1 << bits).collect();
-        codes.sort_by(|&a, &b| value(a).total_cmp(&value(b)).then(b.cmp(&a)));
-        let values: Vec<f32> = codes.iter().map(|&code| value(code)).collect();
-        let halfway = |pair: &[f32]| pair[0] + 0.5 * (pair[1] - pair[0]);
-        let thresholds: Vec<f32> = values.windows(2).map(halfway).collect();
+        let count = 1 << bits;
+        let mut codes = [0; LANES];
+        for (code, number) in codes.iter_mut().zip(0..count as u8) {
+            *code = number;
+        }
+        codes[..count].sort_unstable_by(|&a, &b| value(a).total_cmp(&value(b)).then(b.cmp(&a)));
+        let [mut values, mut thresholds] = [[0.0; LANES]; 2];
+        for (level, &code) in values.iter_mut().zip(&codes[..count]) {
+            *level = value(code);
+        }
+        for (threshold, pair) in thresholds.iter_mut().zip(values[..count].windows(2)) {
+            *threshold = pair[0] + 0.5 * (pair[1] - pair[0]);
+        }
         if !values.iter().chain(&thresholds).all(|x| x.is_finite()) {
             let gammas = coordinates.iter().copied().map(f64::from);
             let largest = f64::from(reference).abs() + gammas.sum::<f64>();
             return Err(LevelsError::TooLarge { largest });
         }
-        let tables = Box::new(LevelTables::new(&thresholds, &values, &codes));
-        Ok(Self {
+        let tables = LevelTables::new(&thresholds[..count - 1], values, &codes[..count]);
+        let mut gammas = [0.0; MAX_ACTIVATION_BITS];
+        gammas[..bits].copy_from_slice(coordinates);
+        Ok(Self(Arc::new(Numbers {
+            bits,
             reference,
-            coordinates: coordinates.to_vec(),
-            thresholds,
-            values,
+            coordinates: gammas,
             codes,
+            thresholds,
             tables,
-        })
+        })))
     }
 
     /// `2^bits` levels at equal distances from 0 to `largest`: where a fit begins.
@@ -173,17 +189,17 @@ impl Levels {
     /// If a slice has another length.
     #[must_use]
     pub fn refit(&self, counts: &[f64], sums: &[f64]) -> Self {
-        assert_eq!(counts.len(), self.values.len(), "one count a level");
-        assert_eq!(sums.len(), self.values.len(), "one sum a level");
+        assert_eq!(counts.len(), self.values().len(), "one count a level");
+        assert_eq!(sums.len(), self.values().len(), "one sum a level");
         let n = 1 + self.bits();
-        let present: Vec<f32> = [self.reference]
+        let present: Vec<f32> = [self.reference()]
             .into_iter()
-            .chain(self.coordinates.iter().copied())
+            .chain(self.coordinates().iter().copied())
             .collect();
         let ridge = 1e-6 * counts.iter().sum::<f64>();
         let mut a = alloc::vec![0.0; n * n];
         let mut b: Vec<f64> = present.iter().map(|&x| ridge * f64::from(x)).collect();
-        for (&code, (count, sum)) in self.codes.iter().zip(counts.iter().zip(sums)) {
+        for (&code, (count, sum)) in self.0.codes.iter().zip(counts.iter().zip(sums)) {
             let term = |i: usize| match i {
                 0 => 1.0,
                 _ => 1.0 - 2.0 * f64::from(code >> (i - 1) & 1),
@@ -206,7 +222,7 @@ impl Levels {
             if new.is_finite() { new } else { present }
         });
         let fitted: Vec<f32> = fitted.collect();
-        let gammas = fitted[1..].iter().zip(&self.coordinates);
+        let gammas = fitted[1..].iter().zip(self.coordinates());
         let gammas: Vec<f32> = gammas
             .map(|(&new, &old)| if new == 0.0 { old } else { new.abs() })
             .collect();
@@ -222,44 +238,45 @@ impl Levels {
         assert_eq!(self.bits(), other.bits(), "levels of as many bits");
         assert!((0.0..=1.0).contains(&keep), "a share between 0 and 1");
         let mix = |a: f32, b: f32| keep * a + (1.0 - keep) * b;
-        let gammas = self.coordinates.iter().zip(&other.coordinates);
+        let gammas = self.coordinates().iter().zip(other.coordinates());
         let gammas: Vec<f32> = gammas.map(|(&a, &b)| mix(a, b)).collect();
-        Self::new(mix(self.reference, other.reference), &gammas).unwrap_or_else(|_| self.clone())
+        Self::new(mix(self.reference(), other.reference()), &gammas)
+            .unwrap_or_else(|_| self.clone())
     }
 
     /// `x_ref`.
     pub fn reference(&self) -> f32 {
-        self.reference
+        self.0.reference
     }
 
     /// The coordinates `γ`.
     pub fn coordinates(&self) -> &[f32] {
-        &self.coordinates
+        &self.0.coordinates[..self.0.bits]
     }
 
     /// The levels, ascending.
     pub fn values(&self) -> &[f32] {
-        &self.values
+        &self.0.tables.values[..1 << self.0.bits]
     }
 
     /// The thresholds between the levels: an activation above `r` of them takes level `r`.
     pub fn thresholds(&self) -> &[f32] {
-        &self.thresholds
+        &self.0.thresholds[..(1 << self.0.bits) - 1]
     }
 
     /// The bits of an activation.
     pub fn bits(&self) -> usize {
-        self.coordinates.len()
+        self.0.bits
     }
 
     /// Which level an activation takes.
     pub fn rank(&self, x: f32) -> usize {
-        self.thresholds.iter().filter(|&&t| x > t).count()
+        self.thresholds().iter().filter(|&&t| x > t).count()
     }
 
     /// The nearest level.
     pub fn quantize(&self, x: f32) -> f32 {
-        self.values[self.rank(x)]
+        self.values()[self.rank(x)]
     }
 
     /// The nearest levels, with [`Isa::best`].
@@ -273,6 +290,22 @@ impl Levels {
 
     /// The nearest levels, of as many inputs as outputs.
     pub(super) fn quantize_on(&self, isa: Isa, input: &[f32], output: &mut [f32]) {
+        let output = core::ptr::from_mut(output) as *mut [MaybeUninit<f32>];
+        // SAFETY: the same numbers, in whose place numbers are written.
+        self.quantize_into(isa, input, unsafe { &mut *output });
+    }
+
+    /// The nearest levels.
+    pub(super) fn quantized_on(&self, isa: Isa, input: &[f32]) -> Vec<f32> {
+        let mut output = Vec::with_capacity(input.len());
+        self.quantize_into(isa, input, &mut output.spare_capacity_mut()[..input.len()]);
+        // SAFETY: as many numbers were written.
+        unsafe { output.set_len(input.len()) };
+        output
+    }
+
+    /// Writes all of as many outputs as inputs.
+    fn quantize_into(&self, isa: Isa, input: &[f32], output: &mut [MaybeUninit<f32>]) {
         const PART: usize = 1 << 14;
         let shared = Shared::new(output);
         threads::for_each(input.len().div_ceil(PART), input.len() / 2, |part| {
@@ -287,17 +320,17 @@ impl Levels {
     }
 
     pub(super) fn tables(&self) -> &LevelTables {
-        &self.tables
+        &self.0.tables
     }
 
     /// The signs of a level; bit `j` set where coordinate `j` is subtracted.
     pub(crate) fn code(&self, rank: usize) -> u8 {
-        self.codes[rank]
+        self.0.codes[rank]
     }
 
     /// Each threshold, and the signs that change where an activation is above it.
     pub(crate) fn changes(&self) -> impl Iterator<Item = (f32, u8)> {
-        let codes = self.codes.windows(2).map(|pair| pair[0] ^ pair[1]);
-        self.thresholds.iter().copied().zip(codes)
+        let codes = self.0.codes.windows(2).map(|pair| pair[0] ^ pair[1]);
+        self.thresholds().iter().copied().zip(codes)
     }
 }

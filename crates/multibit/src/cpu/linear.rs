@@ -6,9 +6,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::few::Few;
 use super::generic::{
-    Bitwise, Class, Classes, Entries, Exact, Int8, Lookup, MakeTables, PackRows, Scatter,
-    empty_tables, inverse, scale,
+    Bitwise, Class, Classes, Entries, Exact, Int8, Lookup, MakeTables, PackRows, Scatter, inverse,
+    scale,
 };
 use super::integers::Components;
 use super::simd::{LANES, Line};
@@ -22,6 +23,12 @@ use rows::Rows;
 
 /// Rows of inputs in f32 whose look-up tables the first cache does not hold.
 const EXACT_ROWS: usize = 16;
+
+/// Words of inputs in all rows whose look-up tables lie on the stack, 2 KiB in f32.
+const FEW_WORDS: usize = 4;
+
+/// Lines of sums that lie on the stack: outputs of one row, or rows of 16 outputs.
+const FEW_LINES: usize = 16;
 
 /// Where a kernel's outputs lie in rows.
 #[derive(Clone, Copy)]
@@ -109,7 +116,7 @@ impl LinearKernel {
         affine: &Affine<'_>,
         output: &mut [f32],
     ) {
-        Self::forward_all(&[self], mode, input, batch, &[*affine], output);
+        Self::forward_all(core::iter::once(self), mode, input, batch, affine, output);
     }
 
     /// Several weights over the same inputs, such as query, key and value: the inputs are rounded
@@ -120,33 +127,29 @@ impl LinearKernel {
     ///
     /// # Shapes
     /// - `input`: `[batch, d_in]`; the batch may be 0
-    /// - `affines`: one a kernel, `[d_out]` each, their residuals as the whole output
+    /// - `affine`: `[Σ d_out]`, its residual `[batch, Σ d_out]`
     /// - `output`: `[batch, Σ d_out]`, written whole
     ///
     /// # Panics
     /// If a slice has another length, a kernel another `d_in` than the first, or the mode another
     /// arithmetic.
-    pub fn forward_all(
-        kernels: &[&Self],
+    pub fn forward_all<'a>(
+        kernels: impl Iterator<Item = &'a Self> + Clone,
         mode: &Mode,
         input: &[f32],
         batch: usize,
-        affines: &[Affine<'_>],
+        affine: &Affine<'_>,
         output: &mut [f32],
     ) {
         let axes = |name, size| [("batch", batch), (name, size)];
-        let kernel_axis = [("kernels", kernels.len())];
-        assert_len("linear", "affines", affines.len(), &kernel_axis);
-        for kernel in kernels {
+        let mut d_out = 0;
+        for kernel in kernels.clone() {
             assert_arithmetic("linear", kernel.arithmetic, mode);
             assert_len("linear", "input", input.len(), &axes("d_in", kernel.d_in));
+            d_out += kernel.tiles.outputs;
         }
-        let d_out: usize = kernels.iter().map(|kernel| kernel.tiles.outputs).sum();
         assert_len("linear", "output", output.len(), &axes("d_out", d_out));
-        for (kernel, affine) in kernels.iter().zip(affines) {
-            let outputs = kernel.tiles.outputs;
-            affine.check("linear", &[("d_out", outputs)], &axes("d_out", d_out));
-        }
+        affine.check("linear", &[("d_out", d_out)], &axes("d_out", d_out));
         if batch == 0 {
             return;
         }
@@ -156,9 +159,11 @@ impl LinearKernel {
             output: &Shared::new(output),
         };
         let mut rounded = None;
-        for (kernel, affine) in kernels.iter().zip(affines) {
-            kernel.forward_at(mode, input, batch, affine, &mut rounded, &place);
-            place.first += kernel.tiles.outputs;
+        for kernel in kernels {
+            let outputs = place.first..place.first + kernel.tiles.outputs;
+            let affine = affine.part(outputs.clone());
+            kernel.forward_at(mode, input, batch, &affine, &mut rounded, &place);
+            place.first = outputs.end;
         }
     }
 
@@ -175,23 +180,24 @@ impl LinearKernel {
         match mode {
             Mode::Exact if self.unpacks(batch) => self.exact_rows(input, batch, affine, place),
             Mode::Exact => {
-                let ones = vec![1.0; batch];
-                let tables = self.tables::<Exact>(input, batch, &ones);
-                self.lookup::<Exact>(&tables, &ones, affine, place);
+                let ones = [1.0; EXACT_ROWS];
+                self.lookup::<Exact>(input, &ones[..batch], &ones[..batch], affine, place);
             }
             Mode::Int8 if batch < INT8_ROWS => {
-                let rows = input.chunks_exact(self.d_in);
-                let scales: Vec<f32> = rows.map(|row| scale(row, self.tiles.len)).collect();
-                let inverse: Vec<f32> = scales.iter().map(|&scale| inverse(scale)).collect();
-                let tables = self.tables::<Int8>(input, batch, &inverse);
-                self.lookup::<Int8>(&tables, &scales, affine, place);
+                let [mut scales, mut inverses] = [[0.0; INT8_ROWS]; 2];
+                for (i, row) in input.chunks_exact(self.d_in).enumerate() {
+                    scales[i] = scale(row, self.tiles.len);
+                    inverses[i] = inverse(scales[i]);
+                }
+                self.lookup::<Int8>(input, &inverses[..batch], &scales[..batch], affine, place);
             }
             Mode::Int8 => self.int8_rows(input, batch, affine, rounded, place),
             // Counting bits takes about as long for one row as for some.
             Mode::Bitwise(levels) if 2 * batch <= levels.bits().max(2) => {
-                let mut values = vec![0.0; input.len()];
-                levels.quantize_on(self.isa, input, &mut values);
-                self.forward_at(&Mode::Exact, &values, batch, affine, rounded, place);
+                let mut room = Few::<f32, { 32 * FEW_WORDS }>::new();
+                let values = room.fill(0.0, input.len());
+                levels.quantize_on(self.isa, input, values);
+                self.forward_at(&Mode::Exact, values, batch, affine, rounded, place);
             }
             Mode::Bitwise(levels) => self.bitwise(levels, input, batch, affine, place),
         }
@@ -222,44 +228,46 @@ impl LinearKernel {
         unpacked < lookup
     }
 
-    fn tables<E: Entries>(&self, input: &[f32], batch: usize, inverse: &[f32]) -> Vec<E::Word> {
-        let row_tables = self.tiles.groups * self.tiles.words;
-        let mut tables = empty_tables::<E>(&self.tiles, batch);
-        let shared = Shared::new(&mut tables);
-        threads::for_each(batch, 4 * input.len(), |row| {
-            self.isa.run(MakeTables::<E> {
-                inputs: &input[row * self.d_in..][..self.d_in],
-                len: self.tiles.len,
-                inverse: inverse[row],
-                // SAFETY: each row has tables of its own.
-                tables: unsafe { shared.part(row * row_tables, row_tables) },
-            });
-        });
-        tables
-    }
-
+    /// Sums of looked up entries; `inverses` is what each row is multiplied by before it is rounded,
+    /// `scales` what its sums are multiplied by.
     fn lookup<E: Entries>(
         &self,
-        tables: &[E::Word],
+        input: &[f32],
+        inverses: &[f32],
         scales: &[f32],
         affine: &Affine<'_>,
         place: &Place<'_>,
     ) {
         let rows = scales.len();
+        let row_tables = self.tiles.groups * self.tiles.words;
+        let mut room = Few::<E::Word, FEW_WORDS>::new();
+        let tables = room.fill(E::EMPTY, rows * row_tables);
+        let shared = Shared::new(tables);
+        threads::for_each(rows, 4 * input.len(), |row| {
+            self.isa.run(MakeTables::<E> {
+                inputs: &input[row * self.d_in..][..self.d_in],
+                len: self.tiles.len,
+                inverse: inverses[row],
+                // SAFETY: each row has tables of its own.
+                tables: unsafe { shared.part(row * row_tables, row_tables) },
+            });
+        });
+        let tables = &*tables;
         // Some blocks at a time share the tables of a chunk while these are in the cache.
         let part = self.tiles.blocks().div_ceil(threads::parts());
         let cost = 8 * rows * self.tiles.size();
         threads::for_each(self.tiles.blocks().div_ceil(part), cost, |task| {
             let blocks = task * part..self.tiles.blocks().min((task + 1) * part);
-            let mut sums = vec![Line([0.0; LANES]); blocks.len() * rows];
+            let mut room = Few::<_, FEW_LINES>::new();
+            let sums = room.fill(Line([0.0; LANES]), blocks.len() * rows);
             self.isa.run(Lookup::<E> {
                 tiles: &self.tiles,
                 blocks: blocks.clone(),
                 tables,
                 rows,
-                output: &mut sums,
+                output: sums,
             });
-            self.scatter(blocks, &sums, Some(scales), affine, place);
+            self.scatter(blocks, sums, Some(scales), affine, place);
         });
     }
 

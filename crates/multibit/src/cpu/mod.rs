@@ -25,6 +25,7 @@ mod aarch64;
 mod activation;
 mod attention;
 mod conv2d;
+mod few;
 mod generic;
 mod integers;
 mod isa;
@@ -45,6 +46,7 @@ mod tiles;
 mod x86_64;
 
 use core::fmt;
+use core::ops::Range;
 
 use thiserror::Error;
 
@@ -163,6 +165,16 @@ impl<'a> Affine<'a> {
         Self {
             offset: bias,
             ..Self::default()
+        }
+    }
+
+    /// Of some outputs; the residual stays whole.
+    fn part(&self, outputs: Range<usize>) -> Self {
+        let part = |slice: Option<&'a [f32]>| slice.map(|slice| &slice[outputs.clone()]);
+        Self {
+            scale: part(self.scale),
+            offset: part(self.offset),
+            ..*self
         }
     }
 

@@ -55,9 +55,29 @@ pub(super) fn store_first<S: Simd>(simd: S, x: S::F, to: &mut [f32]) {
         None => {
             let mut lanes = [0.0; LANES];
             simd.f_store(x, &mut lanes);
-            let count = to.len();
-            to.copy_from_slice(&lanes[..count]);
+            let lanes = &lanes[..to.len()];
+            // Two pieces that may overlap, without a call.
+            match to.len() {
+                8.. => copy_ends::<8>(to, lanes),
+                4.. => copy_ends::<4>(to, lanes),
+                _ => {
+                    for (to, lane) in to.iter_mut().zip(lanes) {
+                        *to = *lane;
+                    }
+                }
+            }
         }
+    }
+}
+
+/// Copies the first and the last `N` values.
+#[inline(always)]
+fn copy_ends<const N: usize>(to: &mut [f32], from: &[f32]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk()) {
+        *to = *from;
+    }
+    if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk()) {
+        *to = *from;
     }
 }
 

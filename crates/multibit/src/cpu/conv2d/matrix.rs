@@ -18,7 +18,7 @@ use super::padded::{Padded, SETS};
 use super::quads::{Along, QUAD, Quads};
 use crate::cpu::generic::{
     BLOCK_WORDS as BLOCK, Bytes, Depth, Element, Input, LINES, Largest, Matrix, MatrixRows,
-    OUTPUTS, Offsets, Room, Single, Starts, ToRows, ToWords, Uses, Weights, inverse,
+    OUTPUTS, Offsets, Room, Single, Starts, ToRows, ToWords, Uses, Weights, inverse, task_unit,
 };
 use crate::cpu::int8_scale;
 use crate::cpu::integers::{Integers, TOGETHER};
@@ -363,8 +363,9 @@ impl Call<'_> {
         let part_tiles = tiles.div_ceil(row_parts);
         let row_parts = tiles.div_ceil(part_tiles);
         let parts = threads::parts().div_ceil(count * groups * row_parts);
-        let outputs = group_out.div_ceil(parts).next_multiple_of(OUTPUTS);
-        let outputs = outputs.min(TASK_OUTPUTS);
+        let unit = task_unit::<E>(kernel.isa);
+        let outputs = group_out.div_ceil(parts).next_multiple_of(unit);
+        let outputs = outputs.min(TASK_OUTPUTS.next_multiple_of(unit));
         let output_parts = group_out.div_ceil(outputs);
         let room = || (Room::default(), Vec::new());
         let cost = count * kernel.weight.weights() / Single::INPUTS * all;

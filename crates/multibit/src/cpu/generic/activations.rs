@@ -3,8 +3,10 @@
 //! The sign bits of a level change from level to level in a known way, so plane `j` of an
 //! activation is its bit in the lowest level, changed once for each threshold below it.
 
+use core::mem::MaybeUninit;
+
 use crate::cpu::levels::{HALVES, LevelTables, Levels, MAX_ACTIVATION_BITS};
-use crate::cpu::simd::{LANES, Line, Simd, Task, first_lanes, store_first};
+use crate::cpu::simd::{LANES, Line, Simd, Task, first_lanes};
 
 /// Thirty-two channels of an image: one word a pixel and plane, bit `c` of channel `c`.
 ///
@@ -145,19 +147,33 @@ impl PackChannels<'_> {
 pub(in crate::cpu) struct Quantize<'a> {
     pub input: &'a [f32],
     pub levels: &'a Levels,
-    pub output: &'a mut [f32],
+    /// As long as the input; written whole.
+    pub output: &'a mut [MaybeUninit<f32>],
 }
 
 impl Task for Quantize<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (lines, rest) = self.input.as_chunks::<LANES>();
-        let (to_lines, to_rest) = self.output.as_chunks_mut::<LANES>();
-        for (x, to) in lines.iter().zip(to_lines) {
-            simd.f_store(nearest(simd, self.levels, simd.f_load(x)), to);
+        // What is written might be the levels: a copy stays in registers.
+        let tables = self.levels.tables().clone();
+        let bits = self.levels.bits();
+        let places = self.output.chunks_mut(LANES);
+        for (x, to) in self.input.chunks(LANES).zip(places) {
+            let x = simd.f_load(&first_lanes(x));
+            let mut levels = [0.0; LANES];
+            let nearest = match bits {
+                3 if S::REGISTERS >= 32 => nearest_by_rank::<S, 3>(simd, &tables, x),
+                4 if S::REGISTERS >= 32 => nearest_by_rank::<S, 4>(simd, &tables, x),
+                _ => nearest(simd, self.levels, x),
+            };
+            simd.f_store(nearest, &mut levels);
+            match to.first_chunk_mut::<LANES>() {
+                Some(to) => *to = levels.map(MaybeUninit::new),
+                None => {
+                    to.write_copy_of_slice(&levels[..to.len()]);
+                }
+            }
         }
-        let x = simd.f_load(&first_lanes(rest));
-        store_first(simd, nearest(simd, self.levels, x), to_rest);
     }
 }
 
@@ -169,11 +185,10 @@ pub(super) fn nearest<S: Simd>(simd: S, levels: &Levels, x: S::F) -> S::F {
     let values = levels.values();
     if S::REGISTERS >= 32 && values.len() > 4 {
         let tables = levels.tables();
-        let rank = match levels.bits() {
-            3 => rank::<S, 3>(simd, tables, x),
-            _ => rank::<S, MAX_ACTIVATION_BITS>(simd, tables, x),
+        return match levels.bits() {
+            3 => nearest_by_rank::<S, 3>(simd, tables, x),
+            _ => nearest_by_rank::<S, MAX_ACTIVATION_BITS>(simd, tables, x),
         };
-        return simd.entry(&tables.values, rank);
     }
     let mut level = simd.splat(values[0].to_bits());
     for (&threshold, pair) in levels.thresholds().iter().zip(values.windows(2)) {
@@ -181,6 +196,12 @@ pub(super) fn nearest<S: Simd>(simd: S, levels: &Levels, x: S::F) -> S::F {
         level = simd.toggle(level, above, pair[0].to_bits() ^ pair[1].to_bits());
     }
     simd.as_floats(level)
+}
+
+/// The nearest of the levels of `B` bits.
+#[inline(always)]
+fn nearest_by_rank<S: Simd, const B: usize>(simd: S, tables: &LevelTables, x: S::F) -> S::F {
+    simd.entry(&tables.values, rank::<S, B>(simd, tables, x))
 }
 
 /// How many thresholds of `B` bits are below, by halving; for instruction sets that look up by one

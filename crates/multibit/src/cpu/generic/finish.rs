@@ -148,30 +148,26 @@ impl Task for Scatter<'_> {
     fn run<S: Simd>(self, simd: S) {
         let [factors, offsets] = self.affine;
         let (factors, offsets) = (simd.f_load(&factors), simd.f_load(&offsets));
-        let outputs = self.outputs;
-        let side_by_side = outputs.is_sorted_by(|&a, &b| a + 1 == b) && outputs[LANES - 1] != NONE;
         let (mut places, mut count) = ([0; LANES], 0);
-        if !side_by_side {
-            for (place, &output) in places.iter_mut().zip(outputs) {
-                if output != NONE {
-                    *place = output as usize;
-                    count += 1;
-                }
+        for (place, &output) in places.iter_mut().zip(self.outputs) {
+            if output != NONE {
+                *place = output as usize;
+                count += 1;
             }
         }
+        let places = &places[..count];
+        let side_by_side = places.is_sorted_by(|&a, &b| a + 1 == b);
         for (i, sum) in self.sums.iter().enumerate() {
             let scale = simd.f_splat(self.scales.map_or(1.0, |scales| scales[i]));
             let scaled = simd.f_mul(scale, simd.f_load(&sum.0));
             let y = simd.f_add(simd.f_mul(factors, scaled), offsets);
             let row = self.first + i * self.row;
-            if side_by_side {
-                let place = row + outputs[0] as usize;
+            if let (true, Some(&first)) = (side_by_side, places.first()) {
                 // SAFETY: whoever made the task keeps it apart from others.
-                let to = unsafe { self.output.part(place, LANES) };
-                self.ends.finish(simd, y, place, to);
+                let to = unsafe { self.output.part(row + first, count) };
+                self.ends.finish(simd, y, row + first, to);
                 continue;
             }
-            let places = &places[..count];
             // SAFETY: whoever made the task keeps it apart from others.
             unsafe { self.ends.finish_apart(simd, y, row, places, self.output) };
         }

@@ -13,7 +13,6 @@
 //! Each is wrong by at most `s/2`, and they are added exactly, in 32 bits: `y = s·Σ α·Σ t`. A row of
 //! `n` weights has `⌈n/4⌉` sums and is wrong by at most `α·⌈n/4⌉·s/2`.
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::cpu::int8_scale;
@@ -35,8 +34,9 @@ pub(in crate::cpu) trait Entries: Copy + Send + Sync + Sized {
     #[allow(dead_code, reason = "targets with one instruction set do not ask")]
     const BYTES: bool;
 
-    /// The tables of up to 32 inputs, and of zeros behind them; `inverse` is `1/s`.
-    fn tables<S: Simd>(simd: S, inputs: &[f32], inverse: f32) -> Self::Word;
+    /// The tables of up to 32 inputs, in place of empty ones, which are those of zeros behind them;
+    /// `inverse` is `1/s`.
+    fn tables<S: Simd>(simd: S, inputs: &[f32], inverse: f32, word: &mut Self::Word);
     fn zero<S: Simd>(simd: S) -> Self::Sum<S>;
     /// Adds what the words of 16 rows choose.
     fn add<S: Simd>(simd: S, sum: Self::Sum<S>, tables: &Self::Word, words: S::U) -> Self::Sum<S>;
@@ -55,12 +55,10 @@ impl Entries for Exact {
     const BYTES: bool = false;
 
     #[inline(always)]
-    fn tables<S: Simd>(simd: S, inputs: &[f32], _inverse: f32) -> Self::Word {
-        let mut word = Self::EMPTY;
+    fn tables<S: Simd>(simd: S, inputs: &[f32], _inverse: f32, word: &mut Self::Word) {
         for (table, inputs) in word.iter_mut().zip(inputs.chunks(4)) {
             simd.f_store(sums_of_four(simd, inputs), &mut table.0);
         }
-        word
     }
 
     #[inline(always)]
@@ -97,13 +95,11 @@ impl Entries for Int8 {
     const BYTES: bool = true;
 
     #[inline(always)]
-    fn tables<S: Simd>(simd: S, inputs: &[f32], inverse: f32) -> Self::Word {
-        let mut word = Self::EMPTY;
+    fn tables<S: Simd>(simd: S, inputs: &[f32], inverse: f32, word: &mut Self::Word) {
         for (nibble, inputs) in inputs.chunks(4).enumerate() {
             let sums = simd.f_mul(sums_of_four(simd, inputs), simd.f_splat(inverse));
             word[nibble % 2].0[nibble / 2] = simd.to_i8(sums);
         }
-        word
     }
 
     #[inline(always)]
@@ -164,7 +160,7 @@ pub(in crate::cpu) struct MakeTables<'a, E: Entries> {
     pub inputs: &'a [f32],
     pub len: usize,
     pub inverse: f32,
-    /// `[groups, words]`.
+    /// `[groups, words]`, empty.
     pub tables: &'a mut [E::Word],
 }
 
@@ -175,7 +171,7 @@ impl<E: Entries> Task for MakeTables<'_, E> {
         let groups = self.inputs.chunks_exact(self.len);
         for (inputs, tables) in groups.zip(self.tables.chunks_exact_mut(words)) {
             for (inputs, table) in inputs.chunks(32).zip(tables) {
-                *table = E::tables(simd, inputs, self.inverse);
+                E::tables(simd, inputs, self.inverse, table);
             }
         }
     }
@@ -294,9 +290,4 @@ pub(in crate::cpu) fn scale(inputs: &[f32], len: usize) -> f32 {
 /// `1/s`; 0 where all inputs are 0 or one is not finite.
 pub(in crate::cpu) fn inverse(scale: f32) -> f32 {
     if scale > 0.0 { 1.0 / scale } else { 0.0 }
-}
-
-/// An empty table for each word of `rows` rows.
-pub(in crate::cpu) fn empty_tables<E: Entries>(tiles: &Tiles, rows: usize) -> Vec<E::Word> {
-    alloc::vec![E::EMPTY; rows * tiles.groups * tiles.words]
 }

@@ -27,10 +27,10 @@ pub(super) use depthwise::{Depthwise, Fill, InputMap, MOST_TAPS, Taps};
 pub(super) use expand::{Expand, Offsets, Row};
 pub(super) use finish::{Ends, Finish, FinishTile, Scatter, ToRows};
 pub(super) use fours::{Fours, Uses};
-pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, empty_tables, inverse, scale};
+pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, inverse, scale};
 pub(super) use matrix::{
     BLOCK_WORDS, Bytes, Depth, Element, Input, LINES, Matrix, MatrixRows, OUTPUTS, Room, Single,
-    Starts, Weights,
+    Starts, Weights, task_unit,
 };
 pub(super) use norm::{LayerNorm, Softmax};
 pub(super) use panel::{

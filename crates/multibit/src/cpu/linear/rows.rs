@@ -70,22 +70,27 @@ impl<'a> Rows<'a> {
         let mut scales = vec![0.0; batch];
         let (all_words, all_starts) = (Shared::new(&mut words), Shared::new(&mut starts));
         let all_scales = Shared::new(&mut scales);
-        threads::for_each(batch, input.len() / 2, |i| {
+        let part = batch.div_ceil(threads::parts());
+        threads::for_each(batch.div_ceil(part), input.len() / 2, |i| {
+            let first = i * part;
+            let rows = part.min(batch - first);
             // SAFETY: each row has words, starts and a scale of its own.
-            let (words, starts, scale) = unsafe {
+            let (words, starts, scales) = unsafe {
                 (
-                    all_words.part(i * row, row),
-                    all_starts.part(i * row_starts, row_starts),
-                    all_scales.part(i, 1),
+                    all_words.part(first * row, rows * row),
+                    all_starts.part(first * row_starts, rows * row_starts),
+                    all_scales.part(first, rows),
                 )
             };
             kernel.isa.run(RoundRows {
-                input: &input[i * kernel.d_in..][..kernel.d_in],
+                input: &input[first * kernel.d_in..][..rows * kernel.d_in],
+                groups,
                 len,
                 pieces,
                 words,
+                row,
                 starts,
-                scale: &mut scale[0],
+                scales,
             });
         });
         Self {
@@ -162,7 +167,7 @@ impl LinearKernel {
             let block = task % block_parts * BLOCKS;
             let blocks = block..blocks.min(block + BLOCKS);
             sums.clear();
-            sums.resize(BLOCKS * rows_of.len(), Line([0.0; LANES]));
+            sums.resize(blocks.len() * rows_of.len(), Line([0.0; LANES]));
             let done = |block, done: Range<usize>, sums: &[Line<f32>]| {
                 let done = first + done.start..batch.min(first + done.end);
                 let scales = rows.scales.as_ref().map(|scales| &scales[done.clone()]);

@@ -32,6 +32,7 @@ pub(in crate::cpu) use input::Starts;
 pub(in crate::cpu) use weights::Weights;
 
 use super::ToRows;
+use crate::cpu::Isa;
 use crate::cpu::simd::{LANES, Line, Simd, Task};
 use weights::Bases;
 
@@ -40,6 +41,41 @@ pub(in crate::cpu) const LINES: usize = 3;
 
 /// Outputs whose weights are unpacked side by side; sums have room for whole ones.
 pub(in crate::cpu) const OUTPUTS: usize = 8;
+
+/// The same of products in f32 where eight vectors are all that registers hold: with a line of inputs and
+/// a weight, these sums fill them.
+const FEW_OUTPUTS: usize = 6;
+
+/// Tasks begin at whole multiples of this, so that the same outputs are side by side however many
+/// tasks there are.
+pub(in crate::cpu) fn task_unit<E: Element>(isa: Isa) -> usize {
+    struct Side<'a, E>(&'a mut usize, PhantomData<E>);
+
+    impl<E: Element> Task for Side<'_, E> {
+        #[inline(always)]
+        fn run<S: Simd>(self, _: S) {
+            *self.0 = side_by_side::<S, E>();
+        }
+    }
+
+    let mut side = OUTPUTS;
+    isa.run(Side::<E>(&mut side, PhantomData));
+    match side {
+        // Sums have room for whole multiples of both.
+        FEW_OUTPUTS => FEW_OUTPUTS * OUTPUTS / 2,
+        _ => OUTPUTS,
+    }
+}
+
+/// Outputs that are unpacked side by side: as many as sums in f32 fill registers, or whole ones.
+#[inline(always)]
+const fn side_by_side<S: Simd, E: Element>() -> usize {
+    if S::REGISTERS == 8 && !E::STARTS {
+        FEW_OUTPUTS
+    } else {
+        OUTPUTS
+    }
+}
 
 /// Words of a block of an output: what is unpacked behind its end is whole vectors.
 const STRIDE: usize = BLOCK_WORDS + LANES;
@@ -191,26 +227,30 @@ impl<E: Element> Matrix<'_, E> {
         runs.clear();
         starts.clear();
         let pieces = self.depth.block(block);
-        for (part, words) in words.chunks_exact_mut(OUTPUTS * STRIDE).enumerate() {
+        let outputs = side_by_side::<S, E>();
+        let parts = self.slots.len().div_ceil(outputs);
+        let parts = words.chunks_mut(outputs * STRIDE).take(parts);
+        for (part, words) in parts.enumerate() {
+            let count = words.len() / STRIDE;
             starts.push(runs.len());
             let mut word = 0;
             for number in pieces.clone() {
                 let piece = &self.depth.pieces[number];
                 if piece.first == 0 && piece.component == 0 {
-                    let first = part * OUTPUTS;
-                    let end = self.slots.len().min(first + OUTPUTS);
+                    let first = part * outputs;
+                    let end = self.slots.len().min(first + count);
                     let slots = self.slots.start + first..self.slots.start + end;
                     let (next, bases) = (&mut next[first..end], &mut bases[first..end]);
                     self.weights.bases(slots, piece.group, next, bases);
                 }
-                let bases = &bases[part * OUTPUTS..][..OUTPUTS];
+                let bases = &bases[part * outputs..][..count];
                 let present = E::BASES * piece.component;
                 if bases.iter().all(|bases| bases.width <= present) {
                     continue;
                 }
                 let mut scales = [0.0; OUTPUTS];
-                let outputs = words.chunks_exact_mut(STRIDE).zip(bases);
-                for ((words, &bases), scale) in outputs.zip(&mut scales) {
+                let weights = words.chunks_exact_mut(STRIDE).zip(bases);
+                for ((words, &bases), scale) in weights.zip(&mut scales) {
                     *scale = E::unpack(simd, &self.weights, piece, bases, &mut words[word..]);
                 }
                 runs.push(Run {
@@ -249,9 +289,17 @@ impl<E: Element> Matrix<'_, E> {
     /// All outputs of a block at `L` lines of a tile, the `i`-th, from `line` on.
     #[inline(always)]
     fn tile<S: Simd, const L: usize>(&mut self, simd: S, block: usize, at: [usize; 3]) -> usize {
+        let outputs = side_by_side::<S, E>();
         for part in 0..self.room.starts.len() - 1 {
+            let left = self.slots.len() - part * outputs;
             // Few outputs leave registers unused, but are not computed for nothing.
-            if S::REGISTERS >= 32 && self.slots.len() - part * OUTPUTS > OUTPUTS / 2 {
+            if outputs == FEW_OUTPUTS {
+                match left {
+                    5.. => self.multiply::<S, FEW_OUTPUTS, L>(simd, block, at, [part, 0]),
+                    3.. => self.multiply::<S, 4, L>(simd, block, at, [part, 0]),
+                    _ => self.multiply::<S, 2, L>(simd, block, at, [part, 0]),
+                }
+            } else if S::REGISTERS >= 32 && left > OUTPUTS / 2 {
                 self.multiply::<S, OUTPUTS, L>(simd, block, at, [part, 0]);
             } else {
                 for first in [0, OUTPUTS / 2] {
@@ -278,7 +326,7 @@ impl<E: Element> Matrix<'_, E> {
             ..
         } = self.input;
         let slots = self.slots.len().next_multiple_of(OUTPUTS);
-        let slot = part * OUTPUTS + first;
+        let slot = part * side_by_side::<S, E>() + first;
         if slot >= self.slots.len() {
             return;
         }

@@ -110,7 +110,7 @@ pub(in crate::cpu) struct PanelProduct<'a, E> {
     pub rows: Range<usize>,
     /// Room to work in.
     pub room: &'a mut PanelRoom,
-    /// Receives the sums on top of what is there, `[BLOCKS, rows]`.
+    /// Receives the sums on top of what is there, `[blocks, rows]`.
     pub sums: &'a mut [Line<f32>],
     /// Takes the sums of a block and some of the rows, counted from the first, when they are whole:
     /// early, so that the output is written while others are computed.
@@ -165,9 +165,11 @@ impl<E: PanelElement> Task for PanelProduct<'_, E> {
         // Words of bits are unpacked whole.
         let room = groups * pieces.steps * crate::MAX_BITS.div_ceil(E::BASES);
         let room = room.min(PANEL) + WORD / E::INPUTS;
-        self.room.lines.resize(room * BLOCKS, Line([0; LANES]));
         let blocks = self.blocks.clone();
-        if S::REGISTERS >= 32 {
+        let together = S::REGISTERS >= 32 && blocks.len() == BLOCKS;
+        let room = if together { room * BLOCKS } else { room };
+        self.room.lines.resize(room, Line([0; LANES]));
+        if together {
             self.blocks::<S, BLOCKS>(simd, blocks, 0);
         } else {
             for (i, block) in blocks.enumerate() {
