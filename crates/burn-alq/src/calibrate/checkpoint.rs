@@ -1,7 +1,6 @@
 //! Where a calibration is, in a folder.
 
 use std::collections::BTreeMap;
-use std::format;
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::vec::Vec;
@@ -17,8 +16,10 @@ use crate::quantize::{Conversion, QuantizeReport};
 use crate::train::checkpoint::{Checkpoint, CheckpointError, encode, in_file, other_model};
 use crate::weight::{load_record, walk};
 
-/// The model as it is.
-const NOW: &str = "calibration.bpk";
+/// A model that is converted, in part or whole.
+const CONVERTED: &str = "converted.bpk";
+/// The model behind an epoch.
+const REFINED: &str = "refined.bpk";
 /// The best model so far.
 const BEST: &str = "best.bpk";
 
@@ -50,10 +51,13 @@ impl Position {
     }
 }
 
-/// A folder for a calibration, which a fingerprint tells from others.
+/// A folder for a calibration, which fingerprints tell from others.
 pub(super) struct Store<'a> {
     pub folder: &'a Path,
-    pub fingerprint: String,
+    /// Of what converts.
+    pub conversion: String,
+    /// Of what refines that.
+    pub refinement: String,
 }
 
 impl Store<'_> {
@@ -64,7 +68,7 @@ impl Store<'_> {
         optimizer: &AlqOptimizer,
         at: &Position,
     ) -> Result<(), CheckpointError> {
-        self.write(NOW, model, optimizer, at)
+        self.write(CONVERTED, model, optimizer, at)
     }
 
     /// Writes a course behind an epoch.
@@ -77,7 +81,14 @@ impl Store<'_> {
         if course.best.1 == course.now {
             self.write(BEST, &course.best.0, &course.optimizer, at)?;
         }
-        self.write(NOW, &course.model, &course.optimizer, at)
+        self.write(REFINED, &course.model, &course.optimizer, at)
+    }
+
+    fn fingerprint(&self, at: &Position) -> &str {
+        match at.refined {
+            Some(_) => &self.refinement,
+            None => &self.conversion,
+        }
     }
 
     fn write<M: Module>(
@@ -91,7 +102,7 @@ impl Store<'_> {
         let write = || -> Result<(), CheckpointError> {
             std::fs::create_dir_all(self.folder)?;
             let [moments, rest] = optimizer.into_bytes()?;
-            let writer = encode(model, moments, Some(rest), &self.fingerprint, at)?;
+            let writer = encode(model, moments, Some(rest), self.fingerprint(at), at)?;
             Ok(writer.auto_extension(false).write_to_file(&file)?)
         };
         write().map_err(in_file(&file))
@@ -104,10 +115,12 @@ impl Store<'_> {
         float: &M,
         optimizer: &AlqOptimizer,
     ) -> Result<Option<(M, AlqOptimizer, Position)>, CheckpointError> {
-        let file = self.folder.join(NOW);
-        if !file.exists() {
+        let mut files = [REFINED, CONVERTED]
+            .into_iter()
+            .map(|name| self.folder.join(name));
+        let Some(file) = files.find(|file| file.exists()) else {
             return Ok(None);
-        }
+        };
         let read = self.read(&file, conversion, float, optimizer);
         let (model, optimizer, at) = read.map_err(in_file(&file))?;
         conversion.resume(&at.bits, &at.converted, at.report.clone());
@@ -135,8 +148,8 @@ impl Store<'_> {
     ) -> Result<(M, AlqOptimizer, Position), CheckpointError> {
         let bytes = Bytes::from_bytes_vec(std::fs::read(file)?);
         let checkpoint = Checkpoint::<Position>::open(bytes, true)?;
-        checkpoint.check_run(&self.fingerprint)?;
         let at = checkpoint.at();
+        checkpoint.check_run(self.fingerprint(at))?;
         let model = conversion.hollow(float.clone(), &at.bits, &at.converted);
         checkpoint.check_model(&model)?;
         let device = walk(float).first().map(|found| found.device.clone());
@@ -145,9 +158,4 @@ impl Store<'_> {
         let model = load_record(model, record).map_err(other_model)?;
         Ok((model, optimizer, at))
     }
-}
-
-/// What tells a calibration from others: what it does, and what its float model gives.
-pub(super) fn fingerprint(what: &impl core::fmt::Debug, given: f64) -> String {
-    format!("{what:?}, outputs {given:e}")
 }

@@ -7,9 +7,10 @@ mod inputs;
 mod random;
 mod refine;
 
-use core::fmt::Debug;
 use core::ops::ControlFlow;
+use std::format;
 use std::path::PathBuf;
+use std::string::String;
 use std::vec::Vec;
 
 use burn_core::module::Module;
@@ -20,7 +21,7 @@ pub use self::budget::Budget;
 pub use self::refine::Refined;
 
 use self::budget::Curves;
-use self::checkpoint::{Position, Store, fingerprint};
+use self::checkpoint::{Position, Store};
 use self::curvature::{measure, parts};
 use self::inputs::{Stage, View, in_order, observe};
 use self::refine::{Course, Refinement, freeze, thaw};
@@ -265,9 +266,14 @@ impl Calibrator {
 
         let mut fresh = AlqOptimizerConfig::new().init();
         fresh.set_coordinate_type(self.quantizer.coordinates());
-        let store = self.folder.as_deref().map(|folder| Store {
-            folder,
-            fingerprint: fingerprint(&self.described(samples.len()), refinement.fingerprint()),
+        let store = self.folder.as_deref().map(|folder| {
+            let conversion = self.described(used.len(), refinement.fingerprint());
+            let (epochs, lr) = (self.epochs, self.lr);
+            Store {
+                folder,
+                refinement: format!("{conversion}, {epochs} epochs, learning rate {lr}"),
+                conversion,
+            }
         });
         let resumed = match &store {
             Some(store) => store.resume(&mut conversion, &float, &fresh)?,
@@ -354,18 +360,19 @@ impl Calibrator {
         Ok((model, conversion.into_report()))
     }
 
-    /// All that decides what a calibration gives, but for the model and the samples.
-    fn described(&self, samples: usize) -> impl Debug {
+    /// All that decides what a conversion gives; the float model by what it gives itself.
+    fn described(&self, samples: usize, given: f64) -> String {
         let Self {
             quantizer,
             budget,
             one_pass,
-            epochs,
-            lr,
             seed,
-            folder: _,
-        } = self.clone();
-        (quantizer, budget, one_pass, epochs, lr, seed, samples)
+            ..
+        } = self;
+        format!(
+            "{quantizer:?}, budget {budget:?}, one pass {one_pass}, seed {seed}, {samples} samples, \
+             outputs {given:e}"
+        )
     }
 }
 
