@@ -243,11 +243,6 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
-
-    /// Items that are read later, from here on.
-    pub(super) fn place(&self) -> usize {
-        self.at
-    }
 }
 
 /// Appends items.
@@ -393,7 +388,7 @@ mod tests {
         let whole = b"\xa2\x61a\x82\x01\xfb\0\0\0\0\0\0\0\0\xd9\x01\x02\x41x\xf6\x00";
         let mut reader = Reader::new(whole);
         reader.skip().unwrap();
-        assert_eq!(reader.place(), whole.len() - 1);
+        assert_eq!(reader.at, whole.len() - 1);
         for cut in 0..whole.len() - 1 {
             assert!(Reader::new(&whole[..cut]).skip().is_err(), "{cut}");
         }
