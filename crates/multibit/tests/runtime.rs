@@ -199,7 +199,7 @@ fn residuals_and_functions() {
             padding: [(1, 1); 2],
             ..Conv2dOptions::default()
         };
-        let mut conv = |model: &mut Model, value: usize| {
+        let conv = |model: &mut Model, value: usize| {
             let grouping = Grouping::kernelwise(&shape).unwrap();
             let layer = model.layer(&shape, grouping, 3, Arithmetic::Exact, [false, true]);
             model.step_of(value, Op::Conv2d(layer, options));

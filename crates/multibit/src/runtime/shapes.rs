@@ -9,6 +9,9 @@ use crate::cpu::{
 };
 use crate::file::{FileWeight, Input, Layer, Op, PackedFile, Step};
 
+/// Places of the kernel of a convolution at most.
+const MOST_PLACES: usize = 1 << 16;
+
 /// Steps with the values that they take, and all values.
 pub(super) fn plan(
     file: &PackedFile<'_>,
@@ -98,6 +101,11 @@ fn of(
                 return Err(StepError::Groups { outputs, groups });
             }
             same("channels", from[0], inputs.checked_mul(groups).unwrap_or(0))?;
+            // So that what a kernel's places take is little, whatever a file claims.
+            if height.checked_mul(width).is_none_or(|places| places > MOST_PLACES) {
+                let axis = "height and width";
+                return Err(StepError::Window { axis });
+            }
             let [out_height, out_width] = slide(from, [height, width], options)?;
             let to = [outputs, out_height, out_width];
             let shape = Shape::Image(to);
