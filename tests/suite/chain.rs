@@ -107,7 +107,16 @@ fn what_is_said_comes_back() {
     let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&scores), bits(&burns));
     let error = prepared.run(&values, 1, &mut scores).unwrap_err();
-    assert!(matches!(error, RunError::Input { expected: 108, found: 216 }), "{error}");
+    assert!(
+        matches!(
+            error,
+            RunError::Input {
+                expected: 108,
+                found: 216
+            }
+        ),
+        "{error}"
+    );
 }
 
 /// Each error names what does not fit.
@@ -123,27 +132,45 @@ fn what_does_not_fit_is_refused() {
     for wrong in [
         Input::new([]),
         Input::new([2, 0, 6]),
-        Input { divisor: 0.0, ..input() },
-        Input { mean: vec![0.0; 3], ..input() },
-        Input { deviation: vec![1.0, 0.0], ..input() },
+        Input {
+            divisor: 0.0,
+            ..input()
+        },
+        Input {
+            mean: vec![0.0; 3],
+            ..input()
+        },
+        Input {
+            deviation: vec![1.0, 0.0],
+            ..input()
+        },
     ] {
         let error = packed.clone().with_input(wrong).unwrap_err();
         assert!(matches!(error, PackModelError::Input(_)), "{error}");
     }
     let packed = packed.with_input(input()).unwrap();
     let whole = packed.clone().with_chain(net.chain()).unwrap();
-    says(whole.clone().with_labels(["a"]).unwrap_err(), "1 labels for 5 outputs");
+    says(
+        whole.clone().with_labels(["a"]).unwrap_err(),
+        "1 labels for 5 outputs",
+    );
     says(
         whole.clone().with_input(Input::new([2, 9, 9])).unwrap_err(),
-        "step 7 of the chain, linear: the input has",
+        "step 6 of the chain, linear: the input has",
     );
     says(
         whole.with_input(Input::new([3, 9, 6])).unwrap_err(),
         "step 1 of the chain, conv2d: the input has 3 channels, but the step takes 2",
     );
     let chains = [
-        (Chain::new().layer("other", &net.conv), "no tensor other.weight"),
-        (Chain::new().layer("fc", &net.fc), "the input must be [features]"),
+        (
+            Chain::new().layer("other", &net.conv),
+            "no tensor other.weight",
+        ),
+        (
+            Chain::new().layer("fc", &net.fc),
+            "the input must be [features]",
+        ),
         (Chain::new().norm("norm", &net.norm), "batch norm follows"),
         (
             Chain::new().layer("conv", &net.conv).norm("fc", &net.norm),
@@ -166,18 +193,26 @@ fn what_does_not_fit_is_refused() {
             "one place",
         ),
         (Chain::new().flatten().add(0), "no sum"),
-        (Chain::new().flatten().add(7), "a value that is not there yet"),
+        (
+            Chain::new().flatten().add(7),
+            "a value that is not there yet",
+        ),
     ];
     for (chain, expected) in chains {
         says(packed.clone().with_chain(chain).unwrap_err(), expected);
     }
     let mut bitwise = packed.clone();
-    bitwise.arithmetic.insert("conv.weight".into(), Arithmetic::Bitwise);
+    bitwise
+        .arithmetic
+        .insert("conv.weight".into(), Arithmetic::Bitwise);
     let error = bitwise.with_chain(net.chain()).unwrap_err();
     let no_levels = |error: &PackModelError| {
         matches!(
             error,
-            PackModelError::Plan(PlanError::Step { source: StepError::NoLevels, .. })
+            PackModelError::Plan(PlanError::Step {
+                source: StepError::NoLevels,
+                ..
+            })
         )
     };
     assert!(no_levels(&error), "{error}");

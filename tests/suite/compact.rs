@@ -411,7 +411,9 @@ fn a_file_that_lies_is_refused() {
     }
     let error = load(&container("burn-alq", body(1))).unwrap_err();
     assert!(
-        error.to_string().contains("a coding that stands for nothing"),
+        error
+            .to_string()
+            .contains("a coding that stands for nothing"),
         "{error}"
     );
     for body in [&[][..], &[0; 23], &[0; 24], &[1; 40], &body(1)] {
@@ -480,7 +482,7 @@ fn a_tensor_quantized_by_burn_is_stored_plain() {
     model.tensors.push(("quantized".into(), tensor));
     assert_same(&load(&model.to_bytes().unwrap()).unwrap(), &model, "plain");
     let error = model.to_bytes_with(Coding::Deflate).unwrap_err();
-    let text = "quantized is quantized by Burn; only Coding::Plain stores it";
+    let text = "quantized: is quantized by Burn; only Coding::Plain stores it";
     assert!(error.to_string().contains(text), "{error}");
     let last = model.tensors.len() - 1;
     for (key, value) in [(1, numbers([9])), (9, 12.into())] {

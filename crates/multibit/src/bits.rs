@@ -103,7 +103,10 @@ pub(crate) fn bits_at(bytes: &[u8], first: usize, count: usize) -> u32 {
     let bytes = bytes.get(first / 8..).unwrap_or_default();
     let eight = match bytes.first_chunk() {
         Some(eight) => u64::from_le_bytes(*eight),
-        None => bytes.iter().rev().fold(0, |n, &byte| n << 8 | u64::from(byte)),
+        None => bytes
+            .iter()
+            .rev()
+            .fold(0, |n, &byte| n << 8 | u64::from(byte)),
     };
     (eight >> (first % 8) & ((1 << count) - 1)) as u32
 }

@@ -41,7 +41,13 @@ fn every_step() -> Model {
     let shape = [3, 1, 3, 3];
     let grouping = Grouping::channelwise(&shape).unwrap();
     let layer = model.layer(&shape, grouping, 1, Arithmetic::Int8, [true, false]);
-    model.step(Op::Conv2d(layer, Conv2dOptions { groups: 3, ..options }));
+    model.step(Op::Conv2d(
+        layer,
+        Conv2dOptions {
+            groups: 3,
+            ..options
+        },
+    ));
     model.step(Op::AvgPool2d(pool(3)));
     model.step(Op::GlobalAvgPool2d);
     model.step(Op::Flatten);
@@ -65,7 +71,9 @@ const FILES: [(Coding, &str); 2] = [
 ];
 
 fn golden(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
 }
 
 /// The scores of the golden files; a change of any bit of arithmetic shows.
@@ -101,14 +109,17 @@ fn try_all(bytes: &[u8]) -> bool {
     {
         let input = vec![0.5; plan.input().len()];
         let mut scores = vec![0.0; plan.scores()];
-        plan.run(&input, &mut vec![0; plan.words()], &mut scores).unwrap();
+        plan.run(&input, &mut vec![0; plan.words()], &mut scores)
+            .unwrap();
     }
     true
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| crc >> 1 ^ 0xEDB8_8320 & (crc & 1).wrapping_neg())
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            crc >> 1 ^ 0xEDB8_8320 & (crc & 1).wrapping_neg()
+        })
     })
 }
 
@@ -138,7 +149,10 @@ fn no_byte_can_be_changed_unseen() {
                 bytes[at] ^= 1 << bit;
                 // An older version of the container, and zeros before the data.
                 let unseen = at == 4 || (metadata..BODY).contains(&at);
-                assert!(!try_all(&bytes) || unseen, "{coding:?}: byte {at}, bit {bit}");
+                assert!(
+                    !try_all(&bytes) || unseen,
+                    "{coding:?}: byte {at}, bit {bit}"
+                );
             }
         }
         for cut in 0..bytes.len() {
@@ -178,7 +192,10 @@ fn errors_have_types() {
     };
     assert_eq!(error(&|bytes| bytes[0] = b'X'), ReadError::Foreign);
     assert_eq!(error(&Vec::clear), ReadError::Foreign);
-    assert_eq!(error(&|bytes| bytes[BODY + 4] = 2), ReadError::Version { found: 2 });
+    assert_eq!(
+        error(&|bytes| bytes[BODY + 4] = 2),
+        ReadError::Version { found: 2 }
+    );
     assert_eq!(error(&|bytes| bytes[BODY + 24] ^= 1), ReadError::Checksum);
     let longer = error(&|bytes| {
         bytes[BODY + 8..][..8].fill(0xFF);
@@ -192,12 +209,36 @@ fn errors_have_types() {
     let plan = Plan::new(&file).unwrap();
     let (mut buffer, mut scores) = (vec![0; plan.words()], [0.0; 4]);
     let short = plan.run(&[0.0; 71], &mut buffer, &mut scores).unwrap_err();
-    assert_eq!(short, RunError::Input { expected: 72, found: 71 });
-    let short = plan.run_raw(&[0; 73], &mut buffer, &mut scores).unwrap_err();
-    assert_eq!(short, RunError::Input { expected: 72, found: 73 });
+    assert_eq!(
+        short,
+        RunError::Input {
+            expected: 72,
+            found: 71
+        }
+    );
+    let short = plan
+        .run_raw(&[0; 73], &mut buffer, &mut scores)
+        .unwrap_err();
+    assert_eq!(
+        short,
+        RunError::Input {
+            expected: 72,
+            found: 73
+        }
+    );
     let (expected, found) = (plan.words(), plan.words() - 1);
-    let short = plan.run(&[0.0; 72], &mut buffer[1..], &mut scores).unwrap_err();
+    let short = plan
+        .run(&[0.0; 72], &mut buffer[1..], &mut scores)
+        .unwrap_err();
     assert_eq!(short, RunError::Buffer { expected, found });
-    let short = plan.run(&[0.0; 72], &mut buffer, &mut scores[1..]).unwrap_err();
-    assert_eq!(short, RunError::Scores { expected: 4, found: 3 });
+    let short = plan
+        .run(&[0.0; 72], &mut buffer, &mut scores[1..])
+        .unwrap_err();
+    assert_eq!(
+        short,
+        RunError::Scores {
+            expected: 4,
+            found: 3
+        }
+    );
 }

@@ -38,7 +38,9 @@ fn check(model: &mut Model, what: &str) -> Vec<f32> {
 
 /// All arithmetics, with the levels that bitwise takes.
 fn arithmetics() -> Vec<(Arithmetic, Option<Levels>)> {
-    let bitwise = levels().into_iter().map(|levels| (Arithmetic::Bitwise, Some(levels)));
+    let bitwise = levels()
+        .into_iter()
+        .map(|levels| (Arithmetic::Bitwise, Some(levels)));
     [(Arithmetic::Exact, None), (Arithmetic::Int8, None)]
         .into_iter()
         .chain(bitwise)
@@ -47,7 +49,10 @@ fn arithmetics() -> Vec<(Arithmetic, Option<Levels>)> {
 
 #[test]
 fn linear_layers_of_every_grouping() {
-    for (seed, [d_in, d_out]) in [[1, 1], [12, 5], [36, 17], [70, 33], [1200, 20]].into_iter().enumerate() {
+    for (seed, [d_in, d_out]) in [[1, 1], [12, 5], [36, 17], [70, 33], [1200, 20]]
+        .into_iter()
+        .enumerate()
+    {
         for grouping in Grouping::examples(&[d_in, d_out]) {
             for (arithmetic, levels) in arithmetics() {
                 for widest in [1, 8] {
@@ -60,7 +65,10 @@ fn linear_layers_of_every_grouping() {
                     let layer = model.layer(&shape, grouping.clone(), widest, arithmetic, ends);
                     model.step(Op::Linear(layer));
                     let name = grouping.describe(&shape);
-                    check(&mut model, &format!("{arithmetic} {shape:?} {name} {widest}"));
+                    check(
+                        &mut model,
+                        &format!("{arithmetic} {shape:?} {name} {widest}"),
+                    );
                 }
             }
         }
@@ -79,7 +87,13 @@ fn pool(kernel: usize, stride: usize, padding: usize) -> Pool2dOptions {
 #[test]
 fn convolutions_of_every_grouping() {
     // Few and many inputs, so that the kernels choose all of their ways.
-    let shapes = [[4, 3, 3, 2], [2, 1, 1, 1], [18, 40, 1, 2], [60, 5, 3, 3], [8, 36, 3, 3]];
+    let shapes = [
+        [4, 3, 3, 2],
+        [2, 1, 1, 1],
+        [18, 40, 1, 2],
+        [60, 5, 3, 3],
+        [8, 36, 3, 3],
+    ];
     let mut seed = 0;
     for options in conv_options() {
         for shape in shapes {
@@ -115,7 +129,12 @@ fn convolutions_of_every_grouping() {
 fn depthwise_convolutions() {
     let mut seed = 1000;
     for (outputs, channels) in [(3, 3), (6, 3)] {
-        for (stride, dilation) in [([1, 1], [1, 1]), ([2, 2], [1, 1]), ([2, 3], [1, 2]), ([1, 1], [2, 3])] {
+        for (stride, dilation) in [
+            ([1, 1], [1, 1]),
+            ([2, 2], [1, 1]),
+            ([2, 3], [1, 2]),
+            ([1, 1], [2, 3]),
+        ] {
             let options = Conv2dOptions {
                 stride,
                 dilation,
@@ -131,7 +150,8 @@ fn depthwise_convolutions() {
                         if let Some(levels) = &levels {
                             model.levels(levels);
                         }
-                        let layer = model.layer(&shape, grouping.clone(), 3, arithmetic, [true, true]);
+                        let layer =
+                            model.layer(&shape, grouping.clone(), 3, arithmetic, [true, true]);
                         model.step(Op::Conv2d(layer, options));
                         model.step(Op::Activation(Activation::Relu6));
                         check(&mut model, &format!("{arithmetic} {shape:?} {options:?}"));
@@ -146,7 +166,10 @@ fn depthwise_convolutions() {
 #[test]
 fn pools() {
     for alone in [false, true] {
-        for (seed, options) in [pool(2, 2, 0), pool(3, 2, 1), pool(2, 1, 1), pool(3, 3, 0)].into_iter().enumerate() {
+        for (seed, options) in [pool(2, 2, 0), pool(3, 2, 1), pool(2, 1, 1), pool(3, 3, 0)]
+            .into_iter()
+            .enumerate()
+        {
             let dilated = Pool2dOptions {
                 dilation: [2, 1],
                 stride: [1, 3],
@@ -161,10 +184,13 @@ fn pools() {
                     let shape = [5, 40, 3, 3];
                     let grouping = Grouping::pixelwise(&shape).unwrap();
                     let layer = model.layer(&shape, grouping, 2, arithmetic, [true, false]);
-                    model.step(Op::Conv2d(layer, Conv2dOptions {
-                        padding: [(1, 1); 2],
-                        ..Conv2dOptions::default()
-                    }));
+                    model.step(Op::Conv2d(
+                        layer,
+                        Conv2dOptions {
+                            padding: [(1, 1); 2],
+                            ..Conv2dOptions::default()
+                        },
+                    ));
                     if alone {
                         model.step(Op::Activation(Activation::Relu));
                     }
@@ -192,7 +218,10 @@ fn residuals_and_functions() {
         Activation::GeluApproximate,
         Activation::Sigmoid,
         Activation::Tanh,
-    ].into_iter().enumerate() {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let mut model = Model::new(3000 + seed as u64, [4, 5, 6]);
         let shape = [4, 4, 3, 3];
         let options = Conv2dOptions {
@@ -251,8 +280,9 @@ fn raw_values() {
         let raw = f32::from(raw[pixel * 2 + channel]) / 255.0;
         [(raw - 0.25) / 2.0, (raw - 0.5) / 0.125][channel]
     };
-    let values: Vec<f32> =
-        (0..2).flat_map(|channel| (0..6).map(move |pixel| value(channel, pixel))).collect();
+    let values: Vec<f32> = (0..2)
+        .flat_map(|channel| (0..6).map(move |pixel| value(channel, pixel)))
+        .collect();
     let mut buffer = vec![0; plan.words()];
     let [mut a, mut b] = [[0.0; 4]; 2];
     plan.run_raw(&raw, &mut buffer, &mut a).unwrap();

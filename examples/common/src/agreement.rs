@@ -1,7 +1,6 @@
 //! What an example's tests ask of its network: the chain in its packed file gives the scores of the
 //! network under Burn, bit for bit.
 
-use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_alq::file::Input;
 use burn_alq::{Arithmetic, PackedModel, PathPattern};
@@ -63,7 +62,10 @@ pub fn chain_agrees<E: Example>(
         let mut scores = vec![f32::NAN; burns.len()];
         best.run(&values, batch, &mut scores).unwrap();
         assert_same(&scores, &burns, &format!("{} of {batch}", E::TITLE));
-        assert!(burns.iter().any(|score| *score != burns[0]), "scores differ");
+        assert!(
+            burns.iter().any(|score| *score != burns[0]),
+            "scores differ"
+        );
     }
     // In place, as on a processor without vectors.
     let portable = Prepared::new(&plan, Isa::PORTABLE);

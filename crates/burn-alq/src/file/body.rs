@@ -100,11 +100,19 @@ pub(super) fn body(model: &PackedModel, coding: Coding) -> Result<Vec<u8>, Error
         about: About {
             name: model.name.as_str().into(),
             input: model.input.clone(),
-            labels: model.labels.iter().map(|label| label.as_str().into()).collect(),
-            chain: chain.map_err(|path| invalid(format!("the chain names {path}, which the model has not")))?,
+            labels: model
+                .labels
+                .iter()
+                .map(|label| label.as_str().into())
+                .collect(),
+            chain: chain.map_err(|path| {
+                invalid(format!("the chain names {path}, which the model has not"))
+            })?,
         },
     };
-    contents.body(coding).map_err(|error| invalid(error.to_string()))
+    contents
+        .body(coding)
+        .map_err(|error| invalid(error.to_string()))
 }
 
 /// A tensor's numbers as files hold them.
@@ -153,7 +161,11 @@ impl Source<'_> {
             name: about.name.to_string(),
             input: about.input.clone(),
             labels: about.labels.iter().map(|label| label.to_string()).collect(),
-            chain: about.chain.iter().map(|step| by_path(step, &file)).collect(),
+            chain: about
+                .chain
+                .iter()
+                .map(|step| by_path(step, &file))
+                .collect(),
         })
     }
 

@@ -60,13 +60,21 @@ fn layer(path: &str, has_bias: bool, arithmetic: Arithmetic) -> Layer<String> {
 
 impl ChainLayer for MultiBitLinear {
     fn op(&self, path: &str) -> Result<Op<String>, &'static str> {
-        Ok(Op::Linear(layer(path, self.bias.is_some(), self.arithmetic)))
+        Ok(Op::Linear(layer(
+            path,
+            self.bias.is_some(),
+            self.arithmetic,
+        )))
     }
 }
 
 impl ChainLayer for Linear {
     fn op(&self, path: &str) -> Result<Op<String>, &'static str> {
-        Ok(Op::Linear(layer(path, self.bias.is_some(), Arithmetic::Exact)))
+        Ok(Op::Linear(layer(
+            path,
+            self.bias.is_some(),
+            Arithmetic::Exact,
+        )))
     }
 }
 

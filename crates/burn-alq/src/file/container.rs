@@ -5,7 +5,6 @@ use alloc::format;
 use burn_core::tensor::Bytes;
 use burn_pack::{Error, Reader};
 
-
 /// The name of the tensor that only the checkpoint of a training has.
 #[cfg(feature = "train")]
 pub(crate) use multibit::file::CHECKPOINT as POSITION;

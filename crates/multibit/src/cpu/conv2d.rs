@@ -102,8 +102,9 @@ impl Conv2dKernel {
             Arithmetic::Bitwise if sort == Sort::All => Layout::Patches(each(words, &[], sort)),
             Arithmetic::Bitwise => {
                 let channel_words = channels_in.div_ceil(32);
-                let place =
-                    |&[c, y, x]: &[usize; 3]| ((y * width + x) * channel_words + c / 32) * 32 + c % 32;
+                let place = |&[c, y, x]: &[usize; 3]| {
+                    ((y * width + x) * channel_words + c / 32) * 32 + c % 32
+                };
                 let places: Vec<usize> = match moved {
                     true => patch.iter().map(place).collect(),
                     false => Vec::new(),
@@ -150,7 +151,10 @@ impl Conv2dKernel {
         let (Layout::Channels(tiles) | Layout::Patches(tiles)) = &self.layout else {
             return None;
         };
-        let sizes = tiles.iter().map(Tiles::sizes).fold(Sizes::default(), Sizes::add);
+        let sizes = tiles
+            .iter()
+            .map(Tiles::sizes)
+            .fold(Sizes::default(), Sizes::add);
         let by_values = prefers_values(self.isa, sizes, levels.bits(), self.patch.len(), shapes);
         self.values.as_ref().filter(|_| by_values)
     }

@@ -329,7 +329,9 @@ fn order(widths: &[u8], groups: usize, outputs: &Range<usize>, sort: Sort) -> Ve
         Sort::Words => {
             let firsts = outputs.clone().step_by(WORD);
             let words = firsts.map(|first| first..outputs.end.min(first + WORD));
-            words.flat_map(|word| sorted(widths, groups, word)).collect()
+            words
+                .flat_map(|word| sorted(widths, groups, word))
+                .collect()
         }
     }
 }

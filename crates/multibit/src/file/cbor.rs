@@ -148,7 +148,11 @@ impl<'a> Reader<'a> {
     ) -> Result<Vec<T>> {
         let empty = self.wrong("an empty array, which is left out");
         let items = self.any_items(&mut item)?;
-        if items.is_empty() { Err(empty) } else { Ok(items) }
+        if items.is_empty() {
+            Err(empty)
+        } else {
+            Ok(items)
+        }
     }
 
     /// The items of an array.
@@ -347,6 +351,18 @@ impl KeyWriter<'_> {
         self.writer
     }
 
+    /// The value of a key, if there is one.
+    pub(super) fn maybe<T>(
+        &mut self,
+        key: u8,
+        value: Option<T>,
+        write: impl FnOnce(&mut Writer, T),
+    ) {
+        if let Some(value) = value {
+            write(self.at(key), value);
+        }
+    }
+
     /// The value of a key, unless it is what is left out.
     pub(super) fn unless<T: PartialEq>(
         &mut self,
@@ -394,7 +410,11 @@ mod tests {
         }
         let deep = [0x81; 100];
         assert!(Reader::new(&deep).skip().is_err());
-        assert!(Reader::new(b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff").skip().is_err());
+        assert!(
+            Reader::new(b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff")
+                .skip()
+                .is_err()
+        );
     }
 
     #[test]

@@ -32,7 +32,9 @@ pub(super) fn body(file: &[u8]) -> Result<&[u8], ReadError> {
     }
     let length = u32::from_le_bytes([head[6], head[7], head[8], head[9]]);
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let metadata = rest.get(..length).ok_or(wrong("the file ends in its metadata"))?;
+    let metadata = rest
+        .get(..length)
+        .ok_or(wrong("the file ends in its metadata"))?;
     let found = Found::read(metadata).map_err(ReadError::Container)?;
     if found.checkpoint {
         return Err(ReadError::Checkpoint);
@@ -44,7 +46,9 @@ pub(super) fn body(file: &[u8]) -> Result<&[u8], ReadError> {
     let data = (HEADER + length).next_multiple_of(BOUNDARY);
     let data = file.get(data..).unwrap_or_default();
     let whole = start == 0 && end == data.len();
-    whole.then_some(data).ok_or(wrong("the file has another length than its tensor"))
+    whole
+        .then_some(data)
+        .ok_or(wrong("the file has another length than its tensor"))
 }
 
 /// What the metadata says.

@@ -117,7 +117,12 @@ impl<'a> Directory<'a> {
                 Op::Add(other) => Some(other),
                 _ => None,
             };
-            if step.input.into_iter().chain(other).any(|value| value > index) {
+            if step
+                .input
+                .into_iter()
+                .chain(other)
+                .any(|value| value > index)
+            {
                 return Err(wrong("a value that is not there yet"));
             }
             if step.input == Some(index) {
@@ -130,12 +135,17 @@ impl<'a> Directory<'a> {
     pub(super) fn write(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         let pairs = |writer: &mut Writer, pairs: &[Pair<'_>]| {
-            let pairs: Vec<_> = pairs.iter().map(|(key, value)| (&**key, &**value)).collect();
+            let pairs: Vec<_> = pairs
+                .iter()
+                .map(|(key, value)| (&**key, &**value))
+                .collect();
             writer.texts(&pairs);
         };
         writer.keys(|keys| {
-            keys.at(0).array(&self.weights, |writer, weight| weight.write(writer));
-            keys.at(1).array(&self.tensors, |writer, tensor| tensor.write(writer));
+            keys.at(0)
+                .array(&self.weights, |writer, weight| weight.write(writer));
+            keys.at(1)
+                .array(&self.tensors, |writer, tensor| tensor.write(writer));
             for (key, texts) in [(2, &self.config), (3, &self.tied)] {
                 if !texts.is_empty() {
                     pairs(keys.at(key), texts);
@@ -152,7 +162,9 @@ impl<'a> Directory<'a> {
         let texts = |pairs: Vec<Pair<'_>>| -> Vec<Pair<'b>> {
             let pairs = pairs.into_iter();
             let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-            pairs.map(|(key, value)| (owned(key), owned(value))).collect()
+            pairs
+                .map(|(key, value)| (owned(key), owned(value)))
+                .collect()
         };
         Directory {
             weights: self.weights.into_iter().map(FileWeight::owned).collect(),

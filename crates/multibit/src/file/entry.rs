@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::cbor::{KeyWriter, Reader, Writer};
-use super::chain::{ARITHMETICS, code};
+use super::step::{ARITHMETICS, code};
 use super::{EntryError, Malformed, SectionError};
 use crate::bits::bits_at;
 use crate::cpu::Arithmetic;
@@ -203,8 +203,16 @@ impl<'a> FileWeight<'a> {
         let shape = there(&start, fields.shape, "a weight without a shape")?;
         let axes = there(&start, fields.axes, "a weight without axes")?;
         let len = there(&start, fields.len, "a weight without a run")?;
-        let rows = there(&start, fields.rows, "a weight without a number of coordinates")?;
-        let width_bits = there(&start, fields.width_bits, "a weight without bits of a width")?;
+        let rows = there(
+            &start,
+            fields.rows,
+            "a weight without a number of coordinates",
+        )?;
+        let width_bits = there(
+            &start,
+            fields.width_bits,
+            "a weight without bits of a width",
+        )?;
         let grouping = Grouping::new(axes, len);
         let grouping = grouping.and_then(|grouping| grouping.check(&shape).map(|()| grouping));
         let grouping = match grouping {
@@ -232,10 +240,15 @@ impl<'a> FileWeight<'a> {
             keys.at(4).uint(self.grouping.len() as u64);
             keys.at(5).uint(self.rows as u64);
             keys.at(6).uint(self.width_bits);
-            keys.unless(0, 8, code(&STORED_TYPES, &self.coordinate_type), Writer::uint);
-            self.stored.map(|stored| keys.at(9).sizes(&stored));
-            let arithmetic = self.arithmetic.as_ref();
-            arithmetic.map(|arithmetic| keys.at(10).uint(code(&ARITHMETICS, arithmetic)));
+            keys.unless(
+                0,
+                8,
+                code(&STORED_TYPES, &self.coordinate_type),
+                Writer::uint,
+            );
+            keys.maybe(9, self.stored, |writer, stored| writer.sizes(&stored));
+            let arithmetic = self.arithmetic.map(|kind| code(&ARITHMETICS, &kind));
+            keys.maybe(10, arithmetic, Writer::uint);
         });
     }
 
@@ -414,7 +427,8 @@ impl<'a> FileTensor<'a> {
             write_head(keys, &self.path, &self.shape, self.crc32);
             keys.unless(0, 7, self.numbers as u8, Writer::uint);
             keys.unless(0, 8, code(&STORED_TYPES, &self.stored_type), Writer::uint);
-            self.stored.map(|stored| keys.at(9).uint(stored as u64));
+            let stored = self.stored.map(|stored| stored as u64);
+            keys.maybe(9, stored, Writer::uint);
         });
     }
 
@@ -514,5 +528,5 @@ impl<'a> FileTensor<'a> {
 fn write_head(keys: &mut KeyWriter<'_>, path: &str, shape: &[usize], crc32: Option<u32>) {
     keys.at(0).text(path);
     keys.at(1).sizes(shape);
-    crc32.map(|crc32| keys.at(2).uint(crc32));
+    keys.maybe(2, crc32, Writer::uint);
 }

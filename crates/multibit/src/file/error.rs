@@ -45,7 +45,9 @@ pub enum ReadError {
         found: u16,
     },
     /// Deflated, and this program is built without the feature `deflate`.
-    #[error("it is deflated, which this program was not built to read; write it with Coding::Plain")]
+    #[error(
+        "it is deflated, which this program was not built to read; write it with Coding::Plain"
+    )]
     Deflated,
     /// The directory.
     #[error("damaged directory: {0}")]

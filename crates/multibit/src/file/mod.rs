@@ -5,23 +5,42 @@
 //! Paths, coordinates and words of a plain file are read where they lie, in flash or in a mapped
 //! file; those of a deflated one are inflated (feature `deflate`).
 
+#[cfg_attr(
+    not(feature = "deflate"),
+    allow(dead_code, reason = "the writer comes with it")
+)]
 mod cbor;
+#[cfg_attr(
+    not(feature = "deflate"),
+    allow(dead_code, reason = "the writer comes with it")
+)]
 mod chain;
 mod container;
 #[cfg(feature = "deflate")]
 mod deflate;
+#[cfg_attr(
+    not(feature = "deflate"),
+    allow(dead_code, reason = "the writer comes with it")
+)]
 mod directory;
+#[cfg_attr(
+    not(feature = "deflate"),
+    allow(dead_code, reason = "the writer comes with it")
+)]
 mod entry;
 mod error;
 mod foreign;
+#[cfg_attr(
+    not(feature = "deflate"),
+    allow(dead_code, reason = "the writer comes with it")
+)]
+mod step;
 #[cfg(feature = "deflate")]
 mod write;
 
 use alloc::borrow::Cow;
 
-pub use chain::{
-    About, Input, InputError, Layer, List, Norm, Op, Order, Step, describe,
-};
+pub use chain::{About, Input, InputError, Layer, List, Norm, Op, Order, Step, describe};
 pub use container::{CHECKPOINT, TENSOR, container};
 pub use entry::{FileTensor, FileWeight, NumberType};
 pub use error::{EntryError, Malformed, ReadError, SectionError};
@@ -169,7 +188,9 @@ impl<'a> PackedFile<'a> {
             budget: deflate::Budget::of_file(file),
         };
         let _ = file;
-        let directory = data.inflated(directory, plain).map_err(ReadError::Sections)?;
+        let directory = data
+            .inflated(directory, plain)
+            .map_err(ReadError::Sections)?;
         let mut directory = match directory {
             Cow::Borrowed(bytes) => Directory::read(bytes)?,
             #[cfg(feature = "deflate")]

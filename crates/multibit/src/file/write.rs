@@ -3,13 +3,12 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
+use super::ReadError;
 use super::deflate::Deflater;
 use super::directory::Directory;
 use super::{
-    About, Coding, Crc32, EntryError, FileTensor, FileWeight, HEAD, NumberType, VERSION,
-    directory,
+    About, Coding, Crc32, EntryError, FileTensor, FileWeight, HEAD, NumberType, VERSION, directory,
 };
-use super::ReadError;
 use crate::cpu::Arithmetic;
 use crate::{CoordinateType, PackedWeight};
 

@@ -223,7 +223,10 @@ impl<'f, 'a> Plan<'f, 'a> {
         buffer: &mut [u32],
         scores: &mut [f32],
     ) -> Result<(), RunError> {
-        let value = |place| self.input.value(place, |raw_place| f32::from(raw[raw_place]));
+        let value = |place| {
+            self.input
+                .value(place, |raw_place| f32::from(raw[raw_place]))
+        };
         self.run_from(raw.len(), value, buffer, scores)
     }
 
@@ -271,27 +274,19 @@ impl<'f, 'a> Plan<'f, 'a> {
             _ => step + 1,
         };
         let (from, to) = (self.range(planned.input), self.range(value));
-        let scratch = self.memory.scratch[step].clone();
-        let apart = |buffer: &mut [u32], run: &dyn Fn(&[u32], &mut [u32], &mut [u32])| {
-            // Places of what lives at a time are apart: `Memory` has seen to it.
-            if let Ok([from, to, scratch]) =
-                buffer.get_disjoint_mut([from.clone(), to.clone(), scratch.clone()])
-            {
-                run(from, to, scratch);
-            }
-        };
+        let places = [from.clone(), to.clone(), self.memory.scratch[step].clone()];
         match &planned.work {
             Work::Nothing => {}
-            Work::Linear(weights, sizes) => apart(buffer, &|from, to, scratch| {
+            Work::Linear(weights, sizes) => apart(buffer, places, |from, to, scratch| {
                 scalar::linear(&self.layer(weights), *sizes, from, to, scratch);
             }),
-            Work::Conv2d(conv) => apart(buffer, &|from, to, scratch| {
+            Work::Conv2d(conv) => apart(buffer, places, |from, to, scratch| {
                 scalar::conv2d(&self.layer(&conv.weights), conv, from, to, scratch);
             }),
-            Work::MaxPool2d(options, size) => apart(buffer, &|from, to, _| {
+            Work::MaxPool2d(options, size) => apart(buffer, places, |from, to, _| {
                 scalar::pool(from, *size, options, to, scalar::largest);
             }),
-            Work::AvgPool2d(options, size) => apart(buffer, &|from, to, _| {
+            Work::AvgPool2d(options, size) => apart(buffer, places, |from, to, _| {
                 scalar::pool(from, *size, options, to, scalar::average);
             }),
             Work::Activation(activation) => {
@@ -327,6 +322,18 @@ impl<'f, 'a> Plan<'f, 'a> {
     }
 }
 
+/// Runs a step on its input, its output and its scratch.
+fn apart(
+    buffer: &mut [u32],
+    places: [Range<usize>; 3],
+    run: impl FnOnce(&[u32], &mut [u32], &mut [u32]),
+) {
+    // Places of what lives at a time are apart: `Memory` has seen to it.
+    if let Ok([from, to, scratch]) = buffer.get_disjoint_mut(places) {
+        run(from, to, scratch);
+    }
+}
+
 /// The values of a step that works in place, brought there if they lie elsewhere.
 fn in_place(buffer: &mut [u32], from: Range<usize>, to: Range<usize>) -> &mut [u32] {
     if from.start != to.start {
@@ -350,7 +357,10 @@ impl<'a> LayerView<'_, 'a> {
 
     /// Scale and offset of an output: the bias, and batch norm behind it, as burn-alq folds them.
     fn affine(&self, output: usize) -> (f32, f32) {
-        let bias = self.weights.bias.map(|bias| self.tensor(bias).float(output));
+        let bias = self
+            .weights
+            .bias
+            .map(|bias| self.tensor(bias).float(output));
         let Some((norm, epsilon)) = self.weights.norm else {
             return (1.0, bias.unwrap_or(0.0));
         };
@@ -363,4 +373,3 @@ impl<'a> LayerView<'_, 'a> {
         (scale, center * scale + beta)
     }
 }
-

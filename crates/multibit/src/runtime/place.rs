@@ -27,12 +27,10 @@ struct Block {
 
 impl Memory {
     /// Places everything; none if it does not fit the address space.
-    pub(super) fn new(
-        file: &PackedFile<'_>,
-        steps: &[Planned],
-        values: &[Value],
-    ) -> Option<Self> {
-        let mut last_use: Vec<usize> = (0..values.len()).map(|value| value.saturating_sub(1)).collect();
+    pub(super) fn new(file: &PackedFile<'_>, steps: &[Planned], values: &[Value]) -> Option<Self> {
+        let mut last_use: Vec<usize> = (0..values.len())
+            .map(|value| value.saturating_sub(1))
+            .collect();
         for (number, step) in steps.iter().enumerate() {
             last_use[step.input] = number;
             if let Work::Add(other) = step.work {
@@ -107,7 +105,8 @@ fn place(blocks: &mut [Block]) -> Option<usize> {
     let mut words = 0;
     loop {
         let left = (0..blocks.len()).filter(|&block| blocks[block].place.is_none());
-        let Some(largest) = left.max_by_key(|&block| (blocks[block].len, usize::MAX - block)) else {
+        let Some(largest) = left.max_by_key(|&block| (blocks[block].len, usize::MAX - block))
+        else {
             return Some(words);
         };
         let Block {

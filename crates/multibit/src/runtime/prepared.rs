@@ -1,5 +1,6 @@
 //! A plan by the kernels, for some samples at once.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -7,8 +8,8 @@ use alloc::vec::Vec;
 use super::scalar::{self, Levels};
 use super::{LayerView, Plan, RunError, Weights, Work};
 use crate::cpu::{
-    Affine, Arithmetic, Conv2dKernel, Conv2dOptions, Isa, LinearKernel, Mode, Pool2dOptions, activate,
-    max_pool2d,
+    Affine, Arithmetic, Conv2dKernel, Conv2dOptions, Isa, LinearKernel, Mode, Pool2dOptions,
+    activate, max_pool2d,
 };
 
 /// A plan whose weights are laid out for the kernels of an instruction set.
@@ -32,8 +33,8 @@ struct Step {
 }
 
 enum Run {
-    Linear(LinearKernel, Tail),
-    Conv2d(Conv2dKernel, Tail, Conv2dOptions, [usize; 3]),
+    Linear(Box<(LinearKernel, Tail)>),
+    Conv2d(Box<(Conv2dKernel, Tail)>, Conv2dOptions, [usize; 3]),
     MaxPool2d(Pool2dOptions, [usize; 3]),
     AvgPool2d(Pool2dOptions, [usize; 3]),
     Nothing,
@@ -102,19 +103,21 @@ impl Prepared {
                 Work::Linear(weights, _) => {
                     let (weight, tail) = layer(weights);
                     let kernel = LinearKernel::new(&weight, weights.arithmetic).expect(fits);
-                    Run::Linear(kernel.on(isa), tail)
+                    Run::Linear(Box::new((kernel.on(isa), tail)))
                 }
                 Work::Conv2d(conv) => {
                     let (weight, tail) = layer(&conv.weights);
                     let groups = conv.options.groups;
                     let arithmetic = conv.weights.arithmetic;
                     let kernel = Conv2dKernel::new(Arc::new(weight), groups, arithmetic);
-                    Run::Conv2d(kernel.expect(fits).on(isa), tail, conv.options, conv.from)
+                    let layer = Box::new((kernel.expect(fits).on(isa), tail));
+                    Run::Conv2d(layer, conv.options, conv.from)
                 }
                 Work::MaxPool2d(options, size) => Run::MaxPool2d(*options, *size),
                 Work::AvgPool2d(options, size) => Run::AvgPool2d(*options, *size),
                 // The largest of a convolution's sums are taken after it here.
-                Work::Nothing => match number.checked_sub(1).map(|before| &plan.steps[before].work) {
+                Work::Nothing => match number.checked_sub(1).map(|before| &plan.steps[before].work)
+                {
                     Some(Work::Conv2d(conv)) if conv.pool.is_some() => {
                         Run::MaxPool2d(conv.pool.expect("just seen"), conv.to)
                     }
@@ -198,15 +201,24 @@ impl Prepared {
         let new = || vec![0.0; batch * step.len];
         let input = values[step.input].as_slice();
         match &step.run {
-            Run::Linear(kernel, tail) => {
+            Run::Linear(layer) => {
+                let (kernel, tail) = &**layer;
                 let mut output = new();
                 kernel.forward(&tail.mode, input, batch, &tail.affine(), &mut output);
                 output
             }
-            Run::Conv2d(kernel, tail, options, [channels, height, width]) => {
+            Run::Conv2d(layer, options, [channels, height, width]) => {
+                let (kernel, tail) = &**layer;
                 let mut output = new();
                 let shape = [batch, *channels, *height, *width];
-                kernel.forward(&tail.mode, input, shape, &tail.affine(), options, &mut output);
+                kernel.forward(
+                    &tail.mode,
+                    input,
+                    shape,
+                    &tail.affine(),
+                    options,
+                    &mut output,
+                );
                 output
             }
             Run::MaxPool2d(options, size) => {

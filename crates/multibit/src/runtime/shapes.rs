@@ -10,7 +10,7 @@ use crate::cpu::{
 use crate::file::{FileWeight, Input, Layer, Op, PackedFile, Step};
 
 /// Places of the kernel of a convolution at most.
-const MOST_PLACES: usize = 1 << 16;
+const MOST_PLACES: usize = 1 << 12;
 
 /// Steps with the values that they take, and all values.
 pub(super) fn plan(
@@ -102,7 +102,10 @@ fn of(
             }
             same("channels", from[0], inputs.checked_mul(groups).unwrap_or(0))?;
             // So that what a kernel's places take is little, whatever a file claims.
-            if height.checked_mul(width).is_none_or(|places| places > MOST_PLACES) {
+            if height
+                .checked_mul(width)
+                .is_none_or(|places| places > MOST_PLACES)
+            {
                 let axis = "height and width";
                 return Err(StepError::Window { axis });
             }
@@ -202,7 +205,8 @@ fn weights<'f, 'a>(
     let check = |name, tensor: usize| {
         let tensor = &file.tensors()[tensor];
         let fits = tensor.float_type().is_some() && tensor.shape() == [outputs];
-        fits.then_some(()).ok_or(StepError::Outputs { name, outputs })
+        fits.then_some(())
+            .ok_or(StepError::Outputs { name, outputs })
     };
     if let Some(bias) = layer.bias {
         check("the bias", bias)?;
@@ -272,7 +276,9 @@ fn places(
         return None;
     }
     let padded = size.checked_add(before)?.checked_add(behind)?;
-    let reach = dilation.checked_mul(kernel.checked_sub(1)?)?.checked_add(1)?;
+    let reach = dilation
+        .checked_mul(kernel.checked_sub(1)?)?
+        .checked_add(1)?;
     Some(padded.checked_sub(reach)? / stride + 1)
 }
 

@@ -43,7 +43,8 @@ impl Model {
     }
 
     pub fn tensor(&mut self, numbers: Vec<f32>) -> usize {
-        self.tensors.push((format!("tensor{}", self.tensors.len()), numbers));
+        self.tensors
+            .push((format!("tensor{}", self.tensors.len()), numbers));
         self.tensors.len() - 1
     }
 
@@ -59,7 +60,8 @@ impl Model {
         let outputs = shape[grouping.axes()[0]];
         let weight = packed(&mut self.random, shape, grouping, widest);
         let entry = (arithmetic != Arithmetic::Exact).then_some(arithmetic);
-        self.weights.push((format!("weight{}", self.weights.len()), weight, entry));
+        self.weights
+            .push((format!("weight{}", self.weights.len()), weight, entry));
         let weight = self.weights.len() - 1;
         let bias = bias.then(|| {
             let numbers = self.random.normals(outputs, 1.0);
@@ -133,7 +135,11 @@ impl Model {
             about: About {
                 name: "a model".into(),
                 input: Some(self.input.clone()),
-                labels: self.labels.iter().map(|label| label.as_str().into()).collect(),
+                labels: self
+                    .labels
+                    .iter()
+                    .map(|label| label.as_str().into())
+                    .collect(),
                 chain: self.chain.clone(),
             },
             ..Contents::default()

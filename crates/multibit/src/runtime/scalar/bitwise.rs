@@ -119,7 +119,7 @@ fn sum(
     let words = under.seen.len();
     let group_words = call.len.div_ceil(WORD);
     let gammas = &levels.gammas[..levels.bits];
-    let steps = |mut step: &mut dyn FnMut(usize, usize, usize)| {
+    let steps = |step: &mut dyn FnMut(usize, usize, usize)| {
         let mut row = first;
         for group in 0..call.groups {
             let width = weight.width(output * call.groups + group);
@@ -134,7 +134,7 @@ fn sum(
             for row in row..row + width {
                 // What sees only padding adds nothing, not even a zero.
                 if count > 0 {
-                    (&mut step)(row, word, count);
+                    step(row, word, count);
                 }
             }
             row += width;

@@ -70,7 +70,9 @@ fn by_values(
 ) -> bool {
     let shape = shape(weight);
     let groups = weight.grouping().groups_per_output(weight.shape());
-    let widths: Vec<u8> = (0..shape[0] * groups).map(|group| weight.width(group) as u8).collect();
+    let widths: Vec<u8> = (0..shape[0] * groups)
+        .map(|group| weight.width(group) as u8)
+        .collect();
     let (words, sort, _) = bit_layout(shape, weight.grouping());
     let part = shape[0] / options.groups;
     let parts = (0..options.groups).map(|channels| channels * part..(channels + 1) * part);
@@ -94,13 +96,17 @@ fn taps(weight: &FileWeight<'_>, options: &Conv2dOptions) -> Vec<[usize; 2]> {
         return Vec::new();
     }
     let [.., height, width] = shape(weight);
-    let mut taps: Vec<[usize; 2]> =
-        (0..height).flat_map(|y| (0..width).map(move |x| [y, x])).collect();
     let [down, across] = options.stride;
-    taps.sort_unstable_by_key(|&[y, x]| {
+    let key = |&[y, x]: &[usize; 2]| {
         let (y, x) = (y * options.dilation[0], x * options.dilation[1]);
         (x / across, y % down, x % across, y / down)
-    });
+    };
+    // They are few: each goes to its place among those before.
+    let mut taps: Vec<[usize; 2]> = Vec::new();
+    for tap in (0..height).flat_map(|y| (0..width).map(move |x| [y, x])) {
+        let place = taps.partition_point(|other| key(other) < key(&tap));
+        taps.insert(place, tap);
+    }
     taps
 }
 
@@ -138,7 +144,9 @@ impl Patch {
     #[inline]
     pub(super) fn index(&self, [channel, y, x]: [usize; 3]) -> usize {
         let place = [0, channel, y, x];
-        self.axes.iter().fold(0, |index, &axis| index * self.shape[axis] + place[axis])
+        self.axes
+            .iter()
+            .fold(0, |index, &axis| index * self.shape[axis] + place[axis])
     }
 }
 
@@ -172,7 +180,10 @@ impl Call<'_> {
         let (stride, padding) = (options.stride[axis], options.padding[axis].0);
         let reach = tap * options.dilation[axis];
         let low = padding.saturating_sub(reach).div_ceil(stride);
-        let high = (size + padding).saturating_sub(reach).div_ceil(stride).min(outputs);
+        let high = (size + padding)
+            .saturating_sub(reach)
+            .div_ceil(stride)
+            .min(outputs);
         let outputs = low..high;
         if outputs.is_empty() {
             let (outputs, first) = (0..0, 0);
@@ -237,7 +248,14 @@ pub(super) fn scratch(weight: &FileWeight<'_>, conv: &Conv2d) -> Option<usize> {
         Some(_) => height * width,
         None => 0,
     };
-    let bytes = || Some(channels.checked_mul(rows)?.checked_mul(columns)?.div_ceil(4));
+    let bytes = || {
+        Some(
+            channels
+                .checked_mul(rows)?
+                .checked_mul(columns)?
+                .div_ceil(4),
+        )
+    };
     let own = match (&conv.way, conv.weights.arithmetic) {
         (Way::Floats | Way::Fours, _) => plane,
         (Way::Bytes, _) => {
@@ -416,7 +434,9 @@ fn fours(call: &Call<'_>, output: usize, mut row: usize, input: &[u32], sums: &m
                     let value = |[c, y, x]: [usize; 3]| {
                         let y = call.under(0, out_row, y)?;
                         let x = call.under(1, out_column, x)?;
-                        Some(f32::from_bits(input[((channel + c) * height + y) * width + x]))
+                        Some(f32::from_bits(
+                            input[((channel + c) * height + y) * width + x],
+                        ))
                     };
                     let mut signs = signs;
                     let mut sum = 0.0;
@@ -466,7 +486,9 @@ pub(super) fn into_windows(
         } = *options;
         let (stride, dilation) = (stride[axis], dilation[axis]);
         let place = place + padding[axis];
-        let first = place.saturating_sub(dilation * (kernel[axis] - 1)).div_ceil(stride);
+        let first = place
+            .saturating_sub(dilation * (kernel[axis] - 1))
+            .div_ceil(stride);
         let windows = first..count.min(place / stride + 1);
         windows.filter(move |window| (place - window * stride).is_multiple_of(dilation))
     };

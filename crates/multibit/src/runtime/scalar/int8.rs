@@ -17,9 +17,17 @@ const CUT: usize = 16;
 /// The largest absolute value; NaN if one is not finite.
 pub(super) fn largest(values: &[u32]) -> f32 {
     // The bits of a NaN are above those of infinity.
-    let bits = values.iter().map(|bits| bits & (u32::MAX >> 1)).max().unwrap_or(0);
+    let bits = values
+        .iter()
+        .map(|bits| bits & (u32::MAX >> 1))
+        .max()
+        .unwrap_or(0);
     let largest = f32::from_bits(bits);
-    if largest.is_finite() { largest } else { f32::NAN }
+    if largest.is_finite() {
+        largest
+    } else {
+        f32::NAN
+    }
 }
 
 /// Values as whole multiples of a scale, four a word.
@@ -28,7 +36,10 @@ pub(super) fn round(values: &[u32], inverse: f32, bytes: &mut [u32]) {
     // byte is that of the integer.
     const WHOLE: f32 = (3 << 22) as f32;
     for (values, word) in values.chunks(4).zip(bytes) {
-        let rounded = values.iter().rev().map(|&x| f32::from_bits(x) * inverse + WHOLE);
+        let rounded = values
+            .iter()
+            .rev()
+            .map(|&x| f32::from_bits(x) * inverse + WHOLE);
         *word = rounded.fold(0, |word, x| word << 8 | x.to_bits() & 255);
     }
 }
@@ -67,7 +78,12 @@ impl Pieces {
     }
 
     /// Calls `quad(number, its weights)` for each quad of a group, in the kernels' order.
-    fn each(&self, call: &Call<'_>, group: usize, mut quad: impl FnMut(usize, [Option<usize>; QUAD])) {
+    fn each(
+        &self,
+        call: &Call<'_>,
+        group: usize,
+        mut quad: impl FnMut(usize, [Option<usize>; QUAD]),
+    ) {
         let [_, channels, height, width] = super::conv2d::shape(call.weight);
         let [down, across] = match self.along_channels {
             true => [QUAD, 1],
@@ -146,6 +162,9 @@ pub(super) fn sums(
     }
 }
 
+/// Calls what it is given with each of some weights.
+type Each<'e> = &'e dyn Fn(&mut dyn FnMut(usize));
+
 /// Some bases of a group over all places.
 struct Product<'c> {
     call: &'c Call<'c>,
@@ -157,13 +176,7 @@ struct Product<'c> {
 
 impl Product<'_> {
     /// Adds the products of the weights that `each` names.
-    fn add(
-        &self,
-        each: &dyn Fn(&mut dyn FnMut(usize)),
-        bytes: &[u32],
-        sums: &mut [u32],
-        room: &mut [u32],
-    ) {
+    fn add(&self, each: Each<'_>, bytes: &[u32], sums: &mut [u32], room: &mut [u32]) {
         let Self {
             call,
             channel,
@@ -184,7 +197,9 @@ impl Product<'_> {
             each(&mut |j| {
                 let signs = rows.clone().zip(multiples);
                 let weight: i32 = signs
-                    .map(|(row, k)| (1 - 2 * call.weight.bit(row, j % call.len) as i32) * i32::from(k))
+                    .map(|(row, k)| {
+                        (1 - 2 * call.weight.bit(row, j % call.len) as i32) * i32::from(k)
+                    })
                     .sum();
                 let [c, y, x] = call.patch.place(j);
                 let (down, across) = (call.seen(0, y), call.seen(1, x));

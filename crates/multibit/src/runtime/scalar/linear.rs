@@ -18,14 +18,18 @@ pub(super) fn scratch(weight: &FileWeight<'_>, arithmetic: Arithmetic) -> Option
     }
     let len = weight.grouping().len();
     let groups = weight.shape()[0] / len;
-    groups.checked_mul(len.div_ceil(4))?.checked_mul(FOURS / BYTES)
+    groups
+        .checked_mul(len.div_ceil(4))?
+        .checked_mul(FOURS / BYTES)
 }
 
 /// `±x₀ ± x₁ ± x₂ ± x₃` with the signs of a nibble, added in this order.
 #[inline(always)]
 fn sum_of_four(inputs: &[u32], signs: u32) -> f32 {
     let each = inputs.iter().enumerate();
-    each.fold(0.0, |sum, (j, &x)| sum + signed(f32::from_bits(x), signs >> j & 1))
+    each.fold(0.0, |sum, (j, &x)| {
+        sum + signed(f32::from_bits(x), signs >> j & 1)
+    })
 }
 
 /// A layer over one row of inputs.

@@ -95,7 +95,11 @@ pub(super) fn largest(window: &mut dyn Iterator<Item = f32>, _: usize) -> f32 {
 
 #[inline(always)]
 fn larger(largest: f32, x: f32) -> f32 {
-    if x > largest || x.is_nan() { x } else { largest }
+    if x > largest || x.is_nan() {
+        x
+    } else {
+        largest
+    }
 }
 
 /// The sum over all places.
