@@ -5,6 +5,7 @@ mod activations;
 mod any_model;
 mod between;
 mod calibrate;
+mod chain;
 mod checkpoint;
 mod compact;
 mod convert;

@@ -96,6 +96,21 @@ impl<'a> BitReader<'a> {
     }
 }
 
+/// Up to 32 bits from bit `first` on; past the end, zeros.
+#[cfg(feature = "file")]
+#[inline]
+pub(crate) fn bits_at(bytes: &[u8], first: usize, count: usize) -> u32 {
+    let bytes = bytes.get(first / 8..).unwrap_or_default();
+    let eight = match bytes.first_chunk() {
+        Some(eight) => u64::from_le_bytes(*eight),
+        None => bytes
+            .iter()
+            .rev()
+            .fold(0, |n, &byte| n << 8 | u64::from(byte)),
+    };
+    (eight >> (first % 8) & ((1 << count) - 1)) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

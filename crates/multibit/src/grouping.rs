@@ -40,10 +40,12 @@ impl Grouping {
     /// # Errors
     /// If `axes` is not a permutation of `0..axes.len()` or empty, or `len` is 0.
     pub fn new(axes: Vec<usize>, len: usize) -> Result<Self, GroupingError> {
-        let mut sorted = axes.clone();
-        sorted.sort_unstable();
-        let complete = sorted.into_iter().eq(0..axes.len());
-        if axes.is_empty() || !complete {
+        let mut seen = alloc::vec![false; axes.len()];
+        let each_once = axes.iter().all(|&axis| {
+            let seen = seen.get_mut(axis);
+            seen.is_some_and(|seen| !core::mem::replace(seen, true))
+        });
+        if axes.is_empty() || !each_once {
             return Err(GroupingError::NotAPermutation { axes });
         }
         if len == 0 {

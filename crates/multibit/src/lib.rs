@@ -48,9 +48,11 @@
 //!   training form
 //! - [`cpu`]: layers that compute from the packed form
 //! - `gpu` (feature `cube`): the steps and the layers as CubeCL kernels, over the same bits
+//! - `file` (feature `file`; deflated ones and the writer: `deflate`): packed files
+//! - `runtime` (feature `runtime`): a file that holds its chain of layers, run without a framework
 //!
-//! Modules stand in one order, `bits`, `math`, `grouping`, `packed`, `fit`, `cpu`, `gpu`, and import
-//! from earlier ones alone.
+//! Modules stand in one order, `bits`, `math`, `grouping`, `packed`, `fit`, `cpu`, `gpu`, `file`,
+//! `runtime`, and import from earlier ones alone.
 //!
 //! A kernel of [`cpu`] is written once, over a trait of vector operations, and compiled for each
 //! instruction set: portable Rust, AVX2, AVX-512, NEON. `MULTIBIT_ISA` pins one. The definitions that
@@ -84,12 +86,16 @@ extern crate std;
 
 mod bits;
 pub mod cpu;
+#[cfg(feature = "file")]
+pub mod file;
 pub mod fit;
 #[cfg(feature = "cube")]
 pub mod gpu;
 mod grouping;
 mod math;
 mod packed;
+#[cfg(feature = "runtime")]
+pub mod runtime;
 
 pub use bits::MAX_BITS;
 pub use grouping::{Grouping, GroupingError, GroupingRule, Layout};

@@ -15,6 +15,8 @@ use crate::grouping::{Grouping, GroupingError};
 pub use coordinates::CoordinateType;
 pub use error::{DecodeError, PackError};
 pub use sections::EncodedBytes;
+#[cfg(feature = "file")]
+pub(crate) use sections::{check, padding_is_zero};
 
 /// A multi-bit weight as bits.
 ///

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::data::{Batch, Images, Random, fingerprint, too_few};
+use burn_alq::file::{Input, Order};
+
+use crate::data::{Batch, Images, Random, fingerprint, input, too_few};
 use crate::{Dataset, Failure};
 
 /// Images of one size in memory.
@@ -126,6 +128,12 @@ pub fn varied(
 impl Images for ByteImages {
     fn count(&self) -> usize {
         self.labels.len()
+    }
+
+    fn input(&self) -> Input {
+        let [channels, height, width] = self.shape;
+        let shape = [channels * self.repeat, height, width];
+        input(shape, &self.norm.repeat(self.repeat), Order::ChannelsFirst)
     }
 
     fn batch(&self, indices: &[u32], augment: Option<u64>) -> Result<Batch, Failure> {

@@ -8,6 +8,20 @@ use crate::{Failure, at};
 /// Pixels in a row and rows of an image.
 const SIDE: usize = 32;
 
+/// The names of the classes.
+pub const CLASSES: [&str; 10] = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+];
+
 /// A label and an image.
 const RECORD: usize = 1 + 3 * SIDE * SIDE;
 

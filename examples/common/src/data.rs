@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_alq::file::{Input, Order};
 
 use crate::{Failure, at};
 
@@ -52,9 +53,23 @@ pub trait Images: Send + Sync {
     /// If an image cannot be read; says which.
     fn batch(&self, indices: &[u32], augment: Option<u64>) -> Result<Batch, Failure>;
 
+    /// What an image is, and how its raw values are normalized.
+    fn input(&self) -> Input;
+
     /// Names of images that could not be read and were left out, so far.
     fn skipped(&self) -> Vec<String> {
         Vec::new()
+    }
+}
+
+/// Images of a shape from bytes, with the mean and deviation of every channel, of values from 0 to 1.
+pub(crate) fn input(shape: [usize; 3], norm: &[[f32; 2]], order: Order) -> Input {
+    Input {
+        divisor: 255.0,
+        mean: norm.iter().map(|[mean, _]| *mean).collect(),
+        deviation: norm.iter().map(|[_, deviation]| *deviation).collect(),
+        order,
+        ..Input::new(shape)
     }
 }
 
@@ -74,6 +89,8 @@ pub struct Dataset {
     pub fingerprint: u64,
     /// Differs for other classes, where the data names them: they travel with the packed model.
     pub classes: Option<u64>,
+    /// The names of the classes; empty if they have none.
+    pub labels: Vec<String>,
 }
 
 impl Dataset {
@@ -93,6 +110,7 @@ impl Dataset {
             name: format!("{name} ({} images{more})", counts.join("/")),
             fingerprint,
             classes: None,
+            labels: Vec::new(),
         }
     }
 }

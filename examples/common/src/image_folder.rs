@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use burn_alq::file::{Input, Order};
 use image::imageops::{FilterType, crop_imm, flip_horizontal_in_place, resize};
 use image::{ImageReader, RgbImage};
 use rayon::prelude::*;
 
-use crate::data::{DATA_CLASSES, Random, epoch_order, fingerprint, name, too_few};
+use crate::data::{DATA_CLASSES, Random, epoch_order, fingerprint, input, name, too_few};
 use crate::{Batch, Config, Dataset, Failure, Images, at};
 
 /// torchvision's mean and deviation of each channel.
@@ -71,6 +72,7 @@ pub fn dataset(folder: &Path, options: Options) -> Result<Dataset, Failure> {
     let more = format!(", {} classes", classes.len());
     let mut data = Dataset::new(splits, &name(folder), &more, fingerprint(names.iter()));
     data.classes = Some(names_of(&classes));
+    data.labels = classes;
     Ok(data)
 }
 
@@ -216,6 +218,11 @@ impl FolderImages {
 impl Images for FolderImages {
     fn count(&self) -> usize {
         self.files.len()
+    }
+
+    fn input(&self) -> Input {
+        let size = self.options.size;
+        input([3, size, size], &NORM, Order::ChannelsLast)
     }
 
     fn batch(&self, indices: &[u32], augment: Option<u64>) -> Result<Batch, Failure> {

@@ -357,6 +357,7 @@ impl<'a, N: Network> Runner<'a, N> {
             let classes = format!("{classes:016x}");
             packed.config.insert(DATA_CLASSES.into(), classes);
         }
+        packed = self.described(packed, trained);
         let file = goal.out.join(PACKED);
         storage.save(&packed, &file)?;
         self.evaluate(kept, trained, &packed, goal, report)?;
@@ -365,6 +366,25 @@ impl<'a, N: Network> Runner<'a, N> {
         }
         report.finish(&packed, kept, &file, start.elapsed())?;
         report.write(&goal.out)
+    }
+
+    /// The model with what programs need that run it without Burn, if it is made for them.
+    fn described(&self, packed: PackedModel, trained: &N) -> PackedModel {
+        let data = &self.job.data;
+        let packed = packed.with_name(N::TITLE);
+        let described = packed.clone().with_input(data.test.input());
+        let described = described.and_then(|packed| packed.with_chain(trained.chain()));
+        match described {
+            // A network may have more outputs than there are classes.
+            Ok(described) => described
+                .clone()
+                .with_labels(data.labels.clone())
+                .unwrap_or(described),
+            Err(error) => {
+                say!("the packed model runs under Burn alone: {error}");
+                packed
+            }
+        }
     }
 
     /// The example's rules, or groupings chosen by the loss around the float network.

@@ -2,6 +2,7 @@
 // They panic where nobody reads any more; `say` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod agreement;
 pub mod bytes;
 pub mod cifar;
 mod cli;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use burn_alq::file::FileError;
+use burn_alq::file::{Chain, FileError};
 use burn_alq::{Arithmetic, PackedModel};
 
 use crate::Failure;
@@ -47,6 +47,9 @@ pub trait Network: Module + Sync {
 
     /// Scores of the classes, `[batch, classes]`, of images `[batch, channels, height, width]`.
     fn forward(&self, images: Tensor<4>) -> Tensor<2>;
+
+    /// The layers of [`forward`](Self::forward), for programs that run the packed model without Burn.
+    fn chain(&self) -> Chain;
 }
 
 /// Puts the weights of a trained float network, the float.bpk of a run, into one.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use burn_alq::PackedModel;
+use burn_alq::file::{Order, describe};
 use burn_alq::report::ModelReport;
 
 use crate::cli::EvalArgs;
@@ -74,6 +75,35 @@ pub(crate) fn print_skipped(images: &Arc<dyn Images>) {
     }
 }
 
+/// Shows how a packed model is used, as far as it says so.
+fn print_use(packed: &PackedModel) {
+    if !packed.name.is_empty() {
+        say!("name: {}", packed.name);
+    }
+    if let Some(input) = &packed.input {
+        let order = match input.order {
+            Order::ChannelsFirst => "channels first",
+            Order::ChannelsLast => "channels last",
+        };
+        say!(
+            "input: {:?}, (raw / {} - {:?}) / {:?}, {order}",
+            input.shape,
+            input.divisor,
+            input.mean,
+            input.deviation
+        );
+    }
+    if !packed.labels.is_empty() {
+        say!("labels: {}", packed.labels.join(", "));
+    }
+    if !packed.chain.is_empty() {
+        say!("\nlayers:");
+        for (number, line) in (1..).zip(describe(&packed.chain)) {
+            say!("{number:4} {line}");
+        }
+    }
+}
+
 /// Shows what a packed model holds, as tables or as JSON.
 ///
 /// # Errors
@@ -88,6 +118,7 @@ pub fn inspect(file: &Path, json: bool) -> Result<(), Failure> {
     for (key, value) in &packed.config {
         say!("{key}: {value}");
     }
+    print_use(&packed);
     say!("\n{}", report.to_markdown());
     for (path, tensor) in &packed.tensors {
         say!("{path}: {:?} {:?}", tensor.shape().to_vec(), tensor.dtype());

@@ -9,6 +9,8 @@ use example_common::data::name;
 use example_common::idx::{parse, read_folder, read_test};
 use example_common::{Config, DataFlags, Dataset, Failure, Images};
 
+use crate::model::CLASSES;
+
 /// Which data set.
 #[derive(Args)]
 pub struct DataArgs {
@@ -23,14 +25,17 @@ pub struct DataArgs {
 
 impl DataFlags for DataArgs {
     fn load(&self, _config: &Config) -> Result<Dataset, Failure> {
-        match &self.data_dir {
-            Some(folder) => last_sixth(folder, &name(folder), read_folder(folder)?),
+        let mut data = match &self.data_dir {
+            // Of any classes.
+            Some(folder) => return last_sixth(folder, &name(folder), read_folder(folder)?),
             None if self.download => {
                 let splits = [download(Split::Train)?, download(Split::Test)?];
-                last_sixth(Path::new(DOWNLOADED), DOWNLOADED, splits)
+                last_sixth(Path::new(DOWNLOADED), DOWNLOADED, splits)?
             }
-            None => dataset(Path::new(FOLDER), EMBEDDED, [train()?, test()?], 1000),
-        }
+            None => dataset(Path::new(FOLDER), EMBEDDED, [train()?, test()?], 1000)?,
+        };
+        data.labels = (0..CLASSES).map(|digit| digit.to_string()).collect();
+        Ok(data)
     }
 
     fn test(&self, _config: &Config) -> Result<(String, Arc<dyn Images>), Failure> {

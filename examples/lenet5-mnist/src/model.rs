@@ -4,8 +4,9 @@ use burn::module::Module;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use burn_alq::file::Chain;
 use burn_alq::{
-    MultiBitActivation, MultiBitActivationConfig, MultiBitConv2d, MultiBitConv2dConfig,
+    Activation, MultiBitActivation, MultiBitActivationConfig, MultiBitConv2d, MultiBitConv2dConfig,
     MultiBitLinear, MultiBitLinearConfig, Quantized,
 };
 use example_common::network::{act_bits, arithmetic};
@@ -65,6 +66,15 @@ impl Network for LeNet5 {
         let x = self.activate(2, self.fc1.forward(x.map(|x| x.flatten::<2>(1, 3))));
         self.fc2.forward(x)
     }
+
+    fn chain(&self) -> Chain {
+        let chain = Chain::new().layer("conv1", &self.conv1);
+        let chain = self.chain_activation(0, chain.max_pool2d(&self.pool));
+        let chain = chain.layer("conv2", &self.conv2).max_pool2d(&self.pool);
+        let chain = self.chain_activation(1, chain).flatten();
+        let chain = self.chain_activation(2, chain.layer("fc1", &self.fc1));
+        chain.layer("fc2", &self.fc2)
+    }
 }
 
 impl LeNet5 {
@@ -77,5 +87,28 @@ impl LeNet5 {
             Some(activation) => activation.forward(x),
             None => relu(x).into(),
         }
+    }
+
+    fn chain_activation(&self, layer: usize, chain: Chain) -> Chain {
+        match self.activations.get(layer) {
+            Some(activation) => chain.activation(&format!("activations.{layer}"), activation),
+            None => chain.function(Activation::Relu),
+        }
+    }
+}
+
+/// The packed file alone gives the same scores.
+#[cfg(test)]
+mod tests {
+    use burn_alq::Arithmetic;
+    use example_common::agreement::chain_agrees;
+
+    use super::*;
+
+    #[test]
+    fn the_chain_in_a_file_gives_the_same_scores() {
+        chain_agrees::<LeNet5>(&[], LeNet5::IMAGE, None);
+        chain_agrees::<LeNet5>(&[], LeNet5::IMAGE, Some(Arithmetic::Int8));
+        chain_agrees::<LeNet5>(&[("act_bits", "2")], LeNet5::IMAGE, None);
     }
 }

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
+use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
+use burn_alq::file::Chain;
 use burn_alq::{
     Arithmetic, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
     MultiBitLinearConfig, Quantized,
@@ -30,6 +31,7 @@ pub struct ResNet {
     layer2: Vec<Block>,
     layer3: Vec<Block>,
     layer4: Vec<Block>,
+    avgpool: AdaptiveAvgPool2d,
     fc: MultiBitLinear,
 }
 
@@ -55,6 +57,28 @@ impl Block {
             None => x.into_tensor(),
         };
         self.act2.forward(y + x)
+    }
+
+    /// The same steps, of the block at a path.
+    fn chain(&self, path: &str, chain: Chain) -> Chain {
+        let at = |name: &str| format!("{path}.{name}");
+        let mut skip = chain.value();
+        let mut chain = chain
+            .layer(&at("conv1"), &self.conv1)
+            .norm(&at("bn1"), &self.bn1)
+            .activation(&at("act1"), &self.act1)
+            .layer(&at("conv2"), &self.conv2)
+            .norm(&at("bn2"), &self.bn2);
+        if let Some((conv, norm)) = &self.downsample {
+            let y = chain.value();
+            chain = chain
+                .from(skip)
+                .layer(&at("downsample.0"), conv)
+                .norm(&at("downsample.1"), norm);
+            skip = chain.value();
+            chain = chain.from(y);
+        }
+        chain.add(skip).activation(&at("act2"), &self.act2)
     }
 }
 
@@ -155,6 +179,7 @@ impl Network for ResNet {
             layer2: maker.layer([c1, c2], blocks[1], 2),
             layer3: maker.layer([c2, c3], blocks[2], 2),
             layer4: maker.layer([c3, c4], blocks[3], 2),
+            avgpool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
             // Behind an average: exact.
             fc: MultiBitLinearConfig::new(c4, classes).init_float(device),
         })
@@ -167,8 +192,23 @@ impl Network for ResNet {
         let layers = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
         let blocks = layers.into_iter().flatten();
         let x = blocks.fold(x, |x, block| block.forward(x)).into_tensor();
-        self.fc
-            .forward(x.mean_dim(3).mean_dim(2).flatten::<2>(1, 3))
+        self.fc.forward(self.avgpool.forward(x).flatten::<2>(1, 3))
+    }
+
+    fn chain(&self) -> Chain {
+        let mut chain = Chain::new()
+            .layer("conv1", &self.conv1)
+            .norm("bn1", &self.bn1)
+            .max_pool2d(&self.maxpool)
+            .activation("act", &self.act);
+        let layers = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
+        for (layer, blocks) in (1..).zip(layers) {
+            for (block, of) in blocks.iter().enumerate() {
+                chain = of.chain(&format!("layer{layer}.{block}"), chain);
+            }
+        }
+        let chain = chain.adaptive_avg_pool2d(&self.avgpool).flatten();
+        chain.layer("fc", &self.fc)
     }
 }
 
@@ -198,6 +238,7 @@ mod tests {
     use std::path::PathBuf;
 
     use burn::tensor::TensorData;
+    use example_common::agreement::chain_agrees;
     use example_common::network::WIDTH;
 
     use super::*;
@@ -257,5 +298,19 @@ mod tests {
         refuses(["34", "0.0625", "10"], "resnet18.pth", "no tensor layer");
         refuses(FITTING, "case.json", "neither .pth nor");
         refuses(FITTING, "absent.pth", "no such file");
+    }
+
+    #[test]
+    fn the_chain_in_a_file_gives_the_same_scores() {
+        let small = [
+            (DEPTH, "18"),
+            (WIDTH, "0.125"),
+            (CLASSES, "10"),
+            ("act_bits", "2"),
+        ];
+        let image = [3, 40, 48];
+        chain_agrees::<ResNet>(&small[..3], image, None);
+        chain_agrees::<ResNet>(&small[..3], image, Some(Arithmetic::Int8));
+        chain_agrees::<ResNet>(&small, image, None);
     }
 }

@@ -53,7 +53,11 @@ impl DataFlags for DataArgs {
             Format::Cifar10 => (CIFAR10.into(), cifar::read_folder(folder)?),
             Format::Mnist => (name(folder), idx::read_folder(folder)?.map(padded)),
         };
-        varied(folder, &name, splits, self.limit, PAD)
+        let mut data = varied(folder, &name, splits, self.limit, PAD)?;
+        if let Format::Cifar10 = self.data_format {
+            data.labels = cifar::CLASSES.map(String::from).into();
+        }
+        Ok(data)
     }
 
     fn test(&self, _config: &Config) -> Result<(String, Arc<dyn Images>), Failure> {

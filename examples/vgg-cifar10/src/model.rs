@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
+use burn_alq::file::Chain;
 use burn_alq::{
     Arithmetic, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
     MultiBitLinearConfig, Quantized,
@@ -98,5 +99,47 @@ impl Network for VggSmall {
             x = activation.forward(fc.forward_norm(x, norm));
         }
         last.forward(x)
+    }
+
+    fn chain(&self) -> Chain {
+        let mut chain = Chain::new();
+        let mut activations = self.activations.iter().enumerate();
+        let mut activate = |chain: Chain| {
+            let (index, activation) = activations.next().expect("one behind each layer");
+            chain.activation(&format!("activations.{index}"), activation)
+        };
+        for (layer, (conv, norm)) in self.convs.iter().zip(&self.conv_norms).enumerate() {
+            chain = chain
+                .layer(&format!("convs.{layer}"), conv)
+                .norm(&format!("conv_norms.{layer}"), norm);
+            if layer % 2 == 1 {
+                chain = chain.max_pool2d(&self.pool);
+            }
+            chain = activate(chain);
+        }
+        chain = chain.flatten();
+        for (layer, (fc, norm)) in self.fc.iter().zip(&self.fc_norms).enumerate() {
+            chain = chain
+                .layer(&format!("fc.{layer}"), fc)
+                .norm(&format!("fc_norms.{layer}"), norm);
+            chain = activate(chain);
+        }
+        chain.layer("fc.2", &self.fc[2])
+    }
+}
+
+/// The packed file alone gives the same scores.
+#[cfg(test)]
+mod tests {
+    use example_common::agreement::chain_agrees;
+
+    use super::*;
+
+    #[test]
+    fn the_chain_in_a_file_gives_the_same_scores() {
+        let small = [("width", "0.125"), ("act_bits", "2")];
+        chain_agrees::<VggSmall>(&small[..1], VggSmall::IMAGE, None);
+        chain_agrees::<VggSmall>(&small[..1], VggSmall::IMAGE, Some(Arithmetic::Int8));
+        chain_agrees::<VggSmall>(&small, VggSmall::IMAGE, None);
     }
 }

@@ -287,6 +287,10 @@ fn one_weight(weight: &Arc<PackedWeight>) -> PackedModel {
         weights: vec![("weight".into(), weight.clone())],
         tensors: Vec::new(),
         config: Default::default(),
+        name: String::new(),
+        input: None,
+        labels: Vec::new(),
+        chain: Vec::new(),
     }
 }
 

@@ -5,10 +5,9 @@ use alloc::format;
 use burn_core::tensor::Bytes;
 use burn_pack::{Error, Reader};
 
-use super::foreign;
-
 /// The name of the tensor that only the checkpoint of a training has.
-pub(crate) const POSITION: &str = "alq:position";
+#[cfg(feature = "train")]
+pub(crate) use multibit::file::CHECKPOINT as POSITION;
 
 /// Bytes before the directory: magic number, version, length of the directory.
 pub(super) const HEADER: usize = 10;
@@ -21,7 +20,7 @@ const MAP: u8 = 5;
 
 /// Opens a container, once its directory is [checked](check). Names what is none.
 pub(crate) fn open(bytes: Bytes) -> Result<Reader, Error> {
-    if let Some(found) = foreign::name(&bytes) {
+    if let Some(found) = multibit::file::foreign_name(&bytes) {
         let error = format!("not a burnpack file: this is {found}");
         return Err(Error::ValidationError(error));
     }

@@ -1,38 +1,28 @@
 //! Packed ↔ burnpack file, versioned and checked. `FORMAT.md` describes the file byte by byte.
 
 mod body;
+mod chain;
 pub(crate) mod container;
-mod directory;
-mod foreign;
 mod model;
-mod sections;
 
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 #[cfg(feature = "std")]
 use std::path::Path;
 
-use burn_core::tensor::Bytes;
-use multibit::{DecodeError, GroupingError};
 use thiserror::Error;
 
+pub use multibit::file::{
+    Coding, EntryError, Input, Order, ReadError, SectionError, Step, describe,
+};
+pub use multibit::runtime::{PlanError, StepError};
+
+pub use self::chain::{Chain, ChainLayer};
 pub use self::model::{PackModelError, PackedModel};
 
 /// The newest version of the layout that this crate reads, and the one that it writes.
-pub const FORMAT_VERSION: u32 = 1;
-
-/// How a file holds a model. Both are the same model once read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Coding {
-    /// As it is, each section on a boundary of 64 bytes, so that it can be used in place.
-    #[default]
-    Plain = 0,
-    /// In the fewest bytes: nothing aligned, everything by DEFLATE (RFC 1951) where that is shorter,
-    /// f32 tensors that lose nothing by it in two bytes a number.
-    Deflate = 1,
-}
+pub const FORMAT_VERSION: u32 = multibit::file::VERSION as u32;
 
 /// Why a packed model could not be written or read.
 #[derive(Debug, Error)]
@@ -63,62 +53,23 @@ pub enum FileError {
         /// What it seems to be.
         found: String,
     },
-    /// Written by a newer layout.
-    #[error(
-        "{file} has format version {found}, but this program reads up to {FORMAT_VERSION}; \
-         update burn-alq"
-    )]
-    Version {
-        /// The file.
-        file: String,
-        /// Its version.
-        found: u32,
-    },
-    /// The directory is damaged.
-    #[error("{file}: damaged directory: {reason}")]
-    Directory {
+    /// Damaged, or written by a newer layout.
+    #[error("{file}: {source}")]
+    Read {
         /// The file.
         file: String,
         /// What is wrong with it.
-        reason: String,
+        source: ReadError,
     },
-    /// A weight or a tensor is not what the directory says, or not all there.
+    /// A tensor of Burn's own quantization is not what the directory says.
     #[error("{file}: {path}: {reason}")]
-    Tensor {
+    Quantized {
         /// The file.
         file: String,
         /// Path of the tensor in the model.
         path: String,
         /// What is wrong with it.
         reason: String,
-    },
-    /// A tensor's bytes, or the directory's, do not have their checksum.
-    #[error("{file}: {path}: wrong checksum, the file is damaged")]
-    Checksum {
-        /// The file.
-        file: String,
-        /// Path of the tensor in the model.
-        path: String,
-    },
-    /// A weight's grouping does not fit its shape.
-    #[error("{file}: {path}: {source}")]
-    Grouping {
-        /// The file.
-        file: String,
-        /// Path of the weight in the model.
-        path: String,
-        /// What does not fit.
-        source: GroupingError,
-    },
-    /// A weight's sections do not decode.
-    #[error("{file}: {path}: {source}")]
-    Weight {
-        /// The file.
-        file: String,
-        /// Path of the weight in the model.
-        path: String,
-        /// What is wrong with them.
-        source: DecodeError,
     },
 }
 
@@ -185,10 +136,8 @@ impl PackedModel {
     /// # Errors
     /// See [`load`](Self::load).
     pub fn from_bytes(bytes: Vec<u8>, file: impl fmt::Display) -> Result<Self, FileError> {
-        Source {
-            file: &file.to_string(),
-        }
-        .read(bytes)
+        let file = &file.to_string();
+        Source { file }.model(&bytes)
     }
 }
 
@@ -198,63 +147,11 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn not_packed(&self, found: String) -> FileError {
-        FileError::NotPacked {
-            file: self.file.to_string(),
-            found,
-        }
-    }
-
-    fn container(&self, source: burn_pack::Error) -> FileError {
-        FileError::Container {
-            file: self.file.to_string(),
-            source,
-        }
-    }
-
-    fn directory(&self, reason: impl ToString) -> FileError {
-        FileError::Directory {
-            file: self.file.to_string(),
-            reason: reason.to_string(),
-        }
-    }
-
-    fn checksum(&self, path: &str) -> FileError {
-        FileError::Checksum {
-            file: self.file.to_string(),
-            path: path.to_string(),
-        }
-    }
-
-    fn tensor(&self, path: &str, reason: impl ToString) -> FileError {
-        FileError::Tensor {
+    fn quantization(&self, path: &str, reason: impl ToString) -> FileError {
+        FileError::Quantized {
             file: self.file.to_string(),
             path: path.to_string(),
             reason: reason.to_string(),
         }
-    }
-
-    fn read(&self, bytes: Vec<u8>) -> Result<PackedModel, FileError> {
-        let length = bytes.len();
-        if let Some(found) = foreign::name(&bytes) {
-            return Err(self.not_packed(found));
-        }
-        let reader =
-            container::open(Bytes::from_bytes_vec(bytes)).map_err(|e| self.container(e))?;
-        let names = reader.tensor_names();
-        if names != [body::NAME] {
-            let found = match names.contains(&container::POSITION) {
-                true => "the checkpoint of a training".to_string(),
-                false => format!(
-                    "a burnpack file of {} tensors, as a record of Burn is",
-                    names.len()
-                ),
-            };
-            return Err(self.not_packed(found));
-        }
-        let tensors = reader.into_tensors().map_err(|e| self.container(e))?;
-        let body = tensors.into_iter().next().expect("the one tensor");
-        let body = body.into_bytes().map_err(|e| self.container(e))?;
-        self.read_body(&body, sections::Budget::of_file(length))
     }
 }

@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 use burn_core::module::{Module, Param, Reparameterization, Reparameterizer};
 use burn_core::tensor::{DType, Tensor, TensorData};
 use multibit::cpu::{Arithmetic, KernelError};
+use multibit::file::{Input, InputError, Step};
+use multibit::runtime::PlanError;
 use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
 use thiserror::Error;
 
@@ -110,6 +112,32 @@ pub enum PackModelError {
         /// Path of the parameter.
         path: String,
     },
+    /// A description of inputs is none.
+    #[error("the description of inputs: {0}")]
+    Input(#[from] InputError),
+    /// A layer does what a chain cannot say.
+    #[error("{path}: a chain cannot hold this layer: {reason}")]
+    Chain {
+        /// Path or name of the layer.
+        path: String,
+        /// What it does.
+        reason: &'static str,
+    },
+    /// A layer of a chain whose weight is not multi-bit.
+    #[error("{path} is not multi-bit; the layers of a chain run on bits")]
+    Float {
+        /// Path of the weight.
+        path: String,
+    },
+    /// The chain does not fit the weights or the input.
+    #[error("the chain does not fit the model: {0}")]
+    Plan(#[from] PlanError),
+    /// The model makes no file.
+    #[error("the model makes no file: {reason}")]
+    Unwritten {
+        /// Why not.
+        reason: String,
+    },
     /// The packed model has a tensor that the module lacks.
     #[error("the module has no parameter {path}")]
     Unused {
@@ -136,6 +164,15 @@ pub struct PackedModel {
     pub arithmetic: BTreeMap<String, Arithmetic>,
     /// Free text that travels with the model.
     pub config: BTreeMap<String, String>,
+    /// A name, for people; empty if there is none.
+    pub name: String,
+    /// What a sample is, and how raw values become it ([`with_input`](Self::with_input)).
+    pub input: Option<Input>,
+    /// The names of the outputs, in their order ([`with_labels`](Self::with_labels)).
+    pub labels: Vec<String>,
+    /// The layers by the paths of their parameters ([`with_chain`](Self::with_chain)); empty if the
+    /// model does not say.
+    pub chain: Vec<Step<String>>,
 }
 
 impl PackedModel {
@@ -198,6 +235,10 @@ impl PackedModel {
             tied,
             arithmetic,
             config: Default::default(),
+            name: String::new(),
+            input: None,
+            labels: Vec::new(),
+            chain: Vec::new(),
         })
     }
 

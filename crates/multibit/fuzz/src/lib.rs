@@ -15,3 +15,11 @@ pub fn bounded<T>(len: usize, read: impl FnOnce() -> T) -> T {
     assert!(taken <= most, "{len} bytes took {taken}, at most {most}");
     value
 }
+
+/// The most memory that `run` has taken at any time.
+pub fn allocated(run: impl FnOnce()) -> usize {
+    MEMORY.reset_peak_usage();
+    let before = MEMORY.current_usage();
+    run();
+    MEMORY.peak_usage().saturating_sub(before)
+}

@@ -2,6 +2,8 @@
 
 use super::Isa;
 use super::generic::Activate;
+#[cfg(feature = "runtime")]
+use super::simd::LANES;
 use super::threads::{self, Shared};
 
 /// A function of each value; as Burn's of the same name.
@@ -51,4 +53,22 @@ pub fn activate(isa: Isa, activation: Activation, values: &mut [f32]) {
             values: unsafe { values.part(first, PART.min(len - first)) },
         });
     });
+}
+
+/// Applies an activation to each value, given as its bits, in place, without vectors or threads.
+#[cfg(feature = "runtime")]
+pub(crate) fn activate_bits(activation: Activation, values: &mut [u32]) {
+    for words in values.chunks_mut(LANES) {
+        let mut line = [0.0; LANES];
+        for (x, &mut word) in line.iter_mut().zip(&mut *words) {
+            *x = f32::from_bits(word);
+        }
+        Isa::PORTABLE.run(Activate {
+            activation,
+            values: &mut line,
+        });
+        for (word, x) in words.iter_mut().zip(line) {
+            *word = x.to_bits();
+        }
+    }
 }

@@ -17,11 +17,12 @@ use super::generic::{Bytes, Finish};
 use super::reference::{named, patch};
 use super::simd::{LANES, Line};
 use super::threads::Shared;
-use super::tiles::{NONE, Sort, Tiles};
+use super::tiles::{NONE, Sizes, Sort, Tiles};
 use super::{
     Affine, Arithmetic, Conv2dOptions, Isa, KernelError, Levels, Mode, assert_arithmetic,
     assert_len, conv2d_output_shape,
 };
+use crate::grouping::Grouping;
 use crate::packed::PackedWeight;
 use blocks::{End, ToValues};
 use exact::Rows;
@@ -92,22 +93,23 @@ impl Conv2dKernel {
                 .map(|outputs| Tiles::new(&weight, outputs, words, places, arithmetic, sort));
             tiles.collect()
         };
-        let words = grouping.len().div_ceil(32);
-        let by_channels = grouping.axes() == [0, 2, 3, 1] && grouping.len() == channels_in;
+        let shape = [channels_out, channels_in, height, width];
+        let (words, sort, moved) = bit_layout(shape, grouping);
         let layout = match arithmetic {
             _ if groups > 1 && channels_in == 1 => Layout::Depthwise(weight.first_rows()),
             Arithmetic::Exact => Layout::Rows(Rows::new(&weight, groups)),
-            Arithmetic::Bitwise if by_channels => Layout::Channels(each(words, &[], Sort::Words)),
-            Arithmetic::Bitwise if grouping.len() == patch.len() => {
+            Arithmetic::Bitwise if sort == Sort::All => Layout::Patches(each(words, &[], sort)),
+            Arithmetic::Bitwise => {
                 let channel_words = channels_in.div_ceil(32);
-                let places: Vec<usize> = patch
-                    .iter()
-                    .map(|&[c, y, x]| ((y * width + x) * channel_words + c / 32) * 32 + c % 32)
-                    .collect();
-                let words = height * width * channel_words;
-                Layout::Channels(each(words, &places, Sort::Words))
+                let place = |&[c, y, x]: &[usize; 3]| {
+                    ((y * width + x) * channel_words + c / 32) * 32 + c % 32
+                };
+                let places: Vec<usize> = match moved {
+                    true => patch.iter().map(place).collect(),
+                    false => Vec::new(),
+                };
+                Layout::Channels(each(words, &places, sort))
             }
-            Arithmetic::Bitwise => Layout::Patches(each(words, &[], Sort::All)),
             Arithmetic::Int8 => Layout::Bytes(MatrixWeight::int8(&weight, &patch)),
         };
         let counts = matches!(layout, Layout::Channels(_) | Layout::Patches(_));
@@ -144,28 +146,16 @@ impl Conv2dKernel {
     }
 
     /// What multiplies the levels themselves, where that takes less time than counting their bits.
-    ///
-    /// Both are estimated in cycles of AVX-512 for a position of the output: making bits or levels,
-    /// the product, and writing the output. On other instruction sets both take longer.
     fn by_values(&self, levels: &Levels, shapes: [[usize; 4]; 2]) -> Option<&Rows> {
         let (Layout::Channels(tiles) | Layout::Patches(tiles)) = &self.layout else {
             return None;
         };
-        let [[_, channels, ..], [_, outputs, ..]] = shapes;
-        let [pixels, positions] = shapes.map(|[.., height, width]| height * width);
-        let bits = levels.bits() as f32;
-        let inputs = (channels * pixels) as f32 / positions.max(1) as f32;
-        let words: usize = tiles.iter().map(Tiles::size).sum();
-        let steps: usize = tiles.iter().map(Tiles::len_steps).sum();
-        let blocks: usize = tiles.iter().map(Tiles::blocks).sum();
-        let word = if self.isa.counts_bits() { 0.75 } else { 2.0 };
-        let each = 0.3 * inputs + word * words as f32 + 1.5 * steps as f32;
-        let counted = bits * each + 12.0 * blocks as f32;
-        // Lanes are positions, of which the last vector may have few.
-        let lanes = positions.next_multiple_of(LANES) as f32 / positions.max(1) as f32;
-        let output = 0.034 * self.patch.len() as f32 * lanes + 0.6;
-        let multiplied = 0.5 * inputs + output * outputs as f32;
-        self.values.as_ref().filter(|_| multiplied < counted)
+        let sizes = tiles
+            .iter()
+            .map(Tiles::sizes)
+            .fold(Sizes::default(), Sizes::add);
+        let by_values = prefers_values(self.isa, sizes, levels.bits(), self.patch.len(), shapes);
+        self.values.as_ref().filter(|_| by_values)
     }
 
     /// The shape of the output, if all fits.
@@ -249,6 +239,46 @@ impl Conv2dKernel {
             Layout::Depthwise(first_rows) => call.depthwise(mode, first_rows),
             _ => call.sums(mode, None, ToValues),
         }
+    }
+}
+
+/// Whether multiplying levels in f32 takes less time than counting their bits.
+///
+/// Both are estimated in cycles of AVX-512 for a position of the output: making bits or levels,
+/// the product, and writing the output. On other instruction sets both take longer.
+pub(crate) fn prefers_values(
+    isa: Isa,
+    sizes: Sizes,
+    bits: usize,
+    patch: usize,
+    [input, output]: [[usize; 4]; 2],
+) -> bool {
+    let [_, channels, ..] = input;
+    let [_, outputs, ..] = output;
+    let [pixels, positions] = [input, output].map(|[.., height, width]| height * width);
+    let bits = bits as f32;
+    let inputs = (channels * pixels) as f32 / positions.max(1) as f32;
+    let word = if isa.counts_bits() { 0.75 } else { 2.0 };
+    let each = 0.3 * inputs + word * sizes.lines as f32 + 1.5 * sizes.steps as f32;
+    let counted = bits * each + 12.0 * sizes.blocks as f32;
+    // Lanes are positions, of which the last vector may have few.
+    let lanes = positions.next_multiple_of(LANES) as f32 / positions.max(1) as f32;
+    let output = 0.034 * patch as f32 * lanes + 0.6;
+    let multiplied = 0.5 * inputs + output * outputs as f32;
+    multiplied < counted
+}
+
+/// How the bits of a convolution are laid out to be counted: words of a row, and how outputs are
+/// sorted.
+pub(crate) fn bit_layout(shape: [usize; 4], grouping: &Grouping) -> (usize, Sort, bool) {
+    let [_, channels, height, width] = shape;
+    let words = grouping.len().div_ceil(32);
+    if grouping.axes() == [0, 2, 3, 1] && grouping.len() == channels {
+        (words, Sort::Words, false)
+    } else if grouping.len() == channels * height * width {
+        (height * width * channels.div_ceil(32), Sort::Words, true)
+    } else {
+        (words, Sort::All, false)
     }
 }
 

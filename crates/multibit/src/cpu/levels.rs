@@ -24,7 +24,7 @@ pub const MAX_ACTIVATION_BITS: usize = 4;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Levels(Arc<Numbers>);
 
-/// What [`Levels`] are, and what follows from it; zeros behind what there is of each.
+/// What [`Levels`] are, and what follows from it; behind what there is of each, nothing that counts.
 #[derive(Debug, PartialEq)]
 struct Numbers {
     bits: usize,
@@ -104,13 +104,19 @@ fn name_value(index: &Option<usize>, value: &f32, f: &mut fmt::Formatter<'_>) ->
     }
 }
 
-impl Levels {
-    /// Levels around `reference` with the given coordinates, in any order.
-    ///
-    /// # Errors
-    /// If there are no coordinates or too many, one is not positive and finite, or a level or the
-    /// distance of neighbours is beyond f32.
-    pub fn new(reference: f32, coordinates: &[f32]) -> Result<Self, LevelsError> {
+/// Levels in the order of their values.
+#[derive(Clone, Debug)]
+pub(crate) struct Ladder {
+    /// Ascending, as many as there are levels.
+    pub values: [f32; 1 << MAX_ACTIVATION_BITS],
+    /// Signs of each level.
+    pub codes: [u8; 1 << MAX_ACTIVATION_BITS],
+    /// Halfway between neighbours, one fewer.
+    pub thresholds: [f32; 1 << MAX_ACTIVATION_BITS],
+}
+
+impl Ladder {
+    pub(crate) fn new(reference: f32, coordinates: &[f32]) -> Result<Self, LevelsError> {
         let bits = coordinates.len();
         if !(1..=MAX_ACTIVATION_BITS).contains(&bits) {
             return Err(LevelsError::Bits { bits });
@@ -130,28 +136,71 @@ impl Levels {
             (0..bits).fold(reference, |sum, j| sum + signed(j))
         };
         let count = 1 << bits;
-        let mut codes = [0; LANES];
-        for (code, number) in codes.iter_mut().zip(0..count as u8) {
-            *code = number;
+        let mut ladder = Self {
+            values: [0.0; 1 << MAX_ACTIVATION_BITS],
+            codes: [0; 1 << MAX_ACTIVATION_BITS],
+            thresholds: [f32::INFINITY; 1 << MAX_ACTIVATION_BITS],
+        };
+        // Sixteen at most: each goes to its place among those before.
+        for (place, code) in (0..count as u8).enumerate() {
+            let x = value(code);
+            let after = |i: usize| {
+                let order = ladder.values[i].total_cmp(&x);
+                order.then(code.cmp(&ladder.codes[i])).is_gt()
+            };
+            let to = (0..place).find(|&i| after(i)).unwrap_or(place);
+            ladder.values.copy_within(to..place, to + 1);
+            ladder.codes.copy_within(to..place, to + 1);
+            (ladder.values[to], ladder.codes[to]) = (x, code);
         }
-        codes[..count].sort_unstable_by(|&a, &b| value(a).total_cmp(&value(b)).then(b.cmp(&a)));
-        let [mut values, mut thresholds] = [[0.0; LANES]; 2];
-        for (level, &code) in values.iter_mut().zip(&codes[..count]) {
-            *level = value(code);
+        for i in 1..count {
+            let (low, high) = (ladder.values[i - 1], ladder.values[i]);
+            ladder.thresholds[i - 1] = low + 0.5 * (high - low);
         }
-        for (threshold, pair) in thresholds.iter_mut().zip(values[..count].windows(2)) {
-            *threshold = pair[0] + 0.5 * (pair[1] - pair[0]);
-        }
-        if !values.iter().chain(&thresholds).all(|x| x.is_finite()) {
+        let values = ladder.values[..count].iter();
+        let mut all = values.chain(&ladder.thresholds[..count - 1]);
+        if !all.all(|x| x.is_finite()) {
             let gammas = coordinates.iter().copied().map(f64::from);
             let largest = f64::from(reference).abs() + gammas.sum::<f64>();
             return Err(LevelsError::TooLarge { largest });
         }
+        Ok(ladder)
+    }
+
+    /// Which level an activation takes.
+    #[cfg(feature = "runtime")]
+    #[inline]
+    pub(crate) fn rank(&self, x: f32) -> usize {
+        // Behind the last threshold they are infinite.
+        self.thresholds.iter().filter(|&&t| x > t).count()
+    }
+
+    /// Whether each level is the nearest of its own value.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn are_apart(&self, bits: usize) -> bool {
+        (0..1 << bits).all(|i| self.rank(self.values[i]) == i)
+    }
+}
+
+impl Levels {
+    /// Levels around `reference` with the given coordinates, in any order.
+    ///
+    /// # Errors
+    /// If there are no coordinates or too many, one is not positive and finite, or a level or the
+    /// distance of neighbours is beyond f32.
+    pub fn new(reference: f32, coordinates: &[f32]) -> Result<Self, LevelsError> {
+        let ladder = Ladder::new(reference, coordinates)?;
+        let count = 1 << coordinates.len();
+        let Ladder {
+            values,
+            codes,
+            thresholds,
+        } = ladder;
         let tables = LevelTables::new(&thresholds[..count - 1], values, &codes[..count]);
         let mut gammas = [0.0; MAX_ACTIVATION_BITS];
-        gammas[..bits].copy_from_slice(coordinates);
+        gammas[..coordinates.len()].copy_from_slice(coordinates);
         Ok(Self(Arc::new(Numbers {
-            bits,
+            bits: coordinates.len(),
             reference,
             coordinates: gammas,
             codes,

@@ -50,6 +50,19 @@ use core::ops::Range;
 
 use thiserror::Error;
 
+#[cfg(feature = "runtime")]
+pub(crate) use activation::activate_bits;
+#[cfg(feature = "runtime")]
+pub(crate) use conv2d::{bit_layout, prefers_values};
+#[cfg(feature = "runtime")]
+pub(crate) use generic::{inverse, scale, sums_pay};
+#[cfg(feature = "runtime")]
+pub(crate) use integers::{TOGETHER, to_integers};
+#[cfg(feature = "runtime")]
+pub(crate) use levels::Ladder;
+#[cfg(feature = "runtime")]
+pub(crate) use tiles::Sizes;
+
 pub use activation::{Activation, activate};
 pub use attention::{Attention, Masks, Rows};
 pub use conv2d::{Conv2dInput, Conv2dKernel};
@@ -339,7 +352,7 @@ pub(crate) const INT8_ROWS: usize = 8;
 ///
 /// A scale without a normal inverse is 0, and so are its inputs; NaN and infinities stay.
 #[inline(always)]
-fn int8_scale(largest: f32) -> f32 {
+pub(crate) fn int8_scale(largest: f32) -> f32 {
     let scale = largest / 127.0;
     if scale < f32::MIN_POSITIVE {
         0.0

@@ -69,9 +69,52 @@ pub(super) struct Tiles {
     lane_bits: Vec<LaneBits>,
 }
 
+/// How much tiles are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Sizes {
+    /// Lines of words.
+    pub lines: usize,
+    /// Steps of all blocks.
+    pub steps: usize,
+    pub blocks: usize,
+}
+
+impl Sizes {
+    pub(crate) fn add(self, other: Self) -> Self {
+        Self {
+            lines: self.lines + other.lines,
+            steps: self.steps + other.steps,
+            blocks: self.blocks + other.blocks,
+        }
+    }
+
+    /// Those of the tiles of some outputs with `groups` widths each, without laying them out.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn of(
+        widths: &[u8],
+        groups: usize,
+        outputs: Range<usize>,
+        words: usize,
+        sort: Sort,
+    ) -> Self {
+        let mut sizes = Self::default();
+        let order = order(widths, groups, &outputs, sort);
+        for block in order.chunks_exact(LANES) {
+            sizes.blocks += 1;
+            for group in 0..groups {
+                let outputs = block.iter().filter(|&&output| output != NONE);
+                let widths = outputs.map(|&output| widths[output as usize * groups + group]);
+                sizes.steps += usize::from(widths.max().unwrap_or(0));
+            }
+        }
+        sizes.lines = sizes.steps * words;
+        sizes
+    }
+}
+
 /// Outputs that are sorted together.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Sort {
+pub(crate) enum Sort {
     All,
     /// 32, so that two blocks are the outputs of a word.
     Words,
@@ -92,16 +135,7 @@ impl Tiles {
         let len = weight.grouping().len();
         let first_row: Vec<usize> = weight.group_rows().collect();
         let rows = weight.coordinates().len();
-        let order = match sort {
-            Sort::All => sorted(weight.widths(), groups, outputs.clone()),
-            Sort::Words => {
-                let firsts = outputs.clone().step_by(WORD);
-                let words = firsts.map(|first| first..outputs.end.min(first + WORD));
-                words
-                    .flat_map(|word| sorted(weight.widths(), groups, word))
-                    .collect()
-            }
-        };
+        let order = order(weight.widths(), groups, &outputs, sort);
         let lane_bits = match sort {
             Sort::All => Vec::new(),
             Sort::Words => order
@@ -198,9 +232,12 @@ impl Tiles {
         self.lines.len()
     }
 
-    /// Steps of all blocks.
-    pub(super) fn len_steps(&self) -> usize {
-        self.step_groups.len()
+    pub(super) fn sizes(&self) -> Sizes {
+        Sizes {
+            lines: self.lines.len(),
+            steps: self.step_groups.len(),
+            blocks: self.blocks(),
+        }
     }
 
     pub(super) fn blocks(&self) -> usize {
@@ -285,12 +322,26 @@ impl Tiles {
     }
 }
 
+/// The outputs of the lanes of all blocks.
+fn order(widths: &[u8], groups: usize, outputs: &Range<usize>, sort: Sort) -> Vec<u32> {
+    match sort {
+        Sort::All => sorted(widths, groups, outputs.clone()),
+        Sort::Words => {
+            let firsts = outputs.clone().step_by(WORD);
+            let words = firsts.map(|first| first..outputs.end.min(first + WORD));
+            words
+                .flat_map(|word| sorted(widths, groups, word))
+                .collect()
+        }
+    }
+}
+
 /// Outputs, those with equal widths together, the widest first; filled up to whole blocks.
 fn sorted(widths: &[u8], groups: usize, outputs: Range<usize>) -> Vec<u32> {
     let of = |output: u32| &widths[output as usize * groups..][..groups];
     let padding = outputs.len().next_multiple_of(LANES) - outputs.len();
     let mut order: Vec<u32> = outputs.map(|output| output as u32).collect();
-    order.sort_by(|&a, &b| of(b).cmp(of(a)).then(a.cmp(&b)));
+    order.sort_unstable_by(|&a, &b| of(b).cmp(of(a)).then(a.cmp(&b)));
     order.extend(core::iter::repeat_n(NONE, padding));
     order
 }

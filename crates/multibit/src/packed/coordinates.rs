@@ -83,6 +83,20 @@ impl CoordinateType {
         }
     }
 
+    /// One of the numbers in their stored form; 0 if it is not there.
+    #[cfg(feature = "file")]
+    #[inline]
+    pub(crate) fn at(self, bytes: &[u8], index: usize) -> f32 {
+        let size = self.bytes();
+        let bytes = bytes.get(index * size..).unwrap_or_default();
+        let pair = || bytes.first_chunk().copied().unwrap_or_default();
+        match self {
+            Self::F32 => f32::from_le_bytes(bytes.first_chunk().copied().unwrap_or_default()),
+            Self::F16 => f16::from_le_bytes(pair()).to_f32(),
+            Self::Bf16 => bf16::from_le_bytes(pair()).to_f32(),
+        }
+    }
+
     /// Coordinates from their stored form. Bytes that do not make a whole one are left out.
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
         let pairs = bytes.chunks_exact(2).map(|pair| [pair[0], pair[1]]);

@@ -131,35 +131,18 @@ impl PackedWeight {
         coordinates: &[f32],
         bases: &[u8],
     ) -> Result<Self, DecodeError> {
-        grouping.check(shape).map_err(DecodeError::Grouping)?;
-        let (groups, len) = (grouping.groups(shape), grouping.len());
-        let too_large = || DecodeError::TooLarge { groups, len };
-        // So many weights can be made dense: the bits of their f32 are a number too.
-        bytes(groups * len, 8 * size_of::<f32>()).ok_or_else(too_large)?;
-        let widths = decode_widths(groups, width_bits, widths, too_large)?;
-        let rows = widths.iter().copied().map(usize::from).sum();
-        if coordinates.len() != rows {
-            return Err(DecodeError::CoordinateCount {
-                expected: rows,
-                found: coordinates.len(),
-            });
-        }
-        for (coordinate, &value) in coordinates.iter().enumerate() {
-            if !value.is_finite() {
-                return Err(DecodeError::NotFinite { coordinate, value });
-            }
-            if value <= 0.0 {
-                return Err(DecodeError::NotPositive { coordinate, value });
-            }
-        }
-        let expected = EncodedBytes::new(groups, len, rows, width_bits, CoordinateType::F32);
-        let expected = expected.ok_or_else(too_large)?.bases;
-        if bases.len() != expected {
-            return Err(DecodeError::BaseBytes {
-                expected,
-                found: bases.len(),
-            });
-        }
+        let rows = check(
+            shape,
+            &grouping,
+            width_bits,
+            widths,
+            [coordinates.len(), bases.len()],
+            |i| coordinates[i],
+        )?;
+        let len = grouping.len();
+        let mut reader = BitReader::new(widths);
+        let widths = (0..grouping.groups(shape)).map(|_| reader.take(width_bits.into()) as u8);
+        let widths = widths.collect();
         let row_words = row_words(len);
         let mut words = Vec::with_capacity(rows * row_words);
         let mut reader = BitReader::new(bases);
@@ -196,12 +179,55 @@ fn word_bits(len: usize) -> impl Iterator<Item = usize> {
     (0..len).step_by(32).map(move |first| (len - first).min(32))
 }
 
-fn decode_widths(
+/// Whether sections are those of a weight, but for the padding behind its bases; the number of its
+/// rows. Takes no memory.
+pub(crate) fn check(
+    shape: &[usize],
+    grouping: &Grouping,
+    width_bits: u8,
+    widths: &[u8],
+    [coordinates, base_bytes]: [usize; 2],
+    coordinate: impl Fn(usize) -> f32,
+) -> Result<usize, DecodeError> {
+    grouping.check(shape).map_err(DecodeError::Grouping)?;
+    let (groups, len) = (grouping.groups(shape), grouping.len());
+    let too_large = || DecodeError::TooLarge { groups, len };
+    // So many weights can be made dense: the bits of their f32 are a number too.
+    let weights = groups.checked_mul(len).ok_or_else(too_large)?;
+    bytes(weights, 8 * size_of::<f32>()).ok_or_else(too_large)?;
+    let rows = check_widths(groups, width_bits, widths, too_large)?;
+    if coordinates != rows {
+        return Err(DecodeError::CoordinateCount {
+            expected: rows,
+            found: coordinates,
+        });
+    }
+    for (coordinate, value) in (0..rows).map(&coordinate).enumerate() {
+        if !value.is_finite() {
+            return Err(DecodeError::NotFinite { coordinate, value });
+        }
+        if value <= 0.0 {
+            return Err(DecodeError::NotPositive { coordinate, value });
+        }
+    }
+    let expected = EncodedBytes::new(groups, len, rows, width_bits, CoordinateType::F32);
+    let expected = expected.ok_or_else(too_large)?.bases;
+    if base_bytes != expected {
+        return Err(DecodeError::BaseBytes {
+            expected,
+            found: base_bytes,
+        });
+    }
+    Ok(rows)
+}
+
+/// The sum of the widths.
+fn check_widths(
     groups: usize,
     width_bits: u8,
     encoded: &[u8],
     too_large: impl Fn() -> DecodeError,
-) -> Result<Vec<u8>, DecodeError> {
+) -> Result<usize, DecodeError> {
     const MOST: u8 = (usize::BITS - MAX_BITS.leading_zeros()) as u8;
     if !(1..=MOST).contains(&width_bits) {
         return Err(DecodeError::WidthBits {
@@ -218,25 +244,34 @@ fn decode_widths(
         });
     }
     let mut reader = BitReader::new(encoded);
-    let widths: Vec<u8> = (0..groups).map(|_| reader.take(bits) as u8).collect();
-    let too_wide = widths
-        .iter()
-        .position(|&width| usize::from(width) > MAX_BITS);
-    if let Some(group) = too_wide {
-        let width = widths[group];
-        return Err(DecodeError::TooWide { group, width });
+    let (mut rows, mut widest) = (0, 0);
+    for group in 0..groups {
+        let width = reader.take(bits) as u8;
+        if usize::from(width) > MAX_BITS {
+            return Err(DecodeError::TooWide { group, width });
+        }
+        rows += usize::from(width);
+        widest = widest.max(width);
     }
     if !reader.rest_is_zero() {
         return Err(DecodeError::WidthPadding);
     }
-    let needed = EncodedBytes::width_bits(widest(&widths));
+    let needed = EncodedBytes::width_bits(widest);
     if needed != width_bits {
         return Err(DecodeError::WidthBits {
             expected: needed,
             found: width_bits,
         });
     }
-    Ok(widths)
+    Ok(rows)
+}
+
+/// Whether the bits behind the last of `bits` are 0.
+pub(crate) fn padding_is_zero(bytes: &[u8], bits: usize) -> bool {
+    let rest = bytes.get(bits / 8..).unwrap_or_default();
+    let mut rest = rest.iter();
+    let first = rest.next().is_none_or(|byte| byte >> (bits % 8) == 0);
+    first && rest.all(|&byte| byte == 0)
 }
 
 #[cfg(test)]

@@ -2,6 +2,9 @@
 // Every test binary uses its own part of this module.
 #![allow(dead_code)]
 
+#[cfg(all(feature = "runtime", feature = "deflate"))]
+pub mod chain;
+
 use multibit::cpu::{Affine, Conv2dOptions, Isa, Levels, Mode};
 use std::ops::{Deref, DerefMut};
 

@@ -20,9 +20,6 @@ pub(super) const OUTPUTS: usize = 4;
 /// Vectors of positions of a task.
 const STRIP: usize = 32;
 
-/// Rows of a group from which making sums of four inputs pays.
-const FEW_USES: usize = 25;
-
 /// What is known of the packed weight.
 pub(super) struct Rows {
     pub matrix: MatrixWeight,
@@ -40,7 +37,7 @@ impl Rows {
         let uses: Vec<Uses> = uses
             .map(|(group, rows)| Uses::new(weight, group * part, rows))
             .collect();
-        let pay = uses.iter().all(|uses| uses.pay(FEW_USES));
+        let pay = uses.iter().all(Uses::pay);
         Self {
             matrix,
             uses: pay.then_some(uses),

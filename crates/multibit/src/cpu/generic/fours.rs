@@ -81,11 +81,9 @@ impl Uses {
         uses
     }
 
-    /// Whether sums of four inputs are faster than the weights in f32: a group has `rows` rows on
-    /// average, to pay for its sums, but no more than three for every two outputs that use it, whose
-    /// weights in f32 take all rows of an output at once.
-    pub fn pay(&self, rows: usize) -> bool {
-        self.rows.len() >= rows * self.groups() && 2 * self.rows.len() <= 3 * self.outputs
+    /// Whether sums of four inputs are faster than the weights in f32.
+    pub fn pay(&self) -> bool {
+        sums_pay(self.rows.len(), self.groups(), self.outputs)
     }
 
     #[inline(always)]
@@ -97,6 +95,16 @@ impl Uses {
     fn of(&self, group: usize) -> &[Use] {
         &self.rows[self.starts[group]..self.starts[group + 1]]
     }
+}
+
+/// Rows of a group from which making sums of four inputs pays.
+const FEW_USES: usize = 25;
+
+/// Whether sums of four inputs are faster than the weights in f32: a group has some rows on average,
+/// to pay for its sums, but no more than three for every two outputs that use it, whose weights in
+/// f32 take all rows of an output at once.
+pub(crate) fn sums_pay(rows: usize, groups: usize, uses: usize) -> bool {
+    rows >= FEW_USES * groups && 2 * rows <= 3 * uses
 }
 
 /// All outputs of one image and group of channels at some positions in a row.

@@ -272,14 +272,33 @@ fn add_steps<S: Simd, E: Entries, const R: usize, const B: usize>(
     }
 }
 
+/// A number in f32, or its bits.
+pub(crate) trait Number {
+    fn number(self) -> f32;
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn number(self) -> f32 {
+        self
+    }
+}
+
+impl Number for u32 {
+    #[inline(always)]
+    fn number(self) -> f32 {
+        f32::from_bits(self)
+    }
+}
+
 /// `max(|x₀|+|x₁|+|x₂|+|x₃|) / 127` over the fours of all groups; NaN if an input is NaN or
 /// infinite.
-pub(in crate::cpu) fn scale(inputs: &[f32], len: usize) -> f32 {
+pub(crate) fn scale<T: Copy + Number>(inputs: &[T], len: usize) -> f32 {
     let mut largest: f32 = 0.0;
     let mut finite = true;
     for group in inputs.chunks_exact(len) {
         for four in group.chunks(4) {
-            let sum: f32 = four.iter().map(|x| x.abs()).sum();
+            let sum: f32 = four.iter().map(|x| x.number().abs()).sum();
             finite &= sum.is_finite();
             largest = largest.max(sum);
         }
@@ -288,6 +307,6 @@ pub(in crate::cpu) fn scale(inputs: &[f32], len: usize) -> f32 {
 }
 
 /// `1/s`; 0 where all inputs are 0 or one is not finite.
-pub(in crate::cpu) fn inverse(scale: f32) -> f32 {
+pub(crate) fn inverse(scale: f32) -> f32 {
     if scale > 0.0 { 1.0 / scale } else { 0.0 }
 }

@@ -26,8 +26,11 @@ pub(super) use bitwise::{Bitwise, Class, Classes, Output};
 pub(super) use depthwise::{Depthwise, Fill, InputMap, MOST_TAPS, Taps};
 pub(super) use expand::{Expand, Offsets, Row};
 pub(super) use finish::{Ends, Finish, FinishTile, Scatter, ToRows};
+#[cfg(feature = "runtime")]
+pub(crate) use fours::sums_pay;
 pub(super) use fours::{Fours, Uses};
-pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables, inverse, scale};
+pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables};
+pub(crate) use lookup::{inverse, scale};
 pub(super) use matrix::{
     BLOCK_WORDS, Bytes, Depth, Element, Input, LINES, Matrix, MatrixRows, OUTPUTS, Room, Single,
     Starts, Weights, task_unit,

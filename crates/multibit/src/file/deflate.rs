@@ -1,20 +1,13 @@
-//! Sections as bytes: plain, or deflated where that is shorter.
+//! Sections by DEFLATE, where that is shorter.
 
-use alloc::borrow::Cow;
-use alloc::format;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
-use multibit::PackedWeight;
 
-use super::Coding;
-
-/// Lengths of the coordinates, the bases and the widths, in bytes.
-pub(super) type Lengths = [usize; 3];
+use super::{Coding, SectionError};
 
 /// The most effort of the encoder; weights are written once and small.
 const LEVEL: u8 = 10;
@@ -28,15 +21,6 @@ const MOST_OF_A_FILE: usize = 2;
 
 /// What a file may inflate to beside the multiple of its bytes.
 const FREE: usize = 1 << 16;
-
-/// The sections in the order of the file.
-pub(super) fn plain(weight: &PackedWeight) -> [Vec<u8>; 3] {
-    [
-        weight.encode_coordinates(),
-        weight.encode_bases(),
-        weight.encode_widths(),
-    ]
-}
 
 /// Deflates sections, and counts what they inflate to.
 pub(super) struct Deflater {
@@ -92,33 +76,17 @@ impl Budget {
     }
 }
 
-/// A section of `length` bytes when plain; deflated, if it has fewer here.
-///
-/// # Errors
-/// If it does not have them.
-pub(super) fn inflated<'a>(
-    section: &'a [u8],
+/// Exactly `length` bytes from a section that is one whole stream.
+pub(super) fn inflate(
+    section: &[u8],
     length: usize,
     budget: &mut Budget,
-) -> Result<Cow<'a, [u8]>, String> {
-    if section.len() == length {
-        Ok(Cow::Borrowed(section))
-    } else {
-        inflate(section, length, budget).map(Cow::Owned)
-    }
-}
-
-/// Exactly `length` bytes from a section that is one whole stream.
-fn inflate(section: &[u8], length: usize, budget: &mut Budget) -> Result<Vec<u8>, String> {
+) -> Result<Vec<u8>, SectionError> {
     if length <= section.len() || length > section.len().saturating_mul(MOST_OF_A_BYTE) {
-        return Err(format!(
-            "{} deflated bytes do not hold {length}",
-            section.len()
-        ));
+        let stored = section.len();
+        return Err(SectionError::Claim { stored, length });
     }
-    budget.0 = budget.0.checked_sub(length).ok_or_else(|| {
-        format!("the file inflates to more than {MOST_OF_A_FILE} times its bytes and {FREE}")
-    })?;
+    budget.0 = budget.0.checked_sub(length).ok_or(SectionError::Budget)?;
     let mut plain = alloc::vec![0; length];
     let (status, read, written) = decompress(
         &mut DecompressorOxide::new(),
@@ -130,7 +98,7 @@ fn inflate(section: &[u8], length: usize, budget: &mut Budget) -> Result<Vec<u8>
     if status == TINFLStatus::Done && read == section.len() && written == length {
         Ok(plain)
     } else {
-        Err("damaged DEFLATE data".to_string())
+        Err(SectionError::Stream)
     }
 }
 
@@ -172,9 +140,9 @@ mod tests {
             zeros
         );
         let error = inflate(&deflated, 1 << 40, &mut Budget(usize::MAX)).unwrap_err();
-        assert!(error.contains("do not hold"), "{error}");
+        assert!(matches!(error, SectionError::Claim { .. }), "{error}");
         let error = inflate(&deflated, zeros.len(), &mut Budget(zeros.len() - 1)).unwrap_err();
-        assert!(error.contains("inflates to more"), "{error}");
+        assert_eq!(error, SectionError::Budget);
     }
 
     /// What deflates well is deflated as long as the file stays small; the rest of a large file is

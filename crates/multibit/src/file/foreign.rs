@@ -4,7 +4,8 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use super::container::HEADER;
+/// Bytes before the metadata of a container.
+const HEADER: usize = 10;
 
 /// The container's magic number, as it lies in a file.
 const MAGIC: &[u8] = b"NRUB";
@@ -49,8 +50,8 @@ const TEXTS: [(&str, &str); 6] = [
 /// Bytes that tell a text.
 const SEEN: usize = 512;
 
-/// What a file is that does not begin as a container does, to follow "this is".
-pub(crate) fn name(bytes: &[u8]) -> Option<String> {
+/// What a file is that does not begin as a container does, to follow "this is"; none if it does.
+pub fn foreign_name(bytes: &[u8]) -> Option<String> {
     let start = &bytes[..bytes.len().min(MAGIC.len())];
     if start == MAGIC && bytes.len() >= HEADER {
         return None;
@@ -141,9 +142,9 @@ mod tests {
             (long.as_bytes(), "a text file"),
             (b"\x01\x02\xfe\xff\0", "first bytes are [01, 02, fe, ff]"),
         ] {
-            let found = name(bytes).unwrap();
+            let found = foreign_name(bytes).unwrap();
             assert!(found.contains(expected), "{found} for {bytes:x?}");
         }
-        assert_eq!(name(b"NRUB\x01\0\0\0\0\0"), None);
+        assert_eq!(foreign_name(b"NRUB\x01\0\0\0\0\0"), None);
     }
 }

@@ -1,0 +1,153 @@
+//! Why bytes are not a packed file.
+
+use alloc::string::String;
+
+use thiserror::Error;
+
+use super::VERSION;
+use crate::{DecodeError, GroupingError};
+
+/// What is wrong with an item of CBOR, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{reason}, at byte {at}")]
+pub struct Malformed {
+    /// The byte, counted from the first of the directory.
+    pub at: usize,
+    /// What is wrong.
+    pub reason: &'static str,
+}
+
+/// Why bytes are not a packed file.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// They do not begin as a container does.
+    #[error("not a burnpack file")]
+    Foreign,
+    /// The container holds something else.
+    #[error("a burnpack file of {tensors} tensors, as a record of Burn is")]
+    NotPacked {
+        /// How many tensors it has.
+        tensors: usize,
+    },
+    /// The container holds the checkpoint of a training.
+    #[error("the checkpoint of a training")]
+    Checkpoint,
+    /// The container's version or its metadata.
+    #[error("damaged container: {0}")]
+    Container(#[source] Malformed),
+    /// Written by a newer layout.
+    #[error(
+        "it has format version {found}, but this program reads up to {VERSION}; update the program"
+    )]
+    Version {
+        /// The version.
+        found: u16,
+    },
+    /// Deflated, and this program is built without the feature `deflate`.
+    #[error(
+        "it is deflated, which this program was not built to read; write it with Coding::Plain"
+    )]
+    Deflated,
+    /// The directory.
+    #[error("damaged directory: {0}")]
+    Directory(#[source] Malformed),
+    /// The directory, as bytes.
+    #[error("damaged directory: {0}")]
+    Sections(#[source] SectionError),
+    /// The directory's bytes do not have their checksum.
+    #[error("wrong checksum, the file is damaged")]
+    Checksum,
+    /// A step of the chain names a tensor that has no entry, or a value that is made later.
+    #[error("step {step} of the chain: {reason}")]
+    Chain {
+        /// The step, counted from 1.
+        step: usize,
+        /// What it lacks.
+        reason: &'static str,
+    },
+    /// An entry.
+    #[error("{path}: {source}")]
+    Entry {
+        /// The path of the weight or the tensor.
+        path: String,
+        /// What is wrong with it.
+        source: EntryError,
+    },
+}
+
+/// What is wrong with an entry.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum EntryError {
+    /// Two have the same path.
+    #[error("twice in the directory")]
+    Twice,
+    /// A tied parameter's first place.
+    #[error("is tied to {first}, which has no entry")]
+    Untied {
+        /// The first place.
+        first: String,
+    },
+    /// The grouping does not fit the shape.
+    #[error(transparent)]
+    Grouping(#[from] GroupingError),
+    /// The sections do not decode.
+    #[error(transparent)]
+    Weight(#[from] DecodeError),
+    /// The bytes do not have their checksum.
+    #[error("wrong checksum, the file is damaged")]
+    Checksum,
+    /// A type that this coding does not store.
+    #[error("no tensor of {numbers} is stored in {stored} by this coding")]
+    Stored {
+        /// The type of the numbers.
+        numbers: &'static str,
+        /// The type that they are stored in.
+        stored: &'static str,
+    },
+    /// A tensor of Burn's own quantization in a deflated file.
+    #[error("is quantized by Burn; only Coding::Plain stores it")]
+    Burns,
+    /// The sections.
+    #[error(transparent)]
+    Sections(#[from] SectionError),
+}
+
+/// What is wrong with sections as bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SectionError {
+    /// They are beyond the address space.
+    #[error("does not fit the address space")]
+    TooLarge,
+    /// The file ends.
+    #[error("the file ends in it")]
+    Short,
+    /// What was skipped is not 0.
+    #[error("the padding before it is not 0")]
+    Padding,
+    /// Bytes that belong to nothing.
+    #[error("{bytes} bytes are of no tensor")]
+    Rest {
+        /// How many.
+        bytes: usize,
+    },
+    /// Deflated in a plain file.
+    #[error("deflated in a plain file")]
+    Plain,
+    /// More bytes than can be.
+    #[error("{stored} deflated bytes do not hold {length}")]
+    Claim {
+        /// Bytes in the file.
+        stored: usize,
+        /// Bytes that they claim to be.
+        length: usize,
+    },
+    /// More bytes than a file of this size may become.
+    #[error("the file inflates to more than twice its bytes and 65536")]
+    Budget,
+    /// The stream is damaged.
+    #[error("damaged DEFLATE data")]
+    Stream,
+}

@@ -1,0 +1,334 @@
+//! Packed files, as `FORMAT.md` of burn-alq describes them: a reader from a slice, without a
+//! framework and without std, and the writer.
+//!
+//! [`PackedFile::read`] checks everything that can be wrong with the bytes, before any of it is used.
+//! Paths, coordinates and words of a plain file are read where they lie, in flash or in a mapped
+//! file; those of a deflated one are inflated (feature `deflate`).
+
+#[cfg_attr(
+    not(feature = "deflate"),
+    allow(dead_code, reason = "the writer comes with it")
+)]
+mod cbor;
+#[cfg_attr(
+    not(feature = "deflate"),
+    allow(dead_code, reason = "the writer comes with it")
+)]
+mod chain;
+mod container;
+#[cfg(feature = "deflate")]
+mod deflate;
+#[cfg_attr(
+    not(feature = "deflate"),
+    allow(dead_code, reason = "the writer comes with it")
+)]
+mod directory;
+#[cfg_attr(
+    not(feature = "deflate"),
+    allow(dead_code, reason = "the writer comes with it")
+)]
+mod entry;
+mod error;
+mod foreign;
+#[cfg_attr(
+    not(feature = "deflate"),
+    allow(dead_code, reason = "the writer comes with it")
+)]
+mod step;
+#[cfg(feature = "deflate")]
+mod write;
+
+use alloc::borrow::Cow;
+
+pub use chain::{About, Input, InputError, Layer, List, Norm, Op, Order, Step, describe};
+pub use container::{CHECKPOINT, TENSOR, container};
+pub use entry::{FileTensor, FileWeight, NumberType};
+pub use error::{EntryError, Malformed, ReadError, SectionError};
+pub use foreign::foreign_name;
+#[cfg(feature = "deflate")]
+pub use write::{Contents, Numbers};
+
+use directory::{Directory, entry};
+
+/// The newest version of the layout that this crate reads, and the one that it writes.
+pub const VERSION: u16 = 1;
+
+/// How a file holds a model. Both are the same model once read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Coding {
+    /// As it is, each section on a boundary of 64 bytes, so that it can be used in place.
+    #[default]
+    Plain = 0,
+    /// In the fewest bytes: nothing aligned, everything by DEFLATE (RFC 1951) where that is shorter,
+    /// f32 tensors that lose nothing by it in two bytes a number.
+    Deflate = 1,
+}
+
+/// CRC-32, version, coding, bytes of the directory as stored, its bytes as CBOR.
+const HEAD: usize = 24;
+
+/// Whether checksums are let pass, which no fuzzer would.
+#[allow(unexpected_cfgs, reason = "cargo-fuzz sets it")]
+const FUZZING: bool = cfg!(fuzzing);
+
+impl Coding {
+    /// Where sections start, counted from the head. Of a plain file: a multiple of a cache line and
+    /// of the widest vector, and a divisor of the container's 256, so that it holds in the file too.
+    fn boundary(self) -> usize {
+        match self {
+            Self::Plain => 64,
+            Self::Deflate => 1,
+        }
+    }
+
+    /// What the head's checksum covers. A plain file can be used in parts, which have their own; a
+    /// deflated one is read as a whole and has no other.
+    fn covered(self, body: &[u8], directory_end: usize) -> &[u8] {
+        match self {
+            Self::Plain => &body[4..directory_end],
+            Self::Deflate => &body[4..],
+        }
+    }
+
+    /// The checksum of an entry's sections; a deflated file has none.
+    fn checksum<T: AsRef<[u8]>>(self, sections: &[T]) -> Option<u32> {
+        (self == Self::Plain).then(|| Crc32::of(sections))
+    }
+}
+
+/// CRC-32 of IEEE 802.3, as in gzip.
+struct Crc32;
+
+impl Crc32 {
+    /// By the value of a byte.
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let (mut crc, mut bit) = (byte as u32, 0);
+            while bit < 8 {
+                crc = crc >> 1 ^ 0xEDB8_8320 & (crc & 1).wrapping_neg();
+                bit += 1;
+            }
+            table[byte] = crc;
+            byte += 1;
+        }
+        table
+    };
+
+    /// Of some bytes, one after the other.
+    fn of<T: AsRef<[u8]>>(parts: &[T]) -> u32 {
+        static TABLE: [u32; 256] = Crc32::TABLE;
+        let bytes = parts.iter().flat_map(AsRef::as_ref);
+        !bytes.fold(!0, |crc, &byte| {
+            crc >> 8 ^ TABLE[usize::from(crc as u8 ^ byte)]
+        })
+    }
+}
+
+/// A packed file, checked. Sections and texts of a plain one are those of the slice.
+#[derive(Clone, Debug)]
+pub struct PackedFile<'a> {
+    coding: Coding,
+    directory: Directory<'a>,
+}
+
+impl<'a> PackedFile<'a> {
+    /// Reads a file.
+    ///
+    /// Takes bytes that are wrong in any way; memory for the directory, in proportion to its bytes,
+    /// and for what is deflated, at most twice the file's bytes and 65,536.
+    ///
+    /// # Errors
+    /// If it is no packed file, of a newer version, or damaged: if any length, width or checksum is
+    /// wrong.
+    pub fn read(file: &'a [u8]) -> Result<Self, ReadError> {
+        Self::read_body(container::body(file)?, file.len())
+    }
+
+    fn read_body(body: &'a [u8], file: usize) -> Result<Self, ReadError> {
+        let short = ReadError::Sections(SectionError::Short);
+        let (head, rest) = body.split_first_chunk::<HEAD>().ok_or(short.clone())?;
+        let number = |at: usize| {
+            let bytes = head[at..][..8].try_into().expect("eight bytes");
+            u64::from_le_bytes(bytes)
+        };
+        let (version, coding) = ((number(0) >> 32) as u16, (number(0) >> 48) as u16);
+        if version != VERSION {
+            return Err(ReadError::Version { found: version });
+        }
+        let coding = match coding {
+            0 => Coding::Plain,
+            1 => Coding::Deflate,
+            _ => {
+                let reason = "a coding that stands for nothing";
+                return Err(ReadError::Directory(Malformed { at: 0, reason }));
+            }
+        };
+        if coding == Coding::Deflate && cfg!(not(feature = "deflate")) {
+            return Err(ReadError::Deflated);
+        }
+        // What is beyond the address space is beyond the file.
+        let size = |at| usize::try_from(number(at)).unwrap_or(usize::MAX);
+        let (stored, plain) = (size(8), size(16));
+        let directory = rest.get(..stored).ok_or(short)?;
+        let end = HEAD + stored;
+        let checksum = Crc32::of(&[coding.covered(body, end)]);
+        if checksum != number(0) as u32 && !FUZZING {
+            return Err(ReadError::Checksum);
+        }
+        if coding == Coding::Plain && stored != plain {
+            return Err(ReadError::Sections(SectionError::Plain));
+        }
+        let mut data = Data {
+            coding,
+            body,
+            end,
+            #[cfg(feature = "deflate")]
+            budget: deflate::Budget::of_file(file),
+        };
+        let _ = file;
+        let directory = data
+            .inflated(directory, plain)
+            .map_err(ReadError::Sections)?;
+        let mut directory = match directory {
+            Cow::Borrowed(bytes) => Directory::read(bytes)?,
+            #[cfg(feature = "deflate")]
+            Cow::Owned(bytes) => Directory::read(&bytes)?.owned(),
+            #[cfg(not(feature = "deflate"))]
+            Cow::Owned(_) => return Err(ReadError::Deflated),
+        };
+        for weight in &mut directory.weights {
+            let read = data.weight(weight);
+            read.map_err(|error| entry(&weight.path, error))?;
+        }
+        for tensor in &mut directory.tensors {
+            let read = data.tensor(tensor);
+            read.map_err(|error| entry(&tensor.path, error))?;
+        }
+        let bytes = body.len() - data.end;
+        if bytes > 0 {
+            return Err(ReadError::Sections(SectionError::Rest { bytes }));
+        }
+        Ok(Self { coding, directory })
+    }
+
+    /// How it holds the model.
+    pub fn coding(&self) -> Coding {
+        self.coding
+    }
+
+    /// The multi-bit weights, in the order of the module tree.
+    pub fn weights(&self) -> &[FileWeight<'a>] {
+        &self.directory.weights
+    }
+
+    /// All other tensors.
+    pub fn tensors(&self) -> &[FileTensor<'a>] {
+        &self.directory.tensors
+    }
+
+    /// Free text of the program that wrote the file, in ascending order of keys.
+    pub fn config(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        let pairs = self.directory.config.iter();
+        pairs.map(|(key, value)| (&**key, &**value))
+    }
+
+    /// Each further path of a parameter that stands in several places, and the one of its entry.
+    pub fn tied(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        let pairs = self.directory.tied.iter();
+        pairs.map(|(path, first)| (&**path, &**first))
+    }
+
+    /// How the model is used.
+    pub fn about(&self) -> &About<'a> {
+        &self.directory.about
+    }
+}
+
+/// The data of a file, read once from its start to its end.
+struct Data<'a> {
+    coding: Coding,
+    body: &'a [u8],
+    /// Where the section that was read last ends.
+    end: usize,
+    #[cfg(feature = "deflate")]
+    budget: deflate::Budget,
+}
+
+impl<'a> Data<'a> {
+    fn weight(&mut self, weight: &mut FileWeight<'a>) -> Result<(), EntryError> {
+        let plain = weight.plain().ok_or(SectionError::TooLarge)?;
+        let stored = weight.stored.unwrap_or(plain);
+        if weight.stored == Some(plain) {
+            return Err(SectionError::Plain.into());
+        }
+        weight.sections = self.sections(weight.crc32, plain, stored)?;
+        Ok(weight.check()?)
+    }
+
+    fn tensor(&mut self, tensor: &mut FileTensor<'a>) -> Result<(), EntryError> {
+        let plain = tensor.plain(self.coding == Coding::Deflate)?;
+        let stored = tensor.stored.unwrap_or(plain);
+        let burns = tensor.numbers == NumberType::Burns;
+        if tensor.stored.is_some() != (stored != plain || burns) {
+            return Err(SectionError::Plain.into());
+        }
+        [tensor.bytes] = self.sections(tensor.crc32, [plain], [stored])?;
+        Ok(())
+    }
+
+    /// The sections of an entry, inflated.
+    fn sections<const N: usize>(
+        &mut self,
+        crc32: Option<u32>,
+        plain: [usize; N],
+        stored: [usize; N],
+    ) -> Result<[Cow<'a, [u8]>; N], EntryError> {
+        if self.coding == Coding::Plain && stored != plain {
+            return Err(SectionError::Plain.into());
+        }
+        let mut sections = [&[][..]; N];
+        for (section, length) in sections.iter_mut().zip(stored) {
+            *section = self.take(length)?;
+        }
+        let checksum = self.coding.checksum(&sections);
+        let same = checksum == crc32 || FUZZING && checksum.is_some() == crc32.is_some();
+        if !same {
+            return Err(EntryError::Checksum);
+        }
+        let mut inflated = [const { Cow::Borrowed(&[] as &[u8]) }; N];
+        for ((inflated, section), length) in inflated.iter_mut().zip(sections).zip(plain) {
+            *inflated = self.inflated(section, length)?;
+        }
+        Ok(inflated)
+    }
+
+    /// The section of so many bytes that comes next.
+    fn take(&mut self, length: usize) -> Result<&'a [u8], SectionError> {
+        let start = self.end.next_multiple_of(self.coding.boundary());
+        let end = start.checked_add(length).ok_or(SectionError::Short)?;
+        let padding = self.body.get(self.end..start).ok_or(SectionError::Short)?;
+        let section = self.body.get(start..end).ok_or(SectionError::Short)?;
+        if padding.iter().any(|&byte| byte != 0) {
+            return Err(SectionError::Padding);
+        }
+        self.end = end;
+        Ok(section)
+    }
+
+    /// A section of `length` bytes when plain; deflated, if it has fewer here.
+    fn inflated(
+        &mut self,
+        section: &'a [u8],
+        length: usize,
+    ) -> Result<Cow<'a, [u8]>, SectionError> {
+        if section.len() == length {
+            return Ok(Cow::Borrowed(section));
+        }
+        #[cfg(feature = "deflate")]
+        return deflate::inflate(section, length, &mut self.budget).map(Cow::Owned);
+        #[cfg(not(feature = "deflate"))]
+        Err(SectionError::Stream)
+    }
+}

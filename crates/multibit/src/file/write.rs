@@ -1,0 +1,157 @@
+//! Model → body.
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+
+use super::ReadError;
+use super::deflate::Deflater;
+use super::directory::Directory;
+use super::{
+    About, Coding, Crc32, EntryError, FileTensor, FileWeight, HEAD, NumberType, VERSION, directory,
+};
+use crate::cpu::Arithmetic;
+use crate::{CoordinateType, PackedWeight};
+
+/// A model, to be written. What is borrowed may come from anywhere.
+#[derive(Clone, Debug, Default)]
+pub struct Contents<'a> {
+    /// Path, weight and arithmetic, in the order of the module tree.
+    pub weights: Vec<(&'a str, &'a PackedWeight, Option<Arithmetic>)>,
+    /// All other tensors.
+    pub tensors: Vec<Numbers<'a>>,
+    /// Free text, in ascending order of keys.
+    pub config: Vec<(&'a str, &'a str)>,
+    /// Further paths of parameters, in ascending order, and their first.
+    pub tied: Vec<(&'a str, &'a str)>,
+    /// How the model is used.
+    pub about: About<'a>,
+}
+
+/// A tensor that is not multi-bit, to be written.
+#[derive(Clone, Debug)]
+pub struct Numbers<'a> {
+    /// The path of the parameter.
+    pub path: &'a str,
+    /// The shape.
+    pub shape: &'a [usize],
+    /// The type of the numbers.
+    pub number_type: NumberType,
+    /// The numbers, little-endian; of [`NumberType::Burns`] a container.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Contents<'a> {
+    /// The body of a file: the one tensor of its container.
+    ///
+    /// # Errors
+    /// If a tensor is quantized by Burn, whose bytes only Burn understands, and is to be deflated; if
+    /// paths are not unique, or the chain names a tensor or a value that is not there.
+    pub fn body(&self, coding: Coding) -> Result<Vec<u8>, ReadError> {
+        let mut deflater = Deflater::new(coding);
+        let body = self.with(coding, &mut deflater)?;
+        match deflater.fits(body.len()) {
+            true => Ok(body),
+            false => self.with(coding, &mut Deflater::bounded()),
+        }
+    }
+
+    fn with(&self, coding: Coding, deflater: &mut Deflater) -> Result<Vec<u8>, ReadError> {
+        let mut data = Vec::new();
+        let mut weights = Vec::new();
+        for &(path, weight, arithmetic) in &self.weights {
+            let sections = [
+                weight.encode_coordinates(),
+                weight.encode_bases(),
+                weight.encode_widths(),
+            ];
+            let plain = sections.each_ref().map(Vec::len);
+            let sections = sections.map(|section| deflater.deflate(section));
+            let stored = sections.each_ref().map(Vec::len);
+            weights.push(FileWeight {
+                path: path.into(),
+                shape: weight.shape().to_vec(),
+                crc32: coding.checksum(&sections),
+                grouping: weight.grouping().clone(),
+                rows: weight.coordinates().len(),
+                width_bits: weight.width_bits(),
+                coordinate_type: weight.coordinate_type(),
+                stored: (stored != plain).then_some(stored),
+                arithmetic,
+                sections: Default::default(),
+            });
+            data.extend(sections);
+        }
+        let mut tensors = Vec::new();
+        for numbers in &self.tensors {
+            let (mut entry, plain) = numbers.entry(coding)?;
+            let length = plain.len();
+            let bytes = deflater.deflate(plain);
+            entry.crc32 = coding.checksum(&[&bytes]);
+            let derived = entry.numbers != NumberType::Burns && bytes.len() == length;
+            entry.stored = (!derived).then_some(bytes.len());
+            tensors.push(entry);
+            data.push(bytes);
+        }
+        let texts = |pairs: &[(&'a str, &'a str)]| {
+            let pairs = pairs.iter();
+            let pairs = pairs.map(|&(key, value)| (Cow::Borrowed(key), Cow::Borrowed(value)));
+            pairs.collect::<Vec<_>>()
+        };
+        let directory = Directory {
+            weights,
+            tensors,
+            config: texts(&self.config),
+            tied: texts(&self.tied),
+            about: self.about.clone(),
+        };
+        let plain = directory.write();
+        // What would not be read again is not written.
+        Directory::read(&plain)?;
+        let length = plain.len() as u64;
+        let directory = deflater.deflate(plain);
+        let mut body = alloc::vec![0; 4];
+        body.extend(VERSION.to_le_bytes());
+        body.extend((coding as u16).to_le_bytes());
+        body.extend((directory.len() as u64).to_le_bytes());
+        body.extend(length.to_le_bytes());
+        debug_assert_eq!(body.len(), HEAD);
+        body.extend(directory);
+        let end = body.len();
+        for section in data {
+            body.resize(body.len().next_multiple_of(coding.boundary()), 0);
+            body.extend(section);
+        }
+        let checksum = Crc32::of(&[coding.covered(&body, end)]);
+        body[..4].copy_from_slice(&checksum.to_le_bytes());
+        Ok(body)
+    }
+}
+
+impl Numbers<'_> {
+    /// The entry, and its bytes before they are deflated; in a deflated file in two bytes a number
+    /// where those hold all of an f32 tensor's.
+    fn entry(&self, coding: Coding) -> Result<(FileTensor<'_>, Vec<u8>), ReadError> {
+        let mut entry = FileTensor {
+            path: self.path.into(),
+            shape: self.shape.to_vec(),
+            crc32: None,
+            numbers: self.number_type,
+            stored_type: CoordinateType::F32,
+            stored: None,
+            bytes: Cow::default(),
+        };
+        if coding == Coding::Deflate && self.number_type == NumberType::Burns {
+            return Err(directory::entry(self.path, EntryError::Burns));
+        }
+        if coding == Coding::Deflate && self.number_type == NumberType::F32 {
+            let values = CoordinateType::F32.decode(&self.bytes);
+            for kind in [CoordinateType::F16, CoordinateType::Bf16] {
+                if values.iter().all(|&value| kind.holds(value)) {
+                    entry.stored_type = kind;
+                    return Ok((entry, kind.encode(&values)));
+                }
+            }
+        }
+        Ok((entry, self.bytes.to_vec()))
+    }
+}
