@@ -189,10 +189,8 @@ fn test(args: &[String]) -> Result<(), String> {
         // What does without Burn, in a debug build: it checks arithmetic for overflow.
         let mut command = cargo();
         command.args(["test", "--package", "multibit", "--package", "xtask"]);
-        step(
-            &root(),
-            command.args(["--features", "multibit/rayon,multibit/serde"]),
-        )?;
+        let features = "multibit/rayon,multibit/serde,multibit/runtime,multibit/deflate";
+        step(&root(), command.args(["--features", features]))?;
     }
     run(&mut test_command(args)?)
 }
@@ -333,7 +331,11 @@ fn check(args: &[String]) -> Result<(), String> {
     if flag != "--target" {
         return Err(format!("check: no argument {flag}; there is --target"));
     }
-    let mut halves = vec![("multibit", ""), ("burn-alq", "flex")];
+    let mut halves = vec![
+        ("multibit", ""),
+        ("multibit", "runtime"),
+        ("burn-alq", "flex"),
+    ];
     if target == BROWSER {
         halves.push(("burn-alq", "std,flex"));
     }

@@ -23,7 +23,8 @@ const CRATES: [(&str, &[Floor]); 2] = [
             &["packed"],
             &["fit"],
             &["cpu"],
-            &["gpu"],
+            &["file", "gpu"],
+            &["runtime"],
         ],
     ),
     (
