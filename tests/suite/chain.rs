@@ -192,9 +192,9 @@ fn what_does_not_fit_is_refused() {
             Chain::new().adaptive_avg_pool2d(&AdaptiveAvgPool2dConfig::new([2, 1]).init()),
             "one place",
         ),
-        (Chain::new().flatten().add(0), "no sum"),
+        (Chain::new().flatten().plus(0), "no sum"),
         (
-            Chain::new().flatten().add(7),
+            Chain::new().flatten().plus(7),
             "a value that is not there yet",
         ),
     ];

@@ -78,7 +78,7 @@ impl Block {
             skip = chain.value();
             chain = chain.from(y);
         }
-        chain.add(skip).activation(&at("act2"), &self.act2)
+        chain.plus(skip).activation(&at("act2"), &self.act2)
     }
 }
 

@@ -225,7 +225,7 @@ impl Chain {
 
     /// The sum with another value.
     #[must_use]
-    pub fn add(self, value: usize) -> Self {
+    pub fn plus(self, value: usize) -> Self {
         self.step(Op::Add(value))
     }
 }
