@@ -3,6 +3,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod bytes;
+mod calibrate;
 pub mod cifar;
 mod cli;
 pub mod data;
@@ -26,6 +27,7 @@ mod plot;
 mod png;
 mod program;
 mod progress;
+mod quantize;
 mod report;
 pub mod say;
 mod score;
@@ -41,9 +43,10 @@ pub mod weights;
 use std::fmt::Display;
 use std::path::Path;
 
+pub use self::calibrate::{BitFlags, CalibrationFlags};
 pub use self::cli::{DeviceFlag, choice, parse_seconds};
 pub use self::data::{Batch, Dataset, Images};
-pub use self::example::{DataFlags, Demo, Example, NoFlags, Plan, Preset, short};
+pub use self::example::{DataFlags, Demo, Example, NoFlags, Plan, Preset, UnlabelledFlags, short};
 pub use self::folder::writable;
 pub use self::job::{Job, Pretrained};
 pub use self::levers::StorageFlags;
