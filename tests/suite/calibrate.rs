@@ -62,9 +62,13 @@ impl Net {
 
 /// Images whose channels depend on each other, so that weights can make up for each other.
 fn images(count: usize, seed: u64, device: &Device) -> Vec<Tensor<4>> {
+    images_of(SIZE, count, seed, device)
+}
+
+fn images_of(side: usize, count: usize, seed: u64, device: &Device) -> Vec<Tensor<4>> {
     let mut random = Random::new(seed);
     let one = |_| {
-        let places = SIZE * SIZE;
+        let places = side * side;
         let mut noise = |size| random.normals(places, size);
         let base = noise(1.0);
         let channels: Vec<Vec<f64>> = (0..4)
@@ -76,7 +80,7 @@ fn images(count: usize, seed: u64, device: &Device) -> Vec<Tensor<4>> {
             })
             .collect();
         let values = narrow(&channels.concat());
-        Tensor::from_data(TensorData::new(values, [1, 4, SIZE, SIZE]), device)
+        Tensor::from_data(TensorData::new(values, [1, 4, side, side]), device)
     };
     (0..count).map(one).collect()
 }

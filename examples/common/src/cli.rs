@@ -8,12 +8,13 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::levers::LeverFlags;
+use crate::quantize::QuantizeArgs;
 use crate::sensitivity::SensitivityFlags;
 use crate::sweep::SweepFlags;
 use crate::{Example, Failure, Preset, device};
 
 /// Headings of flags from several places.
-const NETWORK: &str = "Network";
+pub(crate) const NETWORK: &str = "Network";
 const TRAINING: &str = "Training";
 
 /// The heading of flags that have none, after flags that have one.
@@ -47,6 +48,8 @@ pub enum Command<E: Example> {
         #[command(flatten)]
         sweep: SweepFlags,
     },
+    /// Turn a float network's weights into multi-bit ones with images without labels, pack them, and compare.
+    Quantize(QuantizeArgs<E>),
     /// Measure what one bit less in each layer of a float network costs.
     Sensitivity {
         #[command(flatten, next_help_heading = "Data")]

@@ -1,5 +1,6 @@
 //! What an example says of itself.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use burn_alq::{Quantizer, ScheduleConfig, Target};
@@ -7,12 +8,16 @@ use clap::Args;
 
 use crate::cli::{TrainFlags, set};
 use crate::job::Job;
+use crate::network::load_float;
 use crate::{Config, Dataset, Failure, Images, Network, Reference};
 
 /// A network with its data and its training; [`main`](crate::main) makes a program of it.
 pub trait Example: Network {
     /// Flags that choose the data.
     type Data: DataFlags;
+
+    /// Flags that choose images without labels; those of [`Data`](Self::Data) choose its training images.
+    type Unlabelled: UnlabelledFlags;
 
     /// Flags that choose the network, of every command that makes one.
     type Flags: Args;
@@ -33,6 +38,9 @@ pub trait Example: Network {
     /// with them.
     const ACTIVATIONS: Option<&'static str> = None;
 
+    /// What [`load`](Self::load) reads, for the program's help.
+    const WEIGHTS: &'static str = "the float.bpk of a run";
+
     /// How long and how hard to train; `--preset` takes one by its name, `short` if it is not there.
     fn presets() -> Vec<Preset>;
 
@@ -45,8 +53,16 @@ pub trait Example: Network {
     }
 
     /// What the flags say of the network.
-    fn config(_flags: &Self::Flags, _data: &Self::Data) -> Config {
+    fn config(_flags: &Self::Flags) -> Config {
         Config::new()
+    }
+
+    /// Puts trained weights into a float network.
+    ///
+    /// # Errors
+    /// If the file cannot be read or holds another network; names it.
+    fn load(network: Self, file: &Path) -> Result<Self, Failure> {
+        load_float(network, file)
     }
 
     /// Puts the flags of a training alone into one.
@@ -76,6 +92,23 @@ pub trait DataFlags: Args {
     /// # Errors
     /// As [`load`](Self::load).
     fn test(&self, config: &Config) -> Result<(String, Arc<dyn Images>), Failure>;
+}
+
+/// Flags that choose images without labels.
+pub trait UnlabelledFlags: Args {
+    /// The images, with their name, for a network of a configuration.
+    ///
+    /// # Errors
+    /// If there are none, or they cannot be read or do not fit the network.
+    fn unlabelled(&self, config: &Config) -> Result<(String, Arc<dyn Images>), Failure>;
+}
+
+/// The training images.
+impl<D: DataFlags> UnlabelledFlags for D {
+    fn unlabelled(&self, config: &Config) -> Result<(String, Arc<dyn Images>), Failure> {
+        let data = self.load(config)?;
+        Ok((data.name, data.train))
+    }
 }
 
 /// A training that needs no decision.

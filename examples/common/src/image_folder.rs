@@ -105,6 +105,32 @@ pub fn test(
     Ok((name(folder), Arc::new(images)))
 }
 
+/// All images in a folder and in folders below it, without labels; folders behind links are left out.
+///
+/// # Errors
+/// If a folder cannot be read, or there is no image.
+pub fn unlabelled(folder: &Path, options: Options) -> Result<(String, Arc<dyn Images>), Failure> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for path in sorted(&folder).map_err(|error| at(&folder, error))? {
+            if is_image(&path) {
+                files.push((path, 0));
+            } else if path.is_dir() && !path.is_symlink() {
+                folders.push(path);
+            }
+        }
+    }
+    if files.is_empty() {
+        let error = "no images (.jpg, .jpeg, .png) in it or in folders below it";
+        return Err(at(folder, error));
+    }
+    Ok((
+        name(folder),
+        Arc::new(FolderImages::limited(files, options)),
+    ))
+}
+
 /// The names of the folders in a folder, sorted: their places are the classes, as in torchvision.
 fn classes(folder: &Path, outputs: usize) -> Result<Vec<String>, Failure> {
     let classes: Vec<String> = entries(folder)?
@@ -131,12 +157,7 @@ fn files(folder: &Path, classes: &[String]) -> Result<Vec<(PathBuf, u32)>, Failu
         let label = classes.binary_search(&name(&class));
         let label = label.map_err(|_| at(&class, "the training images have no such class"))?;
         let before = files.len();
-        let images = entries(&class)?.into_iter().filter(|path| {
-            let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
-            ENDINGS
-                .iter()
-                .any(|known| ending.as_deref() == Some(known.as_ref()))
-        });
+        let images = entries(&class)?.into_iter().filter(|path| is_image(path));
         files.extend(images.map(|path| (path, label as u32)));
         if files.len() == before {
             let error = "a class without images (.jpg, .jpeg, .png); fill the folder or remove it";
@@ -149,15 +170,24 @@ fn files(folder: &Path, classes: &[String]) -> Result<Vec<(PathBuf, u32)>, Failu
     Ok(files)
 }
 
+/// Whether a file is one by its name.
+fn is_image(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+    let mut known = ENDINGS.iter();
+    known.any(|known| ending.as_deref() == Some(known.as_ref())) && !path.is_dir()
+}
+
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let paths = std::fs::read_dir(folder).and_then(|entries| {
-        let paths = entries.map(|entry| Ok(entry?.path()));
-        paths.collect::<std::io::Result<Vec<PathBuf>>>()
-    });
-    let mut paths = paths.map_err(|error| {
+    sorted(folder).map_err(|error| {
         let error = format!("{error}; images are expected in train/CLASS and val/CLASS");
         at(folder, error)
-    })?;
+    })
+}
+
+/// What is in a folder, by name.
+fn sorted(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let paths = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut paths = paths.collect::<std::io::Result<Vec<PathBuf>>>()?;
     paths.sort();
     Ok(paths)
 }

@@ -499,10 +499,18 @@ impl<'a, N: Network> Runner<'a, N> {
 fn network<N: Network>(job: &Job<'_, N>, device: &Device) -> Result<N, Failure> {
     let network = N::from_config(&job.config, device)?;
     match (&job.flags.float, &job.pretrained) {
-        (Some(file), _) => load_float(network, file),
+        (Some(file), _) => float_flag(network, file),
         (None, Some(Pretrained { file, load })) => load(network, file),
         (None, None) => Ok(network),
     }
+}
+
+/// What `--float` names.
+///
+/// # Errors
+/// As [`load_float`].
+pub(crate) fn float_flag<N: Network>(network: N, file: &Path) -> Result<N, Failure> {
+    load_float(network, file).map_err(|error| format!("--float {error}").into())
 }
 
 fn float_schedule(plan: &Plan) -> Schedule {

@@ -4,6 +4,7 @@
 
 pub mod agreement;
 pub mod bytes;
+mod calibrate;
 pub mod cifar;
 mod cli;
 pub mod data;
@@ -27,6 +28,7 @@ mod plot;
 mod png;
 mod program;
 mod progress;
+mod quantize;
 mod report;
 pub mod say;
 mod score;
@@ -42,9 +44,10 @@ pub mod weights;
 use std::fmt::Display;
 use std::path::Path;
 
+pub use self::calibrate::{BitFlags, CalibrationFlags};
 pub use self::cli::{DeviceFlag, choice, parse_seconds};
 pub use self::data::{Batch, Dataset, Images};
-pub use self::example::{DataFlags, Demo, Example, NoFlags, Plan, Preset, short};
+pub use self::example::{DataFlags, Demo, Example, NoFlags, Plan, Preset, UnlabelledFlags, short};
 pub use self::folder::writable;
 pub use self::job::{Job, Pretrained};
 pub use self::levers::StorageFlags;

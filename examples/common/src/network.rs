@@ -9,8 +9,8 @@ use burn::tensor::{Device, Tensor};
 use burn_alq::file::{Chain, FileError};
 use burn_alq::{Arithmetic, PackedModel};
 
-use crate::Failure;
 use crate::cli::{MAX_ACTIVATION_BITS, parse_act_bits};
+use crate::{Failure, at};
 
 /// What a network is built from. Travels with the packed model.
 pub type Config = BTreeMap<String, String>;
@@ -55,7 +55,7 @@ pub trait Network: Module + Sync {
 /// Puts the weights of a trained float network, the float.bpk of a run, into one.
 ///
 /// # Errors
-/// If the file cannot be read or holds another network.
+/// If the file cannot be read or holds another network; names it.
 pub fn load_float<N: Network>(network: N, file: &Path) -> Result<N, Failure> {
     network.try_load_file(file).map_err(|error| {
         let found = match PackedModel::load(file) {
@@ -63,8 +63,11 @@ pub fn load_float<N: Network>(network: N, file: &Path) -> Result<N, Failure> {
             Err(FileError::NotPacked { found, .. }) => format!("this is {found}: "),
             Err(_) => String::new(),
         };
-        let (file, title) = (file.display(), N::TITLE);
-        format!("--float {file}: not a float {title} of these flags: {found}{error}").into()
+        let title = N::TITLE;
+        at(
+            file,
+            format!("not a float {title} of these flags: {found}{error}"),
+        )
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use burn_alq::calibrate::CalibrateError;
 use burn_alq::{PathPattern, Quantizer, Target};
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 
@@ -13,6 +14,7 @@ use crate::document::remake_report;
 use crate::job::{self, Interrupted, Job};
 use crate::network::ACT_BITS;
 use crate::packed::{eval, inspect};
+use crate::quantize::quantize;
 use crate::sensitivity::sensitivity;
 use crate::stop::STOPPED;
 use crate::sweep::sweep;
@@ -20,7 +22,7 @@ use crate::time::time;
 use crate::{DataFlags as _, Demo, Example, Failure, say};
 
 /// The whole program: reads the command line and does what it says. The exit code is 130 if the user
-/// stopped a training.
+/// stopped a training or a calibration.
 pub fn main<E: Example>() -> ExitCode {
     exit_code(run::<E>())
 }
@@ -31,7 +33,9 @@ pub fn exit_code(result: Result<(), Failure>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say::complain(format_args!("error: {error}"));
-            if error.is::<Interrupted>() {
+            let calibration = error.downcast_ref::<CalibrateError>();
+            let stopped = matches!(calibration, Some(CalibrateError::Stopped));
+            if error.is::<Interrupted>() || stopped {
                 ExitCode::from(STOPPED)
             } else {
                 ExitCode::FAILURE
@@ -65,12 +69,13 @@ fn run<E: Example>() -> Result<(), Failure> {
             setup,
             sweep: targets,
         } => sweep(job(setup, None)?, targets, E::references()),
+        Command::Quantize(args) => quantize(args),
         Command::Sensitivity {
             data,
             network,
             flags,
         } => {
-            let config = E::config(network, data);
+            let config = E::config(network);
             let data = data.load(&config)?;
             let quantizer = quantizer::<E>(flags.max_bits.into(), 0);
             sensitivity::<E>(flags, &config, &quantizer, &data)
@@ -101,7 +106,7 @@ fn demo_training(demo: &Demo, args: DemoArgs) -> Vec<OsString> {
 
 fn job<E: Example>(setup: &Setup<E>, target: Option<Target>) -> Result<Job<'_, E>, Failure> {
     let start = Instant::now();
-    let mut config = E::config(&setup.network, &setup.data);
+    let mut config = E::config(&setup.network);
     let data = setup.data.load(&config)?;
     let flags = &setup.flags;
     if let Some(bits) = flags.act_bits {

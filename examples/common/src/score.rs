@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor};
 use indicatif::ProgressBar;
 
@@ -52,6 +53,49 @@ impl Tally {
         let percent = |right| 100.0 * right as f64 / images.max(1) as f64;
         let [top1, top5] = self.right.read().map(percent);
         Accuracy { images, top1, top5 }
+    }
+}
+
+/// How near a network's predictions are to another's.
+#[derive(Default)]
+pub struct Agreement {
+    images: usize,
+    same: usize,
+    divergence: f64,
+}
+
+impl Agreement {
+    /// Adds a batch, of the scores `[images, classes]` of the float network and of another one.
+    pub fn add(&mut self, float: Tensor<2>, other: Tensor<2>) {
+        let [images, classes] = float.dims();
+        self.images += images;
+        let best = [&float, &other].map(|scores| scores.clone().argmax(1));
+        let [float_best, other_best] = best;
+        let mut same = Counts::default();
+        same.add(vec![float_best.equal(other_best).int().sum()]);
+        let [same] = same.read();
+        self.same += same;
+        let [p, q] = [float, other].map(|scores| {
+            let data = log_softmax(scores, 1).into_data_as::<f32>();
+            let logs: Vec<f32> = data.try_into_vec().expect("converted to f32");
+            assert_eq!(logs.len(), images * classes, "scores of other shapes");
+            logs
+        });
+        let pairs = p.into_iter().zip(q);
+        self.divergence += pairs
+            .map(|(p, q)| f64::from(p).exp() * f64::from(p - q))
+            .sum::<f64>();
+    }
+
+    /// The share of images whose highest score is of the same class, in percent.
+    pub fn percent(&self) -> f64 {
+        100.0 * self.same as f64 / self.images.max(1) as f64
+    }
+
+    /// The mean Kullback-Leibler divergence `Σ p ln(p / q)` of the other network's probabilities `q` from
+    /// the float network's `p`, in nats.
+    pub fn divergence(&self) -> f64 {
+        self.divergence / self.images.max(1) as f64
     }
 }
 
@@ -123,6 +167,22 @@ pub fn evaluate<N: Network>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn agreement_counts_classes_and_compares_probabilities() {
+        let device = Device::default();
+        let scores = |a: [[f32; 2]; 2]| Tensor::from_floats(a, &device);
+        // Probabilities 3/4 and 1/4 against the reverse, and the same ones with another sum of scores.
+        let (ln3, mut found) = (3f32.ln(), Agreement::default());
+        found.add(
+            scores([[ln3, 0.0], [ln3, 0.0]]),
+            scores([[0.0, ln3], [ln3 + 7.0, 7.0]]),
+        );
+        assert_eq!(found.percent(), 50.0);
+        let expected = 0.5 * (0.75 - 0.25) * f64::from(ln3);
+        // Rounding of logarithms in f32.
+        assert!((found.divergence() - expected).abs() < 1e-6);
+    }
 
     #[test]
     fn ranks_count_ties_for_the_first() {

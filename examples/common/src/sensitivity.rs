@@ -10,7 +10,8 @@ use clap::Args;
 use crate::cli::{DeviceFlag, NO_HEADING, parse_positive};
 use crate::document::write_files;
 use crate::folder::Folder;
-use crate::network::{Config, load_float};
+use crate::job::float_flag;
+use crate::network::Config;
 use crate::origin::Origin;
 use crate::page::Page;
 use crate::progress::bar;
@@ -60,7 +61,7 @@ pub fn sensitivity<N: Network>(
     let out = &flags.out;
     let device = flags.device.device()?.autodiff();
     let network = N::from_config(config, &device)?;
-    let network = load_float(network, &flags.float)?;
+    let network = float_flag(network, &flags.float)?;
     let _folder = Folder::empty(out)?;
     say!("data: {}", data.name);
     let size = flags.batch_size as usize;

@@ -35,6 +35,7 @@ pub struct Shards {
 
 impl Example for LeNet5 {
     type Data = DataArgs;
+    type Unlabelled = DataArgs;
     type Flags = NoFlags;
     type Training = Shards;
 

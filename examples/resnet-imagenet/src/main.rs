@@ -3,15 +3,15 @@
 mod data;
 mod model;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use burn_alq::{GroupingRule, PathPattern, Quantizer, ScheduleConfig, Target};
 use clap::Args;
-use example_common::network::{WIDTH, parse_width};
+use example_common::network::{WIDTH, load_float, parse_width};
 use example_common::{Config, Example, Failure, Job, Plan, Preset, Pretrained, fake, short};
 
-use data::DataArgs;
+use data::{DataArgs, ImageArgs};
 use model::{CLASSES, DEPTH, ResNet, load_torch};
 
 // Training allocates and frees the same large tensors at every step; the system allocator hands
@@ -33,8 +33,20 @@ pub struct NetworkArgs {
     #[arg(long, default_value_t = 1.0, value_parser = parse_width)]
     width: f64,
     /// Outputs of the network [default: 1000, with --fake-data 10]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    classes: Option<u32>,
+    #[arg(
+        long,
+        default_value_t = 1000,
+        default_value_if("fake_data", "true", fake_classes()),
+        hide_default_value = true,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    classes: u32,
+}
+
+/// The default with `--fake-data`.
+fn fake_classes() -> Option<&'static str> {
+    const { assert!(fake::CLASSES == 10) };
+    Some("10")
 }
 
 /// Where a training starts.
@@ -47,6 +59,7 @@ pub struct Start {
 
 impl Example for ResNet {
     type Data = DataArgs;
+    type Unlabelled = ImageArgs;
     type Flags = NetworkArgs;
     type Training = Start;
 
@@ -54,6 +67,7 @@ impl Example for ResNet {
     const ABOUT: &'static str = "ResNet18 or ResNet34 on ImageNet or any other image folder: \
                                  pretrained weights or float training, Adaptive Loss-aware \
                                  Quantization, packing, evaluation";
+    const WEIGHTS: &'static str = "torchvision's, .pth or .safetensors, or the float.bpk of a run";
     const ACTIVATIONS: Option<&'static str> = Some("**act*");
 
     fn presets() -> Vec<Preset> {
@@ -107,17 +121,19 @@ impl Example for ResNet {
             .rule(glob("fc.weight"), GroupingRule::Subchannelwise(2))
     }
 
-    fn config(flags: &NetworkArgs, data: &DataArgs) -> Config {
-        let classes = match flags.classes {
-            Some(classes) => classes as usize,
-            None if data.fake_data => fake::CLASSES,
-            None => 1000,
-        };
+    fn config(flags: &NetworkArgs) -> Config {
         Config::from([
             (DEPTH.into(), flags.depth.to_string()),
             (WIDTH.into(), flags.width.to_string()),
-            (CLASSES.into(), classes.to_string()),
+            (CLASSES.into(), flags.classes.to_string()),
         ])
+    }
+
+    fn load(network: Self, file: &Path) -> Result<Self, Failure> {
+        match file.extension().is_some_and(|ending| ending == "bpk") {
+            true => load_float(network, file),
+            false => load_torch(network, file),
+        }
     }
 
     fn adjust<'a>(job: &mut Job<'a, Self>, flags: &'a Start) -> Result<(), Failure> {

@@ -32,6 +32,7 @@ pub struct NetworkArgs {
 
 impl Example for VggSmall {
     type Data = DataArgs;
+    type Unlabelled = DataArgs;
     type Flags = NetworkArgs;
     type Training = NoFlags;
 
@@ -86,7 +87,7 @@ impl Example for VggSmall {
             .rule(glob("fc.0.weight"), GroupingRule::Subchannelwise(16))
     }
 
-    fn config(flags: &NetworkArgs, _data: &DataArgs) -> Config {
+    fn config(flags: &NetworkArgs) -> Config {
         Config::from([(WIDTH.into(), flags.width.to_string())])
     }
 }

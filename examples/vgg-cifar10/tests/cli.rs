@@ -19,6 +19,31 @@ fn made_up_images_are_learned_and_resumed_to_the_same_bytes() {
     assert!(result(&text, "float_acc=") > 80.0, "{text}");
     assert!(result(&text, "paper_bits=") <= 0.66, "{text}");
 
+    // The float network again, without labels.
+    let [float, packed, out] =
+        ["whole/float.bpk", "whole/model.bpk", "model.bpk"].map(|name| vgg.at(name));
+    let quantize = |from: &str| {
+        let args = [
+            "quantize",
+            "--fake-data",
+            "--width",
+            "0.0625",
+            "--bits",
+            "2",
+        ];
+        let args = [
+            &args[..],
+            &["--samples", "128", "--from", from, "--out", &out],
+        ]
+        .concat();
+        args.into_iter().map(String::from).collect::<Vec<_>>()
+    };
+    vgg.refuses(&quantize(&packed), "of these flags: this is a packed model");
+    assert!(!vgg.exists("model.bpk"), "nothing is left behind");
+    let text = vgg.succeeds(&quantize(&float));
+    assert!(result(&text, "agreement=") > 80.0, "{text}");
+    vgg.succeeds(&["eval", "--fake-data", "--model", &out]);
+
     vgg.resumes_to_the_same_bytes(&["--fake-data"]);
 }
 

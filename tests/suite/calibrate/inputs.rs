@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use burn::module::Module;
+use burn::nn::PaddingConfig2d;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_alq::calibrate::{Budget, CalibrateError, Progress};
 use burn_alq::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
@@ -11,7 +12,7 @@ use burn_alq::nn::{Activation, Epilogue, Linear, LinearConfig};
 use burn_alq::optim::sizes;
 use burn_alq::{Calibrator, CoordinateType, GroupingRule, PackedModel, PathPattern, Quantizer};
 
-use super::images;
+use super::{images, images_of};
 use crate::devices::device;
 use crate::support::{Random, narrow, values};
 
@@ -31,7 +32,7 @@ impl Net {
             conv: Conv2dConfig::new([4, 8], [3, 3]).init(device),
             depthwise: Conv2dConfig::new([8, 8], [3, 3])
                 .with_groups(8)
-                .with_padding(burn::nn::PaddingConfig2d::Same)
+                .with_padding(PaddingConfig2d::Same)
                 .init(device),
             row: Conv1dConfig::new(8, 4, 3).with_stride(2).init(device),
             hidden: LinearConfig::new(28, 28).init(device),
@@ -137,6 +138,70 @@ fn every_grouping_along_the_inputs_gains() {
         let (net, _) = calibrator.quantize(float.clone(), &seen, forward).unwrap();
         let [blind, seeing] = [&blind, &net].map(|net| error(&float, net, &held_out));
         assert!(seeing < 0.7 * blind, "{rule:?}: {seeing} against {blind}");
+    }
+}
+
+/// Convolutions in steps, with distances, padding and groups.
+#[derive(Module, Debug)]
+struct Wide {
+    strided: Conv2d,
+    grouped: Conv2d,
+    head: Conv2d,
+}
+
+impl Wide {
+    fn new(device: &Device) -> Self {
+        let net = Self {
+            strided: Conv2dConfig::new([4, 6], [3, 2])
+                .with_stride([2, 1])
+                .with_dilation([1, 2])
+                .with_padding(PaddingConfig2d::Explicit(1, 0, 2, 1))
+                .init(device),
+            grouped: Conv2dConfig::new([6, 8], [3, 3])
+                .with_groups(2)
+                .init(device),
+            head: Conv2dConfig::new([8, 5], [1, 1])
+                .with_bias(false)
+                .init(device),
+        };
+        net.map(&mut Fill(Random::new(5)))
+    }
+
+    fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+        let x = self.strided.forward_then(images, Activation::Relu);
+        self.head
+            .forward(self.grouped.forward_then(x, Activation::Relu))
+    }
+}
+
+/// Some places from all over stand for all: images are larger than what is kept of one. Inputs of other places
+/// than the outputs, or in another order than the weights, would make it worse than no inputs at all.
+#[test]
+fn large_images_gain_as_small_ones_do() {
+    let device = device();
+    let float = Wide::new(&device);
+    let error = |net: &Wide, samples: &[Tensor<4>]| {
+        let square = |x: Tensor<4>| f64::from(x.square().sum().into_scalar::<f32>());
+        let sums = samples.iter().map(|x| {
+            let y = float.forward(x.clone());
+            (square(net.forward(x.clone()) - y.clone()), square(y))
+        });
+        let (error, norm) = sums.fold((0.0, 0.0), |sum, new| (sum.0 + new.0, sum.1 + new.1));
+        error / norm
+    };
+    let held_out = images_of(20, 32, 2, &device);
+    let (blind, _) = quantizer(2).quantize(float.clone()).unwrap();
+    let blind = error(&blind, &held_out);
+    for (side, count) in [(20, 64), (160, 1)] {
+        let seen = images_of(side, count, 1, &device);
+        let calibrator = Calibrator::new(quantizer(2));
+        let forward = |net: &Wide, x: &Tensor<4>| net.forward(x.clone());
+        let (net, _) = calibrator.quantize(float.clone(), &seen, forward).unwrap();
+        let seeing = error(&net, &held_out);
+        assert!(
+            seeing < 0.7 * blind,
+            "{count} of {side}: {seeing} against {blind}"
+        );
     }
 }
 

@@ -296,7 +296,9 @@ impl Parts<'_> {
                 {
                     let options = self.options(input.dims());
                     let input = input.unsqueeze_dim::<4>(2);
-                    let rows = || super::watch::patches(input, [1, self.kernel_size], &options);
+                    let rows = |places: &[usize]| {
+                        super::watch::patches(input, places, [1, self.kernel_size], &options)
+                    };
                     let (y, groups) = ((&y, 1), self.groups);
                     super::watch::see(self.weight, self.bias, y, &epilogue, rows, groups);
                 }

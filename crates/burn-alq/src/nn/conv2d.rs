@@ -323,7 +323,9 @@ impl Parts<'_> {
                 #[cfg(feature = "train")]
                 {
                     let options = self.options(input.dims());
-                    let rows = || super::watch::patches(input, self.kernel_size, &options);
+                    let rows = |places: &[usize]| {
+                        super::watch::patches(input, places, self.kernel_size, &options)
+                    };
                     let (y, groups) = ((&y, 1), self.groups);
                     super::watch::see(self.weight, self.bias, y, &epilogue, rows, groups);
                 }

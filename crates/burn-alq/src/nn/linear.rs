@@ -298,10 +298,11 @@ impl Parts<'_> {
                 let y = self.forward_dense(input.clone());
                 #[cfg(feature = "train")]
                 {
-                    let rows = || {
+                    let rows = |kept: &[usize]| {
                         let [d_input, _] = dims(self.weight);
                         let rows = input.dims()[..D - 1].iter().product();
-                        input.clone().into_tensor().reshape([rows, d_input])
+                        let inputs = input.clone().into_tensor().reshape([rows, d_input]);
+                        super::watch::take(inputs, kept)
                     };
                     let y = (&y, D - 1);
                     super::watch::see(self.weight, self.bias, y, &epilogue, rows, 1);

@@ -7,14 +7,18 @@ use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use burn_core::module::{Param, ParamId};
-use burn_core::tensor::module::unfold4d;
-use burn_core::tensor::ops::{PadMode, UnfoldOptions};
+use burn_core::tensor::ops::PadMode;
 use burn_core::tensor::{DType, Tensor};
 use multibit::cpu::Conv2dOptions;
 
 use super::Epilogue;
 
-/// One call of a layer that is not packed.
+/// Rows of a call that are kept at most. A convolution has one for each place of each image, which differ
+/// little from their neighbours: all places of a batch of photographs would take gigabytes, and their
+/// products most of the time.
+const ROWS: usize = 1 << 13;
+
+/// One call of a layer that is not packed: all its rows, or some from all over.
 pub(crate) struct Seen {
     /// The weight.
     pub weight: ParamId,
@@ -74,14 +78,14 @@ struct Enough;
 /// # Arguments
 /// - `y`: what the layer gives, with outputs on `axis`
 /// - `epilogue`: what follows
-/// - `inputs`: what [`Seen`] says
+/// - `inputs`: what [`Seen`] says, of the rows with these numbers, which ascend
 /// - `groups`: of channels
 pub(super) fn see<const W: usize, const D: usize>(
     weight: &Param<Tensor<W>>,
     bias: Option<&Param<Tensor<1>>>,
     (y, axis): (&Tensor<D>, usize),
     epilogue: &Epilogue<'_, D>,
-    inputs: impl FnOnce() -> Tensor<2>,
+    inputs: impl FnOnce(&[usize]) -> Tensor<2>,
     groups: usize,
 ) {
     let watches = |watch: &Option<Watch>| {
@@ -91,21 +95,22 @@ pub(super) fn see<const W: usize, const D: usize>(
     if !WATCH.with_borrow(watches) {
         return;
     }
+    let outputs = y.dims()[axis];
+    let all = y.shape().num_elements() / outputs.max(1);
+    let rows = kept(all);
     let outputs = (groups == 1).then(|| {
         let y = y.clone().without_autodiff();
-        let outputs = y.dims()[axis];
         let y = match &epilogue.residual {
             Some(residual) if epilogue.norm.is_none() => y + residual.clone().without_autodiff(),
             _ => y,
         };
-        let rows = y.shape().num_elements() / outputs.max(1);
-        let y = y.movedim(axis, D - 1).reshape([rows, outputs]);
-        y.cast(DType::F32)
+        let y = y.movedim(axis, D - 1).reshape([all, outputs]);
+        take(y, &rows).cast(DType::F32)
     });
     let seen = Seen {
         weight: weight.id,
         bias: bias.map(|bias| bias.id),
-        inputs: inputs().without_autodiff().cast(DType::F32),
+        inputs: inputs(&rows).without_autodiff().cast(DType::F32),
         outputs,
     };
     let is_last = WATCH.with_borrow_mut(|watch| {
@@ -119,13 +124,69 @@ pub(super) fn see<const W: usize, const D: usize>(
     }
 }
 
-/// What each output of a convolution sees: `[batch * height_out * width_out * groups, channels_in / groups *
-/// kernel]`.
-pub(super) fn patches(input: Tensor<4>, kernel: [usize; 2], options: &Conv2dOptions) -> Tensor<2> {
-    let unfold = UnfoldOptions::new(options.stride, [0, 0], options.dilation);
+/// The numbers of at most [`ROWS`] rows out of so many: one out of each part of them, at an uneven distance, for
+/// images have periods.
+fn kept(rows: usize) -> Vec<usize> {
+    let parts = rows.min(ROWS);
+    let part = |part: usize| part * rows / parts;
+    let kept = (0..parts).map(|index| {
+        let (start, end) = (part(index), part(index + 1));
+        // Multiples of the golden ratio fill a circle evenly.
+        let turn = (index as u32).wrapping_mul(0x9e37_79b9) >> 16;
+        start + turn as usize % (end - start)
+    });
+    kept.collect()
+}
+
+/// Some rows.
+pub(super) fn take(x: Tensor<2>, rows: &[usize]) -> Tensor<2> {
+    match x.dims()[0] == rows.len() {
+        true => x,
+        false => select(x, rows.iter().copied()),
+    }
+}
+
+fn select(x: Tensor<2>, rows: impl Iterator<Item = usize>) -> Tensor<2> {
+    let rows: Vec<i32> = rows.map(|row| row as i32).collect();
+    let rows = Tensor::from_ints(rows.as_slice(), &x.device());
+    x.select(0, rows)
+}
+
+/// What the outputs of a convolution see at some places, which are counted over `[batch, height_out,
+/// width_out]`: `[places * groups, channels_in / groups * kernel]`.
+pub(super) fn patches(
+    input: Tensor<4>,
+    places: &[usize],
+    kernel: [usize; 2],
+    options: &Conv2dOptions,
+) -> Tensor<2> {
+    let Conv2dOptions {
+        stride, dilation, ..
+    } = *options;
     let padded = input.pad(options.padding, PadMode::Constant(0.0));
-    let columns = unfold4d(padded, kernel, unfold);
-    let [batch, weights, places] = columns.dims();
-    let shape = [batch * places * options.groups, weights / options.groups];
-    columns.swap_dims(1, 2).reshape(shape)
+    let [batch, channels, height, width] = padded.dims();
+    let windows = |axis: usize, len: usize| {
+        (len - dilation[axis] * (kernel[axis] - 1) - 1) / stride[axis] + 1
+    };
+    let [rows, columns] = [windows(0, height), windows(1, width)];
+    let pixels = places.iter().flat_map(|place| {
+        let (image, row, column) = (
+            place / columns / rows,
+            place / columns % rows,
+            place % columns,
+        );
+        let first = (image * height + row * stride[0]) * width + column * stride[1];
+        let (down, right) = (dilation[0] * width, dilation[1]);
+        (0..kernel[0]).flat_map(move |y| (0..kernel[1]).map(move |x| first + y * down + x * right))
+    });
+    let flat = padded
+        .permute([0, 2, 3, 1])
+        .reshape([batch * height * width, channels]);
+    let taps = kernel[0] * kernel[1];
+    let seen = select(flat, pixels).reshape([places.len(), taps, channels]);
+    let shape = [
+        places.len() * options.groups,
+        channels / options.groups * taps,
+    ];
+    seen.swap_dims(1, 2).reshape(shape)
 }
