@@ -7,7 +7,7 @@ use crate::cargo;
 
 /// Crates, and the features that docs.rs builds them with beside the default.
 const CRATES: [(&str, &str); 2] = [
-    ("multibit", "std,rayon,serde"),
+    ("multibit", "std,rayon,serde,runtime,deflate"),
     ("burn-alq", "learner,flex,store"),
 ];
 

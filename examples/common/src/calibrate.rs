@@ -103,6 +103,10 @@ impl CalibrationFlags {
                 Progress::Passes { done, of } => {
                     bar.set_length(of as u64);
                     bar.set_position(done as u64);
+                    // Without a terminal, a line for every tenth.
+                    if bar.is_hidden() && 10 * done / of > 10 * (done - 1) / of {
+                        say!("calibration: {done} of {of} passes");
+                    }
                 }
                 Progress::Refined(Refined { epoch, error }) => {
                     bar.suspend(|| say!("epoch {epoch}: error {error:.5} on batches held out"));

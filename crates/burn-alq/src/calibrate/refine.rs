@@ -144,8 +144,7 @@ impl<'a, I, F, const D: usize> Refinement<'a, I, F, D> {
         F: Fn(&M, &I) -> Tensor<D>,
     {
         let epoch = course.now.epoch + 1;
-        let share = std::env::var("COORD").map_or(COORDINATES, |x| x.parse().unwrap());
-        let last = epoch as f64 > epochs as f64 * (1.0 - share);
+        let last = epoch as f64 > epochs as f64 * (1.0 - COORDINATES);
         let optimizer = &mut course.optimizer;
         optimizer.set_phase(if last { Phase::Coordinate } else { Phase::Ste });
         let mut order = self.learnt.clone();

@@ -9,8 +9,10 @@ use multibit::fit::{Hessian, HessianError};
 
 use crate::weight::{Known, Means, read_f32};
 
-/// The share of the mean curvature that is added to all: directions that no sample showed still count.
-const DAMPING: f64 = 0.01;
+/// The share of the mean curvature that is added to all: directions that no sample showed still count, and
+/// what a few samples say by chance does not. Of 0.01, 0.1 and 0.3, mean cosines of MiniLM at 2 bits were 0.903,
+/// 0.911 and 0.913 (layer after layer, 1,077 sentences).
+const DAMPING: f64 = 0.1;
 
 /// What was measured of a weight. Inputs are in the order of the weight's groups.
 #[derive(Debug)]
