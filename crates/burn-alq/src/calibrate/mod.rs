@@ -146,7 +146,8 @@ impl Calibrator {
     }
 
     /// Chooses the bits of each weight whose rule says none of its own, from one to the quantizer's most, so
-    /// that together they store no more than this: more where the model's outputs bend more.
+    /// that together they store no more than this: as many as all can have, and one more where the model's
+    /// outputs bend most.
     pub fn budget(self, budget: Budget) -> Self {
         let budget = Some(budget);
         Self { budget, ..self }
