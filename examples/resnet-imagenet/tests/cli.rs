@@ -279,7 +279,10 @@ fn bad_images_and_weights_are_refused_by_name_before_anything_is_written() {
     let mut more = quantize(&resnet, &images, &[]);
     let classes = more.iter().position(|word| word == "--classes").unwrap();
     more.drain(classes..classes + 2);
-    resnet.refuses(&more, "has shape [32, 10] where this network has [32, 1000]");
+    resnet.refuses(
+        &more,
+        "has shape [32, 10] where this network has [32, 1000]",
+    );
     refuses(&images, &["--data-free", "--epochs", "1"], "--data-free");
     refuses(&images, &["--bits", "1", "--budget", "1"], "cannot be kept");
     refuses(&images, &["--fake-data"], "--fake-data");
