@@ -86,6 +86,14 @@ impl Curves {
                 least: least as f64 / unit,
             });
         }
+        let each = ((bits - widths) / self.basis_bits.iter().sum::<usize>()).min(max_bits);
+        for curve in &mut self.curves {
+            // Fewer are out of the question, more are not looked at.
+            curve[..each].fill(f64::MAX);
+            let most = (each + 1).min(max_bits);
+            let last = curve[most];
+            curve[most..].fill(last);
+        }
         let chosen = allocate(
             &self.curves.concat(),
             max_bits,
