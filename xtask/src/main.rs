@@ -3,6 +3,7 @@
 mod api;
 mod full;
 mod kills;
+mod mcu;
 mod rooms;
 mod top;
 mod tree;
@@ -33,6 +34,9 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   check --target TRIPLE       compile what runs packed models (multibit, and burn-alq without
                               training) for a device without an operating system, such as
                               thumbv7em-none-eabihf, or for the browser: wasm32-unknown-unknown
+  mcu [ARGUMENTS]             LeNet5 of 0.1 bit on a Cortex-M7 under qemu-system-arm: every score
+                              compared with this machine's; flash, RAM and instructions an image
+    --messages                errors in words on the board too, not in codes alone
   api                         list the public items of both crates anew, in their PUBLIC_API.txt
   kills [--count N]           kill trainings at random times, resume them and compare what they end in
   load [--minutes N]          8 threads share a packed model for 10 minutes, or N
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         "check" => check(rest),
         "kills" => kills::kills(rest),
         "load" => load(rest),
+        "mcu" => mcu::mcu(&root(), rest),
         "onnx" => onnx(&root()),
         "validate" => match rest {
             [] => validate::validate(&root()),

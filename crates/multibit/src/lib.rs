@@ -94,7 +94,7 @@ pub mod gpu;
 mod grouping;
 mod math;
 mod packed;
-#[cfg(feature = "runtime")]
+#[cfg(feature = "chain")]
 pub mod runtime;
 
 pub use bits::MAX_BITS;

@@ -2,7 +2,7 @@
 
 use super::Isa;
 use super::generic::Activate;
-#[cfg(feature = "runtime")]
+#[cfg(feature = "chain")]
 use super::simd::LANES;
 use super::threads::{self, Shared};
 
@@ -56,7 +56,7 @@ pub fn activate(isa: Isa, activation: Activation, values: &mut [f32]) {
 }
 
 /// Applies an activation to each value, given as its bits, in place, without vectors or threads.
-#[cfg(feature = "runtime")]
+#[cfg(feature = "chain")]
 pub(crate) fn activate_bits(activation: Activation, values: &mut [u32]) {
     for words in values.chunks_mut(LANES) {
         let mut line = [0.0; LANES];

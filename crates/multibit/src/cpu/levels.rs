@@ -168,7 +168,7 @@ impl Ladder {
     }
 
     /// Which level an activation takes.
-    #[cfg(feature = "runtime")]
+    #[cfg(feature = "chain")]
     #[inline]
     pub(crate) fn rank(&self, x: f32) -> usize {
         // Behind the last threshold they are infinite.
@@ -176,7 +176,7 @@ impl Ladder {
     }
 
     /// Whether each level is the nearest of its own value.
-    #[cfg(feature = "runtime")]
+    #[cfg(feature = "chain")]
     pub(crate) fn are_apart(&self, bits: usize) -> bool {
         (0..1 << bits).all(|i| self.rank(self.values[i]) == i)
     }

@@ -50,17 +50,17 @@ use core::ops::Range;
 
 use thiserror::Error;
 
-#[cfg(feature = "runtime")]
+#[cfg(feature = "chain")]
 pub(crate) use activation::activate_bits;
-#[cfg(feature = "runtime")]
+#[cfg(feature = "chain")]
 pub(crate) use conv2d::{bit_layout, prefers_values};
-#[cfg(feature = "runtime")]
+#[cfg(feature = "chain")]
 pub(crate) use generic::{inverse, scale, sums_pay};
-#[cfg(feature = "runtime")]
+#[cfg(feature = "chain")]
 pub(crate) use integers::{TOGETHER, to_integers};
-#[cfg(feature = "runtime")]
+#[cfg(feature = "chain")]
 pub(crate) use levels::Ladder;
-#[cfg(feature = "runtime")]
+#[cfg(feature = "chain")]
 pub(crate) use tiles::Sizes;
 
 pub use activation::{Activation, activate};

@@ -89,7 +89,7 @@ impl Sizes {
     }
 
     /// Those of the tiles of some outputs with `groups` widths each, without laying them out.
-    #[cfg(feature = "runtime")]
+    #[cfg(feature = "chain")]
     pub(crate) fn of(
         widths: &[u8],
         groups: usize,

@@ -19,6 +19,9 @@ const SINGLE: u8 = 26;
 /// How deep what is skipped may be nested.
 const DEPTH: usize = 16;
 
+/// Items that have their room before they are read.
+const FEW: usize = 16;
+
 type Result<T> = core::result::Result<T, Malformed>;
 
 /// Items that come next.
@@ -160,9 +163,10 @@ impl<'a> Reader<'a> {
         &mut self,
         mut item: impl FnMut(&mut Self) -> Result<T>,
     ) -> Result<Vec<T>> {
-        // What an item takes is not known before it is read.
-        let mut items = Vec::new();
-        for _ in 0..self.array()? {
+        let count = self.array()?;
+        // Few take their room once; of more, the file may only claim that it has them.
+        let mut items = Vec::with_capacity(count.min(FEW));
+        for _ in 0..count {
             items.push(item(self)?);
         }
         Ok(items)

@@ -1,6 +1,7 @@
 //! The directory: what a file holds, in the order of its sections.
 
 use alloc::borrow::Cow;
+use alloc::collections::BinaryHeap;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -18,6 +19,11 @@ pub(super) struct Directory<'a> {
     pub config: Vec<Pair<'a>>,
     pub tied: Vec<Pair<'a>>,
     pub about: About<'a>,
+}
+
+/// In ascending order, by a heap: the code of a sort by parts takes ten times its bytes.
+fn sorted(texts: Vec<&str>) -> Vec<&str> {
+    BinaryHeap::from(texts).into_sorted_vec()
 }
 
 /// The error of an entry.
@@ -82,8 +88,7 @@ impl<'a> Directory<'a> {
     /// Paths are unique, and those that are tied have an entry.
     fn check_paths(&self) -> Result<(), ReadError> {
         let tied = || self.tied.iter().map(|(path, _)| &**path);
-        let mut all: Vec<&str> = self.paths().collect();
-        all.sort_unstable();
+        let mut all = sorted(self.paths().collect());
         for (path, first) in &self.tied {
             if all.binary_search(&&**first).is_err() {
                 let first = first.to_string();
@@ -91,7 +96,7 @@ impl<'a> Directory<'a> {
             }
         }
         all.extend(tied());
-        all.sort_unstable();
+        all = sorted(all);
         match all.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(entry(pair[0], EntryError::Twice)),
             None => Ok(()),

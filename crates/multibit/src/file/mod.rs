@@ -100,28 +100,33 @@ impl Coding {
 struct Crc32;
 
 impl Crc32 {
-    /// By the value of a byte.
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            let (mut crc, mut bit) = (byte as u32, 0);
-            while bit < 8 {
+    /// Bits that are looked up at once: a table of a kibibyte where there is room, or of 64 bytes.
+    const BITS: u32 = if cfg!(feature = "std") { 8 } else { 4 };
+
+    /// By the value of so many bits.
+    const TABLE: [u32; 1 << Self::BITS] = {
+        let mut table = [0; 1 << Self::BITS];
+        let mut value = 0;
+        while value < table.len() {
+            let (mut crc, mut bit) = (value as u32, 0);
+            while bit < Self::BITS {
                 crc = crc >> 1 ^ 0xEDB8_8320 & (crc & 1).wrapping_neg();
                 bit += 1;
             }
-            table[byte] = crc;
-            byte += 1;
+            table[value] = crc;
+            value += 1;
         }
         table
     };
 
     /// Of some bytes, one after the other.
     fn of<T: AsRef<[u8]>>(parts: &[T]) -> u32 {
-        static TABLE: [u32; 256] = Crc32::TABLE;
+        static TABLE: [u32; 1 << Crc32::BITS] = Crc32::TABLE;
         let bytes = parts.iter().flat_map(AsRef::as_ref);
         !bytes.fold(!0, |crc, &byte| {
-            crc >> 8 ^ TABLE[usize::from(crc as u8 ^ byte)]
+            (0..8 / Self::BITS).fold(crc ^ u32::from(byte), |crc, _| {
+                crc >> Self::BITS ^ TABLE[crc as usize % TABLE.len()]
+            })
         })
     }
 }

@@ -94,6 +94,12 @@ pub enum StepError {
     /// Two levels have the same value.
     #[error("two levels of the activation have one value; train it on, or with fewer bits")]
     Coincide,
+    /// A part of the runtime that this program was built without.
+    #[error("this program was built without it; enable the feature {feature} of multibit")]
+    Feature {
+        /// The feature.
+        feature: &'static str,
+    },
     /// Values of other shapes.
     #[error("values of different shapes have no sum")]
     Add,

@@ -32,6 +32,7 @@
 
 mod error;
 mod place;
+#[cfg(feature = "runtime")]
 mod prepared;
 mod scalar;
 mod shapes;
@@ -44,7 +45,13 @@ use crate::file::{FileTensor, FileWeight, Input, PackedFile};
 use place::Memory;
 
 pub use error::{PlanError, RunError, StepError};
+#[cfg(feature = "runtime")]
 pub use prepared::Prepared;
+
+/// What this build can run beside cut lines and exact arithmetic; plans refuse the rest.
+const FUNCTIONS: bool = cfg!(feature = "functions");
+const INT8: bool = cfg!(feature = "int8");
+const BITWISE: bool = cfg!(feature = "bitwise");
 
 /// The shape of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,7 +283,6 @@ impl<'f, 'a> Plan<'f, 'a> {
         let (from, to) = (self.range(planned.input), self.range(value));
         let places = [from.clone(), to.clone(), self.memory.scratch[step].clone()];
         match &planned.work {
-            Work::Nothing => {}
             Work::Linear(weights, sizes) => apart(buffer, places, |from, to, scratch| {
                 scalar::linear(&self.layer(weights), *sizes, from, to, scratch);
             }),
@@ -293,12 +299,13 @@ impl<'f, 'a> Plan<'f, 'a> {
                 let values = in_place(buffer, from, to);
                 scalar::activate(*activation, values);
             }
-            Work::Levels(state) => {
+            Work::Levels(state) if BITWISE => {
                 let values = in_place(buffer, from, to);
                 if let Some(levels) = scalar::Levels::of(self.file, *state) {
                     levels.quantize(values);
                 }
             }
+            Work::Nothing | Work::Levels(_) => {}
             Work::Add(other) => {
                 let other = self.range(*other);
                 let to = to.start;

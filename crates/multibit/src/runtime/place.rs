@@ -39,9 +39,10 @@ impl Memory {
         }
         // The scores are read in the end.
         *last_use.last_mut()? = steps.len();
-        let mut blocks: Vec<Block> = Vec::new();
+        // A block for each value, and one for what each step works in.
+        let mut blocks: Vec<Block> = Vec::with_capacity(values.len() + steps.len());
         // The block of each value.
-        let mut of: Vec<usize> = Vec::new();
+        let mut of: Vec<usize> = Vec::with_capacity(values.len());
         let new = |blocks: &mut Vec<Block>, value: usize, first: usize| {
             let len = values[value].shape.len()?;
             blocks.push(Block {
@@ -54,7 +55,7 @@ impl Memory {
         };
         let first = new(&mut blocks, 0, 0)?;
         of.push(first);
-        let mut scratch = Vec::new();
+        let mut scratch = Vec::with_capacity(steps.len());
         for (number, step) in steps.iter().enumerate() {
             let block = of[step.input];
             let shares = match step.work {

@@ -3,7 +3,10 @@
 use alloc::vec::Vec;
 
 use super::scalar::Way;
-use super::{Conv2d, LevelState, PlanError, Planned, Shape, StepError, Value, Weights, Work};
+use super::{
+    BITWISE, Conv2d, FUNCTIONS, INT8, LevelState, PlanError, Planned, Shape, StepError, Value,
+    Weights, Work,
+};
 use crate::cpu::{
     Activation, Arithmetic, Conv2dOptions, KernelError, Ladder, MAX_ACTIVATION_BITS, Pool2dOptions,
 };
@@ -28,7 +31,8 @@ pub(super) fn plan(
         shape,
         levels: None,
     }]);
-    let mut steps: Vec<Planned> = Vec::new();
+    values.reserve_exact(chain.len());
+    let mut steps: Vec<Planned> = Vec::with_capacity(chain.len());
     for (index, step) in chain.iter().enumerate() {
         // The reader has seen that values and tensors are there.
         let input = step.input.unwrap_or(index);
@@ -153,7 +157,11 @@ fn of(
             (Work::Nothing, value(Shape::Features(len), input.levels))
         }
         Op::Activation(Activation::Identity) => (Work::Nothing, input),
-        Op::Activation(activation) => (Work::Activation(*activation), value(input.shape, None)),
+        Op::Activation(activation) => {
+            let is_cut = matches!(activation, Activation::Relu | Activation::Relu6);
+            built_with(FUNCTIONS || is_cut, "functions")?;
+            (Work::Activation(*activation), value(input.shape, None))
+        }
         Op::Levels(tensor) => match level_state(file, *tensor)? {
             Some(state) => (Work::Levels(state), value(input.shape, Some(state))),
             None => (Work::Activation(Activation::Relu), value(input.shape, None)),
@@ -165,6 +173,14 @@ fn of(
             (Work::Add(*other), value(input.shape, None))
         }
     })
+}
+
+/// That this program can run it.
+fn built_with(is_there: bool, feature: &'static str) -> Result<(), StepError> {
+    match is_there {
+        true => Ok(()),
+        false => Err(StepError::Feature { feature }),
+    }
 }
 
 fn same(axis: &'static str, found: usize, expected: usize) -> Result<(), StepError> {
@@ -222,6 +238,8 @@ fn weights<'f, 'a>(
         None => None,
     };
     let arithmetic = weight.arithmetic().or(layer.arithmetic).unwrap_or_default();
+    built_with(INT8 || arithmetic != Arithmetic::Int8, "int8")?;
+    built_with(BITWISE || arithmetic != Arithmetic::Bitwise, "bitwise")?;
     let levels = match arithmetic {
         Arithmetic::Bitwise => Some(input.levels.ok_or(StepError::NoLevels)?),
         _ => None,
@@ -293,6 +311,10 @@ fn level_state(file: &PackedFile<'_>, tensor: usize) -> Result<Option<LevelState
     let bits = bits.ok_or(StepError::State)?;
     if bits == 0 {
         return Ok(None);
+    }
+    if !BITWISE {
+        let feature = "bitwise";
+        return Err(StepError::Feature { feature });
     }
     let mut gammas = [0.0; MAX_ACTIVATION_BITS];
     for (j, gamma) in gammas[..bits].iter_mut().enumerate() {

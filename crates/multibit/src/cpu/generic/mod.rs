@@ -26,7 +26,7 @@ pub(super) use bitwise::{Bitwise, Class, Classes, Output};
 pub(super) use depthwise::{Depthwise, Fill, InputMap, MOST_TAPS, Taps};
 pub(super) use expand::{Expand, Offsets, Row};
 pub(super) use finish::{Ends, Finish, FinishTile, Scatter, ToRows};
-#[cfg(feature = "runtime")]
+#[cfg(feature = "chain")]
 pub(crate) use fours::sums_pay;
 pub(super) use fours::{Fours, Uses};
 pub(super) use lookup::{Entries, Exact, Int8, Lookup, MakeTables};

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::super::{Conv2d, LayerView};
+use super::super::{BITWISE, Conv2d, INT8, LayerView};
 use super::{Levels, bitwise, int8, larger};
 use crate::bits::signed;
 use crate::cpu::{
@@ -41,7 +41,7 @@ impl Way {
         }
         match arithmetic {
             Arithmetic::Int8 => return Self::Bytes,
-            Arithmetic::Bitwise if !by_values(weight, options, bits, [from, to]) => {
+            Arithmetic::Bitwise if BITWISE && !by_values(weight, options, bits, [from, to]) => {
                 return Self::Bits;
             }
             _ => {}
@@ -288,7 +288,7 @@ pub(in crate::runtime) fn conv2d(
         groups: weight.grouping().groups_per_output(weight.shape()),
         len: weight.grouping().len(),
     };
-    if conv.way == Way::Bits {
+    if BITWISE && conv.way == Way::Bits {
         let levels = conv.weights.levels;
         let levels = levels.and_then(|state| Levels::of(layer.file, state));
         if let Some(levels) = levels {
@@ -297,7 +297,7 @@ pub(in crate::runtime) fn conv2d(
         return;
     }
     // Inputs as bytes come first in the scratch.
-    let is_int8 = conv.weights.arithmetic == Arithmetic::Int8;
+    let is_int8 = INT8 && conv.weights.arithmetic == Arithmetic::Int8;
     let bytes = if is_int8 { input.len().div_ceil(4) } else { 0 };
     let (bytes, scratch) = scratch.split_at_mut(bytes);
     let mut scale = 1.0;
@@ -310,7 +310,7 @@ pub(in crate::runtime) fn conv2d(
     let own = if conv.pool.is_some() { positions } else { 0 };
     let (plane, scratch) = scratch.split_at_mut(own);
     let size = output.len() / channels.max(1);
-    let pieces = (conv.way == Way::Bytes).then(|| int8::Pieces::new(&call));
+    let pieces = (INT8 && conv.way == Way::Bytes).then(|| int8::Pieces::new(&call));
     let mut row = 0;
     for (o, to) in output.chunks_exact_mut(size.max(1)).enumerate() {
         let sums = match conv.pool {

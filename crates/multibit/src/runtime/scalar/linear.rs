@@ -1,6 +1,6 @@
 //! Linear layers: sums of four inputs, chosen by four signs.
 
-use super::super::LayerView;
+use super::super::{INT8, LayerView};
 use crate::bits::signed;
 use crate::cpu::{Arithmetic, inverse, scale};
 use crate::file::FileWeight;
@@ -43,7 +43,7 @@ pub(in crate::runtime) fn linear(
     let weight = layer.weight;
     let len = weight.grouping().len();
     let groups = d_in / len;
-    let int8 = layer.weights.arithmetic == Arithmetic::Int8;
+    let int8 = INT8 && layer.weights.arithmetic == Arithmetic::Int8;
     let scale = if int8 { scale(input, len) } else { 1.0 };
     if int8 {
         make_tables(input, len, inverse(scale), tables);

@@ -8,7 +8,7 @@ mod conv2d;
 mod int8;
 mod linear;
 
-use super::{LayerView, LevelState, Work};
+use super::{FUNCTIONS, LayerView, LevelState, Work};
 use crate::cpu::{self, Activation, Ladder, MAX_ACTIVATION_BITS, Pool2dOptions};
 use crate::file::PackedFile;
 
@@ -57,6 +57,7 @@ impl Levels {
     }
 
     /// The levels as the kernels take them.
+    #[cfg(feature = "runtime")]
     pub(super) fn kernels(&self) -> Option<cpu::Levels> {
         cpu::Levels::new(self.reference, &self.gammas[..self.bits]).ok()
     }
@@ -75,7 +76,9 @@ pub(super) fn activate(activation: Activation, values: &mut [u32]) {
     let (low, high) = match activation {
         Activation::Relu => (0.0, f32::INFINITY),
         Activation::Relu6 => (0.0, 6.0),
-        _ => return cpu::activate_bits(activation, values),
+        _ if FUNCTIONS => return cpu::activate_bits(activation, values),
+        // The plan has refused it.
+        _ => return,
     };
     for word in values {
         let x = f32::from_bits(*word);
