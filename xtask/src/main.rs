@@ -8,6 +8,7 @@ mod rooms;
 mod top;
 mod tree;
 mod validate;
+mod web;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -42,6 +43,9 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   load [--minutes N]          8 threads share a packed model for 10 minutes, or N
   onnx                        build the example of ONNX models, a workspace of its own, and check that
                               burn-onnx generates what the tests run
+  web [--out DIR] [--test]    build the page of examples/web into a folder that any static server
+                              serves, and print its bytes; with --test, its program is run under node
+                              and the page in headless Chromium
   validate                    rooms and their order, format, lints, documentation, file sizes, no_std,
                               unsafe, licences, packages, public items
     --full                    also each feature alone, the oldest compiler, whole packages, onnx,
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
         "load" => load(rest),
         "mcu" => mcu::mcu(&root(), rest),
         "onnx" => onnx(&root()),
+        "web" => web::web(rest),
         "validate" => match rest {
             [] => validate::validate(&root()),
             [flag] if flag == "--full" => {

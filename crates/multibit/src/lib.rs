@@ -50,9 +50,10 @@
 //! - `gpu` (feature `cube`): the steps and the layers as CubeCL kernels, over the same bits
 //! - `file` (feature `file`; deflated ones and the writer: `deflate`): packed files
 //! - `runtime` (feature `runtime`): a file that holds its chain of layers, run without a framework
+//! - `exports` (feature `exports`): the same as C functions, for a page
 //!
 //! Modules stand in one order, `bits`, `math`, `grouping`, `packed`, `fit`, `cpu`, `gpu`, `file`,
-//! `runtime`, and import from earlier ones alone.
+//! `runtime`, `exports`, and import from earlier ones alone.
 //!
 //! A kernel of [`cpu`] is written once, over a trait of vector operations, and compiled for each
 //! instruction set: portable Rust, AVX2, AVX-512, NEON. `MULTIBIT_ISA` pins one. The definitions that
@@ -70,6 +71,7 @@
 //! | `cpu::generic`: unchecked reads in inner loops | offsets of all positions and taps lie inside the input | `run` of each kernel asserts the largest before the loop |
 //! | `cpu::conv2d`, `linear`, `pool`, `planes`, `levels`, `activation`, `norm`, `attention` | as `threads` | as `threads` |
 //! | `cpu::simd`: lines as numbers | a line is sixteen numbers and nothing else | its layout, whose size is asserted |
+//! | `exports`: names that the linker sees | no other symbol has the name | the prefix `multibit_` |
 //! | `gpu` | shaders index inside their arrays | launches pass lengths that shaders compare with; CubeCL checks bounds unless told not to |
 //!
 //! Shown by `tests/guard.rs` (pages that trap at both ends of every input and output, on every
@@ -86,6 +88,8 @@ extern crate std;
 
 mod bits;
 pub mod cpu;
+#[cfg(feature = "exports")]
+pub mod exports;
 #[cfg(feature = "file")]
 pub mod file;
 pub mod fit;
