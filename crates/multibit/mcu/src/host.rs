@@ -19,7 +19,7 @@ Usage: mcu FIRMWARE [--model FILE] [--images N]
 
 Runs the firmware on qemu's board mps2-an500 (Cortex-M7) on N of the MNIST images in the repository
 (100; at most 2000), compares every score with this machine's, bit for bit, and damages the model in
-several ways, which the board must notice. FILE is the packed model; lenet5.bpk beside the sources.
+several ways, which the board must notice. FILE is the packed model; the project's LeNet5 if not said.
 ";
 
 type Failure = Box<dyn Error>;
@@ -44,7 +44,10 @@ struct Flags {
 impl Flags {
     fn read(args: impl Iterator<Item = String>) -> Result<Self, Failure> {
         let mut firmware = None;
-        let mut model = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/lenet5.bpk"));
+        let mut model = PathBuf::from(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../../tests/golden/lenet5/model.bpk"
+        ));
         let mut images = 100;
         let mut args = args.peekable();
         while let Some(arg) = args.next() {
