@@ -232,7 +232,7 @@ fn a_budget_goes_where_outputs_bend_most() {
     // A layer beside the residual that says next to nothing.
     float.hidden.weight = float.hidden.weight.map(|weight| weight * 0.01);
     let seen = images(64, 1, &device);
-    let asked = 3.5;
+    let asked = 4.0;
     let calibrator = Calibrator::new(quantizer(8)).budget(Budget::EffectiveBits(asked));
     let (net, report) = calibrator.quantize(float.clone(), &seen, forward).unwrap();
     let bits = |path: &str| {
