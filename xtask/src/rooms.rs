@@ -25,6 +25,7 @@ const CRATES: [(&str, &[Floor]); 2] = [
             &["cpu"],
             &["file", "gpu"],
             &["runtime"],
+            &["exports"],
         ],
     ),
     (
