@@ -81,7 +81,7 @@ fn check_package(name: &str, files: &str) -> Result<(), String> {
         }
     }
     let kinds = [
-        ".rs", ".md", ".toml", ".orig", ".lock", ".json", "APACHE", "MIT",
+        ".rs", ".md", ".toml", ".orig", ".lock", ".json", ".bpk", "APACHE", "MIT",
     ];
     let strange =
         |file: &&&str| file.starts_with("fuzz/") || !kinds.iter().any(|kind| file.ends_with(kind));
