@@ -267,6 +267,7 @@ fn check_widths(
 }
 
 /// Whether the bits behind the last of `bits` are 0.
+#[cfg(feature = "file")]
 pub(crate) fn padding_is_zero(bytes: &[u8], bits: usize) -> bool {
     let rest = bytes.get(bits / 8..).unwrap_or_default();
     let mut rest = rest.iter();
