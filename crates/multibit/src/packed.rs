@@ -16,7 +16,6 @@ pub use coordinates::CoordinateType;
 pub use error::{DecodeError, PackError};
 pub use sections::EncodedBytes;
 #[cfg(feature = "file")]
-#[cfg(feature = "file")]
 pub(crate) use sections::{check, padding_is_zero};
 
 /// A multi-bit weight as bits.
