@@ -14,7 +14,7 @@
 //! [`Isa::PORTABLE`](crate::cpu::Isa::PORTABLE), bit for bit, on every machine: it adds the same numbers
 //! in the same order, without a fused multiply-add. Inputs must be finite: what an infinity or NaN
 //! becomes may differ where a group has no bits, as the kernels say. Functions that are not cut lines
-//! ([`Activation::Gelu`](crate::cpu::Activation::Gelu) and its like) are the kernels' own.
+//! ([`Activation::Gelu`] and its like) are the kernels' own.
 //!
 //! ```
 //! use multibit::file::PackedFile;
