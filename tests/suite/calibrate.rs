@@ -96,12 +96,16 @@ fn quantizer(bits: usize) -> Quantizer {
 }
 
 /// `Σ ‖ŷ − y‖² / Σ ‖y‖²` over samples.
-fn error(float: &Net, net: &Net, samples: &[Tensor<4>]) -> f64 {
+fn error<M>(
+    forward: impl Fn(&M, &Tensor<4>) -> Tensor<2>,
+    [float, net]: [&M; 2],
+    samples: &[Tensor<4>],
+) -> f64 {
     let square = |x: Tensor<2>| f64::from(x.square().sum().into_scalar::<f32>());
     let mut sums = [0.0; 2];
     for sample in samples {
-        let y = float.forward(sample.clone());
-        sums[0] += square(net.forward(sample.clone()) - y.clone());
+        let y = forward(float, sample);
+        sums[0] += square(forward(net, sample) - y.clone());
         sums[1] += square(y);
     }
     sums[0] / sums[1]
@@ -118,7 +122,7 @@ fn inputs_bring_the_outputs_nearer() {
         let calibrator = Calibrator::new(quantizer);
         let forward = |net: &Net, x: &Tensor<4>| net.forward(x.clone());
         let (net, report) = calibrator.quantize(float.clone(), &seen, forward).unwrap();
-        let [blind, seeing] = [&blind, &net].map(|net| error(&float, net, &held_out));
+        let [blind, seeing] = [&blind, &net].map(|net| error(forward, [&float, net], &held_out));
         assert!(
             seeing < 0.7 * blind,
             "{bits} bits: {seeing} against {blind}"
@@ -193,7 +197,7 @@ fn refinement_brings_them_nearer_still() {
         1 + epochs,
         "before the first epoch, and after each"
     );
-    let [before, after] = [&before, &after].map(|net| error(&float, net, &held_out));
+    let [before, after] = [&before, &after].map(|net| error(forward, [&float, net], &held_out));
     assert!(after < before, "{after} against {before}: {errors:?}");
     assert!(errors[epochs] < 0.97 * errors[0], "{errors:?}");
 }

@@ -1,7 +1,6 @@
 //! Layers whose inputs can be seen: one after the other, bits under a budget, and where it was broken off.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
@@ -12,7 +11,7 @@ use burn_alq::nn::{Activation, Epilogue, Linear, LinearConfig};
 use burn_alq::optim::sizes;
 use burn_alq::{Calibrator, CoordinateType, GroupingRule, PackedModel, PathPattern, Quantizer};
 
-use super::{images, images_of};
+use super::{error, images, images_of};
 use crate::devices::device;
 use crate::support::{Random, narrow, values};
 
@@ -82,18 +81,6 @@ fn quantizer(bits: usize) -> Quantizer {
         .coordinate_type(CoordinateType::F16)
 }
 
-/// `Σ ‖ŷ − y‖² / Σ ‖y‖²` over samples.
-fn error(float: &Net, net: &Net, samples: &[Tensor<4>]) -> f64 {
-    let square = |x: Tensor<2>| f64::from(x.square().sum().into_scalar::<f32>());
-    let mut sums = [0.0; 2];
-    for sample in samples {
-        let y = forward(float, sample);
-        sums[0] += square(forward(net, sample) - y.clone());
-        sums[1] += square(y);
-    }
-    sums[0] / sums[1]
-}
-
 fn bytes(net: &Net) -> Vec<u8> {
     PackedModel::pack(net).unwrap().to_bytes().unwrap().to_vec()
 }
@@ -108,11 +95,11 @@ fn layer_after_layer_is_nearer_than_all_at_once() {
         let calibrator = Calibrator::new(quantizer(bits));
         let quantize = |calibrator: Calibrator| {
             let (net, _) = calibrator.quantize(float.clone(), &seen, forward).unwrap();
-            error(&float, &net, &held_out)
+            error(forward, [&float, &net], &held_out)
         };
         let at_once = quantize(calibrator.clone().one_pass());
         let in_order = quantize(calibrator);
-        let blind = error(&float, &blind, &held_out);
+        let blind = error(forward, [&float, &blind], &held_out);
         assert!(
             at_once < blind && in_order < 0.8 * at_once,
             "{bits} bits: {in_order}, {at_once}, {blind}"
@@ -136,7 +123,7 @@ fn every_grouping_along_the_inputs_gains() {
         let (blind, _) = quantizer.quantize(float.clone()).unwrap();
         let calibrator = Calibrator::new(quantizer);
         let (net, _) = calibrator.quantize(float.clone(), &seen, forward).unwrap();
-        let [blind, seeing] = [&blind, &net].map(|net| error(&float, net, &held_out));
+        let [blind, seeing] = [&blind, &net].map(|net| error(forward, [&float, net], &held_out));
         assert!(seeing < 0.7 * blind, "{rule:?}: {seeing} against {blind}");
     }
 }
@@ -265,22 +252,6 @@ fn a_budget_goes_where_outputs_bend_most() {
     );
 }
 
-/// A folder that is removed in the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("burn-alq-{name}-{}", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn a_calibration_that_was_broken_off_ends_in_the_same_bytes() {
     let device = device();
@@ -292,8 +263,8 @@ fn a_calibration_that_was_broken_off_ends_in_the_same_bytes() {
         .learning_rate(1e-3);
     let (whole, report) = calibrator.quantize(float.clone(), &seen, forward).unwrap();
 
-    let folder = Folder::new("calibration");
-    let kept = calibrator.clone().checkpoints(&folder.0);
+    let folder = tempfile::tempdir().unwrap();
+    let kept = calibrator.clone().checkpoints(folder.path());
     let mut stops = 0;
     let (resumed, again) = loop {
         // Enough for any stage and any epoch, and for little more.

@@ -20,19 +20,66 @@ pub enum Budget {
     Bytes(usize),
 }
 
-/// What is known of the bitwidths of some weights.
-#[derive(Default)]
-pub(super) struct Curves {
+/// Weights under a budget: as many bits as all can have, and one more where it helps most. (What whole bits are
+/// for is beyond a local model: free widths were worse than equal ones, cosine 0.882 after 0.911 on MiniLM at 2.28
+/// bits.)
+pub(super) struct Shares {
+    /// The bits that all can have.
+    each: usize,
+    /// Whether that is the most.
+    is_most: bool,
+    /// What is left for more, in bits that are stored.
+    left: usize,
+    /// Of the weights that were measured: their paths, what they lose with these bits and with one more, and what
+    /// one more stores.
     paths: Vec<String>,
-    /// Losses, from no bases on.
-    curves: Vec<Vec<f64>>,
+    losses: Vec<f64>,
     basis_bits: Vec<usize>,
-    /// Groups, and weights.
-    groups: usize,
-    weights: usize,
 }
 
-impl Curves {
+impl Shares {
+    /// # Errors
+    /// If one bit each is too much.
+    pub fn new(
+        budget: Budget,
+        conversion: &Conversion,
+        planned: &[PlannedWeight],
+    ) -> Result<Self, CalibrateError> {
+        // All are of the quantizer's bits.
+        let max_bits = planned.first().map_or(1, |weight| weight.max_bits);
+        let sum = |of: fn(&PlannedWeight) -> usize| planned.iter().map(of).sum::<usize>();
+        let weights = sum(|weight| weight.shape.iter().product());
+        let groups = sum(|weight| weight.grouping.groups(&weight.shape));
+        let basis = planned.iter().map(|weight| conversion.basis_bits(weight));
+        let basis: usize = basis.sum();
+        // Of all widths, 0 too.
+        let widths = groups * (usize::BITS - max_bits.leading_zeros()) as usize;
+        let (bits, unit) = match budget {
+            Budget::EffectiveBits(bits) => ((bits * weights as f64) as usize, weights as f64),
+            Budget::Bytes(bytes) => (bytes.saturating_mul(8), 8.0),
+        };
+        if bits < widths + basis {
+            return Err(CalibrateError::OutOfReach {
+                budget,
+                least: (widths + basis) as f64 / unit,
+            });
+        }
+        let each = ((bits - widths) / basis.max(1)).min(max_bits);
+        Ok(Self {
+            each,
+            is_most: each == max_bits,
+            left: bits - widths - each * basis,
+            paths: Vec::new(),
+            losses: Vec::new(),
+            basis_bits: Vec::new(),
+        })
+    }
+
+    /// Whether nothing has to be measured.
+    pub fn are_equal(&self) -> bool {
+        self.is_most
+    }
+
     /// Adds weights that were measured.
     ///
     /// # Errors
@@ -48,63 +95,25 @@ impl Curves {
         let found: BTreeMap<ParamId, _> = found.map(|found| (found.id, found)).collect();
         for weight in planned {
             let values: Vec<f32> = found[&weight.id].read().iter().collect();
-            let (curve, basis_bits) = conversion.curve(weight, &values, &mut hessians)?;
+            let bits = [self.each, self.each + 1];
+            self.losses
+                .extend(conversion.losses(weight, &values, &mut hessians, bits)?);
             self.paths.push(weight.path.clone());
-            self.curves.push(curve);
-            self.basis_bits.push(basis_bits);
-            self.groups += values.len() / weight.grouping.len();
-            self.weights += values.len();
+            self.basis_bits.push(conversion.basis_bits(weight));
         }
         Ok(())
     }
 
-    /// The bits of each weight: as many as all can have, and one more where it helps most. (What whole bits
-    /// are for is beyond a local model: free widths were worse than equal ones, cosine 0.882 after 0.911 on MiniLM
-    /// at 2.28 bits.)
-    ///
-    /// # Errors
-    /// If one bit each is too much.
-    pub fn choose(mut self, budget: Budget) -> Result<BTreeMap<String, usize>, CalibrateError> {
-        // All are of the quantizer's bits.
-        let Some(max_bits) = self.curves.first().map(|curve| curve.len() - 1) else {
-            return Ok(BTreeMap::new());
-        };
-        let bits = match budget {
-            Budget::EffectiveBits(bits) => (bits * self.weights as f64) as usize,
-            Budget::Bytes(bytes) => bytes.saturating_mul(8),
-        };
-        // Of all widths, 0 too.
-        let widths = self.groups * (usize::BITS - max_bits.leading_zeros()) as usize;
-        let least = widths + self.basis_bits.iter().sum::<usize>();
-        if bits < least {
-            let unit = match budget {
-                Budget::EffectiveBits(_) => self.weights as f64,
-                Budget::Bytes(_) => 8.0,
-            };
-            return Err(CalibrateError::OutOfReach {
-                budget,
-                least: least as f64 / unit,
-            });
+    /// The bits of each of some weights.
+    pub fn choose(self, planned: &[PlannedWeight]) -> BTreeMap<String, usize> {
+        let all = planned
+            .iter()
+            .map(|weight| (weight.path.clone(), self.each));
+        let mut bits: BTreeMap<String, usize> = all.collect();
+        let more = allocate(&self.losses, 1, &self.basis_bits, self.left);
+        for (path, more) in self.paths.into_iter().zip(more) {
+            bits.insert(path, self.each + usize::from(more));
         }
-        let each = ((bits - widths) / self.basis_bits.iter().sum::<usize>()).min(max_bits);
-        for curve in &mut self.curves {
-            // Fewer are out of the question, more are not looked at.
-            curve[..each].fill(f64::MAX);
-            let most = (each + 1).min(max_bits);
-            let last = curve[most];
-            curve[most..].fill(last);
-        }
-        let chosen = allocate(
-            &self.curves.concat(),
-            max_bits,
-            &self.basis_bits,
-            bits - widths,
-        );
-        Ok(self
-            .paths
-            .into_iter()
-            .zip(chosen)
-            .map(|(path, bits)| (path, bits.into()))
-            .collect())
+        bits
     }
 }

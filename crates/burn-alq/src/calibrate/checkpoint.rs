@@ -1,7 +1,7 @@
 //! Where a calibration is, in a folder.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::string::String;
 use std::vec::Vec;
 
@@ -134,7 +134,7 @@ impl Store<'_> {
         float: &M,
         optimizer: &AlqOptimizer,
     ) -> Result<M, CheckpointError> {
-        let file: PathBuf = self.folder.join(BEST);
+        let file = self.folder.join(BEST);
         let read = self.read(&file, conversion, float, optimizer);
         Ok(read.map_err(in_file(&file))?.0)
     }

@@ -20,13 +20,13 @@ use thiserror::Error;
 pub use self::budget::Budget;
 pub use self::refine::Refined;
 
-use self::budget::Curves;
+use self::budget::Shares;
 use self::checkpoint::{Position, Store};
 use self::curvature::{measure, parts};
 use self::inputs::{Stage, View, in_order, observe};
 use self::refine::{Course, Refinement, freeze, thaw};
 use crate::optim::AlqOptimizerConfig;
-use crate::quantize::{Hessians, QuantizeReport, Quantizer};
+use crate::quantize::{Hessians, PlannedWeight, QuantizeReport, Quantizer};
 use crate::train::CheckpointError;
 use crate::weight::QuantizeError;
 
@@ -234,10 +234,13 @@ impl Calibrator {
         };
         let planned = self.quantizer.planned(&float)?;
         let free = planned.iter().filter(|weight| !weight.has_own_bits);
-        let free = match self.budget {
-            Some(_) => parts(free.cloned().collect()),
-            None => Vec::new(),
-        };
+        let free: Vec<PlannedWeight> = free.cloned().collect();
+        let shares = self
+            .budget
+            .map(|budget| Shares::new(budget, &conversion, &free));
+        let shares = shares.transpose()?;
+        let to_compare = shares.iter().filter(|shares| !shares.are_equal());
+        let to_compare: Vec<_> = to_compare.flat_map(|_| parts(free.clone())).collect();
         let (stages, unseen) = match self.one_pass {
             true => (Vec::new(), planned),
             false => in_order(&float, planned, &samples[0], &forward),
@@ -258,7 +261,7 @@ impl Calibrator {
             .chain(stages)
             .collect();
         let passes = stages.iter().filter(|stage| stage.view != View::Blind);
-        let passes = (free.len() + passes.count()) * used.len();
+        let passes = (to_compare.len() + passes.count()) * used.len();
         let mut told = Told {
             of: passes + self.epochs * refinement.learnt().len(),
             done: 0,
@@ -284,22 +287,21 @@ impl Calibrator {
         let begin = || (float.clone(), fresh.clone(), Position::default());
         let (mut current, optimizer, mut at) = resumed.unwrap_or_else(begin);
 
-        if let Some(budget) = self.budget.filter(|_| !is_resumed) {
-            let mut curves = Curves::default();
+        if let Some(mut shares) = shares.filter(|_| !is_resumed) {
             let training = float.clone().train();
-            for part in &free {
+            for part in &to_compare {
                 let pass = || told.pass();
                 let hessians = measure(&training, part, &used, &forward, self.seed, pass)?;
-                curves.add(&float, &conversion, part, hessians)?;
+                shares.add(&float, &conversion, part, hessians)?;
             }
-            at.bits = curves.choose(budget)?;
+            at.bits = shares.choose(&free);
             conversion.set_bits(&at.bits);
             at.report.clone_from(conversion.report());
             if let Some(store) = &store {
                 store.save(&current, &fresh, &at)?;
             }
         } else {
-            told.skip(free.len() * used.len());
+            told.skip(to_compare.len() * used.len());
         }
         for stage in stages {
             if at.has(&stage) {

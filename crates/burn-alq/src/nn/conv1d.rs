@@ -294,10 +294,9 @@ impl Parts<'_> {
                 let y = self.as_burns().forward(input.clone());
                 #[cfg(feature = "train")]
                 {
-                    let options = self.options(input.dims());
-                    let input = input.unsqueeze_dim::<4>(2);
                     let rows = |places: &[usize]| {
-                        super::watch::patches(input, places, [1, self.kernel_size], &options)
+                        let (options, kernel) = (self.options(input.dims()), [1, self.kernel_size]);
+                        super::watch::patches(input.unsqueeze_dim(2), places, kernel, &options)
                     };
                     let (y, groups) = ((&y, 1), self.groups);
                     super::watch::see(self.weight, self.bias, y, &epilogue, rows, groups);

@@ -322,8 +322,8 @@ impl Parts<'_> {
                 let y = self.as_burns().forward(input.clone());
                 #[cfg(feature = "train")]
                 {
-                    let options = self.options(input.dims());
                     let rows = |places: &[usize]| {
+                        let options = self.options(input.dims());
                         super::watch::patches(input, places, self.kernel_size, &options)
                     };
                     let (y, groups) = ((&y, 1), self.groups);

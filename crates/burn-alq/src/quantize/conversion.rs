@@ -81,31 +81,40 @@ impl Conversion {
         }
     }
 
-    /// What each bitwidth of a weight leaves, and what a basis stores ([`Plan::curve`](crate::weight::Plan::curve)).
-    /// Nothing is lost by one that nothing was measured of.
+    /// Bits that a basis of each group of a weight stores, with its coordinates.
+    pub fn basis_bits(&self, weight: &PlannedWeight) -> usize {
+        self.all[&weight.path].basis_bits(&weight.shape)
+    }
+
+    /// What a weight loses with so many bits, and with so many ([`Plan::loss`]); nothing, if nothing was measured
+    /// of it.
     ///
     /// # Errors
     /// If a value, or what was measured, is not finite.
-    pub fn curve(
+    pub fn losses(
         &self,
         weight: &PlannedWeight,
         values: &[f32],
         hessians: &mut Hessians,
-    ) -> Result<(Vec<f64>, usize), QuantizeError> {
-        let plan = &self.plans[&weight.path].plan;
+        bits: [usize; 2],
+    ) -> Result<[f64; 2], QuantizeError> {
+        let (path, shape) = (&weight.path, &weight.shape);
         let products = hessians.0.get(&weight.id);
         let products = products.map(|measured| measured.products.clone());
         let known = hessians.take(weight.id);
         let known = known.map_err(|source| QuantizeError::Curvature {
-            path: weight.path.clone(),
+            path: path.clone(),
             source,
         })?;
-        let Some((known, products)) = known.zip(products) else {
-            let curve = alloc::vec![0.0; plan.max_bits + 1];
-            return Ok((curve, plan.basis_bits(&weight.shape)));
-        };
-        let curve = plan.curve(&weight.path, values, &weight.shape, &known, &products)?;
-        Ok((curve, plan.basis_bits(&weight.shape)))
+        let mut losses = [0.0; 2];
+        if let Some((known, products)) = known.zip(products) {
+            for (loss, max_bits) in losses.iter_mut().zip(bits) {
+                let plan = self.all[path].clone();
+                let plan = Plan { max_bits, ..plan };
+                *loss = plan.loss(path, values, shape, &known, &products)?;
+            }
+        }
+        Ok(losses)
     }
 
     /// A module with states without bits where these weights are, of as many bits as these or else the rules

@@ -229,12 +229,6 @@ struct Convert<'a> {
 #[derive(Default)]
 struct Offsets(BTreeMap<ParamId, Vec<f32>>);
 
-impl Extend<(ParamId, Vec<f32>)> for Offsets {
-    fn extend<T: IntoIterator<Item = (ParamId, Vec<f32>)>>(&mut self, offsets: T) {
-        self.0.extend(offsets);
-    }
-}
-
 impl ModuleMapper for Offsets {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let id = param.id;
@@ -279,7 +273,7 @@ impl Reparameterizer for &mut Convert<'_> {
                 relative_error,
                 offset,
             }) => {
-                self.offsets.extend(offset);
+                self.offsets.0.extend(offset);
                 let coordinate_type = planned.plan.coordinate_type;
                 let report = &mut self.report;
                 report.fill(path, &size, coordinate_type, relative_error);

@@ -181,17 +181,8 @@ impl Quantizer {
     /// If a rule matches nothing or does not fit a weight, a weight is not finite, or the module is
     /// quantized already. Everything but the values is checked before the first weight is touched.
     pub fn quantize<M: Module>(&self, module: M) -> Result<(M, QuantizeReport), QuantizeError> {
-        self.quantize_by(module, Hessians::default())
-    }
-
-    /// [`quantize`](Self::quantize), by what was measured of the module's outputs, if anything was.
-    pub(crate) fn quantize_by<M: Module>(
-        &self,
-        module: M,
-        hessians: Hessians,
-    ) -> Result<(M, QuantizeReport), QuantizeError> {
         let mut conversion = self.begin(&module)?;
-        let module = conversion.convert(module, |_| true, hessians)?;
+        let module = conversion.convert(module, |_| true, Hessians::default())?;
         let module = conversion.finish(module);
         Ok((module, conversion.into_report()))
     }

@@ -185,8 +185,7 @@ impl Plan {
         data.to_device(device)
     }
 
-    /// What a sketch of each bitwidth, from none to the most, leaves of `Σ (w − ŵ)ᵀ H (w − ŵ)` over the
-    /// outputs.
+    /// What a sketch leaves of `Σ (w − ŵ)ᵀ H (w − ŵ)` over the outputs.
     ///
     /// # Arguments
     /// - `products`: `H`, `[inputs, inputs]`, or its diagonal, `[1, inputs]`
@@ -194,38 +193,26 @@ impl Plan {
     /// # Errors
     /// If a value is not finite.
     #[cfg(feature = "train")]
-    pub fn curve(
+    pub fn loss(
         &self,
         path: &str,
         weight: &[f32],
         shape: &[usize],
         known: &Known,
         products: &Tensor<2>,
-    ) -> Result<Vec<f64>, QuantizeError> {
+    ) -> Result<f64, QuantizeError> {
         let [rows, inputs] = products.dims();
-        let float = self.gather(shape, weight);
-        let left = |errors: Vec<f32>| -> f64 {
-            let count = errors.len() / inputs;
-            let options = (&products.device(), DType::F32);
-            let errors = Tensor::<2>::from_data(TensorData::new(errors, [count, inputs]), options);
-            let bent = match rows == inputs {
-                true => errors.clone().matmul(products.clone()),
-                false => errors.clone() * products.clone(),
-            };
-            f64::from(read_f32((bent * errors).sum())[0])
+        let sketch = self.sketch(path, weight, shape, Some(known))?;
+        let [float, levels] =
+            [weight, &sketch.reconstruct()].map(|weight| self.gather(shape, weight));
+        let errors = float.iter().zip(levels).map(|(w, level)| level - w);
+        let errors = TensorData::new(errors.collect::<Vec<f32>>(), [float.len() / inputs, inputs]);
+        let errors = Tensor::<2>::from_data(errors, (&products.device(), DType::F32));
+        let bent = match rows == inputs {
+            true => errors.clone().matmul(products.clone()),
+            false => errors.clone() * products.clone(),
         };
-        let mut curve = Vec::from([left(float.clone())]);
-        for max_bits in 1..=self.max_bits {
-            let plan = Self {
-                max_bits,
-                ..self.clone()
-            };
-            let data = plan.sketch(path, weight, shape, Some(known))?;
-            let levels = self.gather(shape, &data.reconstruct());
-            let errors = float.iter().zip(levels).map(|(w, level)| level - w);
-            curve.push(left(errors.collect()));
-        }
-        Ok(curve)
+        Ok(f64::from(read_f32((bent * errors).sum())[0]))
     }
 
     /// Bits that a basis of each group stores, with its coordinates.
