@@ -107,6 +107,13 @@ pub struct TrainFlags {
     /// Start from this float network, the float.bpk of another run, instead of training one.
     #[arg(long, value_name = "FILE", help_heading = TRAINING)]
     pub float: Option<PathBuf>,
+    /// Also train the float network on, for as many steps at the same rates as the quantization, and report
+    /// it: what the multi-bit network is fairly compared with.
+    #[arg(long, help_heading = TRAINING)]
+    pub control: bool,
+    /// Epochs of the float network [default: by preset]
+    #[arg(long, value_name = "N", conflicts_with = "float", help_heading = TRAINING)]
+    pub float_epochs: Option<u16>,
     /// Images in a batch [default: 128, or by preset]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536), help_heading = TRAINING)]
     pub batch_size: Option<u32>,

@@ -133,9 +133,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A clock for schedules one after the other; after each but the first, which is that of the
-    /// float network, there is an evaluation.
-    pub fn new(schedules: &[Schedule], sizes: Sizes) -> Self {
+    /// A clock for schedules one after the other, and so many evaluations.
+    pub fn new(schedules: &[Schedule], evaluations: usize, sizes: Sizes) -> Self {
         let Sizes { batches, .. } = sizes;
         let validation = sizes.validation_images as f64;
         let evaluation = EVALUATED * sizes.test_images as f64 / validation;
@@ -147,7 +146,6 @@ impl Clock {
             estimate.add(Work::Step(epoch.kind), batches as f64);
             estimate.add(Work::Validation, 1.0);
         }
-        let evaluations = schedules.len().saturating_sub(1);
         estimate.add(Work::Validation, evaluations as f64 * evaluation);
         Self {
             steps: estimate.steps(),

@@ -139,12 +139,18 @@ pub struct Plan {
     /// Epochs of the float network.
     #[config(default = 12)]
     pub float_epochs: usize,
-    /// Their first learning rate.
+    /// Their highest learning rate.
     #[config(default = 2e-3)]
     pub float_lr: f64,
-    /// Factor on it after every epoch.
+    /// Factor on it after every epoch, where Adam trains.
     #[config(default = 0.75)]
     pub float_decay: f64,
+    /// Epochs in which the rate rises, to fall to 0 in the others: one cycle of Nesterov's momentum, as the
+    /// fast recipes for small images have it. None where Adam trains.
+    pub float_warm_up: Option<usize>,
+    /// Share of a label that all classes get alike, in all trainings.
+    #[config(default = 0.0)]
+    pub label_smoothing: f32,
     /// Bases of a group before pruning.
     #[config(default = 6)]
     pub max_bits: usize,
@@ -163,6 +169,8 @@ impl Plan {
         set(&mut self.batch_size, size);
         let batches = flags.epoch_batches.map(|batches| batches as usize);
         set(&mut self.epoch_batches, batches);
+        let epochs = flags.float_epochs.map(usize::from);
+        set(&mut self.float_epochs, epochs);
         if flags.float.is_some() {
             self.float_epochs = 0;
         }

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use burn::optim::AdamConfig;
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{AdamConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::Device;
 use burn_alq::analysis::{GroupingChoice, LocalModel};
 use burn_alq::optim::average_bits;
@@ -96,8 +98,11 @@ pub fn train<N: Network>(job: Job<'_, N>) -> Result<(), Failure> {
     // Clones of a module share batch norm's running statistics; validation mode has its own, which
     // the training of the quantized network does not move.
     let kept = float.valid();
-    let model = runner.sketch(&float, &goal.schedule)?;
-    let (_, report) = runner.reach(model, &kept, goal, job.start, report)?;
+    let models = Models {
+        quantized: runner.sketch(&float, &goal.schedule)?,
+        control: runner.control()?,
+    };
+    let (_, report) = runner.reach(models, &kept, goal, job.start, report)?;
     if let Some(file) = &job.flags.json {
         write_json(file, &report)?;
     }
@@ -106,12 +111,16 @@ pub fn train<N: Network>(job: Job<'_, N>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Of a float network that is trained in one cycle.
+const WEIGHT_DECAY: f32 = 5e-4;
+
 /// Batches over which the loss around the float network is measured.
 const MEASURED: usize = 64;
 
 pub(crate) const FLOAT: &str = "float.bpk";
 pub(crate) const FLOAT_CHECKPOINT: &str = "float-checkpoint.bpk";
 pub(crate) const CHECKPOINT: &str = "checkpoint.bpk";
+pub(crate) const CONTROL_CHECKPOINT: &str = "control-checkpoint.bpk";
 const PACKED: &str = "model.bpk";
 
 /// One target of a run.
@@ -134,6 +143,13 @@ impl Goal {
             _ => error,
         }
     }
+}
+
+/// What is trained to a target, and then on to the next.
+pub(crate) struct Models<N> {
+    pub quantized: N,
+    /// The float network that is trained on as long, if it was asked for.
+    pub control: Option<N>,
 }
 
 /// What the targets of a job share.
@@ -173,7 +189,7 @@ impl<'a, N: Network> Runner<'a, N> {
         // after sketching hardly depends on its values.
         let model = job.quantizer.quantize(network(job, &device)?)?.0;
         let sizes = sizes(&model);
-        let mut schedules = vec![float_schedule(&job.plan)];
+        let mut schedules = Vec::new();
         for goal in goals {
             let schedule = goal.schedule.init(&sizes);
             schedules.push(schedule.map_err(|error| goal.named(error.into()))?);
@@ -183,8 +199,14 @@ impl<'a, N: Network> Runner<'a, N> {
         }
         let folder = Folder::of_run(&flags.out, flags.resume)?;
         check_json(flags.json.as_deref())?;
+        let mut stages = vec![float_training(&job.plan).1];
+        if flags.control {
+            stages.extend(schedules.iter().map(Schedule::control));
+        }
+        stages.extend(schedules.iter().cloned());
         let clock = Clock::new(
-            &schedules,
+            &stages,
+            goals.len(),
             Sizes {
                 batches: task(job, None, &device).batches(),
                 batch_size: job.plan.batch_size,
@@ -200,7 +222,7 @@ impl<'a, N: Network> Runner<'a, N> {
             job,
             _folder: folder,
         };
-        for (goal, schedule) in goals.iter().zip(&schedules[1..]) {
+        for (goal, schedule) in goals.iter().zip(&schedules) {
             runner.check_checkpoint(&model, goal, schedule)?;
         }
         Ok(runner)
@@ -252,6 +274,7 @@ impl<'a, N: Network> Runner<'a, N> {
         let mut settings = self.float_settings();
         settings.numbers(&goal.schedule);
         self.job.flags.levers.note(&mut settings);
+        settings.flag("--control", self.job.flags.control.then_some("yes"));
         settings.extend(&goal.settings);
         settings
     }
@@ -262,9 +285,10 @@ impl<'a, N: Network> Runner<'a, N> {
         self.device.seed(self.job.flags.seed);
         let model = network(self.job, &device)?;
         let plan = &self.job.plan;
-        let optimizer = AlqOptimizerConfig::new().init_with(AdamConfig::new().init());
+        let (optimizer, schedule) = float_training(plan);
+        let optimizer = AlqOptimizerConfig::new().init_with(optimizer);
         let fingerprint = self.float_settings().fingerprint();
-        let run = Run::new(model, optimizer, float_schedule(plan), fingerprint);
+        let run = Run::new(model, optimizer, schedule, fingerprint);
         match &self.job.flags.float {
             Some(file) => say!("float network: {}", file.display()),
             None => say!("float training: {} epochs", plan.float_epochs),
@@ -289,21 +313,32 @@ impl<'a, N: Network> Runner<'a, N> {
         Ok(model)
     }
 
+    /// The float network as it was written, which shares nothing with the one that is quantized; none if no
+    /// control was asked for.
+    pub(crate) fn control(&self) -> Result<Option<N>, Failure> {
+        if !self.job.flags.control {
+            return Ok(None);
+        }
+        let model = N::from_config(&self.job.config, &self.device.clone().autodiff())?;
+        load_float(model, &self.job.flags.out.join(FLOAT)).map(Some)
+    }
+
     /// A multi-bit network, trained to a target, packed, evaluated and reported, if that was not done
-    /// before. `kept` is the float network in validation mode, a teacher where there is to be one.
+    /// before, and its control. `kept` is the float network in validation mode, a teacher where there is to
+    /// be one.
     pub(crate) fn reach(
         &self,
-        model: N,
+        models: Models<N>,
         kept: &N,
         goal: &Goal,
         start: Instant,
         mut report: Report,
-    ) -> Result<(N, Report), Failure> {
+    ) -> Result<(Models<N>, Report), Failure> {
         // Its checkpoint says whether it was made with these flags.
         let files = [CHECKPOINT, PACKED].map(|name| goal.out.join(name));
         let begun = self.job.flags.resume && files.iter().all(|file| file.exists());
         let trained = self
-            .quantize(model, kept, goal, &mut report)
+            .trained(models, kept, goal, &mut report)
             .map_err(|error| goal.named(error))?;
         // One that is finished was evaluated, and its test images are not looked at twice.
         if begun && Report::is_in(&goal.out) {
@@ -316,30 +351,48 @@ impl<'a, N: Network> Runner<'a, N> {
         Ok((trained, report))
     }
 
-    fn quantize(&self, model: N, kept: &N, goal: &Goal, report: &mut Report) -> Result<N, Failure> {
+    fn trained(
+        &self,
+        models: Models<N>,
+        kept: &N,
+        goal: &Goal,
+        report: &mut Report,
+    ) -> Result<Models<N>, Failure> {
         let device = self.device.clone().autodiff();
-        let start = sizes(&model);
+        let start = sizes(&models.quantized);
         let schedule = goal.schedule.init(&start)?;
         let (epochs, bits) = (schedule.epochs().len(), average_bits(&start));
+        let fingerprint = self.settings(goal).fingerprint();
+        let run = |model, schedule| {
+            let optimizer = AlqOptimizerConfig::new().init();
+            Run::new(model, optimizer, schedule, fingerprint.clone())
+        };
+        let control = match models.control {
+            Some(model) => {
+                say!("control: the float network, {epochs} epochs more");
+                let run = run(model, schedule.control());
+                let checkpoint = goal.out.join(CONTROL_CHECKPOINT);
+                let run = self.run(run, &checkpoint, None, &device, report)?;
+                Some(run.into_model())
+            }
+            None => None,
+        };
         say!("quantization: {epochs} epochs, from {bits:.2} bits per weight");
-        let optimizer = AlqOptimizerConfig::new().init();
-        let run = Run::new(
-            model,
-            optimizer,
-            schedule,
-            self.settings(goal).fingerprint(),
-        );
+        let run = run(models.quantized, schedule);
         let distillation = self.job.flags.levers.distillation()?;
         let teacher = distillation.map(|distillation| (kept.clone(), distillation));
         let run = self.run(run, &goal.out.join(CHECKPOINT), teacher, &device, report)?;
         report.add_run(&run);
-        Ok(run.into_model())
+        Ok(Models {
+            quantized: run.into_model(),
+            control,
+        })
     }
 
     /// Packs a trained network, evaluates it and writes file and report.
     fn finish(
         &self,
-        trained: &N,
+        models: &Models<N>,
         kept: &N,
         goal: &Goal,
         start: Instant,
@@ -347,6 +400,7 @@ impl<'a, N: Network> Runner<'a, N> {
     ) -> Result<(), Failure> {
         let job = self.job;
         let storage = &job.flags.levers.storage;
+        let trained = &models.quantized;
         let packed = PackedModel::pack(trained)?;
         let packed = packed.with_coordinate_type(goal.schedule.coordinate_type)?;
         let mut packed = storage.round(packed)?;
@@ -360,7 +414,7 @@ impl<'a, N: Network> Runner<'a, N> {
         packed = self.described(packed, trained);
         let file = goal.out.join(PACKED);
         storage.save(&packed, &file)?;
-        self.evaluate(kept, trained, &packed, goal, report)?;
+        self.evaluate(kept, models, &packed, goal, report)?;
         for images in [&job.data.train, &job.data.valid, &job.data.test] {
             print_skipped(images);
         }
@@ -438,12 +492,12 @@ impl<'a, N: Network> Runner<'a, N> {
         Ok(run)
     }
 
-    /// The only use of the test images: the float network, the trained network, the packed form in
-    /// memory and the file.
+    /// The only use of the test images: the float network, its control, the trained network, the packed form
+    /// in memory and the file.
     fn evaluate(
         &self,
         float: &N,
-        trained: &N,
+        models: &Models<N>,
         packed: &PackedModel,
         goal: &Goal,
         report: &mut Report,
@@ -452,10 +506,12 @@ impl<'a, N: Network> Runner<'a, N> {
         let test = &self.job.data.test;
         let (file, checkpoint) = (goal.out.join(PACKED), goal.out.join(CHECKPOINT));
         say!("evaluation on {} test images", test.count());
-        let trained = trained.valid();
+        let trained = models.quantized.valid();
+        let control = models.control.as_ref().map(Module::valid);
         let memory: N = unpack(packed, device)?;
         let (_, loaded) = load::<N>(&file, device)?;
         let mut tallies: [Tally; 3] = Default::default();
+        let mut controls = Tally::default();
         let mut counts = Counts::default();
         let bar = bar("evaluation {bar:24} {pos}/{len} {msg}", test.count());
         let eta = self.clock.eta();
@@ -474,6 +530,9 @@ impl<'a, N: Network> Runner<'a, N> {
             for (tally, scores) in tallies.iter_mut().zip([float, trained, loaded]) {
                 tally.add(scores, labels.clone());
             }
+            if let Some(control) = &control {
+                controls.add(control.forward(input), labels);
+            }
             Ok(())
         })?;
         let [unequal, changed] = counts.read();
@@ -487,6 +546,7 @@ impl<'a, N: Network> Runner<'a, N> {
             float: float.top1,
             trained: trained.top1,
             packed: packed.top1,
+            control: control.map(|_| controls.read().top1),
             top5: N::TOP5.then_some(top5),
             changed,
             images: float.images,
@@ -513,8 +573,20 @@ pub(crate) fn float_flag<N: Network>(network: N, file: &Path) -> Result<N, Failu
     load_float(network, file).map_err(|error| format!("--float {error}").into())
 }
 
-fn float_schedule(plan: &Plan) -> Schedule {
-    Schedule::float(plan.float_epochs, plan.float_lr, plan.float_decay)
+/// How a float network is trained.
+fn float_training(plan: &Plan) -> (ModuleOptimizer, Schedule) {
+    let (epochs, lr) = (plan.float_epochs, plan.float_lr);
+    let Some(warm_up) = plan.float_warm_up else {
+        let schedule = Schedule::float(epochs, lr, plan.float_decay);
+        return (AdamConfig::new().init(), schedule);
+    };
+    let momentum = MomentumConfig::new()
+        .with_dampening(0.0)
+        .with_nesterov(true);
+    let optimizer = SgdConfig::new()
+        .with_momentum(Some(momentum))
+        .with_weight_decay(Some(WeightDecayConfig::new(WEIGHT_DECAY)));
+    (optimizer.init(), Schedule::one_cycle(epochs, lr, warm_up))
 }
 
 fn task<N: Network>(
@@ -531,6 +603,7 @@ fn task<N: Network>(
         flags.seed,
         device.clone(),
     )
+    .with_label_smoothing(plan.label_smoothing)
     .with_teacher(teacher)
 }
 

@@ -24,7 +24,10 @@ pub struct Accuracies {
     pub float: f64,
     pub trained: f64,
     pub packed: f64,
-    /// Shares of the same three with the class among the five best, where that is reported.
+    /// The float network, trained on for as many steps as the quantized one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<f64>,
+    /// Shares of the first three with the class among the five best, where that is reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top5: Option<[f64; 3]>,
     /// Predictions that differ between the packed file and the trained network.
@@ -114,8 +117,12 @@ impl Report {
     /// One line for machines.
     pub fn result_line(&self) -> String {
         let bits = self.model.as_ref();
+        let control = self.accuracies.control;
+        let control = control.map_or(String::new(), |control| {
+            format!(" control_acc={control:.2}")
+        });
         format!(
-            "result: paper_bits={:.4} effective_bits={:.4} file_bytes={} float_acc={:.2} \
+            "result: paper_bits={:.4} effective_bits={:.4} file_bytes={} float_acc={:.2}{control} \
              packed_acc={:.2} seconds={:.1}",
             bits.map_or(0.0, |model| model.paper_bits),
             bits.map_or(0.0, |model| model.effective_bits),
@@ -193,6 +200,9 @@ impl Document for Report {
             ),
         );
         row("float accuracy", percent(accuracies.float));
+        if let Some(control) = accuracies.control {
+            row("float accuracy, trained on as long", percent(control));
+        }
         row("trained accuracy", percent(accuracies.trained));
         row("packed accuracy", percent(accuracies.packed));
         if let Some([float, trained, packed]) = accuracies.top5 {

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Flags that set a number of a plan or of its schedule.
-const FLAGS: [(&str, &str); 7] = [
+const FLAGS: [(&str, &str); 8] = [
+    ("float_epochs", "--float-epochs"),
     ("batch_size", "--batch-size"),
     ("epoch_batches", "--epoch-batches"),
     ("pace", "--prune-pace"),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::parse_positive;
 use crate::document::{Document, write_json};
-use crate::job::{Goal, Job, Runner};
+use crate::job::{Goal, Job, Models, Runner};
 use crate::origin::Origin;
 use crate::page::Page;
 use crate::plot::{self, Figure, FrontierPoint, Series};
@@ -101,6 +101,9 @@ pub struct Point {
     pub validation: f64,
     /// Accuracy of the packed file on the test images, in percent.
     pub test: f64,
+    /// That of the float network, trained on for as many steps since the first target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<f64>,
     /// Average bitwidth of the weights by the paper.
     pub paper_bits: f64,
     /// Everything stored for a weight.
@@ -171,16 +174,19 @@ pub fn sweep<N: Network>(
         points: Vec::new(),
     };
     let mut start = job.start;
-    let mut before: Option<N> = None;
+    let mut before: Option<Models<N>> = None;
     for goal in &goals {
         say!("\n{}", name(&goal.out));
         std::fs::create_dir_all(&goal.out).map_err(|error| at(&goal.out, error))?;
         folder::clear(&goal.out)?;
-        let model = match before.take() {
-            Some(model) => model,
-            None => runner.sketch(&float, &goal.schedule)?,
+        let models = match before.take() {
+            Some(models) => models,
+            None => Models {
+                quantized: runner.sketch(&float, &goal.schedule)?,
+                control: runner.control()?,
+            },
         };
-        let (trained, reached) = runner.reach(model, &kept, goal, start, report)?;
+        let (trained, reached) = runner.reach(models, &kept, goal, start, report)?;
         say!("{}", reached.result_line());
         sweep.push(goal, &reached);
         sweep.write(out)?;
@@ -216,6 +222,7 @@ impl Sweep {
                 .next()
                 .unwrap_or(f64::NAN),
             test: report.accuracies.packed,
+            control: report.accuracies.control,
             paper_bits: model.paper_bits,
             effective_bits: model.effective_bits,
             weight_bytes: model.weight_bytes(),
@@ -224,11 +231,12 @@ impl Sweep {
         });
     }
 
-    fn rows(&self) -> Vec<[String; 8]> {
+    fn rows(&self) -> Vec<[String; 9]> {
         let head = [
             "target",
             "validation",
             "test",
+            "control",
             "paper bits",
             "effective bits",
             "bytes of weights",
@@ -241,6 +249,9 @@ impl Sweep {
                 point.folder.clone(),
                 format!("{:.2} %", point.validation),
                 format!("{:.2} %", point.test),
+                point
+                    .control
+                    .map_or("-".into(), |control| format!("{control:.2} %")),
                 format!("{:.4}", point.paper_bits),
                 format!("{:.4}", point.effective_bits),
                 point.weight_bytes.to_string(),

@@ -56,6 +56,7 @@ pub struct Classify<N> {
     data: Dataset,
     order: Order,
     shards: usize,
+    label_smoothing: f32,
     /// The device with autodiff.
     device: Device,
     source: Mutex<Option<Source>>,
@@ -89,11 +90,18 @@ impl<N: Network> Classify<N> {
                 epoch: epoch_batches.unwrap_or(pass),
             },
             shards,
+            label_smoothing: 0.0,
             device,
             source: Mutex::new(None),
             failure: Mutex::new(None),
             teacher: None,
         }
+    }
+
+    /// Spreads a share of each label over all classes.
+    pub fn with_label_smoothing(mut self, share: f32) -> Self {
+        self.label_smoothing = share;
+        self
     }
 
     /// Draws the network's scores to those of a teacher, on a plain device and in validation mode.
@@ -141,7 +149,10 @@ impl<N: Network> Classify<N> {
         labels: Tensor<1, Int>,
     ) -> Result<Tensor<1>, Failure> {
         let scores = model.forward(images.clone());
-        let cross_entropy = CrossEntropyLossConfig::new().init(&self.device);
+        let smoothing = (self.label_smoothing > 0.0).then_some(self.label_smoothing);
+        let cross_entropy = CrossEntropyLossConfig::new()
+            .with_smoothing(smoothing)
+            .init(&self.device);
         let task = cross_entropy.forward(scores.clone(), labels);
         let Some((teacher, distillation)) = &self.teacher else {
             return Ok(task);

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, MaxPool2d, MaxPool2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
+use burn::nn::{BatchNorm, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 use burn_alq::file::Chain;
 use burn_alq::{
-    Arithmetic, MultiBitActivation, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
-    MultiBitLinearConfig, Quantized,
+    Arithmetic, MultiBitActivation, MultiBitConv2d, MultiBitLinear, MultiBitLinearConfig, Quantized,
 };
-use example_common::network::{act_bits, arithmetic, number, scaled, width};
+use example_common::network::{act_bits, number, scaled, width};
+use example_common::residual::{Block, Maker};
 use example_common::{Config, Failure, Network, at, weights};
 
 /// 18 or 34, in the configuration.
@@ -33,114 +33,6 @@ pub struct ResNet {
     layer4: Vec<Block>,
     avgpool: AdaptiveAvgPool2d,
     fc: MultiBitLinear,
-}
-
-/// Two convolutions and what goes around them.
-#[derive(Module, Debug)]
-struct Block {
-    conv1: MultiBitConv2d,
-    bn1: BatchNorm,
-    act1: MultiBitActivation,
-    conv2: MultiBitConv2d,
-    bn2: BatchNorm,
-    downsample: Option<(MultiBitConv2d, BatchNorm)>,
-    act2: MultiBitActivation,
-}
-
-impl Block {
-    fn forward(&self, x: Quantized<4>) -> Quantized<4> {
-        let y = self.conv1.forward_norm(x.clone(), &self.bn1);
-        let y = self.act1.forward(y);
-        let y = self.conv2.forward_norm(y, &self.bn2);
-        let x = match &self.downsample {
-            Some((conv, norm)) => conv.forward_norm(x, norm),
-            None => x.into_tensor(),
-        };
-        self.act2.forward(y + x)
-    }
-
-    /// The same steps, of the block at a path.
-    fn chain(&self, path: &str, chain: Chain) -> Chain {
-        let at = |name: &str| format!("{path}.{name}");
-        let mut skip = chain.value();
-        let mut chain = chain
-            .layer(&at("conv1"), &self.conv1)
-            .norm(&at("bn1"), &self.bn1)
-            .activation(&at("act1"), &self.act1)
-            .layer(&at("conv2"), &self.conv2)
-            .norm(&at("bn2"), &self.bn2);
-        if let Some((conv, norm)) = &self.downsample {
-            let y = chain.value();
-            chain = chain
-                .from(skip)
-                .layer(&at("downsample.0"), conv)
-                .norm(&at("downsample.1"), norm);
-            skip = chain.value();
-            chain = chain.from(y);
-        }
-        chain.plus(skip).activation(&at("act2"), &self.act2)
-    }
-}
-
-/// Makes layers on a device.
-struct Maker<'a> {
-    act_bits: usize,
-    device: &'a Device,
-}
-
-impl Maker<'_> {
-    /// A convolution without bias.
-    fn conv(
-        &self,
-        channels: [usize; 2],
-        kernel: usize,
-        stride: usize,
-        arithmetic: Arithmetic,
-    ) -> MultiBitConv2d {
-        let padding = kernel / 2;
-        MultiBitConv2dConfig::new(channels, [kernel; 2])
-            .with_stride([stride; 2])
-            .with_padding(PaddingConfig2d::Explicit(
-                padding, padding, padding, padding,
-            ))
-            .with_bias(false)
-            .with_arithmetic(arithmetic)
-            .init_float(self.device)
-    }
-
-    fn norm(&self, channels: usize) -> BatchNorm {
-        BatchNormConfig::new(channels).init(self.device)
-    }
-
-    /// A ReLU, until the conversion switches it on.
-    fn act(&self) -> MultiBitActivation {
-        MultiBitActivation::off(self.device)
-    }
-
-    fn layer(&self, [input, output]: [usize; 2], blocks: usize, stride: usize) -> Vec<Block> {
-        // Behind an activation.
-        let hidden = arithmetic(self.act_bits);
-        let block = |index| {
-            let (input, stride) = match index {
-                0 => (input, stride),
-                _ => (output, 1),
-            };
-            let downsample = stride != 1 || input != output;
-            Block {
-                conv1: self.conv([input, output], 3, stride, hidden),
-                bn1: self.norm(output),
-                act1: self.act(),
-                conv2: self.conv([output, output], 3, 1, hidden),
-                bn2: self.norm(output),
-                downsample: downsample.then(|| {
-                    let conv = self.conv([input, output], 1, stride, hidden);
-                    (conv, self.norm(output))
-                }),
-                act2: self.act(),
-            }
-        };
-        (0..blocks).map(block).collect()
-    }
 }
 
 impl Network for ResNet {

@@ -1,6 +1,5 @@
 //! VGG-small on CIFAR-10: a float network becomes a multi-bit network below one bit per weight.
 
-mod data;
 mod model;
 
 use std::process::ExitCode;
@@ -8,9 +7,9 @@ use std::process::ExitCode;
 use burn_alq::{GroupingRule, PathPattern, Quantizer, ScheduleConfig, Target};
 use clap::Args;
 use example_common::network::{WIDTH, parse_width};
+use example_common::small_images::SmallImages;
 use example_common::{Config, Example, NoFlags, Plan, Preset, short};
 
-use data::DataArgs;
 use model::VggSmall;
 
 // Training allocates and frees the same large tensors at every step; the system allocator hands
@@ -31,8 +30,8 @@ pub struct NetworkArgs {
 }
 
 impl Example for VggSmall {
-    type Data = DataArgs;
-    type Unlabelled = DataArgs;
+    type Data = SmallImages;
+    type Unlabelled = SmallImages;
     type Flags = NetworkArgs;
     type Training = NoFlags;
 

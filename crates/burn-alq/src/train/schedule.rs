@@ -230,8 +230,10 @@ pub struct Epoch {
     pub round: Option<usize>,
     /// What happens in it.
     pub kind: PhaseKind,
-    /// The learning rate of every step in it.
+    /// The learning rate at its start.
     pub lr: f64,
+    /// The learning rate at its end; in between it changes by as much in every step.
+    pub end_lr: f64,
     /// What its steps round coordinates to.
     pub coordinate_type: CoordinateType,
     prune: Option<PruneEpoch>,
@@ -243,9 +245,15 @@ impl Epoch {
             round,
             kind,
             lr,
+            end_lr: lr,
             coordinate_type: CoordinateType::F32,
             prune: None,
         }
+    }
+
+    /// The learning rate in the middle of step `step` of `steps`.
+    fn lr_of(&self, step: usize, steps: usize) -> f64 {
+        self.lr + (self.end_lr - self.lr) * (step as f64 + 0.5) / steps.max(1) as f64
     }
 
     /// The optimizer's phase in iteration `iteration` of `iterations`.
@@ -357,6 +365,41 @@ impl Schedule {
         }
     }
 
+    /// Plain training for a float model in one cycle (Smith and Topin, 2018): the rate rises from 0 to
+    /// `peak` in the first `warm_up` epochs and falls to 0 in the others, by as much in every step.
+    pub fn one_cycle(epochs: usize, peak: f64, warm_up: usize) -> Self {
+        let warm_up = warm_up.min(epochs);
+        let rate = |epoch: usize| match epoch < warm_up {
+            true => peak * epoch as f64 / warm_up as f64,
+            false => peak * (epochs - epoch) as f64 / (epochs - warm_up).max(1) as f64,
+        };
+        let epoch = |epoch: usize| {
+            let mut planned = Epoch::new(None, PhaseKind::Fixed, rate(epoch));
+            planned.end_lr = match epoch + 1 == warm_up {
+                true => peak,
+                false => rate(epoch + 1),
+            };
+            planned
+        };
+        Self {
+            epochs: (0..epochs).map(epoch).collect(),
+            numbers: None,
+        }
+    }
+
+    /// Plain training for as many steps at the same rates: what a float network gains in the time of this
+    /// schedule, and so what a quantized one is fairly compared with.
+    pub fn control(&self) -> Self {
+        let fixed = |epoch: &Epoch| Epoch {
+            end_lr: epoch.end_lr,
+            ..Epoch::new(None, PhaseKind::Fixed, epoch.lr)
+        };
+        Self {
+            epochs: self.epochs.iter().map(fixed).collect(),
+            numbers: None,
+        }
+    }
+
     /// The epochs.
     pub fn epochs(&self) -> &[Epoch] {
         &self.epochs
@@ -372,7 +415,10 @@ impl Schedule {
             round: planned.and_then(|epoch| epoch.round),
             kind: planned.map_or(PhaseKind::Fixed, |epoch| epoch.kind),
             phase: planned.map_or(Phase::Fixed, |epoch| epoch.phase(batch, batches)),
-            lr: planned.or(self.epochs.last()).map_or(0.0, |epoch| epoch.lr),
+            lr: match (planned, self.epochs.last()) {
+                (Some(epoch), _) => epoch.lr_of(batch, batches),
+                (None, last) => last.map_or(0.0, |epoch| epoch.end_lr),
+            },
             coordinate_type: planned.map_or(self.coordinate_type(), |epoch| epoch.coordinate_type),
         }
     }

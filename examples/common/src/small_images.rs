@@ -1,12 +1,13 @@
-//! The data: CIFAR-10's binary files, IDX files padded to the same size, or made up.
+//! Flags for small colour images: CIFAR-10's binary files, IDX files padded to the same size, or made up.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use example_common::bytes::{ByteImages, varied};
-use example_common::data::name;
-use example_common::{Config, DataFlags, Dataset, Failure, Images, cifar, fake, idx};
+
+use crate::bytes::{ByteImages, varied};
+use crate::data::name;
+use crate::{Config, DataFlags, Dataset, Failure, Images, cifar, fake, idx};
 
 /// Pixels in a row and rows of an image.
 const SIDE: usize = 32;
@@ -17,10 +18,10 @@ const PAD: usize = 4;
 /// The name of the data in [`Format::Cifar10`].
 const CIFAR10: &str = "CIFAR-10";
 
-/// Which images.
+/// Which images of 3×32×32.
 #[derive(Args)]
 #[command(group = ArgGroup::new("images").required(true).args(["data_dir", "fake_data"]))]
-pub struct DataArgs {
+pub struct SmallImages {
     /// Folder with the images.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -44,7 +45,7 @@ enum Format {
     Mnist,
 }
 
-impl DataFlags for DataArgs {
+impl DataFlags for SmallImages {
     fn load(&self, _config: &Config) -> Result<Dataset, Failure> {
         let Some(folder) = &self.data_dir else {
             return fake::dataset(self.limit, PAD);
