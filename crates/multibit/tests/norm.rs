@@ -2,7 +2,7 @@
 
 mod support;
 
-use multibit::cpu::{Isa, layer_norm, softmax};
+use multibit::cpu::{BatchNorm, Isa, Statistics, layer_norm, softmax};
 use support::{Random, panic_message};
 
 /// Around vectors and their fours.
@@ -150,4 +150,79 @@ fn wrong_lengths_are_named() {
         message.contains("layer_norm: `beta` holds 1 values"),
         "{message}"
     );
+}
+
+/// Batch norm and its gradients by their definitions, in f64: output, statistics, gradients of input, `γ`
+/// and `β`.
+fn batch_norm_f64(
+    norm: &BatchNorm,
+    [input, grad]: [&[f32]; 2],
+    [gamma, beta]: [&[f32]; 2],
+) -> [Vec<f64>; 6] {
+    let BatchNorm { channels, len, .. } = *norm;
+    let count = norm.batch * len;
+    let mut found = [0; 6].map(|_| Vec::new());
+    found[0] = vec![0.0; input.len()];
+    found[3] = vec![0.0; input.len()];
+    for c in 0..channels {
+        let places = || {
+            (0..norm.batch).flat_map(move |b| (0..len).map(move |i| (b * channels + c) * len + i))
+        };
+        let mean_of =
+            |value: &dyn Fn(usize) -> f64| places().map(value).sum::<f64>() / count as f64;
+        let x = |at: usize| f64::from(input[at]);
+        let g = |at: usize| f64::from(grad[at]);
+        let mean = mean_of(&x);
+        let variance = mean_of(&|at| (x(at) - mean).powi(2));
+        let deviation = (variance + norm.epsilon).sqrt();
+        let normal = |at: usize| (x(at) - mean) / deviation;
+        let (mean_g, mean_along) = (mean_of(&g), mean_of(&|at| g(at) * normal(at)));
+        let [gamma, beta] = [gamma[c], beta[c]].map(f64::from);
+        for at in places() {
+            found[0][at] = gamma * normal(at) + beta;
+            found[3][at] = gamma / deviation * (g(at) - mean_g - normal(at) * mean_along);
+        }
+        found[1].push(mean);
+        found[2].push(variance);
+        found[4].push(mean_along * count as f64);
+        found[5].push(mean_g * count as f64);
+    }
+    found
+}
+
+#[test]
+fn batch_norm_and_its_gradients_are_those_of_the_definition() {
+    let mut random = Random::new(11);
+    for (batch, channels, len) in [(1, 1, 2), (4, 3, 1), (3, 5, 17), (64, 2, 1024), (7, 9, 100)] {
+        let norm = BatchNorm {
+            batch,
+            channels,
+            len,
+            epsilon: 1e-5,
+        };
+        let size = batch * channels * len;
+        // A mean of three deviations.
+        let input: Vec<f32> = random.normals(size, 2.0).iter().map(|x| x + 6.0).collect();
+        let grad = random.normals(size, 1.0);
+        let [gamma, beta] = [0; 2].map(|_| random.normals(channels, 1.0));
+        let expected = batch_norm_f64(&norm, [&input, &grad], [&gamma, &beta]);
+        for isa in Isa::available() {
+            let mut output = vec![f32::NAN; size];
+            let statistics = norm.forward(isa, &input, [&gamma, &beta], &mut output);
+            let mut input_grad = vec![f32::NAN; size];
+            let inputs = [&input[..], &grad];
+            let terms = norm.backward(isa, inputs, &gamma, &statistics, &mut input_grad);
+            let Statistics { mean, variance } = statistics;
+            let found = [output, mean, variance, input_grad, terms.gamma, terms.beta];
+            for (what, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let largest = expected.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+                for (&found, expected) in found.iter().zip(expected) {
+                    // Sums of a thousand in f32, of numbers that cancel to a third.
+                    let error = (f64::from(found) - expected).abs();
+                    let close = error <= 2e-5 * largest.max(1.0);
+                    assert!(close, "{isa}: {found} for {expected} of {what} in {norm:?}");
+                }
+            }
+        }
+    }
 }

@@ -124,4 +124,7 @@ impl<B: AlqOps, C: CheckpointStrategy> AlqOps for Autodiff<B, C> {
 }
 
 #[cfg(feature = "train")]
+mod layers;
+
+#[cfg(feature = "train")]
 impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {}

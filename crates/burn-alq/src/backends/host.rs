@@ -102,6 +102,60 @@ macro_rules! on_the_host {
         }
 
         #[cfg(feature = "train")]
+        impl $crate::ops::LayerOps for $backend {
+            fn alq_dense_conv2d(
+                input: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                options: Conv2dOptions,
+            ) -> FloatTensor<Self> {
+                host_layers::dense_conv2d::<Self, $memory>(input, weight, &options)
+            }
+
+            fn alq_dense_conv2d_input_grad(
+                input: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                grad: FloatTensor<Self>,
+                options: Conv2dOptions,
+            ) -> FloatTensor<Self> {
+                host_layers::dense_conv2d_input_grad::<Self, $memory>(input, weight, grad, &options)
+            }
+
+            fn alq_dense_conv2d_weight_grad(
+                input: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                grad: FloatTensor<Self>,
+                options: Conv2dOptions,
+            ) -> FloatTensor<Self> {
+                host_layers::dense_conv2d_weight_grad::<Self, $memory>(
+                    input, weight, grad, &options,
+                )
+            }
+
+            fn alq_batch_norm(
+                input: FloatTensor<Self>,
+                gamma: FloatTensor<Self>,
+                beta: FloatTensor<Self>,
+                epsilon: f64,
+            ) -> Normed<Self> {
+                host_layers::batch_norm::<Self, $memory>(input, gamma, beta, epsilon)
+            }
+
+            fn alq_batch_norm_grads(
+                input: FloatTensor<Self>,
+                gamma: FloatTensor<Self>,
+                mean: FloatTensor<Self>,
+                variance: FloatTensor<Self>,
+                epsilon: f64,
+                grad: FloatTensor<Self>,
+            ) -> NormGrads<Self> {
+                let statistics = [mean, variance];
+                host_layers::batch_norm_grads::<Self, $memory>(
+                    input, gamma, statistics, epsilon, grad,
+                )
+            }
+        }
+
+        #[cfg(feature = "train")]
         impl $crate::ops::StepOps for $backend {
             fn alq_basis(
                 state: StepState<Self>,
@@ -159,12 +213,16 @@ pub(super) mod prelude {
     pub use alloc::vec::Vec;
 
     pub use burn_core::backend::tensor::{FloatTensor, IntTensor};
+    #[cfg(feature = "train")]
+    pub use multibit::cpu::Conv2dOptions;
     pub use multibit::cpu::{Activation, Levels, Mode, Pool2dOptions};
     #[cfg(feature = "train")]
     pub use multibit::fit::StepParams;
 
     pub(crate) use crate::ops::{Activations, Attended, Attention, Mask, PackedConv2d, Term, host};
     #[cfg(feature = "train")]
-    pub(crate) use crate::ops::{StepState, WeightLayout, host_steps};
+    pub(crate) use crate::ops::{
+        NormGrads, Normed, StepState, WeightLayout, host_layers, host_steps,
+    };
     pub(crate) use crate::weight::PreparedWeight;
 }

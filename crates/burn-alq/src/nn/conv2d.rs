@@ -319,7 +319,7 @@ impl Parts<'_> {
             Some(packed) => self.forward_packed(packed, input, epilogue),
             None => {
                 let input = input.into_tensor();
-                let y = self.as_burns().forward(input.clone());
+                let y = self.forward_dense(input.clone());
                 #[cfg(feature = "train")]
                 {
                     let rows = |places: &[usize]| {
@@ -332,6 +332,20 @@ impl Parts<'_> {
                 epilogue.apply(y)
             }
         }
+    }
+
+    /// On a dense weight.
+    fn forward_dense(&self, input: Tensor<4>) -> Tensor<4> {
+        #[cfg(feature = "train")]
+        if input.device().is_autodiff() {
+            let options = self.options(input.dims());
+            let y = super::training::conv2d(input, self.weight.val(), options);
+            return match self.bias {
+                Some(bias) => y + bias.val().reshape([1, -1, 1, 1]),
+                None => y,
+            };
+        }
+        self.as_burns().forward(input)
     }
 
     fn forward_act(

@@ -3,6 +3,8 @@ use burn_nn::BatchNorm;
 use multibit::cpu::Activation;
 
 use super::functional::activate;
+#[cfg(feature = "train")]
+use super::training::batch_norm;
 
 /// What follows a layer: `activation(norm(y) + residual)`, all of it at choice.
 ///
@@ -48,7 +50,7 @@ impl<'a, const D: usize> Epilogue<'a, D> {
     /// The end of a layer that is not packed.
     pub(super) fn apply(self, y: Tensor<D>) -> Tensor<D> {
         let y = match self.norm {
-            Some(norm) => norm.forward(y),
+            Some(norm) => batch_norm(norm, y),
             None => y,
         };
         let y = match self.residual {
@@ -74,4 +76,10 @@ impl<'a, const D: usize> Epilogue<'a, D> {
         );
         Some(residual)
     }
+}
+
+/// Without training there is nothing that Burn's does not do as well.
+#[cfg(not(feature = "train"))]
+fn batch_norm<const D: usize>(norm: &BatchNorm, input: Tensor<D>) -> Tensor<D> {
+    norm.forward(input)
 }

@@ -116,6 +116,8 @@ mod rnn;
 #[cfg(feature = "store")]
 mod store;
 pub(crate) mod table;
+#[cfg(feature = "train")]
+mod training;
 pub mod transformer;
 #[cfg(feature = "train")]
 pub(crate) mod watch;

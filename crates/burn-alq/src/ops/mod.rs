@@ -19,7 +19,11 @@ pub(crate) mod dense;
 mod expr;
 pub(crate) mod host;
 #[cfg(all(feature = "train", any(feature = "flex", feature = "ndarray")))]
+pub(crate) mod host_layers;
+#[cfg(all(feature = "train", any(feature = "flex", feature = "ndarray")))]
 pub(crate) mod host_steps;
+#[cfg(feature = "train")]
+mod layers;
 pub(crate) mod packed;
 #[cfg(feature = "fusion")]
 mod shapes;
@@ -39,6 +43,8 @@ use multibit::cpu::{Activation, Conv2dOptions, Levels, Mode, Pool2dOptions};
 use crate::weight::PreparedWeight;
 
 pub use self::attention::{Attended, Attention};
+#[cfg(feature = "train")]
+pub use self::layers::{LayerOps, NormGrads, Normed};
 #[cfg(feature = "train")]
 pub use self::steps::{StepOps, StepState, WeightLayout};
 

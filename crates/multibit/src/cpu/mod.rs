@@ -24,7 +24,9 @@
 mod aarch64;
 mod activation;
 mod attention;
+mod batch_norm;
 mod conv2d;
+mod dense;
 mod few;
 mod generic;
 mod integers;
@@ -65,7 +67,9 @@ pub(crate) use tiles::Sizes;
 
 pub use activation::{Activation, activate};
 pub use attention::{Attention, Masks, Rows};
+pub use batch_norm::{BatchNorm, Statistics, TermGrads};
 pub use conv2d::{Conv2dInput, Conv2dKernel};
+pub use dense::DenseConv2d;
 use generic::Ends;
 pub use isa::Isa;
 pub use levels::{Levels, LevelsError, MAX_ACTIVATION_BITS};

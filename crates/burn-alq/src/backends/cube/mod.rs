@@ -20,7 +20,7 @@ use multibit::fit::StepParams;
 use crate::ops::packed::{conv2d_epilogue, epilogue};
 use crate::ops::{Activations, AlqOps, PackedConv2d, Term};
 #[cfg(feature = "train")]
-use crate::ops::{StepOps, StepState, WeightLayout, dense};
+use crate::ops::{LayerOps, StepOps, StepState, WeightLayout, dense};
 use crate::weight::PreparedWeight;
 
 /// A tensor of a shape that a kernel writes whole.
@@ -122,6 +122,9 @@ impl AlqOps for CubeBackend {
         packed::pack(Self::alq_max_pool2d(values, options), &levels)
     }
 }
+
+#[cfg(feature = "train")]
+impl LayerOps for CubeBackend {}
 
 #[cfg(feature = "train")]
 impl StepOps for CubeBackend {

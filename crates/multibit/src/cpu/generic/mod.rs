@@ -3,6 +3,7 @@
 mod activate;
 mod activations;
 mod attention;
+mod batch_norm;
 mod batched;
 mod bitwise;
 mod depthwise;
@@ -16,11 +17,13 @@ mod norm;
 mod panel;
 mod planes;
 mod pool;
+mod product;
 mod words;
 
 pub(super) use activate::Activate;
 pub(super) use activations::{PackChannels, PackRows, Quantize};
 pub(super) use attention::{AttendHead, Head};
+pub(super) use batch_norm::{GradMoments, Moments, Planewise};
 pub(super) use batched::{Batched, Interleave};
 pub(super) use bitwise::{Bitwise, Class, Classes, Output};
 pub(super) use depthwise::{Depthwise, Fill, InputMap, MOST_TAPS, Taps};
@@ -41,4 +44,5 @@ pub(super) use panel::{
 };
 pub(super) use planes::{BlockToPlanes, FEW as FEW_PLANES, MaxPoolPlanes, Residual, Unpack};
 pub(super) use pool::MaxPool;
+pub(super) use product::{Product, pack_panels, panels_len};
 pub(super) use words::{Largest, ToWords};

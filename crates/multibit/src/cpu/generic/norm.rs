@@ -64,7 +64,7 @@ pub(super) fn exponentials<S: Simd>(simd: S, row: &mut [f32], quiet: bool) -> f3
 
 /// The sum of sixteen values, by halves.
 #[inline(always)]
-fn total<S: Simd>(simd: S, x: S::F) -> f32 {
+pub(super) fn total<S: Simd>(simd: S, x: S::F) -> f32 {
     let mut lanes = [0.0; LANES];
     simd.f_store(x, &mut lanes);
     let mut width = LANES / 2;
@@ -127,7 +127,7 @@ impl Task for LayerNorm<'_> {
 
 /// `Σ (x − centre)`, or of squares.
 #[inline(always)]
-fn sum<S: Simd>(simd: S, values: &[f32], centre: f32, squares: bool) -> f32 {
+pub(super) fn sum<S: Simd>(simd: S, values: &[f32], centre: f32, squares: bool) -> f32 {
     let (lines, rest) = values.as_chunks::<LANES>();
     let shift = simd.f_splat(centre);
     // Four sums at a time: each waits for its last addition.
