@@ -274,7 +274,6 @@ impl<'a, N: Network> Runner<'a, N> {
         let mut settings = self.float_settings();
         settings.numbers(&goal.schedule);
         self.job.flags.levers.note(&mut settings);
-        settings.flag("--control", self.job.flags.control.then_some("yes"));
         settings.extend(&goal.settings);
         settings
     }
@@ -507,7 +506,7 @@ impl<'a, N: Network> Runner<'a, N> {
         let (file, checkpoint) = (goal.out.join(PACKED), goal.out.join(CHECKPOINT));
         say!("evaluation on {} test images", test.count());
         let trained = models.quantized.valid();
-        let control = models.control.as_ref().map(Module::valid);
+        let control = models.control.as_ref().map(|model| model.valid());
         let memory: N = unpack(packed, device)?;
         let (_, loaded) = load::<N>(&file, device)?;
         let mut tallies: [Tally; 3] = Default::default();

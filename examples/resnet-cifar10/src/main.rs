@@ -6,10 +6,9 @@ use std::process::ExitCode;
 
 use burn_alq::{GroupingRule, PathPattern, Quantizer, ScheduleConfig, Target};
 use clap::Args;
-use clap::builder::PossibleValuesParser;
 use example_common::network::{WIDTH, parse_width};
 use example_common::small_images::SmallImages;
-use example_common::{Config, Example, NoFlags, Plan, Preset, short};
+use example_common::{Config, Example, NoFlags, Plan, Preset, choice, short};
 
 use model::{DEPTH, DEPTHS, ResNet};
 
@@ -26,8 +25,8 @@ fn main() -> ExitCode {
 #[derive(Args)]
 pub struct NetworkArgs {
     /// Layers.
-    #[arg(long, default_value = "20", value_parser = PossibleValuesParser::new(DEPTHS.map(|depth| depth.to_string())))]
-    depth: String,
+    #[arg(long, default_value = "20", value_parser = choice(DEPTHS.map(|(depth, _)| (depth, depth))))]
+    depth: &'static str,
     /// Factor on the channels of every layer.
     #[arg(long, default_value_t = 1.0, value_parser = parse_width)]
     width: f64,
@@ -64,7 +63,8 @@ impl Example for ResNet {
                 plan: Plan::new(short(&paper, 3, [2, 1], [6, 2]))
                     .with_float_epochs(30)
                     .with_float_lr(0.2)
-                    .with_float_warm_up(Some(6)),
+                    .with_float_warm_up(Some(6))
+                    .with_label_smoothing(0.1),
             },
             Preset {
                 name: "paper",
@@ -73,7 +73,8 @@ impl Example for ResNet {
                 plan: Plan::new(paper)
                     .with_float_epochs(200)
                     .with_float_lr(0.2)
-                    .with_float_warm_up(Some(20)),
+                    .with_float_warm_up(Some(20))
+                    .with_label_smoothing(0.1),
             },
         ]
     }
@@ -90,7 +91,7 @@ impl Example for ResNet {
 
     fn config(flags: &NetworkArgs) -> Config {
         Config::from([
-            (DEPTH.into(), flags.depth.clone()),
+            (DEPTH.into(), flags.depth.into()),
             (WIDTH.into(), flags.width.to_string()),
         ])
     }

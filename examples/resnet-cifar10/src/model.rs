@@ -15,8 +15,8 @@ use example_common::{Config, Failure, Network};
 /// Layers with weights on the longest way, in the configuration.
 pub const DEPTH: &str = "depth";
 
-/// Depths that there are: `6n + 2`.
-pub const DEPTHS: [u8; 4] = [20, 32, 44, 56];
+/// Depths that there are, `6n + 2`, with the `n` blocks of each layer.
+pub const DEPTHS: [(&str, usize); 4] = [("20", 3), ("32", 5), ("44", 7), ("56", 9)];
 
 /// Classes of CIFAR-10 and Fashion-MNIST.
 const CLASSES: usize = 10;
@@ -45,11 +45,11 @@ impl Network for ResNet {
 
     fn from_config(config: &Config, device: &Device) -> Result<Self, Failure> {
         let width = width(config)?;
-        let depth: u8 = number(config, DEPTH)?;
-        if !DEPTHS.contains(&depth) {
-            return Err(format!("{DEPTH} is {depth}; there are {DEPTHS:?}").into());
-        }
-        let blocks = usize::from(depth - 2) / 6;
+        let depth: String = number(config, DEPTH)?;
+        let Some((_, blocks)) = DEPTHS.into_iter().find(|(known, _)| *known == depth) else {
+            let known = DEPTHS.map(|(depth, _)| depth).join(", ");
+            return Err(format!("{DEPTH} is {depth}; there are {known}").into());
+        };
         let maker = Maker {
             act_bits: act_bits(config)?,
             device,
@@ -114,7 +114,7 @@ mod tests {
         let config = Config::from(config.map(|(key, value)| (key.into(), value.into())));
         let error = ResNet::from_config(&config, &Device::default()).unwrap_err();
         assert!(
-            error.to_string().contains("depth is 18; there are [20"),
+            error.to_string().contains("depth is 18; there are 20"),
             "{error}"
         );
     }

@@ -57,12 +57,13 @@ impl Example for VggSmall {
             },
             Preset {
                 name: "short",
-                about: "Epochs of 150 batches of 64: 12 float epochs, 3 rounds of 2+1+1, 4 STE and 2 \
-                        coordinate epochs, 0.66 bit",
+                about: "20 float epochs in one cycle, 3 rounds of 2+1+1, 4 STE and 2 coordinate epochs, \
+                        0.66 bit",
                 plan: Plan::new(short(3, [2, 1], [4, 2]))
-                    .with_float_decay(0.8)
-                    .with_batch_size(64)
-                    .with_epoch_batches(Some(150)),
+                    .with_float_epochs(20)
+                    .with_float_lr(0.1)
+                    .with_float_warm_up(Some(4))
+                    .with_label_smoothing(0.1),
             },
             Preset {
                 name: "paper",
