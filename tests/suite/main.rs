@@ -40,6 +40,7 @@ mod steps;
 mod support;
 mod tied;
 mod trainable;
+mod training_layers;
 
 /// Counts what each test's process takes; a test that asks runs alone in one.
 #[global_allocator]

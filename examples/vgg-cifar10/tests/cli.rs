@@ -14,10 +14,13 @@ fn vgg() -> Program {
 fn made_up_images_are_learned_and_resumed_to_the_same_bytes() {
     let vgg = vgg();
     let parts = ["width: 0.0625", "convs.5.weight", "subchannelwise(16)"];
-    let text = vgg.learns(&[], 50.0, &parts);
+    let text = vgg.learns(&["--control"], 50.0, &parts);
     // With batch norm's statistics of the float network, not of the quantized one.
     assert!(result(&text, "float_acc=") > 80.0, "{text}");
     assert!(result(&text, "paper_bits=") <= 0.66, "{text}");
+    // The float network went on as long.
+    assert!(result(&text, "control_acc=") > 80.0, "{text}");
+    holds(&text, "| float accuracy, trained on as long");
 
     // The float network again, without labels.
     let [float, packed, out] =

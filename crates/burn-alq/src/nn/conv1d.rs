@@ -291,7 +291,7 @@ impl Parts<'_> {
             Some(packed) => self.forward_packed(packed, input, epilogue),
             None => {
                 let input = input.into_tensor();
-                let y = self.as_burns().forward(input.clone());
+                let y = self.forward_dense(input.clone());
                 #[cfg(feature = "train")]
                 {
                     let rows = |places: &[usize]| {
@@ -304,6 +304,18 @@ impl Parts<'_> {
                 epilogue.apply(y)
             }
         }
+    }
+
+    /// On a dense weight.
+    fn forward_dense(&self, input: Tensor<3>) -> Tensor<3> {
+        #[cfg(feature = "train")]
+        if input.device().is_autodiff() {
+            let (options, weight) = (self.options(input.dims()), self.weight.val());
+            let (image, weight) = (input.unsqueeze_dim(2), weight.unsqueeze_dim(2));
+            let bias = self.bias.map(Param::val);
+            return super::training::conv2d(image, weight, bias, options).squeeze_dim(2);
+        }
+        self.as_burns().forward(input)
     }
 
     /// Of the same convolution over an image of height 1.

@@ -338,12 +338,8 @@ impl Parts<'_> {
     fn forward_dense(&self, input: Tensor<4>) -> Tensor<4> {
         #[cfg(feature = "train")]
         if input.device().is_autodiff() {
-            let options = self.options(input.dims());
-            let y = super::training::conv2d(input, self.weight.val(), options);
-            return match self.bias {
-                Some(bias) => y + bias.val().reshape([1, -1, 1, 1]),
-                None => y,
-            };
+            let (options, bias) = (self.options(input.dims()), self.bias.map(Param::val));
+            return super::training::conv2d(input, self.weight.val(), bias, options);
         }
         self.as_burns().forward(input)
     }

@@ -8,11 +8,19 @@ use multibit::cpu::Conv2dOptions;
 use crate::ops::{LayerOps, Normed};
 
 /// A convolution with a dense weight.
-pub(super) fn conv2d(input: Tensor<4>, weight: Tensor<4>, options: Conv2dOptions) -> Tensor<4> {
+pub(super) fn conv2d(
+    input: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    options: Conv2dOptions,
+) -> Tensor<4> {
     let (input, weight) = (input.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as LayerOps>::alq_dense_conv2d(
-        input, weight, options,
-    ))
+    let y = <Dispatch as LayerOps>::alq_dense_conv2d(input, weight, options);
+    let y = Tensor::<4>::from_dispatch(y);
+    match bias {
+        Some(bias) => y + bias.reshape([1, -1, 1, 1]),
+        None => y,
+    }
 }
 
 /// [`BatchNorm::forward`], which in training takes the statistics of the batch, and keeps a running mean of
