@@ -3,7 +3,7 @@
 use burn_alq::CoordinateType;
 use burn_alq::optim::prune::Budget;
 use burn_alq::optim::{Phase, PhaseKind, Size};
-use burn_alq::train::{Pace, Recovery, ScheduleConfig, ScheduleError, Target};
+use burn_alq::train::{Pace, Recovery, Schedule, ScheduleConfig, ScheduleError, Target};
 
 fn start() -> Vec<Size> {
     let size = |groups, len| Size {
@@ -178,4 +178,31 @@ fn recovery_follows_every_pruning_step_and_fills_the_epoch() {
             );
         }
     }
+}
+
+#[test]
+fn one_cycle_rises_and_falls_in_every_step() {
+    let schedule = Schedule::one_cycle(6, 0.3, 2);
+    let rates: Vec<f64> = schedule.steps(5).map(|step| step.lr).collect();
+    assert_eq!(rates.len(), 30);
+    // 10 steps up, 20 down, each in its middle.
+    for (step, rate) in rates.iter().enumerate() {
+        let at = step as f64 + 0.5;
+        let expected = if step < 10 { at / 10.0 } else { (30.0 - at) / 20.0 };
+        assert!((rate - 0.3 * expected).abs() < 1e-12, "step {step}: {rate}");
+    }
+    assert_eq!(schedule.step(6, 0, 5).lr, 0.0, "after the end");
+    // Without warm-up it falls at once; warm-up alone ends at the peak.
+    let first = |epochs, warm_up| Schedule::one_cycle(epochs, 1.0, warm_up).step(0, 0, 2).lr;
+    assert_eq!((first(1, 0), first(1, 3)), (0.75, 0.25));
+    assert!(Schedule::one_cycle(0, 1.0, 2).epochs().is_empty());
+}
+
+#[test]
+fn a_control_has_the_steps_and_rates_of_what_it_is_compared_with() {
+    let schedule = ScheduleConfig::new(Target::Bits(0.4)).init(&start()).unwrap();
+    let control = schedule.control();
+    let rates = |schedule: &Schedule| schedule.steps(3).map(|step| step.lr).collect::<Vec<_>>();
+    assert_eq!(rates(&control), rates(&schedule));
+    assert!(control.steps(3).all(|step| step.phase == Phase::Fixed));
 }
