@@ -12,7 +12,8 @@
 //!
 //! Between layers in bitwise arithmetic, activations stay bits ([`Planes`]). What else stands between
 //! layers is here in f32: an [`Activation`] and a residual at the end of a layer ([`Affine`]) or
-//! alone ([`activate`]), [`softmax`], [`layer_norm`], and [`Attention`].
+//! alone ([`activate`]), [`softmax`], [`layer_norm`], and [`Attention`]. Training has its dense layers here,
+//! forward and backward: [`DenseConv2d`] and [`BatchNorm`].
 //!
 //! # Unsafe code
 //! Instances of an instruction set (`x86_64/`, `aarch64/`) call its instructions; only [`Isa`]
