@@ -5,6 +5,7 @@ mod full;
 mod kills;
 mod mcu;
 mod rooms;
+mod targets;
 mod top;
 mod tree;
 mod validate;
@@ -26,15 +27,17 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
                               the others
     --device NAME             only the suite, on this Burn device: flex, ndarray, wgpu, vulkan, cpu or
                               cuda; with --features fusion, under Burn's kernel fusion
-    --target aarch64          only the kernels' crate, for 64-bit Arm under qemu-user
+    --target NAME             only the kernels' crate, elsewhere: for aarch64 or armv7 under qemu-user,
+                              for wasm32 or wasm32-simd128 under node
   bench [KIND…] [ARGUMENTS]   time packed layers and networks against Burn Flex in f32; --help
                               shows kinds and arguments
     --device NAME [--quick]   time layers and steps on this GPU against Burn's f32 on it
   bench kernels [ARGUMENTS]   time the kernels alone, on the instruction sets of this machine, without
                               building Burn; --help shows arguments
   check --target TRIPLE       compile what runs packed models (multibit, and burn-alq without
-                              training) for a device without an operating system, such as
-                              thumbv7em-none-eabihf, or for the browser: wasm32-unknown-unknown
+                              training) for the browser (wasm32-unknown-unknown), a phone or a board
+                              (aarch64-linux-android, aarch64-apple-ios, armv7-unknown-linux-gnueabihf),
+                              or a device without an operating system, such as thumbv7em-none-eabihf
   mcu [ARGUMENTS]             LeNet5 of 0.1 bit on a Cortex-M7 under qemu-system-arm: every score
                               compared with this machine's; flash, RAM and instructions an image
     --messages                errors in words on the board too, not in codes alone
@@ -44,8 +47,8 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   onnx                        build the example of ONNX models, a workspace of its own, and check that
                               burn-onnx generates what the tests run
   web [--out DIR] [--test]    build the page of examples/web into a folder that any static server
-                              serves, and print its bytes; with --test, its program is run under node
-                              and the page in headless Chromium
+                              serves, and print its bytes; with --test, its programs are run under
+                              node and the page in headless Chromium
   validate                    rooms and their order, format, lints, documentation, file sizes, no_std,
                               unsafe, licences, packages, public items
     --full                    also each feature alone, the oldest compiler, whole packages, onnx,
@@ -81,7 +84,7 @@ fn main() -> ExitCode {
         "test" => test(rest),
         "bench" => bench(rest),
         "api" => api::write(&root()),
-        "check" => check(rest),
+        "check" => targets::check(&root(), rest),
         "kills" => kills::kills(rest),
         "load" => load(rest),
         "mcu" => mcu::mcu(&root(), rest),
@@ -237,12 +240,7 @@ fn test_command(args: &[String]) -> Result<Command, String> {
                 };
             }
             "--target" => {
-                match args.next() {
-                    Some("aarch64") => {}
-                    other => return Err(format!("--target: there is aarch64, not {other:?}")),
-                }
-                package = vec!["--package", "multibit", "--target", ARM];
-                emulate_arm(&mut command)?;
+                package = targets::emulate(&root(), args.next(), &mut command)?;
             }
             _ => others.push(arg),
         }
@@ -256,32 +254,6 @@ fn test_command(args: &[String]) -> Result<Command, String> {
         command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     }
     Ok(command)
-}
-
-const ARM: &str = "aarch64-unknown-linux-gnu";
-
-/// Links and runs programs for 64-bit Arm with Debian's cross compiler and emulator.
-fn emulate_arm(command: &mut Command) -> Result<(), String> {
-    for (program, package) in [
-        ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
-        ("qemu-aarch64", "qemu-user"),
-    ] {
-        if Command::new(program).arg("--version").output().is_err() {
-            return Err(format!(
-                "{program} is missing; Debian's package {package} has it"
-            ));
-        }
-    }
-    command
-        .env(
-            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
-            "aarch64-linux-gnu-gcc",
-        )
-        .env(
-            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",
-            "qemu-aarch64 -L /usr/aarch64-linux-gnu",
-        );
-    Ok(())
 }
 
 /// Tests the example of ONNX models.
@@ -333,39 +305,6 @@ fn bench(args: &[String]) -> Result<(), String> {
     let here = std::env::current_dir().map_err(|error| format!("the current folder: {error}"))?;
     run(command.args(["--", "--from"]).arg(here).args(args))
 }
-
-fn check(args: &[String]) -> Result<(), String> {
-    let [flag, target] = args else {
-        return Err("check needs --target TRIPLE".into());
-    };
-    if flag != "--target" {
-        return Err(format!("check: no argument {flag}; there is --target"));
-    }
-    let mut halves = vec![
-        ("multibit", ""),
-        ("multibit", "runtime"),
-        ("burn-alq", "flex"),
-    ];
-    if target == BROWSER {
-        halves.push(("burn-alq", "std,flex"));
-    }
-    for (package, features) in halves {
-        let mut command = cargo();
-        command.args(["check", "--release", "--package", package]);
-        command.arg("--no-default-features");
-        command.args(["--features", features, "--target", target]);
-        // Where random numbers come from is a program's choice; a library must not make it.
-        command.env(
-            "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS",
-            r#"--cfg getrandom_backend="custom""#,
-        );
-        step(&root(), &mut command)?;
-    }
-    Ok(())
-}
-
-/// It has Rust's std, and no file system; other targets of `check` are taken to have neither.
-const BROWSER: &str = "wasm32-unknown-unknown";
 
 /// Becomes the command where that is possible, so that signals reach it alone.
 #[cfg(unix)]

@@ -17,47 +17,180 @@ use alloc::vec::Vec;
 use core::ptr;
 use std::sync::{Mutex, PoisonError};
 
-use crate::file::{FileWeight, Op, Order, PackedFile};
-use crate::runtime::Plan;
+use crate::file::{FileWeight, Input, Op, Order, PackedFile};
+use crate::runtime::{Plan, PlanError};
+
+/// An allocator of few bytes of code, for an instance's one model: what is freed is used again where it was
+/// taken last, and else not before the instance ends.
+///
+/// ```ignore
+/// #[global_allocator]
+/// static MEMORY: multibit::exports::Arena = multibit::exports::Arena;
+/// ```
+#[cfg(target_arch = "wasm32")]
+pub struct Arena;
+
+#[cfg(target_arch = "wasm32")]
+mod arena {
+    use core::alloc::{GlobalAlloc, Layout};
+    use core::arch::wasm32::{memory_grow, memory_size};
+    use core::ptr;
+    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use super::Arena;
+
+    const PAGE: usize = 1 << 16;
+
+    unsafe extern "C" {
+        /// Where the linker's own data ends.
+        static __heap_base: u8;
+    }
+
+    /// The first address that is free; 0 before the first call.
+    static FREE: AtomicUsize = AtomicUsize::new(0);
+
+    impl Arena {
+        /// Takes so many bytes from an address on, if there is room.
+        fn take(start: usize, size: usize) -> Option<()> {
+            let end = start.checked_add(size)?;
+            let missing = end.saturating_sub(memory_size(0) * PAGE).div_ceil(PAGE);
+            if missing > 0 && memory_grow(0, missing) == usize::MAX {
+                return None;
+            }
+            FREE.store(end, Relaxed);
+            Some(())
+        }
+    }
+
+    // SAFETY: a block lies behind all that were taken before and are not given back, and within memory.
+    unsafe impl GlobalAlloc for Arena {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            let free = match FREE.load(Relaxed) {
+                0 => (&raw const __heap_base).addr(),
+                free => free,
+            };
+            let start = free.checked_next_multiple_of(layout.align());
+            match start.filter(|&start| Self::take(start, layout.size()).is_some()) {
+                Some(start) => ptr::with_exposed_provenance_mut(start),
+                None => ptr::null_mut(),
+            }
+        }
+
+        unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+            if block.addr() + layout.size() == FREE.load(Relaxed) {
+                FREE.store(block.addr(), Relaxed);
+            }
+        }
+
+        unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            if block.addr() + layout.size() == FREE.load(Relaxed)
+                && Self::take(block.addr(), size).is_some()
+            {
+                return block;
+            }
+            // SAFETY: the caller's block and layout; the new block is another, of `size` bytes.
+            unsafe {
+                let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+                if !new.is_null() {
+                    ptr::copy_nonoverlapping(block, new, layout.size().min(size));
+                }
+                new
+            }
+        }
+    }
+}
+
+/// What computes the scores of a model's samples.
+pub trait Runs: Send {
+    /// Values of a score for each output.
+    fn scores(&self) -> usize;
+
+    /// Bytes that a run works in, where that is known before; else 0.
+    fn bytes(&self) -> usize;
+
+    /// The scores of a raw sample, as many bytes as the file's [`Input`] has values.
+    ///
+    /// # Errors
+    /// If there are none, with the reason as a sentence.
+    fn run(&mut self, raw: &[u8], scores: &mut [f32]) -> Result<(), String>;
+}
+
+/// Makes a [`Runs`] of a file and its bytes, or a sentence why not.
+pub type Make = fn(&'static PackedFile<'static>, &'static [u8]) -> Result<Box<dyn Runs>, String>;
+
+/// Runs models that are loaded later by another program than [`Plan`], for files that hold no chain.
+pub fn run_by(make: Make) {
+    with(|state| state.make = make);
+}
 
 /// All that an instance knows.
 struct State {
+    make: Make,
     file: Vec<u8>,
     text: String,
     model: Option<Model>,
 }
 
 static STATE: Mutex<State> = Mutex::new(State {
+    make: Chain::make,
     file: Vec::new(),
     text: String::new(),
     model: None,
 });
 
 struct Model {
-    plan: Plan<'static, 'static>,
+    file: &'static PackedFile<'static>,
+    input: &'static Input,
+    program: Box<dyn Runs>,
     kernels: Option<Kernels>,
     raw: Vec<u8>,
-    buffer: Vec<u32>,
     scores: Vec<f32>,
 }
 
 impl Model {
-    fn new(file: Vec<u8>) -> Result<Self, String> {
-        let file = PackedFile::read(file.leak()).map_err(|error| error.to_string())?;
-        let plan = Plan::new(Box::leak(Box::new(file))).map_err(|error| error.to_string())?;
+    fn new(make: Make, bytes: Vec<u8>) -> Result<Self, String> {
+        let bytes = bytes.leak();
+        let file = PackedFile::read(bytes).map_err(|error| error.to_string())?;
+        let file = Box::leak(Box::new(file));
+        let program = make(file, bytes)?;
+        let input = file.about().input.as_ref();
+        let input = input.ok_or_else(|| PlanError::NoInput.to_string())?;
         Ok(Self {
-            kernels: Kernels::first(&plan)?,
-            raw: zeros(plan.input().len())?,
-            buffer: zeros(plan.words())?,
-            scores: zeros(plan.scores())?,
-            plan,
+            kernels: Kernels::first(file)?,
+            raw: zeros(input.len())?,
+            scores: zeros(program.scores())?,
+            file,
+            input,
+            program,
         })
     }
+}
 
-    fn run(&mut self) -> Result<(), String> {
-        let run = self
-            .plan
-            .run_raw(&self.raw, &mut self.buffer, &mut self.scores);
+/// A file's own chain.
+struct Chain {
+    plan: Plan<'static, 'static>,
+    buffer: Vec<u32>,
+}
+
+impl Chain {
+    fn make(file: &'static PackedFile<'static>, _: &'static [u8]) -> Result<Box<dyn Runs>, String> {
+        let plan = Plan::new(file).map_err(|error| error.to_string())?;
+        let buffer = zeros(plan.words())?;
+        Ok(Box::new(Self { plan, buffer }))
+    }
+}
+
+impl Runs for Chain {
+    fn scores(&self) -> usize {
+        self.plan.scores()
+    }
+
+    fn bytes(&self) -> usize {
+        self.plan.bytes()
+    }
+
+    fn run(&mut self, raw: &[u8], scores: &mut [f32]) -> Result<(), String> {
+        let run = self.plan.run_raw(raw, &mut self.buffer, scores);
         run.map_err(|error| error.to_string())
     }
 }
@@ -72,8 +205,7 @@ struct Kernels {
 }
 
 impl Kernels {
-    fn first(plan: &Plan<'static, 'static>) -> Result<Option<Self>, String> {
-        let file = plan.file();
+    fn first(file: &'static PackedFile<'static>) -> Result<Option<Self>, String> {
         let convolution = file.about().chain.iter().find_map(|step| match &step.op {
             Op::Conv2d(layer, _) => Some(layer.weight),
             _ => None,
@@ -143,7 +275,7 @@ fn done(state: &mut State, result: Result<(), String>) -> u32 {
 fn say(text: impl FnOnce(&PackedFile<'static>) -> Option<String>) -> usize {
     with(|state| {
         let model = state.model.as_ref();
-        let said = model.and_then(|model| text(model.plan.file()));
+        let said = model.and_then(|model| text(model.file));
         state.text = said.unwrap_or_default();
         state.text.len()
     })
@@ -171,7 +303,7 @@ pub extern "C" fn multibit_load() -> u32 {
             return done(state, Err("this instance holds a model".to_owned()));
         }
         let file = core::mem::take(&mut state.file);
-        let result = Model::new(file).map(|model| state.model = Some(model));
+        let result = Model::new(state.make, file).map(|model| state.model = Some(model));
         done(state, result)
     })
 }
@@ -204,7 +336,7 @@ pub extern "C" fn multibit_label(output: usize) -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn multibit_shape(axis: usize) -> usize {
     of(0, |model| {
-        let shape = &model.plan.input().shape;
+        let shape = &model.input.shape;
         shape.get(axis).copied().unwrap_or(0)
     })
 }
@@ -212,21 +344,21 @@ pub extern "C" fn multibit_shape(axis: usize) -> usize {
 /// The raw value that stands for 1.
 #[unsafe(no_mangle)]
 pub extern "C" fn multibit_divisor() -> f32 {
-    of(0.0, |model| model.plan.input().divisor)
+    of(0.0, |model| model.input.divisor)
 }
 
 /// 1 if raw samples hold all channels of a place after the other.
 #[unsafe(no_mangle)]
 pub extern "C" fn multibit_channels_last() -> u32 {
     of(0, |model| {
-        u32::from(model.plan.input().order == Order::ChannelsLast)
+        u32::from(model.input.order == Order::ChannelsLast)
     })
 }
 
-/// Bytes that a run works in.
+/// Bytes that a run works in; 0 where that is not known.
 #[unsafe(no_mangle)]
 pub extern "C" fn multibit_bytes() -> usize {
-    of(0, |model| model.plan.bytes())
+    of(0, |model| model.program.bytes())
 }
 
 /// Where a raw sample goes, a byte a value; null without a model.
@@ -240,7 +372,7 @@ pub extern "C" fn multibit_input() -> *mut u8 {
 pub extern "C" fn multibit_run() -> u32 {
     with(|state| {
         let result = match &mut state.model {
-            Some(model) => model.run(),
+            Some(model) => model.program.run(&model.raw, &mut model.scores),
             None => Err("no model is loaded".to_owned()),
         };
         done(state, result)

@@ -46,7 +46,8 @@ fn inputs() -> Vec<f32> {
 fn activations_equal_their_definition() {
     let x = inputs();
     for isa in Isa::available() {
-        let room = if isa == Isa::PORTABLE { 2.0 } else { 1.0 };
+        let fused = !["portable", "simd128"].contains(&isa.name());
+        let room = if fused { 1.0 } else { 2.0 };
         for activation in ALL {
             let mut y = x.clone();
             activate(isa, activation, &mut y);

@@ -75,7 +75,7 @@ fn what_is_no_level_is_named() {
     );
     assert_eq!(
         error(f32::INFINITY, &[1.0]).to_string(),
-        "x_ref is inf, not finite"
+        "x_ref is not finite"
     );
 }
 

@@ -17,11 +17,26 @@ fn check(model: &mut Model, what: &str) -> Vec<f32> {
     let plan = Plan::new(&file).unwrap_or_else(|error| panic!("{what}: {error}"));
     let other = PackedFile::read(&deflated).unwrap();
     let other = Plan::new(&other).unwrap();
-    let prepared = Prepared::new(&plan, Isa::PORTABLE);
+    // Without a fused multiply-add: the bits of plain Rust.
+    let kernels = ["portable", "simd128"].into_iter().filter_map(Isa::named);
+    let kernels = kernels.map(|isa| Prepared::new(&plan, isa));
+    let [prepared, others @ ..] = &kernels.collect::<Vec<_>>()[..] else {
+        unreachable!("portable is everywhere")
+    };
     let mut expected = vec![f32::NAN; plan.scores()];
     for scale in [1.0, 30.0] {
         let x = model.random.normals(plan.input().len(), scale);
         prepared.run(&x, 1, &mut expected).unwrap();
+        for other in others {
+            let mut scores = vec![f32::NAN; plan.scores()];
+            other.run(&x, 1, &mut scores).unwrap();
+            let bits = |scores: &[f32]| scores.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(
+                bits(&scores),
+                bits(&expected),
+                "{what}: the kernels of simd128"
+            );
+        }
         for plan in [&plan, &other] {
             // What was there before does not matter.
             let mut buffer = vec![0xFFFF_FFFF; plan.words()];

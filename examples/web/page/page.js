@@ -1,5 +1,20 @@
-// The page: a packed model, run by multibit.wasm. `Model` and `centred` need no document, and are
+// The page: a packed model, run by a program in WebAssembly. `Model` and `centred` need no document, and are
 // tested without one.
+
+/** A module of one function that counts bits in SIMD128. */
+const SIMD128 = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15,
+  253, 98, 11);
+
+/** The program in scalars, and in SIMD128. */
+const PROGRAMS = { scalar: "multibit.wasm", simd128: "multibit-simd128.wasm" };
+
+/**
+ * The file of the program: the one that was asked for, else what the browser runs fastest.
+ * @param {string | null} [asked]
+ */
+export function programFile(asked) {
+  return PROGRAMS[asked] ?? PROGRAMS[WebAssembly.validate(SIMD128) ? "simd128" : "scalar"];
+}
 
 /** A packed file in an instance of the program of its own, which goes when nothing holds it. */
 export class Model {
@@ -481,7 +496,9 @@ async function start() {
     return new Uint8Array(await response.arrayBuffer());
   };
   try {
-    const [wasm, file, digits] = await Promise.all(["multibit.wasm", "model.bpk", "digits.idx"].map(fetched));
+    const name = programFile(new URLSearchParams(location.search).get("program"));
+    document.body.dataset.program = name;
+    const [wasm, file, digits] = await Promise.all([name, "model.bpk", "digits.idx"].map(fetched));
     // Any server will do, whatever type it gives the file.
     const program = await WebAssembly.compile(wasm);
     new Page(program, new Model(program, file), images(digits));

@@ -55,7 +55,8 @@ pub fn activate(isa: Isa, activation: Activation, values: &mut [f32]) {
     });
 }
 
-/// Applies an activation to each value, given as its bits, in place, without vectors or threads.
+/// Applies an activation to each value, given as its bits, in place, with the bits of
+/// [`Isa::PORTABLE`] and without threads.
 #[cfg(feature = "chain")]
 pub(crate) fn activate_bits(activation: Activation, values: &mut [u32]) {
     for words in values.chunks_mut(LANES) {
@@ -63,7 +64,7 @@ pub(crate) fn activate_bits(activation: Activation, values: &mut [u32]) {
         for (x, &mut word) in line.iter_mut().zip(&mut *words) {
             *x = f32::from_bits(word);
         }
-        Isa::PORTABLE.run(Activate {
+        Isa::PLAIN.run(Activate {
             activation,
             values: &mut line,
         });

@@ -11,6 +11,7 @@
 //! | `neon` | NEON, which 64-bit Arm has | look-up in 64 bytes by `tbl`, bits counted by `cnt` |
 //! | `neon-dotprod` | `dotprod` as well (Cortex-A75, Neoverse N1, Apple A11) | one instruction for sums of four bytes instead of two, two for four products instead of ten |
 //! | `neon-i8mm` | `i8mm` as well (Neoverse V1, Apple A15) | one instruction for four products of bytes |
+//! | `simd128` | WebAssembly that is compiled with `simd128` | look-up by `swizzle`, bits counted by `popcnt`; the bits of `portable` |
 //!
 //! What could be wired and is not:
 //!
@@ -20,9 +21,9 @@
 //! | AVX-512 without BW | Xeon Phi alone | the bytes of look-ups need BW; it takes `avx2` |
 //! | AMX | products of bytes | its intrinsics are not stable in Rust 1.95 |
 //! | SVE | longer vectors on 64-bit Arm | as AMX |
-//! | `tbl` for tables of f32 in `neon` | [`entry`](Simd::entry), which goes through memory there | not measured yet: tests run on an emulator, whose times say nothing |
-//! | shuffles for [`transpose`](Simd::transpose) in `avx2` and `neon` | convolutions, once for 16 × 16 sums; it goes through memory there | it is a small part of their time |
-//! | WebAssembly's `simd128` | browsers | `portable` runs there; not measured yet |
+//! | `tbl` and `swizzle` for tables of f32 in `neon` and `simd128` | [`entry`](Simd::entry), which goes through memory there | not measured yet: tests of `neon` run on an emulator, whose times say nothing |
+//! | shuffles for [`transpose`](Simd::transpose) in `avx2`, `neon` and `simd128` | convolutions, once for 16 × 16 sums; it goes through memory there | it is a small part of their time |
+//! | WebAssembly's `relaxed-simd` | browsers, with a fused multiply-add and products of bytes | its results differ between processors |
 //! | any of x86-64's without the feature `std` | programs without an operating system | asking the processor needs `std` |
 
 use alloc::vec::Vec;
@@ -58,11 +59,22 @@ enum Kind {
     NeonDotprod,
     #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
     NeonI8mm,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128,
 }
 
 impl Isa {
     /// Plain Rust, on every processor.
     pub const PORTABLE: Self = Self(Kind::Portable);
+
+    /// The fastest of those that give the bits of [`PORTABLE`](Self::PORTABLE).
+    #[cfg(all(feature = "chain", target_arch = "wasm32", target_feature = "simd128"))]
+    pub(crate) const PLAIN: Self = Self(Kind::Simd128);
+    #[cfg(all(
+        feature = "chain",
+        not(all(target_arch = "wasm32", target_feature = "simd128"))
+    ))]
+    pub(crate) const PLAIN: Self = Self::PORTABLE;
 
     /// The instruction sets that this processor has, the slowest first.
     ///
@@ -99,6 +111,8 @@ impl Isa {
             ];
             found.extend(kinds.iter().filter(|kind| kind.1).map(|kind| Self(kind.0)));
         }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        found.push(Self(Kind::Simd128));
         found
     }
 
@@ -133,7 +147,7 @@ impl Isa {
     }
 
     /// The name: `portable`, `avx2`, `avx2-vnni`, `avx512`, `avx512-vnni`, `avx512-vbmi`, `neon`,
-    /// `neon-dotprod` or `neon-i8mm`.
+    /// `neon-dotprod`, `neon-i8mm` or `simd128`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Portable => "portable",
@@ -153,6 +167,8 @@ impl Isa {
             Kind::NeonDotprod => "neon-dotprod",
             #[cfg(all(target_arch = "aarch64", target_feature = "neon", feature = "std"))]
             Kind::NeonI8mm => "neon-i8mm",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Simd128 => "simd128",
         }
     }
 
@@ -197,6 +213,8 @@ impl Isa {
             // SAFETY: the program is compiled for processors that have it.
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             _ => unsafe { super::aarch64::neon::run(task) },
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Simd128 => super::wasm32::simd128::run(task),
         }
     }
 }

@@ -72,6 +72,8 @@ impl LevelTables {
 }
 
 /// Why numbers are no levels.
+///
+/// Messages name places, not values: writing a float takes more code than running a small model.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum LevelsError {
@@ -90,17 +92,17 @@ pub enum LevelsError {
         value: f32,
     },
     /// A level, or the distance of two neighbours, is beyond f32.
-    #[error("levels up to {largest:e} lie too far apart for f32")]
+    #[error("the levels lie too far apart for f32")]
     TooLarge {
         /// `|x_ref| + Σγ`.
         largest: f64,
     },
 }
 
-fn name_value(index: &Option<usize>, value: &f32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn name_value(index: &Option<usize>, _: &f32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match index {
-        None => write!(f, "x_ref is {value}, not finite"),
-        Some(index) => write!(f, "coordinate {index} is {value}, not positive and finite"),
+        None => write!(f, "x_ref is not finite"),
+        Some(index) => write!(f, "coordinate {index} is not positive and finite"),
     }
 }
 

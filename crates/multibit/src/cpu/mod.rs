@@ -16,8 +16,8 @@
 //! forward and backward: [`DenseConv2d`] and [`BatchNorm`].
 //!
 //! # Unsafe code
-//! Instances of an instruction set (`x86_64/`, `aarch64/`) call its instructions; only [`Isa`]
-//! makes them, after asking the processor. The kernels (`generic/`) leave out a bounds check in
+//! Instances of an instruction set (`x86_64/`, `aarch64/`, `wasm32/`) call its instructions; only
+//! [`Isa`] makes them, after asking the processor. The kernels (`generic/`) leave out a bounds check in
 //! their innermost loop, after one check for all of its rounds. Tasks write disjoint parts of one
 //! output (`threads.rs`).
 
@@ -45,6 +45,10 @@ pub mod reference;
 mod simd;
 mod threads;
 mod tiles;
+#[cfg(feature = "chain")]
+pub(crate) mod vector;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm32;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod x86_64;
 

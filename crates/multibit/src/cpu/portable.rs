@@ -222,11 +222,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F {
-        each!(i => table[(words[i] & 15) as usize])
-    }
-
-    #[inline(always)]
     fn greater(self, a: Self::F, b: Self::F) -> Self::M {
         each!(i => a[i] > b[i])
     }

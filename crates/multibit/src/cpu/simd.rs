@@ -81,6 +81,36 @@ fn copy_ends<const N: usize>(to: &mut [f32], from: &[f32]) {
     }
 }
 
+/// All quarters of a value, each made of its number.
+#[allow(
+    unused_macros,
+    reason = "of instruction sets with registers of four lanes"
+)]
+macro_rules! quarters {
+    ($q:ident => $value:expr) => {
+        [
+            {
+                const $q: usize = 0;
+                $value
+            },
+            {
+                const $q: usize = 1;
+                $value
+            },
+            {
+                const $q: usize = 2;
+                $value
+            },
+            {
+                const $q: usize = 3;
+                $value
+            },
+        ]
+    };
+}
+#[allow(unused_imports, reason = "as above")]
+pub(super) use quarters;
+
 /// Four tables of 16 bytes each, for the four bytes of a word.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
@@ -158,7 +188,16 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// `−x` in the lanes whose bit is set.
     fn flip_lanes(self, x: Self::F, lanes: u32) -> Self::F;
     /// `table[lowest nibble]`.
-    fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F;
+    #[inline(always)]
+    fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F {
+        let mut indices = [0; LANES];
+        self.store_words(words, &mut indices);
+        let found = indices.map(
+            #[inline(always)]
+            |word| table[(word & 15) as usize],
+        );
+        self.f_load(&found)
+    }
     /// `a > b`; false for NaN.
     fn greater(self, a: Self::F, b: Self::F) -> Self::M;
     /// Lane `i` as bit `i`.

@@ -161,7 +161,7 @@ pub enum DecodeError {
         found: usize,
     },
     /// A coordinate is NaN or infinite.
-    #[error("coordinate {coordinate} is {value}, not finite")]
+    #[error("coordinate {coordinate} is not finite")]
     NotFinite {
         /// Its place among all coordinates.
         coordinate: usize,
@@ -169,7 +169,7 @@ pub enum DecodeError {
         value: f32,
     },
     /// A coordinate is zero or negative.
-    #[error("coordinate {coordinate} is {value}, not positive")]
+    #[error("coordinate {coordinate} is not positive")]
     NotPositive {
         /// Its place among all coordinates.
         coordinate: usize,

@@ -290,10 +290,10 @@ impl<'f, 'a> Plan<'f, 'a> {
                 scalar::conv2d(&self.layer(&conv.weights), conv, from, to, scratch);
             }),
             Work::MaxPool2d(options, size) => apart(buffer, places, |from, to, _| {
-                scalar::pool(from, *size, options, to, scalar::largest);
+                scalar::max_pool(from, *size, options, to);
             }),
             Work::AvgPool2d(options, size) => apart(buffer, places, |from, to, _| {
-                scalar::pool(from, *size, options, to, scalar::average);
+                scalar::avg_pool(from, *size, options, to);
             }),
             Work::Activation(activation) => {
                 let values = in_place(buffer, from, to);

@@ -229,7 +229,7 @@ impl Prepared {
             Run::AvgPool2d(options, size) => {
                 let words: Vec<u32> = input.iter().map(|x| x.to_bits()).collect();
                 let mut output = vec![0; batch * step.len];
-                scalar::pool(&words, planes(*size), options, &mut output, scalar::average);
+                scalar::avg_pool(&words, planes(*size), options, &mut output);
                 output.into_iter().map(f32::from_bits).collect()
             }
             Run::Add(other) => {

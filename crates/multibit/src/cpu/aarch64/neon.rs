@@ -1,15 +1,15 @@
 //! NEON: four quarters of four lanes; with `dotprod` as well (Arm from Cortex-A75 and Neoverse N1,
 //! Apple from A11), and with `i8mm` (Neoverse V1, Apple from A15).
 //!
-//! Tables of f32 and [`transpose`](Simd::transpose) go through memory; the table of `cpu::isa` says
-//! why. The intrinsics of `dotprod` and `i8mm` are not stable in Rust 1.95, so their two instructions
+//! [`entry`](Simd::entry) and [`transpose`](Simd::transpose) are left to their defaults; the table of
+//! `cpu::isa` says why. The intrinsics of `dotprod` and `i8mm` are not stable in Rust 1.95, so their two instructions
 //! are written out.
 
 use core::arch::aarch64::*;
 #[cfg(feature = "std")]
 use core::arch::asm;
 
-use crate::cpu::simd::{LANES, Line, Simd, Tables, Task};
+use crate::cpu::simd::{LANES, Line, Simd, Tables, Task, quarters};
 
 /// Runs a kernel with NEON.
 ///
@@ -82,30 +82,6 @@ unsafe fn usdot(mut total: int32x4_t, a: uint8x16_t, b: int8x16_t) -> int32x4_t 
         );
     }
     total
-}
-
-/// All quarters of a value.
-macro_rules! quarters {
-    ($q:ident => $value:expr) => {
-        [
-            {
-                const $q: usize = 0;
-                $value
-            },
-            {
-                const $q: usize = 1;
-                $value
-            },
-            {
-                const $q: usize = 2;
-                $value
-            },
-            {
-                const $q: usize = 3;
-                $value
-            },
-        ]
-    };
 }
 
 impl<const DOTPROD: bool, const I8MM: bool> Neon<DOTPROD, I8MM> {
@@ -441,17 +417,6 @@ impl<const DOTPROD: bool, const I8MM: bool> Simd for Neon<DOTPROD, I8MM> {
                 vreinterpretq_f32_u32(veorq_u32(negative, vreinterpretq_u32_f32(x[Q])))
             })
         }
-    }
-
-    #[inline(always)]
-    fn entry(self, table: &[f32; LANES], words: Self::U) -> Self::F {
-        let mut indices = Line([0; LANES]);
-        self.store(words, &mut indices);
-        let found = indices.0.map(
-            #[inline(always)]
-            |word| table[(word & 15) as usize],
-        );
-        self.f_load(&found)
     }
 
     #[inline(always)]

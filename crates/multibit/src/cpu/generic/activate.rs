@@ -2,7 +2,7 @@
 
 use super::elementary::{gelu, sigmoid, tanh};
 use crate::cpu::Activation;
-use crate::cpu::simd::{LANES, Simd, Task};
+use crate::cpu::simd::{LANES, Simd, Task, first_lanes, store_first};
 
 impl Activation {
     /// The range that it cuts values to, if that is all it does.
@@ -29,21 +29,34 @@ impl Activation {
                 let gate = simd.f_min(simd.f_splat(1.0), simd.f_max(simd.f_splat(0.0), gate));
                 simd.f_mul(x, gate)
             }
+            Self::Gelu => gelu(simd, x),
+            Self::Silu | Self::GeluApproximate | Self::Sigmoid => self.gated(simd, x),
+            Self::Tanh => tanh(simd, x),
+        }
+    }
+
+    /// `x·σ(z)`; of a sigmoid the factor alone.
+    #[inline(always)]
+    fn gated<S: Simd>(self, simd: S, x: S::F) -> S::F {
+        let (x, z) = match self {
             Self::Silu => {
                 let x = above(simd, x, -104.0);
-                simd.f_mul(x, sigmoid(simd, x))
+                (x, x)
             }
-            Self::Gelu => gelu(simd, x),
             Self::GeluApproximate => {
                 let x = above(simd, x, -20.0);
                 // `½(1 + tanh z) = σ(2z)`
                 let z = 2.0 * core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::FRAC_1_SQRT_2;
                 let square = simd.f_mul(x, x);
                 let cubic = simd.f_fma(square, simd.f_splat(z * 0.044_715), simd.f_splat(z));
-                simd.f_mul(x, sigmoid(simd, simd.f_mul(x, cubic)))
+                (x, simd.f_mul(x, cubic))
             }
-            Self::Sigmoid => sigmoid(simd, x),
-            Self::Tanh => tanh(simd, x),
+            _ => (x, x),
+        };
+        let gate = sigmoid(simd, z);
+        match self {
+            Self::Sigmoid => gate,
+            _ => simd.f_mul(x, gate),
         }
     }
 }
@@ -57,15 +70,18 @@ pub(in crate::cpu) struct Activate<'a> {
 impl Task for Activate<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        // A loop for each, without a question inside.
+        // A loop for each, without a question inside; one for those with a sigmoid.
         macro_rules! each {
             ($($activation:ident)*) => {
                 match self.activation {
                     $(Activation::$activation => run(simd, Activation::$activation, self.values),)*
+                    Activation::Silu | Activation::GeluApproximate | Activation::Sigmoid => {
+                        run(simd, self.activation, self.values);
+                    }
                 }
             };
         }
-        each!(Identity Relu Relu6 HardSwish Silu Gelu GeluApproximate Sigmoid Tanh);
+        each!(Identity Relu Relu6 HardSwish Gelu Tanh);
     }
 }
 
@@ -77,12 +93,8 @@ fn above<S: Simd>(simd: S, x: S::F, limit: f32) -> S::F {
 
 #[inline(always)]
 fn run<S: Simd>(simd: S, activation: Activation, values: &mut [f32]) {
-    let (lines, rest) = values.as_chunks_mut::<LANES>();
-    for line in lines {
-        simd.f_store(activation.apply(simd, simd.f_load(line)), line);
+    for values in values.chunks_mut(LANES) {
+        let x = simd.f_load(&first_lanes(values));
+        store_first(simd, activation.apply(simd, x), values);
     }
-    let mut line = [0.0; LANES];
-    line[..rest.len()].copy_from_slice(rest);
-    simd.f_store(activation.apply(simd, simd.f_load(&line)), &mut line);
-    rest.copy_from_slice(&line[..rest.len()]);
 }

@@ -6,6 +6,7 @@ use core::ops::Range;
 use super::super::{BITWISE, Conv2d, INT8, LayerView};
 use super::{Levels, bitwise, int8, larger};
 use crate::bits::signed;
+use crate::cpu::vector::{Strip, Vector};
 use crate::cpu::{
     Arithmetic, Conv2dOptions, Isa, Pool2dOptions, Sizes, bit_layout, int8_scale, inverse,
     prefers_values, sums_pay,
@@ -209,19 +210,35 @@ impl Call<'_> {
         (place < self.conv.from[1 + axis]).then_some(place)
     }
 
+    /// What a place of the kernel sees of the input from a row of outputs.
+    fn tap(&self, first_channel: usize, [channel, y, x]: [usize; 3], out_row: usize) -> Tap {
+        let [_, height, width] = self.conv.from;
+        let options = &self.conv.options;
+        let Some(row) = self.under(0, out_row, y) else {
+            return Tap::default();
+        };
+        let row = ((first_channel + channel) * height + row) * width;
+        let outputs = self.seen(1, x).outputs;
+        Tap {
+            seen: [outputs.start, outputs.end],
+            first: (row + x * options.dilation[1]).wrapping_sub(options.padding[1].0),
+        }
+    }
+
     /// The first input channel that an output sees.
     pub(super) fn first_channel(&self, output: usize) -> usize {
         let groups = self.conv.options.groups;
         output / (self.conv.to[0] / groups) * (self.conv.from[0] / groups)
     }
 
-    /// Calls `add(place of the output, place of the input)` for each output that sees a weight.
+    /// Calls `add(places of the output, place of the input, its stride)` for each row of outputs that see a
+    /// weight.
     #[inline]
-    pub(super) fn each_place(
+    pub(super) fn each_row(
         &self,
         first_channel: usize,
         [channel, y, x]: [usize; 3],
-        mut add: impl FnMut(usize, usize),
+        mut add: impl FnMut(Range<usize>, usize, usize),
     ) {
         let [_, height, width] = self.conv.from;
         let out_width = self.conv.to[2];
@@ -229,11 +246,9 @@ impl Call<'_> {
         let plane = (first_channel + channel) * height * width;
         let mut from_row = rows.first;
         for row in rows.outputs {
-            let mut from = plane + from_row * width + columns.first;
-            for column in columns.outputs.clone() {
-                add(row * out_width + column, from);
-                from += columns.stride;
-            }
+            let to = row * out_width;
+            let to = to + columns.outputs.start..to + columns.outputs.end;
+            add(to, plane + from_row * width + columns.first, columns.stride);
             from_row += rows.stride;
         }
     }
@@ -329,12 +344,18 @@ pub(in crate::runtime) fn conv2d(
                 }
             }
             Way::Depthwise(taps) if is_int8 => {
-                let value = |place: usize| f32::from(int8::byte(bytes, place));
-                depthwise(&call, taps, o, row, value, sums);
+                depthwise(&call, taps, o, row, |weight, to, mut from, stride| {
+                    for sum in &mut sums[to] {
+                        let x = f32::from(int8::byte(bytes, from));
+                        *sum = (weight * x + f32::from_bits(*sum)).to_bits();
+                        from += stride;
+                    }
+                });
             }
             Way::Depthwise(taps) => {
-                let value = |place: usize| f32::from_bits(input[place]);
-                depthwise(&call, taps, o, row, value, sums);
+                depthwise(&call, taps, o, row, |weight, to, from, stride| {
+                    add_scaled(weight, &input[from..], stride, &mut sums[to]);
+                });
             }
             Way::Bits => {}
         }
@@ -345,15 +366,38 @@ pub(in crate::runtime) fn conv2d(
             *sum = (factor * f32::from_bits(*sum) + offset).to_bits();
         }
         if let Some(pool) = &conv.pool {
-            super::pool(plane, [1, height, width], pool, to, super::largest);
+            super::max_pool(plane, [1, height, width], pool, to);
         }
     }
 }
 
-/// Adds `weight·x` to a sum.
+/// Adds `weight·x` to the sums of a row, of every `stride`th input.
 #[inline(always)]
-fn add(sum: &mut u32, weight: f32, x: f32) {
-    *sum = (weight * x + f32::from_bits(*sum)).to_bits();
+fn add_scaled(weight: f32, from: &[u32], stride: usize, sums: &mut [u32]) {
+    let places = 0..sums.len();
+    let mut row = Scaled {
+        weight,
+        from,
+        stride,
+        sums,
+    };
+    row.over(places, stride == 1);
+}
+
+struct Scaled<'a> {
+    weight: f32,
+    from: &'a [u32],
+    stride: usize,
+    sums: &'a mut [u32],
+}
+
+impl Strip for Scaled<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(&mut self, place: usize) {
+        let sums = &mut self.sums[place..];
+        let product = V::splat(self.weight).mul(V::load(&self.from[place * self.stride..]));
+        product.add(V::load(sums)).store(sums);
+    }
 }
 
 /// Weights in f32 over all places, one after the other.
@@ -369,22 +413,22 @@ fn floats(call: &Call<'_>, output: usize, mut row: usize, input: &[u32], sums: &
             let value = |basis| signed(weight.coordinate(row + basis), weight.bit(row + basis, j));
             let value = (1..width).fold(value(0), |sum, basis| sum + value(basis));
             let place = call.patch.place(group * call.len + j);
-            call.each_place(channel, place, |to, from| {
-                add(&mut sums[to], value, f32::from_bits(input[from]));
+            call.each_row(channel, place, |to, from, stride| {
+                add_scaled(value, &input[from..], stride, &mut sums[to]);
             });
         }
         row += width;
     }
 }
 
-/// One input channel: weights in f32, in the order of the taps.
+/// One input channel: calls `add(weight, places of the output, place of the input, its stride)` with weights
+/// in f32, in the order of the taps.
 fn depthwise(
     call: &Call<'_>,
     taps: &[[usize; 2]],
     output: usize,
     first_row: usize,
-    input: impl Fn(usize) -> f32,
-    sums: &mut [u32],
+    mut add: impl FnMut(f32, Range<usize>, usize, usize),
 ) {
     let weight = call.weight;
     let channel = call.first_channel(output);
@@ -398,8 +442,8 @@ fn depthwise(
         let value = rows.fold(0.0, |sum, row| {
             sum + signed(weight.coordinate(row), weight.bit(row, j))
         });
-        call.each_place(channel, [0, y, x], |to, from| {
-            add(&mut sums[to], value, input(from));
+        call.each_row(channel, [0, y, x], |to, from, stride| {
+            add(value, to, from, stride);
         });
     }
 }
@@ -410,8 +454,8 @@ const WORD: usize = 32;
 /// Sums of four inputs.
 fn fours(call: &Call<'_>, output: usize, mut row: usize, input: &[u32], sums: &mut [u32]) {
     let weight = call.weight;
-    let [_, height, width] = call.conv.from;
-    let out_width = call.conv.to[2];
+    let out_width = call.conv.to[2].max(1);
+    let stride = call.conv.options.stride[1];
     let channel = call.first_channel(output);
     for group in 0..call.groups {
         let bases = weight.width(output * call.groups + group);
@@ -424,32 +468,35 @@ fn fours(call: &Call<'_>, output: usize, mut row: usize, input: &[u32], sums: &m
             for (i, place) in places[..count].iter_mut().enumerate() {
                 *place = call.patch.place(group * call.len + first + i);
             }
-            for basis in row..row + bases {
-                let signs = weight.word(basis, first / WORD);
-                // Where the last sign of four is −, the other half of the table, negated.
-                let signs = signs ^ (7 * (signs >> 3 & 0x1111_1111));
-                let alpha = weight.coordinate(basis);
-                for (position, to) in sums.iter_mut().enumerate() {
-                    let (out_row, out_column) = (position / out_width, position % out_width);
-                    let value = |[c, y, x]: [usize; 3]| {
-                        let y = call.under(0, out_row, y)?;
-                        let x = call.under(1, out_column, x)?;
-                        Some(f32::from_bits(
-                            input[((channel + c) * height + y) * width + x],
-                        ))
+            for (out_row, to) in sums.chunks_exact_mut(out_width).enumerate() {
+                let mut taps = [Tap::default(); WORD];
+                let mut inner = 0..out_width;
+                for (tap, &place) in taps.iter_mut().zip(&places[..count]) {
+                    *tap = call.tap(channel, place, out_row);
+                    inner.start = inner.start.max(tap.seen[0]);
+                    inner.end = inner.end.min(tap.seen[1]);
+                }
+                // Where a tap lies in the padding, one place after the other.
+                let inner = inner.start..inner.end.max(inner.start);
+                let parts = [
+                    (0..inner.start, false),
+                    (inner.clone(), stride == 1),
+                    (inner.end..out_width, false),
+                ];
+                for basis in row..row + bases {
+                    let signs = weight.word(basis, first / WORD);
+                    let mut strip = FoursOfRow {
+                        input,
+                        taps: &taps[..count],
+                        stride,
+                        // Where the last sign of four is −, the other half of the table, negated.
+                        signs: signs ^ (7 * (signs >> 3 & 0x1111_1111)),
+                        alpha: weight.coordinate(basis),
+                        sums: &mut *to,
                     };
-                    let mut signs = signs;
-                    let mut sum = 0.0;
-                    for four in places[..count].chunks(4) {
-                        let mut x = [0.0; 4];
-                        for (x, &place) in x.iter_mut().zip(four) {
-                            *x = value(place).unwrap_or(0.0);
-                        }
-                        let alpha = signed(alpha, signs >> 3 & 1);
-                        sum += alpha * entry(x, signs);
-                        signs >>= 4;
+                    for (places, together) in parts.clone() {
+                        strip.over(places, together);
                     }
-                    *to = (sum + f32::from_bits(*to)).to_bits();
                 }
             }
         }
@@ -457,16 +504,53 @@ fn fours(call: &Call<'_>, output: usize, mut row: usize, input: &[u32], sums: &m
     }
 }
 
+/// What a place of the kernel sees of a row of the input.
+#[derive(Clone, Copy, Default)]
+struct Tap {
+    /// The first output of the row that sees the input there, and the first behind it that does not.
+    seen: [usize; 2],
+    /// The input's place of output 0, seen or not; wraps below 0.
+    first: usize,
+}
+
+/// Sums of four inputs for a row of outputs, by a word of signs.
+struct FoursOfRow<'a> {
+    input: &'a [u32],
+    taps: &'a [Tap],
+    stride: usize,
+    signs: u32,
+    alpha: f32,
+    sums: &'a mut [u32],
+}
+
+impl Strip for FoursOfRow<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(&mut self, place: usize) {
+        let mut signs = self.signs;
+        let mut sum = V::splat(0.0);
+        for four in self.taps.chunks(4) {
+            let mut x = [V::splat(0.0); 4];
+            for (x, tap) in x.iter_mut().zip(four) {
+                // Several places are those that all taps see.
+                if V::LEN > 1 || (tap.seen[0]..tap.seen[1]).contains(&place) {
+                    *x = V::load(&self.input[tap.first.wrapping_add(place * self.stride)..]);
+                }
+            }
+            let alpha = V::splat(self.alpha).signed(signs >> 3);
+            sum = sum.add(alpha.mul(entry(x, signs)));
+            signs >>= 4;
+        }
+        let sums = &mut self.sums[place..];
+        sum.add(V::load(sums)).store(sums);
+    }
+}
+
 /// `x₃ ± x₂ ± x₁ ± x₀` by the lowest three signs, in the kernels' order.
 #[inline(always)]
-fn entry(x: [f32; 4], signs: u32) -> f32 {
-    let rest = x[3] + signed(x[2], signs >> 2 & 1);
-    match signs & 3 {
-        0 => rest + (x[0] + x[1]),
-        1 => rest - (x[0] - x[1]),
-        2 => rest + (x[0] - x[1]),
-        _ => rest - (x[0] + x[1]),
-    }
+fn entry<V: Vector>(x: [V; 4], signs: u32) -> V {
+    let rest = x[3].add(x[2].signed(signs >> 2));
+    let pair = x[0].add(x[1].signed(signs ^ signs >> 1));
+    rest.add(pair.signed(signs))
 }
 
 /// Puts a value into the windows of a pool that see it; they begin at −∞.

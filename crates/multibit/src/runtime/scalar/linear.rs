@@ -1,7 +1,7 @@
 //! Linear layers: sums of four inputs, chosen by four signs.
 
 use super::super::{INT8, LayerView};
-use crate::bits::signed;
+use crate::cpu::vector::{Strip, Vector};
 use crate::cpu::{Arithmetic, inverse, scale};
 use crate::file::FileWeight;
 
@@ -21,15 +21,6 @@ pub(super) fn scratch(weight: &FileWeight<'_>, arithmetic: Arithmetic) -> Option
     groups
         .checked_mul(len.div_ceil(4))?
         .checked_mul(FOURS / BYTES)
-}
-
-/// `±x₀ ± x₁ ± x₂ ± x₃` with the signs of a nibble, added in this order.
-#[inline(always)]
-fn sum_of_four(inputs: &[u32], signs: u32) -> f32 {
-    let each = inputs.iter().enumerate();
-    each.fold(0.0, |sum, (j, &x)| {
-        sum + signed(f32::from_bits(x), signs >> j & 1)
-    })
 }
 
 /// A layer over one row of inputs.
@@ -71,13 +62,31 @@ pub(in crate::runtime) fn linear(
 fn added(weight: &FileWeight<'_>, row: usize, inputs: &[u32]) -> f32 {
     let mut sum = 0.0;
     for (word, inputs) in inputs.chunks(32).enumerate() {
-        let mut signs = weight.word(row, word);
-        for four in inputs.chunks(4) {
-            sum += sum_of_four(four, signs);
-            signs >>= 4;
+        let signs = weight.word(row, word);
+        let mut fours = Fours { inputs, signs, sum };
+        let whole = inputs.len() / 4;
+        fours.over(0..whole, true);
+        if inputs.len() % 4 > 0 {
+            fours.run::<f32>(whole);
         }
+        sum = fours.sum;
     }
     sum
+}
+
+/// Adds sums of four inputs with the signs of a word.
+struct Fours<'a> {
+    inputs: &'a [u32],
+    signs: u32,
+    sum: f32,
+}
+
+impl Strip for Fours<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(&mut self, four: usize) {
+        let sums = V::sums_of_four(&self.inputs[4 * four..], self.signs >> (4 * four));
+        self.sum = sums.add_to(self.sum);
+    }
 }
 
 /// The sixteen sums of each four inputs, in multiples of the scale.
@@ -87,7 +96,7 @@ fn make_tables(input: &[u32], len: usize, inverse: f32, tables: &mut [u32]) {
         for (word, to) in table.iter_mut().enumerate() {
             let sum = |byte: usize| {
                 let signs = (word * BYTES + byte) as u32;
-                crate::math::round(sum_of_four(four, signs) * inverse) as i8 as u8
+                crate::math::round(f32::sums_of_four(four, signs) * inverse) as i8 as u8
             };
             *to = u32::from_le_bytes([sum(0), sum(1), sum(2), sum(3)]);
         }

@@ -1,4 +1,5 @@
-//! Layers without vectors, tables of the weight or memory of their own: bits are read where they lie.
+//! Layers without tables of the weight or memory of their own: bits are read where they lie. Without
+//! vectors, but for four places at once where a program is compiled for WebAssembly's SIMD128.
 //!
 //! What is added, and in which order, is what the kernels of [`cpu`](crate::cpu) add for one sample
 //! on their portable instruction set; the tests compare every bit.
@@ -88,14 +89,7 @@ pub(super) fn activate(activation: Activation, values: &mut [u32]) {
     }
 }
 
-/// What is made of the places of a window, one after the other.
-pub(super) type Gather = fn(&mut dyn Iterator<Item = f32>, places: usize) -> f32;
-
-/// The largest, and the first of equals; NaN if one is; −∞ of none.
-pub(super) fn largest(window: &mut dyn Iterator<Item = f32>, _: usize) -> f32 {
-    window.fold(f32::NEG_INFINITY, larger)
-}
-
+/// The larger, and the first of equals; NaN if one is.
 #[inline(always)]
 fn larger(largest: f32, x: f32) -> f32 {
     if x > largest || x.is_nan() {
@@ -105,67 +99,72 @@ fn larger(largest: f32, x: f32) -> f32 {
     }
 }
 
-/// The sum over all places.
-pub(super) fn average(window: &mut dyn Iterator<Item = f32>, places: usize) -> f32 {
-    window.fold(0.0, |sum, x| sum + x) / places as f32
+/// The largest of each window of each channel; −∞ of none.
+pub(super) fn max_pool(
+    input: &[u32],
+    size: [usize; 3],
+    options: &Pool2dOptions,
+    output: &mut [u32],
+) {
+    pool(input, size, options, output, f32::NEG_INFINITY, larger);
 }
 
-/// A value of each window of each channel.
-pub(super) fn pool(
+/// The mean of each window of each channel, over all places of the window.
+pub(super) fn avg_pool(
+    input: &[u32],
+    size: [usize; 3],
+    options: &Pool2dOptions,
+    output: &mut [u32],
+) {
+    pool(input, size, options, output, 0.0, |sum, x| sum + x);
+    let places = (options.kernel[0] * options.kernel[1]) as f32;
+    for word in output {
+        *word = (f32::from_bits(*word) / places).to_bits();
+    }
+}
+
+/// A value of each window of each channel: `first`, joined with one place after the other.
+fn pool(
     input: &[u32],
     [_, height, width]: [usize; 3],
     options: &Pool2dOptions,
     output: &mut [u32],
-    gather: Gather,
+    first: f32,
+    join: impl Fn(f32, f32) -> f32,
 ) {
+    let Pool2dOptions {
+        kernel,
+        stride,
+        padding,
+        dilation,
+    } = *options;
     let planes = input.chunks_exact((height * width).max(1));
     let [down, across] = [0, 1].map(|axis| {
-        let reach = options.dilation[axis] * (options.kernel[axis] - 1) + 1;
-        let size = [height, width][axis];
-        (size + 2 * options.padding[axis] - reach) / options.stride[axis] + 1
+        let reach = dilation[axis] * (kernel[axis] - 1) + 1;
+        ([height, width][axis] + 2 * padding[axis] - reach) / stride[axis] + 1
     });
+    // The input's place under one of a window along an axis; beyond the input in the padding.
+    let under = |axis: usize, window: usize, tap: usize| {
+        (window * stride[axis] + tap * dilation[axis]).wrapping_sub(padding[axis])
+    };
     for (plane, to) in planes.zip(output.chunks_exact_mut(down * across)) {
-        for (place, to) in to.iter_mut().enumerate() {
-            let window = Window {
-                options,
-                size: [height, width],
-                place: [place / across, place % across],
-            };
-            let places = options.kernel[0] * options.kernel[1];
-            *to = gather(&mut window.values(plane), places).to_bits();
+        for (row, to) in to.chunks_exact_mut(across).enumerate() {
+            for (column, to) in to.iter_mut().enumerate() {
+                let mut found = first;
+                for y in 0..kernel[0] {
+                    let y = under(0, row, y);
+                    if y >= height {
+                        continue;
+                    }
+                    let row = &plane[y * width..][..width];
+                    for x in 0..kernel[1] {
+                        if let Some(&word) = row.get(under(1, column, x)) {
+                            found = join(found, f32::from_bits(word));
+                        }
+                    }
+                }
+                *to = found.to_bits();
+            }
         }
-    }
-}
-
-/// A window at its place.
-struct Window<'a> {
-    options: &'a Pool2dOptions,
-    size: [usize; 2],
-    place: [usize; 2],
-}
-
-impl Window<'_> {
-    /// Its places along an axis that lie in the input.
-    fn along(&self, axis: usize) -> impl Iterator<Item = usize> + Clone {
-        let Pool2dOptions {
-            kernel,
-            stride,
-            padding,
-            dilation,
-        } = *self.options;
-        let (size, padding, dilation) = (self.size[axis], padding[axis], dilation[axis]);
-        let first = self.place[axis] * stride[axis];
-        let low = padding.saturating_sub(first).div_ceil(dilation);
-        let high = (size + padding).saturating_sub(first).div_ceil(dilation);
-        let taps = low..high.min(kernel[axis]).max(low);
-        taps.map(move |tap| first + tap * dilation - padding)
-    }
-
-    fn values<'p>(&'p self, plane: &'p [u32]) -> impl Iterator<Item = f32> + 'p {
-        let columns = self.along(1);
-        self.along(0).flat_map(move |y| {
-            let row = &plane[y * self.size[1]..];
-            columns.clone().map(move |x| f32::from_bits(row[x]))
-        })
     }
 }
