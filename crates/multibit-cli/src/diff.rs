@@ -126,9 +126,9 @@ impl Difference {
             };
             entries.push(Entry::new(weight.path(), change));
         }
-        let new = |path: &str| !others.contains_key(path);
         let weights = b.weights().iter().map(FileWeight::path);
-        let new: Vec<&str> = weights.filter(|path| !new(path)).collect();
+        let new = weights.filter(|path| others.contains_key(path));
+        let mut new: Vec<&str> = new.collect();
         let others = b.tensors().iter().map(|tensor| (tensor.path(), tensor));
         let mut others: BTreeMap<_, _> = others.collect();
         for tensor in a.tensors() {
@@ -139,8 +139,8 @@ impl Difference {
             entries.push(Entry::new(tensor.path(), change));
         }
         let tensors = b.tensors().iter().map(FileTensor::path);
-        let tensors = tensors.filter(|path| others.contains_key(path));
-        let new = new.into_iter().chain(tensors);
+        new.extend(tensors.filter(|path| others.contains_key(path)));
+        let new = new.into_iter();
         entries.extend(new.map(|path| Entry::new(path, Change::Second)));
         let about = about(&a).into_iter().zip(about(&b));
         let about = about.filter(|((_, first), (_, second))| first != second);

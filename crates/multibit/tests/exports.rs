@@ -55,7 +55,7 @@ fn a_model_is_loaded_and_run() {
     assert_eq!(text(multibit_name()), "a model");
     let labels: Vec<String> = (0..5).map(|output| text(multibit_label(output))).collect();
     assert_eq!(labels, ["a", "b", "c", "d", ""]);
-    assert_eq!([0, 1, 2, 3].map(multibit_shape), [2, 6, 6, 0]);
+    assert_eq!([0, 1, 2, 3].map(|axis| multibit_shape(axis)), [2, 6, 6, 0]);
     assert_eq!((multibit_divisor(), multibit_channels_last()), (255.0, 1));
     assert_eq!((multibit_outputs(), multibit_bytes()), (4, plan.bytes()));
 
@@ -71,7 +71,7 @@ fn a_model_is_loaded_and_run() {
 
     // The kernels of the first convolution, summed up, are its weight.
     let weight = file.weights()[0].decode();
-    let shape = [0, 1, 2, 3, 4].map(multibit_kernel_shape);
+    let shape = [0, 1, 2, 3, 4].map(|axis| multibit_kernel_shape(axis));
     assert_eq!(shape, [3, 2, 3, 3, 0]);
     for (place, value) in weight.unpack().into_iter().enumerate() {
         let found = (0..8).fold(0.0, |sum, basis| {
