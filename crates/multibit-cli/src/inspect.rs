@@ -175,7 +175,7 @@ impl Inspection {
 }
 
 /// The report with paths that a terminal may show.
-pub(crate) fn layers(model: &ModelReport) -> ModelReport {
+fn layers(model: &ModelReport) -> ModelReport {
     let mut model = model.clone();
     for layer in &mut model.layers {
         layer.path = shown(&layer.path);
