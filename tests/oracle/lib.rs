@@ -114,3 +114,8 @@ pub fn solve(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// A program for each place that a model goes to.
+#[cfg(doctest)]
+#[doc = include_str!("../../crates/burn-alq/DEPLOY.md")]
+pub struct Deploy;

@@ -188,7 +188,11 @@ fn one_cycle_rises_and_falls_in_every_step() {
     // 10 steps up, 20 down, each in its middle.
     for (step, rate) in rates.iter().enumerate() {
         let at = step as f64 + 0.5;
-        let expected = if step < 10 { at / 10.0 } else { (30.0 - at) / 20.0 };
+        let expected = if step < 10 {
+            at / 10.0
+        } else {
+            (30.0 - at) / 20.0
+        };
         assert!((rate - 0.3 * expected).abs() < 1e-12, "step {step}: {rate}");
     }
     assert_eq!(schedule.step(6, 0, 5).lr, 0.0, "after the end");
@@ -200,7 +204,9 @@ fn one_cycle_rises_and_falls_in_every_step() {
 
 #[test]
 fn a_control_has_the_steps_and_rates_of_what_it_is_compared_with() {
-    let schedule = ScheduleConfig::new(Target::Bits(0.4)).init(&start()).unwrap();
+    let schedule = ScheduleConfig::new(Target::Bits(0.4))
+        .init(&start())
+        .unwrap();
     let control = schedule.control();
     let rates = |schedule: &Schedule| schedule.steps(3).map(|step| step.lr).collect::<Vec<_>>();
     assert_eq!(rates(&control), rates(&schedule));

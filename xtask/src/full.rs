@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::validate::read;
 use crate::{cargo, onnx, step};
 
-const CRATES: [&str; 2] = ["multibit", "burn-alq"];
+const CRATES: [&str; 3] = ["multibit", "multibit-cli", "burn-alq"];
 
 /// Features whose dependencies download LLVM when they are built, unless they are told that it is for
 /// documentation only. A check needs none of it.

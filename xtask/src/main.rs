@@ -22,9 +22,9 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   example NAME [ARGUMENTS]    run an example in release mode; --help shows its arguments
     --device NAME             compute on this Burn device, and build for it: flex (default), wgpu,
                               vulkan, metal, cuda, rocm, …
-  test [ARGUMENTS]            all tests, on Flex: multibit's and xtask's in a debug build, the others
-                              compiled as the demo is; with arguments, which go to cargo test, only
-                              the others
+  test [ARGUMENTS]            all tests, on Flex: those of multibit, multibit-cli and xtask in a debug
+                              build, the others compiled as the demo is; with arguments, which go to
+                              cargo test, only the others
     --device NAME             only the suite, on this Burn device: flex, ndarray, wgpu, vulkan, cpu or
                               cuda; with --features fusion, under Burn's kernel fusion
     --target NAME             only the kernels' crate, elsewhere: for aarch64 or armv7 under qemu-user,
@@ -202,8 +202,16 @@ fn test(args: &[String]) -> Result<(), String> {
         // What does without Burn, in a debug build: it checks arithmetic for overflow.
         let mut command = cargo();
         command.args(["test", "--package", "multibit", "--package", "xtask"]);
-        let features = "multibit/rayon,multibit/serde,multibit/runtime,multibit/deflate";
+        command.args(["--package", "multibit-cli"]);
+        let features = "multibit/rayon,multibit/serde,multibit/exports,multibit/deflate";
         step(&root(), command.args(["--features", features]))?;
+        // Without std, and with parts of the runtime alone.
+        for features in ["chain", "bitwise"] {
+            let mut command = cargo();
+            command.args(["test", "--package", "multibit", "--no-default-features"]);
+            command.args(["--features", features, "--test", "features"]);
+            step(&root(), &mut command)?;
+        }
     }
     run(&mut test_command(args)?)
 }

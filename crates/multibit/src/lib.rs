@@ -44,6 +44,7 @@
 //! - [`Grouping`]: permute the axes, cut into runs; [`GroupingRule`] is the only place that knows the
 //!   groupings' names
 //! - [`PackedWeight`]: the packed form, its sizes, its serialized sections
+//! - [`report`]: what some packed weights take, layer by layer
 //! - [`fit`]: sketching, with or without samples of the inputs, and the optimization steps, on the
 //!   training form
 //! - [`cpu`]: layers that compute from the packed form
@@ -52,8 +53,8 @@
 //! - `runtime` (feature `runtime`): a file that holds its chain of layers, run without a framework
 //! - `exports` (feature `exports`): the same as C functions, for a page
 //!
-//! Modules stand in one order, `bits`, `math`, `grouping`, `packed`, `fit`, `cpu`, `gpu`, `file`,
-//! `runtime`, `exports`, and import from earlier ones alone.
+//! Modules stand in one order, `bits`, `math`, `grouping`, `packed`, `report`, `fit`, `cpu`, `gpu`,
+//! `file`, `runtime`, `exports`, and import from earlier ones alone.
 //!
 //! A kernel of [`cpu`] is written once, over a trait of vector operations, and compiled for each
 //! instruction set: portable Rust, AVX2, AVX-512, NEON. `MULTIBIT_ISA` pins one. The definitions that
@@ -98,6 +99,7 @@ pub mod gpu;
 mod grouping;
 mod math;
 mod packed;
+pub mod report;
 #[cfg(feature = "chain")]
 pub mod runtime;
 

@@ -101,7 +101,10 @@ fn golden_files_are_read_and_run() {
 
 /// Reads a file that may be wrong in any way, plans it and runs it if it is small.
 fn try_all(bytes: &[u8]) -> bool {
-    let Ok(file) = PackedFile::read(bytes) else {
+    let checked = PackedFile::check(bytes).is_ok_and(|check| check.is_whole());
+    let read = PackedFile::read(bytes);
+    assert_eq!(checked, read.is_ok());
+    let Ok(file) = read else {
         return false;
     };
     if let Ok(plan) = Plan::new(&file)

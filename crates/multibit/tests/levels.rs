@@ -71,7 +71,7 @@ fn what_is_no_level_is_named() {
     assert_eq!(error(0.0, &[1.0; 5]), LevelsError::Bits { bits: 5 });
     assert_eq!(
         error(0.0, &[1.0, -2.0]).to_string(),
-        "coordinate 1 is -2, not positive and finite"
+        "coordinate 1 is not positive and finite"
     );
     assert_eq!(
         error(f32::INFINITY, &[1.0]).to_string(),

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use burn_alq::PackedModel;
-use burn_alq::file::{Order, describe};
-use burn_alq::report::ModelReport;
+use multibit_cli::{File, Inspection};
 
 use crate::cli::EvalArgs;
 use crate::progress::bar;
@@ -75,60 +74,16 @@ pub(crate) fn print_skipped(images: &Arc<dyn Images>) {
     }
 }
 
-/// Shows how a packed model is used, as far as it says so.
-fn print_use(packed: &PackedModel) {
-    if !packed.name.is_empty() {
-        say!("name: {}", packed.name);
-    }
-    if let Some(input) = &packed.input {
-        let order = match input.order {
-            Order::ChannelsFirst => "channels first",
-            Order::ChannelsLast => "channels last",
-        };
-        say!(
-            "input: {:?}, (raw / {} - {:?}) / {:?}, {order}",
-            input.shape,
-            input.divisor,
-            input.mean,
-            input.deviation
-        );
-    }
-    if !packed.labels.is_empty() {
-        say!("labels: {}", packed.labels.join(", "));
-    }
-    if !packed.chain.is_empty() {
-        say!("\nlayers:");
-        for (number, line) in (1..).zip(describe(&packed.chain)) {
-            say!("{number:4} {line}");
-        }
-    }
-}
-
 /// Shows what a packed model holds, as tables or as JSON.
 ///
 /// # Errors
 /// If it cannot be read.
 pub fn inspect(file: &Path, json: bool) -> Result<(), Failure> {
-    let packed = PackedModel::load(file)?;
-    let report = ModelReport::new(&packed, |_| None);
+    let inspection = Inspection::of(&File::read(file)?)?;
     if json {
-        say!("{}", serde_json::to_string_pretty(&report)?);
-        return Ok(());
+        say!("{}", serde_json::to_string_pretty(&inspection)?);
+    } else {
+        say!("{}", inspection.to_text().trim_end());
     }
-    for (key, value) in &packed.config {
-        say!("{key}: {value}");
-    }
-    print_use(&packed);
-    say!("\n{}", report.to_markdown());
-    for (path, tensor) in &packed.tensors {
-        say!("{path}: {:?} {:?}", tensor.shape().to_vec(), tensor.dtype());
-    }
-    say!(
-        "\n{:.4} bits per weight by the paper, {:.4} effective; {} bytes of weights, {} of others",
-        report.paper_bits,
-        report.effective_bits,
-        report.weight_bytes(),
-        report.other_bytes
-    );
     Ok(())
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
-use burn_alq::report::ModelReport;
 use burn_alq::{GroupingRule, PackedModel, PathPattern, Quantizer};
 use clap::Args;
 
@@ -102,7 +101,7 @@ pub fn quantize<E: Example>(args: &QuantizeArgs<E>) -> Result<(), Failure> {
     args.storage.save(&packed, &args.out)?;
     calibration.clear()?;
     print_skipped(&images);
-    let sizes = ModelReport::new(&packed, |_| None);
+    let sizes = packed.report(|_| None);
     say!(
         "result: paper_bits={:.4} effective_bits={:.4} file_bytes={} agreement={:.2} kl={:.6} \
          seconds={seconds:.1}",

@@ -103,8 +103,8 @@ impl Report {
         elapsed: Duration,
     ) -> Result<(), Failure> {
         let weights = weights(float, packed);
-        let model = ModelReport::new(packed, |path| weights.get(path).cloned());
-        self.float_bytes = 4 * model.weights + model.other_bytes;
+        let model = packed.report(|path| weights.get(path).cloned());
+        self.float_bytes = model.float_bytes();
         self.model = Some(model);
         self.maps = KernelMap::of_convolutions(packed);
         let metadata = std::fs::metadata(file).map_err(|error| at(file, error))?;
@@ -172,33 +172,11 @@ impl Document for Report {
             },
             model.to_markdown(),
         );
-        let four = |number: f64| format!("{number:.4}");
         let percent = |share: f64| format!("{share:.2} %");
-        let bytes = |bytes: u64| format!("{bytes} bytes");
-        let kib = model.paper_bytes / 1024.0;
-        let stored = model.weight_bytes();
-        let [bases, coordinates] = [model.base_bytes, model.coordinate_bytes];
-        let widths = model.width_bytes;
-        let weights = 4.0 * model.weights as f64 / stored as f64;
         let accuracies = &self.accuracies;
         let mut rows = vec![["total", ""].map(String::from)];
+        rows.extend(model.totals(self.file_bytes as usize));
         let mut row = |name: &str, value: String| rows.push([name.to_string(), value]);
-        row("paper bits per weight", four(model.paper_bits));
-        row("paper storage, Σ I·(n+32)", format!("{kib:.1} KiB"));
-        row("effective bits per weight", four(model.effective_bits));
-        row(
-            "weights in the file",
-            format!("{stored} bytes (bases {bases}, coordinates {coordinates}, widths {widths})"),
-        );
-        row("biases", bytes(model.other_bytes as u64));
-        row("file", bytes(self.file_bytes));
-        row(
-            "compression against f32",
-            format!(
-                "{weights:.1}x the weights, {:.1}x the file",
-                self.times_smaller()
-            ),
-        );
         row("float accuracy", percent(accuracies.float));
         if let Some(control) = accuracies.control {
             row("float accuracy, trained on as long", percent(control));

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn_alq::report::ModelReport;
 use burn_alq::{CoordinateType, GroupingRule, PackedModel, PathPattern, Quantizer};
 use example_common::{
     BitFlags, CalibrationFlags, DeviceFlag, Failure, MODEL, StorageFlags, at, say, writable,
@@ -97,7 +96,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let cosines = Cosines::between(&float?, &model?);
     args.storage.save(&packed, &args.out)?;
     args.calibrating.clear()?;
-    let sizes = ModelReport::new(&packed, |_| None);
+    let sizes = packed.report(|_| None);
     say!(
         "result: paper_bits={:.4} effective_bits={:.4} file_bytes={} cosine={:.6} seconds={seconds:.1}",
         sizes.paper_bits,

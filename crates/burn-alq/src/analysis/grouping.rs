@@ -4,10 +4,11 @@ use std::string::String;
 use std::vec::Vec;
 
 use burn_core::module::Module;
+use multibit::report::table;
 use multibit::{Grouping, fit};
 
 use super::local_model::{LocalModel, LocalWeight};
-use crate::quantize::{Action, PathPattern, Quantizer, table};
+use crate::quantize::{Action, PathPattern, Quantizer};
 use crate::train::{ScheduleConfig, Target};
 use crate::weight::{GroupingRule, Layout, QuantizeError};
 

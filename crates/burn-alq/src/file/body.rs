@@ -164,7 +164,7 @@ impl Source<'_> {
             chain: about
                 .chain
                 .iter()
-                .map(|step| by_path(step, &file))
+                .map(|step| owned(&file.by_path(step)))
                 .collect(),
         })
     }
@@ -208,12 +208,7 @@ impl Source<'_> {
 
     /// Why a file was not read.
     fn unread(&self, error: ReadError, bytes: &[u8]) -> FileError {
-        let found = match &error {
-            ReadError::Foreign => multibit::file::foreign_name(bytes),
-            ReadError::Checkpoint | ReadError::NotPacked { .. } => Some(error.to_string()),
-            _ => None,
-        };
-        match found {
+        match error.foreign(bytes) {
             Some(found) => FileError::NotPacked {
                 file: self.file.to_string(),
                 found,
@@ -226,15 +221,9 @@ impl Source<'_> {
     }
 }
 
-/// A step with the paths of the tensors that it names.
-fn by_path(step: &Step<usize>, file: &PackedFile<'_>) -> Step<String> {
-    let path = |list, &index: &usize| {
-        let path = match list {
-            List::Weights => file.weights()[index].path(),
-            List::Tensors => file.tensors()[index].path(),
-        };
-        Ok::<_, core::convert::Infallible>(path.to_string())
-    };
+/// A step with paths of its own.
+fn owned(step: &Step<&str>) -> Step<String> {
+    let path = |_, path: &&str| Ok::<_, core::convert::Infallible>(path.to_string());
     let Ok(step) = step.rename(path);
     step
 }

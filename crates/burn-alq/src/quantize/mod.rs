@@ -18,7 +18,7 @@ use multibit::cpu::{Arithmetic, MAX_ACTIVATION_BITS};
 pub(crate) use self::conversion::{Conversion, PlannedWeight};
 pub use self::convert::{load_float, refit};
 pub(crate) use self::hessians::{Hessians, Lacking, Measured};
-pub use self::report::{Outcome, QuantizeReport, QuantizedWeight, table};
+pub use self::report::{Outcome, QuantizeReport, QuantizedWeight};
 pub use self::rules::{
     Action, ActivationRule, PathPattern, RuleError, Rules, Selector, WeightRule,
 };

@@ -3,9 +3,10 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt::{self, Write};
+use core::fmt;
 
 use multibit::CoordinateType;
+use multibit::report::table;
 use serde::{Deserialize, Serialize};
 
 use crate::weight::{Size, average_bits};
@@ -226,31 +227,4 @@ impl QuantizeReport {
         }
         table(&rows)
     }
-}
-
-/// A Markdown table with aligned columns; the first row is the head, numbers stand right.
-pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let widths: [usize; N] = core::array::from_fn(|column| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.max().unwrap_or(0)
-    });
-    let mut text = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        for (cell, width) in row.iter().zip(widths) {
-            let number = index > 0 && cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
-            let _ = if number {
-                write!(text, "| {cell:>width$} ")
-            } else {
-                write!(text, "| {cell:<width$} ")
-            };
-        }
-        text.push_str("|\n");
-        if index == 0 {
-            for width in widths {
-                let _ = write!(text, "|{}", "-".repeat(width + 2));
-            }
-            text.push_str("|\n");
-        }
-    }
-    text
 }

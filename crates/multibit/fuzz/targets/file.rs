@@ -10,7 +10,10 @@ use multibit::runtime::{Plan, Prepared};
 use multibit_fuzz::{allocated, bounded};
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(file) = bounded(bytes.len(), || PackedFile::read(bytes)) else {
+    let read = bounded(bytes.len(), || PackedFile::read(bytes));
+    let check = bounded(bytes.len(), || PackedFile::check(bytes));
+    assert_eq!(check.is_ok_and(|check| check.is_whole()), read.is_ok());
+    let Ok(file) = read else {
         return;
     };
     // A few bytes may be a large weight without any bit.
@@ -21,6 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
     for weight in file.weights() {
         let decoded = weight.decode();
         assert_eq!(decoded.coordinates().len(), weight.rows());
+        assert!(!weight.grouping().describe(weight.shape()).is_empty());
         let first: Vec<usize> = (0..weight.rows()).collect();
         for row in first {
             assert_eq!(decoded.row(row)[0], weight.word(row, 0));

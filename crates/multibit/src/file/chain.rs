@@ -138,9 +138,9 @@ impl Input {
         (0..self.len()).map(value).collect()
     }
 
-    /// The value at a place of the sample, from raw values in their order.
+    /// The value at a place of the sample, from raw values by their places.
     #[inline]
-    pub(crate) fn value(&self, place: usize, raw: impl Fn(usize) -> f32) -> f32 {
+    pub fn value(&self, place: usize, raw: impl Fn(usize) -> f32) -> f32 {
         let channels = self.shape[0];
         let pixels = self.len() / channels;
         let (channel, pixel) = (place / pixels, place % pixels);

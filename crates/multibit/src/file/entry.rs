@@ -507,7 +507,7 @@ impl<'a> FileTensor<'a> {
     }
 
     /// How floats are kept that a kernel computes with in f32; none for other numbers.
-    pub(crate) fn float_type(&self) -> Option<CoordinateType> {
+    pub fn float_type(&self) -> Option<CoordinateType> {
         match self.numbers {
             NumberType::F32 | NumberType::Flex32 => Some(self.stored_type),
             NumberType::F16 => Some(CoordinateType::F16),
@@ -517,6 +517,7 @@ impl<'a> FileTensor<'a> {
     }
 
     /// A number of a tensor of floats; 0 if there is none.
+    #[cfg(feature = "chain")]
     #[inline]
     pub(crate) fn float(&self, index: usize) -> f32 {
         let kind = self.float_type().unwrap_or_default();

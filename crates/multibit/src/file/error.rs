@@ -1,10 +1,10 @@
 //! Why bytes are not a packed file.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 
 use thiserror::Error;
 
-use super::VERSION;
+use super::{VERSION, foreign_name};
 use crate::{DecodeError, GroupingError};
 
 /// What is wrong with an item of CBOR, and where.
@@ -76,6 +76,18 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// What a file of some bytes is, where it is no packed file at all; none of one that is damaged or
+    /// newer.
+    pub fn foreign(&self, bytes: &[u8]) -> Option<String> {
+        match self {
+            Self::Foreign => foreign_name(bytes),
+            Self::Checkpoint | Self::NotPacked { .. } => Some(self.to_string()),
+            _ => None,
+        }
+    }
+}
+
 /// What is wrong with an entry.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
@@ -112,6 +124,17 @@ pub enum EntryError {
     /// The sections.
     #[error(transparent)]
     Sections(#[from] SectionError),
+}
+
+impl EntryError {
+    /// Whether it is known where the next entry lies.
+    pub(super) fn has_place(&self) -> bool {
+        use SectionError::{Plain, TooLarge};
+        !matches!(
+            self,
+            Self::Stored { .. } | Self::Burns | Self::Sections(Plain | TooLarge)
+        )
+    }
 }
 
 /// What is wrong with sections as bytes.

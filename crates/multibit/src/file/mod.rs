@@ -5,40 +5,27 @@
 //! Paths, coordinates and words of a plain file are read where they lie, in flash or in a mapped
 //! file; those of a deflated one are inflated (feature `deflate`).
 
-#[cfg_attr(
+#![cfg_attr(
     not(feature = "deflate"),
     allow(dead_code, reason = "the writer comes with it")
 )]
+
 mod cbor;
-#[cfg_attr(
-    not(feature = "deflate"),
-    allow(dead_code, reason = "the writer comes with it")
-)]
 mod chain;
 mod container;
 #[cfg(feature = "deflate")]
 mod deflate;
-#[cfg_attr(
-    not(feature = "deflate"),
-    allow(dead_code, reason = "the writer comes with it")
-)]
 mod directory;
-#[cfg_attr(
-    not(feature = "deflate"),
-    allow(dead_code, reason = "the writer comes with it")
-)]
 mod entry;
 mod error;
 mod foreign;
-#[cfg_attr(
-    not(feature = "deflate"),
-    allow(dead_code, reason = "the writer comes with it")
-)]
 mod step;
 #[cfg(feature = "deflate")]
 mod write;
 
 use alloc::borrow::Cow;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 pub use chain::{About, Input, InputError, Layer, List, Norm, Op, Order, Step, describe};
 pub use container::{CHECKPOINT, TENSOR, container};
@@ -48,6 +35,7 @@ pub use foreign::foreign_name;
 #[cfg(feature = "deflate")]
 pub use write::{Contents, Numbers};
 
+use crate::cpu::Arithmetic;
 use directory::{Directory, entry};
 
 /// The newest version of the layout that this crate reads, and the one that it writes.
@@ -152,70 +140,38 @@ impl<'a> PackedFile<'a> {
     }
 
     fn read_body(body: &'a [u8], file: usize) -> Result<Self, ReadError> {
-        let short = ReadError::Sections(SectionError::Short);
-        let (head, rest) = body.split_first_chunk::<HEAD>().ok_or(short.clone())?;
-        let number = |at: usize| {
-            let bytes = head[at..][..8].try_into().expect("eight bytes");
-            u64::from_le_bytes(bytes)
+        let (mut data, mut directory) = Data::open(body, file)?;
+        let fails = |path: &str, read: Result<(), EntryError>| {
+            read.map_err(|error| entry(path, error))?;
+            Ok(true)
         };
-        let (version, coding) = ((number(0) >> 32) as u16, (number(0) >> 48) as u16);
-        if version != VERSION {
-            return Err(ReadError::Version { found: version });
-        }
-        let coding = match coding {
-            0 => Coding::Plain,
-            1 => Coding::Deflate,
-            _ => {
-                let reason = "a coding that stands for nothing";
-                return Err(ReadError::Directory(Malformed { at: 0, reason }));
-            }
-        };
-        if coding == Coding::Deflate && cfg!(not(feature = "deflate")) {
-            return Err(ReadError::Deflated);
-        }
-        // What is beyond the address space is beyond the file.
-        let size = |at| usize::try_from(number(at)).unwrap_or(usize::MAX);
-        let (stored, plain) = (size(8), size(16));
-        let directory = rest.get(..stored).ok_or(short)?;
-        let end = HEAD + stored;
-        let checksum = Crc32::of(&[coding.covered(body, end)]);
-        if checksum != number(0) as u32 && !FUZZING {
-            return Err(ReadError::Checksum);
-        }
-        if coding == Coding::Plain && stored != plain {
-            return Err(ReadError::Sections(SectionError::Plain));
-        }
-        let mut data = Data {
-            coding,
-            body,
-            end,
-            #[cfg(feature = "deflate")]
-            budget: deflate::Budget::of_file(file),
-        };
-        let _ = file;
-        let directory = data
-            .inflated(directory, plain)
-            .map_err(ReadError::Sections)?;
-        let mut directory = match directory {
-            Cow::Borrowed(bytes) => Directory::read(bytes)?,
-            #[cfg(feature = "deflate")]
-            Cow::Owned(bytes) => Directory::read(&bytes)?.owned(),
-            #[cfg(not(feature = "deflate"))]
-            Cow::Owned(_) => return Err(ReadError::Deflated),
-        };
-        for weight in &mut directory.weights {
-            let read = data.weight(weight);
-            read.map_err(|error| entry(&weight.path, error))?;
-        }
-        for tensor in &mut directory.tensors {
-            let read = data.tensor(tensor);
-            read.map_err(|error| entry(&tensor.path, error))?;
-        }
-        let bytes = body.len() - data.end;
+        data.entries(&mut directory, fails)?;
+        let bytes = data.rest();
         if bytes > 0 {
             return Err(ReadError::Sections(SectionError::Rest { bytes }));
         }
+        let coding = data.coding;
         Ok(Self { coding, directory })
+    }
+
+    /// Looks at every part of a file, where [`read`](Self::read) stops at the first that is wrong.
+    ///
+    /// # Errors
+    /// If the container or the directory is wrong: without them no part has a place.
+    pub fn check(file: &'a [u8]) -> Result<Check, ReadError> {
+        let (mut data, mut directory) = Data::open(container::body(file)?, file.len())?;
+        let mut entries = Vec::new();
+        data.entries(&mut directory, |path, read| {
+            let placed = read.as_ref().err().is_none_or(EntryError::has_place);
+            entries.push((path.to_string(), read));
+            Ok(placed)
+        })?;
+        Ok(Check {
+            coding: data.coding,
+            unseen: directory.weights.len() + directory.tensors.len() - entries.len(),
+            rest: data.rest(),
+            entries,
+        })
     }
 
     /// How it holds the model.
@@ -249,6 +205,59 @@ impl<'a> PackedFile<'a> {
     pub fn about(&self) -> &About<'a> {
         &self.directory.about
     }
+
+    /// A step of the chain with the paths of its tensors.
+    pub fn by_path(&self, step: &Step<usize>) -> Step<&str> {
+        let path = |list, &index: &usize| {
+            Ok::<_, core::convert::Infallible>(match list {
+                List::Weights => self.weights()[index].path(),
+                List::Tensors => self.tensors()[index].path(),
+            })
+        };
+        let Ok(step) = step.rename(path);
+        step
+    }
+
+    /// The same file with all layers in one arithmetic, whatever it says.
+    pub fn with_arithmetic(mut self, arithmetic: Arithmetic) -> Self {
+        for weight in &mut self.directory.weights {
+            weight.arithmetic = Some(arithmetic);
+        }
+        self
+    }
+
+    /// Bytes of memory that what is deflated takes; the rest is read where it lies.
+    pub fn inflated_bytes(&self) -> usize {
+        let weights = self.weights().iter().flat_map(|weight| &weight.sections);
+        let sections = weights.chain(self.tensors().iter().map(|tensor| &tensor.bytes));
+        let inflated = sections.map(|section| match section {
+            Cow::Owned(bytes) => bytes.len(),
+            Cow::Borrowed(_) => 0,
+        });
+        inflated.sum()
+    }
+}
+
+/// What [`PackedFile::check`] has found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    /// How the file holds the model.
+    pub coding: Coding,
+    /// Each weight and tensor by its path, in the order of their sections, and whether it is whole. In
+    /// a deflated file, whose one checksum was right, all are that anybody has not forged.
+    pub entries: Vec<(String, Result<(), EntryError>)>,
+    /// Entries behind one that does not say where it ends.
+    pub unseen: usize,
+    /// Bytes behind the last section.
+    pub rest: usize,
+}
+
+impl Check {
+    /// Whether [`PackedFile::read`] takes the file.
+    pub fn is_whole(&self) -> bool {
+        let mut entries = self.entries.iter();
+        entries.all(|(_, read)| read.is_ok()) && self.unseen == 0 && self.rest == 0
+    }
 }
 
 /// The data of a file, read once from its start to its end.
@@ -262,6 +271,88 @@ struct Data<'a> {
 }
 
 impl<'a> Data<'a> {
+    /// The coding and the directory of a body; sections come next.
+    fn open(body: &'a [u8], file: usize) -> Result<(Self, Directory<'a>), ReadError> {
+        let short = ReadError::Sections(SectionError::Short);
+        let (head, rest) = body.split_first_chunk::<HEAD>().ok_or(short.clone())?;
+        let number = |at: usize| {
+            let bytes = head[at..][..8].try_into().expect("eight bytes");
+            u64::from_le_bytes(bytes)
+        };
+        let (version, coding) = ((number(0) >> 32) as u16, (number(0) >> 48) as u16);
+        if version != VERSION {
+            return Err(ReadError::Version { found: version });
+        }
+        let coding = match coding {
+            0 => Coding::Plain,
+            1 => Coding::Deflate,
+            _ => {
+                let reason = "a coding that stands for nothing";
+                return Err(ReadError::Directory(Malformed { at: 0, reason }));
+            }
+        };
+        if coding == Coding::Deflate && cfg!(not(feature = "deflate")) {
+            return Err(ReadError::Deflated);
+        }
+        // What is beyond the address space is beyond the file.
+        let size = |at| usize::try_from(number(at)).unwrap_or(usize::MAX);
+        let (stored, plain) = (size(8), size(16));
+        let directory = rest.get(..stored).ok_or(short)?;
+        let end = HEAD + stored;
+        let checksum = Crc32::of(&[coding.covered(body, end)]);
+        if checksum != number(0) as u32 && !FUZZING {
+            return Err(ReadError::Checksum);
+        }
+        if coding == Coding::Plain && stored != plain {
+            return Err(ReadError::Sections(SectionError::Plain));
+        }
+        let mut data = Self {
+            coding,
+            body,
+            end,
+            #[cfg(feature = "deflate")]
+            budget: deflate::Budget::of_file(file),
+        };
+        let _ = file;
+        let directory = data
+            .inflated(directory, plain)
+            .map_err(ReadError::Sections)?;
+        let directory = match directory {
+            Cow::Borrowed(bytes) => Directory::read(bytes)?,
+            #[cfg(feature = "deflate")]
+            Cow::Owned(bytes) => Directory::read(&bytes)?.owned(),
+            #[cfg(not(feature = "deflate"))]
+            Cow::Owned(_) => return Err(ReadError::Deflated),
+        };
+        Ok((data, directory))
+    }
+
+    /// Reads the sections of all entries, as long as `seen` wants to know of more.
+    fn entries(
+        &mut self,
+        directory: &mut Directory<'a>,
+        mut seen: impl FnMut(&str, Result<(), EntryError>) -> Result<bool, ReadError>,
+    ) -> Result<(), ReadError> {
+        for weight in &mut directory.weights {
+            let read = self.weight(weight);
+            if !seen(&weight.path, read)? {
+                return Ok(());
+            }
+        }
+        for tensor in &mut directory.tensors {
+            let read = self.tensor(tensor);
+            if !seen(&tensor.path, read)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes behind the section that was read last.
+    fn rest(&self) -> usize {
+        self.body.len() - self.end
+    }
+
     fn weight(&mut self, weight: &mut FileWeight<'a>) -> Result<(), EntryError> {
         let plain = weight.plain().ok_or(SectionError::TooLarge)?;
         let stored = weight.stored.unwrap_or(plain);
@@ -311,15 +402,17 @@ impl<'a> Data<'a> {
 
     /// The section of so many bytes that comes next.
     fn take(&mut self, length: usize) -> Result<&'a [u8], SectionError> {
-        let start = self.end.next_multiple_of(self.coding.boundary());
-        let end = start.checked_add(length).ok_or(SectionError::Short)?;
-        let padding = self.body.get(self.end..start).ok_or(SectionError::Short)?;
-        let section = self.body.get(start..end).ok_or(SectionError::Short)?;
-        if padding.iter().any(|&byte| byte != 0) {
-            return Err(SectionError::Padding);
+        let (before, body) = (self.end, self.body);
+        let start = before.next_multiple_of(self.coding.boundary());
+        let end = start.checked_add(length);
+        let section = end.and_then(|end| body.get(start..end));
+        // What follows a section that is cut has no bytes either.
+        self.end = section.map_or(body.len(), |section| start + section.len());
+        let section = section.ok_or(SectionError::Short)?;
+        match body[before..start].iter().all(|&byte| byte == 0) {
+            true => Ok(section),
+            false => Err(SectionError::Padding),
         }
-        self.end = end;
-        Ok(section)
     }
 
     /// A section of `length` bytes when plain; deflated, if it has fewer here.

@@ -180,6 +180,14 @@ impl GroupingRule {
         [Layout::Direct, Layout::Transposed]
             .into_iter()
             .find_map(|layout| {
+                // All rules begin with the outputs.
+                let outputs = match shape.len() {
+                    0 | 1 => 0,
+                    rank => usize::from((rank == 2) == (layout == Layout::Direct)),
+                };
+                if grouping.axes()[0] != outputs {
+                    return None;
+                }
                 let rules = STRUCTURES
                     .iter()
                     .map(|line| line.rule.made(runs, grouping.len()));

@@ -251,3 +251,23 @@ fn a_short_slice_is_named() {
     let grouping = Grouping::subchannelwise(&[2, 3], 1).unwrap();
     grouping.gather(&[2, 3], &[0.0; 6], &mut [0.0; 5]);
 }
+
+/// A file may claim any shape; its grouping has a name at once.
+#[test]
+fn a_name_is_not_searched_for() {
+    let size = 1 << 56;
+    for (shape, axes, len, name) in [
+        ([size, 1], [1, 0], size, "subchannelwise(1)"),
+        ([size, 1], [1, 0], size / 2, "subchannelwise(2)"),
+        ([size - 1, 3], [0, 1], 3, "subchannelwise(1), transposed"),
+        ([1, size - 5], [1, 0], 1, "subchannelwise(1)"),
+    ] {
+        let grouping = Grouping::new(axes.to_vec(), len).unwrap();
+        assert_eq!(grouping.describe(&shape), name);
+    }
+    let other = Grouping::new(vec![2, 0, 1], 3).unwrap();
+    assert_eq!(
+        other.describe(&[3, 5, size - 1]),
+        "axes [2, 0, 1] runs of 3"
+    );
+}

@@ -1,0 +1,241 @@
+//! What a model of packed weights takes: bits and bytes, layer by layer and in total.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::borrow::Borrow;
+use core::fmt::Write as _;
+
+use crate::PackedWeight;
+
+/// One packed weight.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct LayerReport {
+    /// Path of the weight.
+    pub path: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// How it is cut into groups.
+    pub grouping: String,
+    /// Number of groups.
+    pub groups: usize,
+    /// Average bitwidth `I_W`.
+    pub average_bits: f64,
+    /// Share of groups without any basis.
+    pub empty_groups: f64,
+    /// Number of groups of each bitwidth, from 0 to the widest.
+    pub group_bits: Vec<usize>,
+    /// Bytes of bases, coordinates and widths as stored.
+    pub bytes: usize,
+    /// Bytes of bases.
+    pub base_bytes: usize,
+    /// Bytes of coordinates.
+    pub coordinate_bytes: usize,
+    /// Bytes of widths.
+    pub width_bytes: usize,
+    /// Bytes of the bias beside the weight, which is not quantized; 0 without one.
+    pub bias_bytes: usize,
+    /// `‖w − ŵ‖ / ‖w‖` against the float weight, if that is known.
+    pub relative_error: Option<f64>,
+}
+
+/// A packed model, layer by layer and in total. Bytes are those of plain sections, before DEFLATE.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ModelReport {
+    /// Multi-bit weights in the order of the module tree.
+    pub layers: Vec<LayerReport>,
+    /// Number of quantized weights.
+    pub weights: usize,
+    /// Average bitwidth `I_W = Σ n·I / Σ n` over all quantized weights.
+    pub paper_bits: f64,
+    /// `Σ I·(n + 32)` in bytes, the paper's storage.
+    pub paper_bytes: f64,
+    /// Bits a weight really takes: bases, coordinates, widths and their padding.
+    pub effective_bits: f64,
+    /// Bytes of bases.
+    pub base_bytes: usize,
+    /// Bytes of coordinates.
+    pub coordinate_bytes: usize,
+    /// Bytes of widths.
+    pub width_bytes: usize,
+    /// Bytes of everything that is not quantized (biases, norms).
+    pub other_bytes: usize,
+}
+
+impl ModelReport {
+    /// The report of some weights by path, beside other tensors by path and bytes. `error` gives
+    /// [`LayerReport::relative_error`] where the float weight is known.
+    pub fn new<'a, W: Borrow<PackedWeight>>(
+        weights: impl IntoIterator<Item = (&'a str, W)>,
+        tensors: &[(&str, usize)],
+        error: impl Fn(&str, &PackedWeight) -> Option<f64>,
+    ) -> Self {
+        let mut layers = Vec::new();
+        let mut count = 0usize;
+        let (mut bits, mut paper) = (0.0, 0);
+        let [mut bases, mut coordinates, mut widths] = [0; 3];
+        for (path, weight) in weights {
+            let weight = weight.borrow();
+            let bytes = weight.encoded_bytes();
+            let layer_widths = weight.widths();
+            let group_bits = group_bits(layer_widths);
+            layers.push(LayerReport {
+                path: path.to_string(),
+                shape: weight.shape().to_vec(),
+                grouping: weight.grouping().describe(weight.shape()),
+                groups: layer_widths.len(),
+                average_bits: weight.average_bits(),
+                empty_groups: group_bits[0] as f64 / layer_widths.len().max(1) as f64,
+                group_bits,
+                bytes: bytes.total(),
+                base_bytes: bytes.bases,
+                coordinate_bytes: bytes.coordinates,
+                width_bytes: bytes.widths,
+                bias_bytes: bias_bytes(tensors, path),
+                relative_error: error(path, weight),
+            });
+            // A few bytes may claim more weights than there are numbers, if these have no bits.
+            count = count.saturating_add(weight.weights());
+            bits += weight.average_bits() * weight.weights() as f64;
+            paper += weight.paper_bits_total();
+            bases += bytes.bases;
+            coordinates += bytes.coordinates;
+            widths += bytes.widths;
+        }
+        let total = (bases + coordinates + widths) as f64;
+        let per_weight = 1.0 / count.max(1) as f64;
+        Self {
+            layers,
+            weights: count,
+            paper_bits: bits * per_weight,
+            paper_bytes: paper as f64 / 8.0,
+            effective_bits: total * 8.0 * per_weight,
+            base_bytes: bases,
+            coordinate_bytes: coordinates,
+            width_bytes: widths,
+            other_bytes: tensors.iter().map(|(_, bytes)| bytes).sum(),
+        }
+    }
+
+    /// Bytes of all packed weights as stored.
+    pub fn weight_bytes(&self) -> usize {
+        self.base_bytes + self.coordinate_bytes + self.width_bytes
+    }
+
+    /// Bytes of the float model's parameters: 4 a weight, and what is not quantized.
+    pub fn float_bytes(&self) -> usize {
+        self.weights
+            .saturating_mul(4)
+            .saturating_add(self.other_bytes)
+    }
+
+    /// The totals as rows of a [`table`], of a model in a file of so many bytes.
+    pub fn totals(&self, file_bytes: usize) -> Vec<[String; 2]> {
+        let [bases, coordinates] = [self.base_bytes, self.coordinate_bytes];
+        let (widths, stored) = (self.width_bytes, self.weight_bytes());
+        let weights = 4.0 * self.weights as f64 / stored.max(1) as f64;
+        let file = self.float_bytes() as f64 / file_bytes.max(1) as f64;
+        let kib = self.paper_bytes / 1024.0;
+        let rows = [
+            ("paper bits per weight", format!("{:.4}", self.paper_bits)),
+            ("paper storage, Σ I·(n+32)", format!("{kib:.1} KiB")),
+            (
+                "effective bits per weight",
+                format!("{:.4}", self.effective_bits),
+            ),
+            (
+                "weights in the file",
+                format!(
+                    "{stored} bytes (bases {bases}, coordinates {coordinates}, widths {widths})"
+                ),
+            ),
+            ("biases", format!("{} bytes", self.other_bytes)),
+            ("file", format!("{file_bytes} bytes")),
+            (
+                "compression against f32",
+                format!("{weights:.1}x the weights, {file:.1}x the file"),
+            ),
+        ];
+        rows.map(|(name, value)| [name.to_string(), value]).into()
+    }
+
+    /// The layers as a Markdown table.
+    pub fn to_markdown(&self) -> String {
+        let mut rows = vec![
+            [
+                "weight",
+                "shape",
+                "grouping",
+                "groups",
+                "average bits",
+                "at 0 bits",
+                "bytes",
+                "error",
+            ]
+            .map(ToString::to_string),
+        ];
+        for layer in &self.layers {
+            rows.push([
+                layer.path.clone(),
+                format!("{:?}", layer.shape),
+                layer.grouping.clone(),
+                layer.groups.to_string(),
+                format!("{:.3}", layer.average_bits),
+                format!("{:.1} %", 100.0 * layer.empty_groups),
+                layer.bytes.to_string(),
+                layer
+                    .relative_error
+                    .map_or("-".into(), |error| format!("{error:.3}")),
+            ]);
+        }
+        table(&rows)
+    }
+}
+
+/// Number of groups of each bitwidth, from 0 to the widest.
+fn group_bits(widths: &[u8]) -> Vec<usize> {
+    let widest = widths.iter().copied().max().unwrap_or(0);
+    let mut counts = vec![0; usize::from(widest) + 1];
+    for &width in widths {
+        counts[usize::from(width)] += 1;
+    }
+    counts
+}
+
+/// Bytes of the tensor `bias` in the module that holds the weight at `path`.
+fn bias_bytes(tensors: &[(&str, usize)], path: &str) -> usize {
+    let module = path.strip_suffix("weight").unwrap_or(path);
+    let mut tensors = tensors.iter();
+    let bias = tensors.find(|(other, _)| other.strip_prefix(module) == Some("bias"));
+    bias.map_or(0, |(_, bytes)| *bytes)
+}
+
+/// A Markdown table with aligned columns; the first row is the head, numbers stand right.
+pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths: [usize; N] = core::array::from_fn(|column| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        for (cell, width) in row.iter().zip(widths) {
+            let number = index > 0 && cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+            let _ = if number {
+                write!(text, "| {cell:>width$} ")
+            } else {
+                write!(text, "| {cell:<width$} ")
+            };
+        }
+        text.push_str("|\n");
+        if index == 0 {
+            for width in widths {
+                let _ = write!(text, "|{}", "-".repeat(width + 2));
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
