@@ -7,7 +7,7 @@ use super::hessian::{Hessian, add, dot};
 use super::sketch::{Sketch, SketchError, check_finite, stored};
 use super::{check_len, reconstruct};
 use crate::CoordinateType;
-use crate::math::{multiply, transposed};
+use crate::math::{multiply, sqrt, transposed};
 
 /// Steps of least squares alone, and steps that draw both factors towards signs.
 const STEPS: [usize; 2] = [2, 60];
@@ -83,8 +83,10 @@ pub fn product(
             scale: alloc::vec![1.0; inputs],
         });
     }
-    // Of about size 1, by a power of two, so that no sum is infinite.
-    let size = libm::exp2f(libm::floorf(libm::log2f(largest)));
+    // Of about size 1, so that no sum is infinite; by the square of a power of two, of which each factor takes
+    // one without rounding.
+    let half = libm::exp2f(libm::floorf(0.5 * libm::log2f(largest)));
+    let size = half * half;
     let weights: Vec<f32> = weights.iter().map(|w| w / size).collect();
     let fit = Fit {
         bent: hessian.times(&weights),
@@ -104,10 +106,11 @@ pub fn product(
             break;
         }
     }
-    let second = &mut product.second;
-    for (slot, width) in second.coordinates.iter_mut().zip(&mut second.widths) {
-        *slot = stored(f64::from(*slot) * f64::from(size), coordinate_type);
-        *width = u8::from(*slot > 0.0);
+    for factor in [&mut product.first, &mut product.second] {
+        for (slot, width) in factor.coordinates.iter_mut().zip(&mut factor.widths) {
+            *slot = stored(f64::from(*slot) * f64::from(half), coordinate_type);
+            *width = u8::from(*slot > 0.0);
+        }
     }
     Ok(product)
 }
@@ -246,8 +249,8 @@ impl Fit<'_> {
         (gram, multiply(&self.bent, &back, inputs, self.rank))
     }
 
-    /// What is near to both factors as signs and scales: of inputs and of ranks of about 1, of outputs the
-    /// rest.
+    /// What is near to both factors as signs and scales: of inputs of about 1, of ranks and of outputs of one
+    /// mean, so that steps of one size move both.
     fn split(&self, [first, second]: [Drawn; 2]) -> Product {
         let mean = |scales: &[f32]| match scales.iter().sum::<f32>() / scales.len() as f32 {
             mean if mean > 0.0 => mean,
@@ -256,7 +259,8 @@ impl Fit<'_> {
         let of_inputs = mean(&first.scales);
         let ranks = first.rows.iter().zip(&second.scales);
         let ranks: Vec<f32> = ranks.map(|(a, b)| a * b * of_inputs).collect();
-        let of_ranks = mean(&ranks);
+        // What the scales of ranks are multiplied by, and those of outputs divided.
+        let shift = sqrt(mean(&second.rows) / mean(&ranks));
         let sketch = |near: &[f32], len: usize, scales: &mut dyn Iterator<Item = f32>| {
             let mut sketch = Sketch::empty(near.len() / len, len, 1);
             for (code, near) in sketch.codes.iter_mut().zip(near) {
@@ -276,11 +280,11 @@ impl Fit<'_> {
         let inputs = self.hessian.inputs();
         let scales = first.scales.iter();
         Product {
-            first: sketch(&first.near, inputs, &mut ranks.iter().map(|m| m / of_ranks)),
+            first: sketch(&first.near, inputs, &mut ranks.iter().map(|m| m * shift)),
             second: sketch(
                 &second.near,
                 self.rank,
-                &mut second.rows.iter().map(|s| s * of_ranks),
+                &mut second.rows.iter().map(|s| s / shift),
             ),
             scale: scales.map(|c| self.rounded(c / of_inputs)).collect(),
         }
