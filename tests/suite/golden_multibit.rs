@@ -260,6 +260,7 @@ fn pruning_ranks_live_coordinates_by_their_own_importance() {
             coordinates: live,
             widest: layout.slots as u8,
             frozen: false,
+            stands_for: None,
         };
         let budget = Budget {
             cost: Cost::Coordinates,

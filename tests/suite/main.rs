@@ -30,6 +30,8 @@ mod numbers;
 mod onnx;
 mod packed;
 mod pages;
+
+mod product;
 mod pruning;
 mod pytorch;
 mod reader;

@@ -33,6 +33,7 @@ fn layer(delta: &[f32], max_bits: usize, len: usize) -> (Vec<f32>, Size) {
         coordinates: live,
         widest: max_bits as u8,
         frozen: false,
+        stands_for: None,
     };
     (delta.to_vec(), size)
 }

@@ -12,6 +12,7 @@ fn start() -> Vec<Size> {
         coordinates: groups * 6,
         widest: 6,
         frozen: false,
+        stands_for: None,
     };
     vec![size(20, 25), size(1000, 25), size(1000, 400), size(10, 500)]
 }

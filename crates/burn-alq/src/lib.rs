@@ -47,5 +47,5 @@ pub use self::train::{Schedule, ScheduleConfig, Target};
 #[cfg(feature = "train")]
 pub use self::weight::sizes;
 pub use self::weight::{
-    GroupingRule, Layout, MultiBit, MultiBitData, QuantizeError, Size, average_bits,
+    GroupingRule, Layout, MultiBit, MultiBitData, Product, QuantizeError, Size, average_bits,
 };

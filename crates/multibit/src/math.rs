@@ -1,7 +1,9 @@
-//! Square root and rounding, with and without `std`; a small system of equations.
+//! Square root and rounding, with and without `std`; a small system of equations; products of matrices.
 
+mod matrix;
 mod solve;
 
+pub(crate) use matrix::{multiply, transposed};
 pub(crate) use solve::{solve_spd, solve_spd_rounded};
 
 /// `√x`, correctly rounded in both builds, so that they agree bit for bit.

@@ -9,7 +9,11 @@ use core::fmt::Write as _;
 
 use crate::PackedWeight;
 
-/// One packed weight.
+/// What follows the path of a weight in those of the parts that it is the product of: two packed weights,
+/// `[inputs, rank]` and `[rank, outputs]`, and the scales of the inputs.
+const PRODUCT: [&str; 3] = [".product.first", ".product.second", ".product.scale"];
+
+/// One packed weight, or two of which one is the product, `[inputs, outputs]`.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LayerReport {
@@ -31,13 +35,13 @@ pub struct LayerReport {
     pub bytes: usize,
     /// Bytes of bases.
     pub base_bytes: usize,
-    /// Bytes of coordinates.
+    /// Bytes of coordinates, and of the scales of a product's inputs.
     pub coordinate_bytes: usize,
     /// Bytes of widths.
     pub width_bytes: usize,
     /// Bytes of the bias beside the weight, which is not quantized; 0 without one.
     pub bias_bytes: usize,
-    /// `‖w − ŵ‖ / ‖w‖` against the float weight, if that is known.
+    /// `‖w − ŵ‖ / ‖w‖` against the float weight, if that is known; it is not of a product.
     pub relative_error: Option<f64>,
 }
 
@@ -57,7 +61,7 @@ pub struct ModelReport {
     pub effective_bits: f64,
     /// Bytes of bases.
     pub base_bytes: usize,
-    /// Bytes of coordinates.
+    /// Bytes of coordinates, and of the scales of products' inputs.
     pub coordinate_bytes: usize,
     /// Bytes of widths.
     pub width_bytes: usize,
@@ -73,37 +77,41 @@ impl ModelReport {
         tensors: &[(&str, usize)],
         error: impl Fn(&str, &PackedWeight) -> Option<f64>,
     ) -> Self {
+        let weights: Vec<(&str, W)> = weights.into_iter().collect();
+        let parts = products(&weights, tensors);
         let mut layers = Vec::new();
         let mut count = 0usize;
         let (mut bits, mut paper) = (0.0, 0);
         let [mut bases, mut coordinates, mut widths] = [0; 3];
-        for (path, weight) in weights {
+        let mut other_bytes: usize = tensors.iter().map(|(_, bytes)| bytes).sum();
+        for (place, (path, weight)) in weights.iter().enumerate() {
             let weight = weight.borrow();
-            let bytes = weight.encoded_bytes();
-            let layer_widths = weight.widths();
-            let group_bits = group_bits(layer_widths);
-            layers.push(LayerReport {
-                path: path.to_string(),
-                shape: weight.shape().to_vec(),
-                grouping: weight.grouping().describe(weight.shape()),
-                groups: layer_widths.len(),
-                average_bits: weight.average_bits(),
-                empty_groups: group_bits[0] as f64 / layer_widths.len().max(1) as f64,
-                group_bits,
-                bytes: bytes.total(),
-                base_bytes: bytes.bases,
-                coordinate_bytes: bytes.coordinates,
-                width_bytes: bytes.widths,
-                bias_bytes: bias_bytes(tensors, path),
-                relative_error: error(path, weight),
-            });
-            // A few bytes may claim more weights than there are numbers, if these have no bits.
-            count = count.saturating_add(weight.weights());
-            bits += weight.average_bits() * weight.weights() as f64;
             paper += weight.paper_bits_total();
-            bases += bytes.bases;
-            coordinates += bytes.coordinates;
-            widths += bytes.widths;
+            bits += weight.average_bits() * weight.weights() as f64;
+            let product = parts.iter().find(|product| product.places.contains(&place));
+            let layer = match product {
+                None => LayerReport {
+                    bias_bytes: bias_bytes(tensors, path),
+                    relative_error: error(path, weight),
+                    ..of_weight(path, weight)
+                },
+                Some(product) if product.places[0] == place => {
+                    let [first, second] = product.places.map(|place| weights[place].1.borrow());
+                    other_bytes -= product.scale_bytes;
+                    // A scale is another coordinate.
+                    paper += 32 * first.shape()[0] as u64;
+                    of_product(product, [first, second], tensors)
+                }
+                // With its first factor.
+                Some(_) => continue,
+            };
+            let weights = layer.shape.iter().copied().fold(1, usize::saturating_mul);
+            // A few bytes may claim more weights than there are numbers, if these have no bits.
+            count = count.saturating_add(weights);
+            bases += layer.base_bytes;
+            coordinates += layer.coordinate_bytes;
+            widths += layer.width_bytes;
+            layers.push(layer);
         }
         let total = (bases + coordinates + widths) as f64;
         let per_weight = 1.0 / count.max(1) as f64;
@@ -116,7 +124,7 @@ impl ModelReport {
             base_bytes: bases,
             coordinate_bytes: coordinates,
             width_bytes: widths,
-            other_bytes: tensors.iter().map(|(_, bytes)| bytes).sum(),
+            other_bytes,
         }
     }
 
@@ -192,6 +200,98 @@ impl ModelReport {
             ]);
         }
         table(&rows)
+    }
+}
+
+/// Two factors and the scales of a weight that is their product.
+struct Product<'a> {
+    path: &'a str,
+    /// Of the factors, among the weights.
+    places: [usize; 2],
+    scale_bytes: usize,
+}
+
+/// The products among some weights: parts by their names, whose shapes fit.
+fn products<'a, W: Borrow<PackedWeight>>(
+    weights: &[(&'a str, W)],
+    tensors: &[(&str, usize)],
+) -> Vec<Product<'a>> {
+    let [first, second, scale] = PRODUCT;
+    let is = |found: &str, path: &str, part: &str| found.strip_prefix(path) == Some(part);
+    let found = weights
+        .iter()
+        .enumerate()
+        .filter_map(|(place, (path, weight))| {
+            let path = path.strip_suffix(first)?;
+            let other = weights
+                .iter()
+                .position(|(found, _)| is(found, path, second))?;
+            let (_, scale_bytes) = tensors.iter().find(|(found, _)| is(found, path, scale))?;
+            let [weight, with] = [weight, &weights[other].1].map(|weight| weight.borrow().shape());
+            let (&[_, rank], &[of_rank, _]) = (weight, with) else {
+                return None;
+            };
+            (rank == of_rank).then_some(Product {
+                path,
+                places: [place, other],
+                scale_bytes: *scale_bytes,
+            })
+        });
+    found.collect()
+}
+
+/// A packed weight by itself.
+fn of_weight(path: &str, weight: &PackedWeight) -> LayerReport {
+    let bytes = weight.encoded_bytes();
+    let widths = weight.widths();
+    let group_bits = group_bits(widths);
+    LayerReport {
+        path: path.to_string(),
+        shape: weight.shape().to_vec(),
+        grouping: weight.grouping().describe(weight.shape()),
+        groups: widths.len(),
+        average_bits: weight.average_bits(),
+        empty_groups: group_bits[0] as f64 / widths.len().max(1) as f64,
+        group_bits,
+        bytes: bytes.total(),
+        base_bytes: bytes.bases,
+        coordinate_bytes: bytes.coordinates,
+        width_bytes: bytes.widths,
+        bias_bytes: 0,
+        relative_error: None,
+    }
+}
+
+/// Two packed weights and the scales of inputs as the weight that is their product.
+fn of_product(
+    product: &Product<'_>,
+    factors: [&PackedWeight; 2],
+    tensors: &[(&str, usize)],
+) -> LayerReport {
+    let bits = factors.map(|factor| factor.average_bits() * factor.weights() as f64);
+    let [first, second] = factors.map(|factor| of_weight(product.path, factor));
+    let shape = vec![first.shape[0], second.shape[1]];
+    let groups = first.groups + second.groups;
+    let mut group_bits = first.group_bits;
+    group_bits.resize(group_bits.len().max(second.group_bits.len()), 0);
+    for (sum, count) in group_bits.iter_mut().zip(&second.group_bits) {
+        *sum += count;
+    }
+    let weights = shape.iter().map(|&size| size as f64).product::<f64>();
+    LayerReport {
+        path: product.path.to_string(),
+        grouping: format!("product, rank {}", first.shape[1]),
+        groups,
+        average_bits: bits.iter().sum::<f64>() / weights.max(1.0),
+        empty_groups: group_bits[0] as f64 / groups.max(1) as f64,
+        group_bits,
+        bytes: first.bytes + second.bytes + product.scale_bytes,
+        base_bytes: first.base_bytes + second.base_bytes,
+        coordinate_bytes: first.coordinate_bytes + second.coordinate_bytes + product.scale_bytes,
+        width_bytes: first.width_bytes + second.width_bytes,
+        bias_bytes: bias_bytes(tensors, product.path),
+        relative_error: None,
+        shape,
     }
 }
 

@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn_alq::calibrate::{Budget, Progress, Refined};
 use burn_alq::quantize::QuantizeReport;
-use burn_alq::{Arithmetic, Calibrator, Quantizer};
+use burn_alq::{Arithmetic, Calibrator, PathPattern, Quantizer};
 use clap::Args;
 
 use crate::cli::{choice, parse_positive};
@@ -31,6 +31,29 @@ pub struct BitFlags {
     /// How the packed layers compute: with their inputs as they are, or rounded to 8 bits.
     #[arg(long, value_name = "NAME", default_value = "exact", value_parser = choice(ARITHMETICS))]
     pub arithmetic: Arithmetic,
+    /// Make the weights of these paths products of two weights of one bit, of so many bits a weight at most,
+    /// all that is stored counted, as `encoder.**.weight=0.8`; once for each pattern.
+    #[arg(long, value_name = "GLOB=BITS", value_parser = parse_product)]
+    pub product: Vec<(String, f64)>,
+}
+
+impl BitFlags {
+    /// A quantizer with rules for products behind its own.
+    pub fn products(&self, quantizer: Quantizer) -> Quantizer {
+        self.product
+            .iter()
+            .fold(quantizer, |quantizer, (glob, bits)| {
+                let paths = PathPattern::glob(glob.as_str());
+                quantizer.product(paths, *bits).arithmetic(self.arithmetic)
+            })
+    }
+}
+
+fn parse_product(text: &str) -> Result<(String, f64), String> {
+    let (glob, bits) = text
+        .rsplit_once('=')
+        .ok_or("not a pattern of paths and a number of bits, as fc1.weight=0.8")?;
+    Ok((glob.to_string(), parse_positive(bits)?))
 }
 
 /// What inputs, without labels, say of the weights.

@@ -114,7 +114,7 @@ pub fn quantize<E: Example>(args: &QuantizeArgs<E>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The example's groupings, or groups of one size; the arithmetic is that of the flag.
+/// The example's groupings, or groups of one size, and products; the arithmetic is that of the flag.
 fn quantizer<E: Example>(flags: &BitFlags) -> Quantizer {
     let bits = flags.bits.into();
     let quantizer = match flags.group_size {
@@ -124,7 +124,7 @@ fn quantizer<E: Example>(flags: &BitFlags) -> Quantizer {
         }
         None => E::quantizer(bits),
     };
-    quantizer.arithmetic(flags.arithmetic)
+    flags.products(quantizer.arithmetic(flags.arithmetic))
 }
 
 /// Images to calibrate with, and others to compare on, mixed; the same each time.

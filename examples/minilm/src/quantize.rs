@@ -107,12 +107,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Matrices in groups along their inputs, tables along their rows.
+/// Matrices in groups along their inputs, tables along their rows; products as the flags say.
 fn quantizer(args: &Args, coordinates: CoordinateType) -> Quantizer {
     let flags = &args.bits;
     let groups = GroupingRule::Groupwise(flags.group_size.map_or(64, |size| size as usize));
     let table_bits = args.embedding_bits.unwrap_or(flags.bits);
-    Quantizer::new(flags.bits.into())
+    let quantizer = Quantizer::new(flags.bits.into())
         .coordinate_type(coordinates)
         .rule(PathPattern::glob("encoder.**.weight"), groups)
         .arithmetic(flags.arithmetic)
@@ -120,5 +120,6 @@ fn quantizer(args: &Args, coordinates: CoordinateType) -> Quantizer {
             PathPattern::glob("embeddings.*.weight"),
             groups,
             table_bits.into(),
-        )
+        );
+    flags.products(quantizer)
 }

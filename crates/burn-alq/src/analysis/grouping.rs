@@ -76,7 +76,8 @@ impl Quantizer {
     /// bases, coordinates of the schedule's type, and widths; a target in bits counts bases alone, as
     /// the paper does, but a longer group still pays for fewer coordinates.
     ///
-    /// A weight that the local model lacks (it had no gradient) keeps its grouping.
+    /// A weight that the local model lacks (it had no gradient) keeps its grouping. What becomes a product is left
+    /// as it is.
     ///
     /// # Errors
     /// As [`quantize`](Self::quantize), or if a weight is not finite.
@@ -86,7 +87,8 @@ impl Quantizer {
         local: &LocalModel,
         schedule: &ScheduleConfig,
     ) -> Result<(Self, Vec<GroupingChoice>), QuantizeError> {
-        let planned = self.planned(module)?;
+        let mut planned = self.planned(module)?;
+        planned.retain(|planned| !planned.is_product);
         let mut weights = Vec::new();
         for weight in &local.weights {
             if let Some(planned) = planned.iter().find(|planned| planned.path == weight.path) {

@@ -60,7 +60,7 @@ pub struct Sensitivity {
     pub loss: f64,
     /// Batches that it is the mean of.
     pub batches: usize,
-    /// All weights that the rules quantize, from the most bits to none.
+    /// All weights that the rules quantize by a grouping, from the most bits to none.
     pub weights: Vec<WeightLoss>,
 }
 
@@ -101,7 +101,8 @@ impl Sensitivity {
         let local = LocalModel::measure(model, task, batches, lr)?;
         // Without gradients, or the graph of each forward pass would stay in memory.
         let model = evaluating(model.clone()).no_grad();
-        let planned = planned.iter().filter_map(|planned| {
+        let sums = planned.iter().filter(|planned| !planned.is_product);
+        let planned = sums.filter_map(|planned| {
             let weight = local.weights.iter().find(|w| w.path == planned.path)?;
             Some((planned, weight))
         });

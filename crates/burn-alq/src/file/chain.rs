@@ -10,6 +10,7 @@ use multibit::cpu::{Activation, Arithmetic, Conv2dOptions, Pool2dOptions};
 use multibit::file::{Input, Layer, Norm, Op, PackedFile, Step, container};
 use multibit::runtime::Plan;
 
+use super::product::products;
 use super::{Coding, PackModelError, PackedModel, body};
 use crate::nn::conv::Conv2d;
 use crate::nn::{Linear, MultiBitActivation, MultiBitConv2d, MultiBitLinear};
@@ -295,9 +296,11 @@ impl PackedModel {
             step.rename(|list, path| {
                 self.index(list, path).map_err(|path| {
                     let float = self.tensors.iter().any(|(other, _)| *other == path);
-                    match float {
-                        true => PackModelError::Float { path },
-                        false => PackModelError::Missing { path },
+                    let product = products(&self).any(|product| product.path == path);
+                    match (float, product) {
+                        (true, _) => PackModelError::Float { path },
+                        (_, true) => PackModelError::Product { path },
+                        _ => PackModelError::Missing { path },
                     }
                 })
             })?;

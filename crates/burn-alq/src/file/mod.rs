@@ -4,6 +4,7 @@ mod body;
 mod chain;
 pub(crate) mod container;
 mod model;
+mod product;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -20,6 +21,8 @@ pub use multibit::runtime::{PlanError, StepError};
 
 pub use self::chain::{Chain, ChainLayer};
 pub use self::model::{PackModelError, PackedModel};
+#[cfg(feature = "std")]
+pub(crate) use self::product::{PackedProduct, products};
 
 /// The newest version of the layout that this crate reads, and the one that it writes.
 pub const FORMAT_VERSION: u32 = multibit::file::VERSION as u32;

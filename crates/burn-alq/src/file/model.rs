@@ -13,8 +13,11 @@ use multibit::runtime::PlanError;
 use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
 use thiserror::Error;
 
-use crate::nn::{ApplyOptions, MultiBitActivation, Packed, hollow, table};
-use crate::weight::{MultiBitData, PreparedWeight, Replacement, epsilon, value_shape, walk};
+use super::product::{Attach, products};
+use crate::nn::{ApplyOptions, MultiBitActivation, Packed, Unpacking, table};
+use crate::weight::{
+    MultiBitData, PreparedWeight, Product, Replacement, epsilon, hollow, value_shape, walk,
+};
 
 /// Why a model could not be packed, or a packed model not put into a module.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -52,6 +55,23 @@ pub enum PackModelError {
         difference: f32,
         /// The largest of its weights.
         largest: f32,
+    },
+    /// A weight that is a product has a value of its own.
+    #[error(
+        "{path} is a product of two weights, but was given a value of its own, which no layer sees; \
+         materialize the module before it is given one"
+    )]
+    Given {
+        /// Path of the weight.
+        path: String,
+    },
+    /// A chain names a weight that is a product.
+    #[error(
+        "{path} is a product of two weights, which a chain cannot hold; quantize it by a grouping"
+    )]
+    Product {
+        /// Path of the weight.
+        path: String,
     },
     /// The places of one parameter have different values.
     #[error("{path} and {first} are one parameter, but have different values")]
@@ -200,6 +220,14 @@ impl PackedModel {
             if found.carries.as_deref() == Some(Packed::NAME) {
                 return Err(PackModelError::Packed { path: path() });
             }
+            if found.is_product() {
+                // Its factors follow.
+                let own = found.read();
+                if !own.iter::<f32>().take(1).all(f32::is_nan) {
+                    return Err(PackModelError::Given { path: path() });
+                }
+                continue;
+            }
             if let Some(first) = found.tied_to {
                 let first = &all[first];
                 if found.read() != first.read() {
@@ -245,10 +273,10 @@ impl PackedModel {
     /// The same model with coordinates of another type in its file. Nothing is rounded here:
     /// [`ScheduleConfig::coordinate_type`](crate::ScheduleConfig::coordinate_type) trains them so, and
     /// [`Quantizer::coordinate_type`](crate::Quantizer::coordinate_type) converts them so where
-    /// nothing is trained.
+    /// nothing is trained. The scales of inputs of products are stored in that type too, and rounded to it.
     ///
     /// # Errors
-    /// If the type does not hold a coordinate as it is.
+    /// If the type does not hold a coordinate as it is, or a scale is beyond its range.
     pub fn with_coordinate_type(
         mut self,
         coordinate_type: CoordinateType,
@@ -260,6 +288,7 @@ impl PackedModel {
                 source,
             })?);
         }
+        super::product::store_scales(&mut self, coordinate_type)?;
         Ok(self)
     }
 
@@ -324,6 +353,12 @@ impl PackedModel {
         let tensors = self.tensors.iter();
         let mut tensors: BTreeMap<&str, &TensorData> =
             tensors.map(|(path, data)| (path.as_str(), data)).collect();
+        // Scales are computed with in f32, however they are stored.
+        let scales = products(self).map(|product| product.scale);
+        let scales: Vec<(&str, TensorData)> = scales
+            .map(|(path, data)| (path, data.clone().convert::<f32>()))
+            .collect();
+        tensors.extend(scales.iter().map(|(path, data)| (*path, data)));
         for (path, first) in &self.tied {
             let first = first.as_str();
             if let Some(weight) = weights.get(first).cloned() {
@@ -335,6 +370,17 @@ impl PackedModel {
         // A fresh module draws its random weights when they are first needed, if ever.
         let module = module.apply_reparameterization(Forget { weights: &weights });
         let module = module.valid().materialize();
+        let options = options.into();
+        let mut attach = Attach {
+            weights: &weights,
+            tensors: &tensors,
+            is_kept: options.unpacking == Unpacking::Once,
+            error: None,
+        };
+        let module = module.apply_reparameterization(&mut attach);
+        if let Some(error) = attach.error {
+            return Err(error);
+        }
         let mut state = Apply {
             axes: walk(&module)
                 .into_iter()
@@ -343,7 +389,7 @@ impl PackedModel {
             weights,
             model: self,
             used: BTreeSet::new(),
-            options: options.into(),
+            options,
             error: None,
         };
         let module = module.apply_reparameterization(&mut state);
@@ -358,7 +404,7 @@ impl PackedModel {
         }
         let mut load = Replacement::default();
         for found in walk(&module) {
-            if used.contains(&found.path) {
+            if used.contains(&found.path) || found.is_product() {
                 continue;
             }
             let Some(data) = tensors.remove(found.path.as_str()) else {
@@ -382,10 +428,16 @@ impl PackedModel {
 
     /// Average bitwidth `I_W = Σ n·I / Σ n` over all packed weights.
     pub fn average_bits(&self) -> f64 {
-        let (bits, weights) = self.weights.iter().fold((0.0, 0), |(bits, count), (_, w)| {
-            let weights: usize = w.shape().iter().product();
-            (bits + w.average_bits() * weights as f64, count + weights)
-        });
+        let numbers = |w: &PackedWeight| w.shape().iter().product::<usize>();
+        let (mut bits, mut weights) = (0.0, 0);
+        for (_, w) in &self.weights {
+            bits += w.average_bits() * numbers(w) as f64;
+            weights += numbers(w);
+        }
+        for product in products(self) {
+            weights -= numbers(product.first.1) + numbers(product.second.1);
+            weights += product.inputs() * product.outputs();
+        }
         bits / weights.max(1) as f64
     }
 }
@@ -493,7 +545,9 @@ impl Reparameterizer for Forget<'_> {
         path: &str,
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<Packed>) {
-        if !param.is_initialized() && self.weights.contains_key(path) {
+        let first = Product::path_of(path, Product::FIELDS[0]);
+        let is_replaced = |path: &str| self.weights.contains_key(path);
+        if !param.is_initialized() && (is_replaced(path) || is_replaced(&first)) {
             return (hollow(param), None);
         }
         (param, None)

@@ -12,10 +12,10 @@ use burn_nn::{BatchNorm, Initializer, LinearLayout};
 use super::functional::term;
 use super::{
     Arithmetic, Epilogue, Packed, Quantized, add_kernel, affine, arithmetic_of, describe, dims,
-    mode, packed, same_device,
+    mode, packed, product, same_device,
 };
 use crate::ops::{AlqOps, Term};
-use crate::weight::{GroupingRule, QuantizeError, attach};
+use crate::weight::{GroupingRule, Product, QuantizeError, attach};
 
 /// Configuration to create a [`Linear`] layer with [`init`](Self::init).
 #[derive(Config, Debug)]
@@ -117,7 +117,8 @@ impl Linear {
     /// Whether the layer computes on bits where no gradients are asked for, so that what follows it may
     /// be computed by kernels too. Else a model gives what Burn's operations give, bit for bit.
     pub(super) fn on_bits<const D: usize>(&self, input: &Tensor<D>) -> bool {
-        packed(&self.weight, 1).is_some() && !input.device().is_autodiff()
+        let on_bits = packed(&self.weight, 1).is_some() || product(&self.weight).is_some();
+        on_bits && !input.device().is_autodiff()
     }
 
     fn parts(&self) -> Parts<'_> {
@@ -292,6 +293,9 @@ impl Parts<'_> {
             "{}: batch norm needs an input of rank 2, not {D}",
             self.layer
         );
+        if let Some(product) = product(self.weight) {
+            return self.forward_product(product, input, epilogue);
+        }
         match packed(self.weight, 1) {
             Some(packed) => self.forward_packed(packed, input, epilogue),
             None => {
@@ -378,6 +382,29 @@ impl Parts<'_> {
         let input = input.into_tensor();
         assert_shape!(input, [.., d_input]);
         linear(input, weight, self.bias.map(Param::val))
+    }
+
+    /// Two layers of one bit, one after the other.
+    fn forward_product<const D: usize>(
+        &self,
+        product: &Product,
+        input: Quantized<D>,
+        epilogue: Epilogue<'_, D>,
+    ) -> Tensor<D> {
+        let [d_input, _] = dims(self.weight);
+        let input = input.into_tensor();
+        assert_shape!(input, [.., d_input]);
+        let mut shape = [1; D];
+        shape[D - 1] = d_input;
+        let scale = product.scale.val().cast(input.dtype()).reshape(shape);
+        let layer = |weight, bias| Parts {
+            weight,
+            bias,
+            ..*self
+        };
+        let hidden =
+            layer(&product.first, None).forward((input * scale).into(), Epilogue::default());
+        layer(&product.second, self.bias).forward(hidden.into(), epilogue)
     }
 
     fn forward_packed<const D: usize>(

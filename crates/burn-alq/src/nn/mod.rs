@@ -149,7 +149,6 @@ pub use self::embedding::{Embedding, EmbeddingConfig, MultiBitEmbedding, MultiBi
 pub use self::epilogue::Epilogue;
 pub use self::linear::{Linear, LinearConfig, MultiBitLinear, MultiBitLinearConfig};
 pub use self::multi_bit_activation::{MultiBitActivation, MultiBitActivationConfig};
-pub(crate) use self::packed::hollow;
 pub use self::packed::{ApplyOptions, Packed, Unpacking, unpacked_weights};
 pub use self::quantized::Quantized;
 pub use self::rnn::GateController;
@@ -167,9 +166,9 @@ use burn_core::module::{Content, Param};
 use burn_core::tensor::{DType, Device, Tensor};
 use multibit::cpu::Mode;
 
-use self::packed::{dense, packed, same_device};
+use self::packed::{dense, packed, product, same_device};
 use crate::ops::Term;
-use crate::weight::{MultiBit, Size, average_bits, read_u8};
+use crate::weight::{MultiBit, Product, Size, average_bits, read_u8};
 
 /// What the kernels compute with: the values, and what to do with them.
 ///
@@ -263,14 +262,40 @@ fn add_kernel<const D: usize>(content: Content, weight: &Param<Tensor<D>>) -> Co
 
 /// The arithmetic of a layer: the weight's own, or else the layer's.
 fn arithmetic_of<const D: usize>(weight: &Param<Tensor<D>>, layers: Arithmetic) -> Arithmetic {
+    if let Some(product) = weight.reparameterization::<Product>() {
+        return arithmetic_of(&product.first, layers);
+    }
     let packed = weight.reparameterization::<Packed>();
     packed.map_or(layers, |packed| packed.arithmetic_or(layers))
 }
 
 /// The average bitwidth of a weight that is not float, and whether it is packed.
 fn bits<const D: usize>(weight: &Param<Tensor<D>>) -> Option<String> {
+    let (bits, is_packed, kind) = match weight.reparameterization::<Product>() {
+        Some(product) => {
+            let factors = [&product.first, &product.second];
+            let count = |shape: &[usize]| shape.iter().product::<usize>() as f64;
+            let (mut bits, mut is_packed) = (0.0, false);
+            for factor in factors {
+                let (average, packed) = average(factor)?;
+                bits += average * count(&dims(factor));
+                is_packed = packed;
+            }
+            (bits / count(&dims(weight)), is_packed, " product")
+        }
+        None => {
+            let (average, is_packed) = average(weight)?;
+            (average, is_packed, "")
+        }
+    };
+    let packed = if is_packed { " packed" } else { "" };
+    Some(format!("{bits:.2}{kind}{packed}"))
+}
+
+/// The average bitwidth of a weight with bits, and whether it is packed.
+fn average<const D: usize>(weight: &Param<Tensor<D>>) -> Option<(f64, bool)> {
     if let Some(packed) = weight.reparameterization::<Packed>() {
-        return Some(format!("{:.2} packed", packed.weight.average_bits()));
+        return Some((packed.weight.average_bits(), true));
     }
     let state = weight.reparameterization::<MultiBit>()?;
     let widths = read_u8(state.widths.val());
@@ -281,7 +306,7 @@ fn bits<const D: usize>(weight: &Param<Tensor<D>>) -> Option<String> {
         coordinates: widths.iter().map(|&width| usize::from(width)).sum(),
         ..Size::default()
     };
-    Some(format!("{:.2}", average_bits(&[size])))
+    Some((average_bits(&[size]), false))
 }
 
 /// Padding before and after each axis of an input `[height, width]`, as Burn's layers compute it.

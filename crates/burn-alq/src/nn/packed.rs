@@ -8,12 +8,15 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use burn_core::backend::Dispatch;
 use burn_core::module::{Module, ModuleMapper, ModuleVisitor, Param, Reparameterization};
-use burn_core::tensor::{DType, Device, Shape, Tensor, TensorData};
+use burn_core::tensor::{DType, Device, Tensor, TensorData};
 use multibit::PackedWeight;
 use multibit::cpu::Arithmetic;
 
 use crate::ops::AlqOps;
-use crate::weight::{Lazy, PreparedWeight, one_number, restore_autodiff};
+use crate::weight::{
+    Lazy, PreparedWeight, Product, default_dtype, hollow, is_hollow, restore_autodiff,
+    without_value,
+};
 
 /// What layers that do not run on bits, Burn's own above all, do with the dense weight.
 ///
@@ -93,11 +96,11 @@ impl Packed {
         arithmetic: Option<Arithmetic>,
         unpacking: Unpacking,
     ) -> (Param<Tensor<D>>, Self) {
-        let (id, value, mapper) = hollow(param).consume();
-        let (shape, dtype, device) = (value.shape(), value.dtype(), value.device());
+        let param = hollow(param);
+        let (dtype, device) = (param.base().dtype(), param.lazy_device());
         let average = [[weight.average_bits() as f32]];
         let packed = Self {
-            bits: Param::initialized(id, Tensor::from_data(average, &device)),
+            bits: Param::initialized(param.id, Tensor::from_data(average, &device)),
             path: path.into(),
             dtype,
             arithmetic,
@@ -108,26 +111,16 @@ impl Packed {
         };
         // A parameter that was materialized keeps its mappers: they must not keep the bits.
         let bits = Arc::downgrade(packed.weight.bits());
-        let recorded = mapper.on_save(value).shape();
-        let (save, load) = (mapper.clone(), mapper);
-        // Not initialized, it moves between devices without a value.
-        let init = move |device: &Device, _| hollow_value(shape, dtype, device);
-        // Until then it has the shape of its record, as Burn's own.
-        let param = Param::uninitialized(id, init, device, false, recorded)
-            .save_mapper(move |value| {
-                let value = match bits.upgrade() {
-                    Some(bits) if is_hollow(&value) => {
-                        let dtype = match value.dtype() {
-                            changed if changed.is_float() => changed,
-                            _ => dtype,
-                        };
-                        Tensor::from_data(unpacked(&bits, dtype), (&value.device(), dtype))
-                    }
-                    _ => value,
+        let param = without_value(param, move |value: Tensor<D>| match bits.upgrade() {
+            Some(bits) if is_hollow(&value) => {
+                let dtype = match value.dtype() {
+                    changed if changed.is_float() => changed,
+                    _ => dtype,
                 };
-                save.on_save(value)
-            })
-            .load_mapper(move |value| load.on_load(value));
+                Tensor::from_data(unpacked(&bits, dtype), (&value.device(), dtype))
+            }
+            _ => value,
+        });
         (param, packed)
     }
 
@@ -237,43 +230,6 @@ fn unpacked(weight: &PackedWeight, dtype: DType) -> TensorData {
     TensorData::new(weight.unpack(), weight.shape().to_vec()).convert_dtype(dtype)
 }
 
-/// The same parameter without a value of its own, on a plain device.
-pub(crate) fn hollow<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-    let device = param.lazy_device().without_autodiff();
-    if param.is_initialized() {
-        return param.map(|value| hollow_value(value.shape(), value.dtype(), &device));
-    }
-    // As loading does it: no random number is drawn, and a shape that is another one in records
-    // becomes the weight's.
-    let id = param.id;
-    let value = hollow_value(param.lazy_shape(), default_dtype(&device), &device);
-    param.transform_for_load(value, id)
-}
-
-/// The type of floats that a plain device makes if it is not told another.
-fn default_dtype(device: &Device) -> DType {
-    Tensor::<1>::zeros([1], device).dtype()
-}
-
-/// NaN in every place, in the memory of one: whoever takes it for the weight sees it.
-fn hollow_value<const D: usize>(shape: Shape, dtype: DType, device: &Device) -> Tensor<D> {
-    one_number(f32::NAN, shape, (device, dtype))
-}
-
-/// Whether a value is a [`hollow_value`], by its first number.
-fn is_hollow<const D: usize>(value: &Tensor<D>) -> bool {
-    // A browser's device does not wait for a number.
-    if cfg!(target_family = "wasm") || value.shape().num_elements() == 0 {
-        return true;
-    }
-    if !value.dtype().is_float() {
-        return is_hollow(&value.clone().dequantize());
-    }
-    let first = value.clone().slice([const { 0..1 }; D]);
-    let first = first.into_data();
-    first.iter::<f32>().all(f32::is_nan)
-}
-
 /// The bits of a parameter, once packed, if a layer can run on them whose outputs are on this axis of the
 /// weight.
 ///
@@ -286,6 +242,20 @@ pub(super) fn packed<const D: usize>(
     let packed = bits(param)?;
     let fits = packed.weight.check_output_axis(output_axis);
     fits.is_ok().then_some(packed)
+}
+
+/// The product that a parameter is, if a linear layer can run on the bits of both factors.
+///
+/// # Panics
+/// If the parameter, or a factor, was given a value that the bits do not stand for.
+pub(super) fn product(param: &Param<Tensor<2>>) -> Option<&Product> {
+    let product = param.reparameterization::<Product>()?;
+    if param.is_initialized() {
+        product.check(&param.base());
+    }
+    let factors = [&product.first, &product.second];
+    let on_bits = factors.iter().all(|factor| packed(factor, 1).is_some());
+    on_bits.then_some(product)
 }
 
 /// The bits of a parameter, once packed.
@@ -312,13 +282,14 @@ pub(super) fn dense<const D: usize>(
     input: &Tensor<D>,
 ) -> (Tensor<D>, Option<Tensor<1>>) {
     let bias = bias.map(Param::val);
-    match bits(weight) {
-        Some(packed) => {
-            let bias = bias.map(|bias| bias.cast(input.dtype()));
-            (packed.dense_like(input), bias)
+    let dense = match bits(weight) {
+        Some(packed) => packed.dense_like(input),
+        None if weight.reparameterization::<Product>().is_some() => {
+            weight.val().cast(input.dtype())
         }
-        None => (weight.val(), bias),
-    }
+        None => return (weight.val(), bias),
+    };
+    (dense, bias.map(|bias| bias.cast(input.dtype())))
 }
 
 impl Reparameterization for Packed {

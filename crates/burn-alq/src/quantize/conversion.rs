@@ -160,5 +160,7 @@ pub(crate) struct PlannedWeight {
     pub max_bits: usize,
     /// Whether its rule says its bits.
     pub has_own_bits: bool,
+    /// Whether it becomes a product.
+    pub is_product: bool,
     pub arithmetic: Option<Arithmetic>,
 }

@@ -11,9 +11,9 @@ use multibit::CoordinateType;
 
 use super::{FoundActivation, FoundWeight, Hessians, Outcome, Planned, QuantizeReport, Survey};
 use crate::weight::{
-    Known, MultiBit, MultiBitData, Plan, QuantizeError, Replacement, Size, Sketched, load_record,
-    multi_bit_weights, not_finite, read_grouping, relative_error, resketch, restore_autodiff, tie,
-    walk,
+    Known, MultiBit, MultiBitData, Plan, Product, QuantizeError, Replacement, Size, Sketched,
+    State, average_bits, load_record, not_finite, read_grouping, relative_error, resketch,
+    restore_autodiff, tie, walk,
 };
 
 /// Loads the float record of a plain model, for example a checkpoint of Burn's own layers, into a
@@ -32,24 +32,39 @@ pub fn load_float<M: Module>(
     record: ModuleRecord,
 ) -> Result<(M, QuantizeReport), QuantizeError> {
     let mut plans = BTreeMap::new();
-    for weight in multi_bit_weights(&module) {
-        let grouping = read_grouping(&weight.state.layout.val(), &weight.shape);
-        let grouping = grouping.map_err(|source| QuantizeError::Grouping {
-            path: weight.path.clone(),
-            source,
-        })?;
-        let max_bits = weight.state.coordinates.val().dims()[1];
-        let plan = Planned {
-            plan: Plan {
-                grouping,
-                max_bits,
-                coordinate_type: CoordinateType::F32,
-                arithmetic: weight.state.arithmetic(),
-            },
-            or_float: None,
+    let all = walk(&module);
+    for found in all.iter().filter(|found| found.tied_to.is_none()) {
+        let Some(state) = &found.state else {
+            continue;
         };
-        plans.insert(weight.path, plan);
+        let arithmetic = state.arithmetic();
+        let (path, plan) = match found.product.map(|place| &all[place]) {
+            // Of a product, its second factor says all, `[rank, outputs]`.
+            Some(product) if found.path == Product::path_of(&product.path, Product::FIELDS[1]) => {
+                let plan = Plan::of_rank(&product.path, &product.shape, found.shape[0])?;
+                (&product.path, Plan { arithmetic, ..plan })
+            }
+            Some(_) => continue,
+            None => {
+                let grouping = read_grouping(&state.layout.val(), &found.shape);
+                let grouping = grouping.map_err(|source| QuantizeError::Grouping {
+                    path: found.path.clone(),
+                    source,
+                })?;
+                let plan = Plan {
+                    grouping,
+                    max_bits: state.coordinates.val().dims()[1],
+                    coordinate_type: CoordinateType::F32,
+                    arithmetic,
+                    rank: None,
+                };
+                (&found.path, plan)
+            }
+        };
+        let or_float = None;
+        plans.insert(path.clone(), Planned { plan, or_float });
     }
+    drop(all);
     if plans.is_empty() {
         return Err(QuantizeError::Nothing);
     }
@@ -90,7 +105,8 @@ pub fn refit<M: Module>(module: M) -> Result<(M, QuantizeReport), QuantizeError>
         let reconstructed = data.reconstruct();
         let error = relative_error(&value, &reconstructed);
         let size = Size::new(&data.grouping, &data.widths);
-        fitted.push((path.clone(), size, coordinate_type, error));
+        let bits = [average_bits(&[size]), size.effective_bits(coordinate_type)];
+        fitted.push((path.clone(), bits, error));
         let device = found.device.clone().without_autodiff();
         let new = data.to_device(&device);
         let len = reconstructed.len();
@@ -105,6 +121,7 @@ pub fn refit<M: Module>(module: M) -> Result<(M, QuantizeReport), QuantizeError>
             max_bits: data.max_bits,
             coordinate_type,
             arithmetic: data.arithmetic,
+            rank: None,
         };
         let or_float = None;
         plans.insert(path, Planned { plan, or_float });
@@ -113,8 +130,8 @@ pub fn refit<M: Module>(module: M) -> Result<(M, QuantizeReport), QuantizeError>
         return Err(QuantizeError::Nothing);
     }
     let mut report = report_of(&module, &plans);
-    for (path, size, coordinate_type, error) in &fitted {
-        report.fill(path, size, *coordinate_type, *error);
+    for (path, bits, error) in fitted {
+        report.fill(&path, bits, error);
     }
     Ok((tie(module.map(&mut replacement)), report))
 }
@@ -130,7 +147,8 @@ fn narrowest(coordinates: &[f32]) -> CoordinateType {
 fn report_of<M: Module>(module: &M, plans: &BTreeMap<String, Planned>) -> QuantizeReport {
     let found = Survey::new(module);
     let mut report = QuantizeReport::default();
-    for weight in &found.weights {
+    // Factors are reported, each by itself.
+    for weight in found.weights.iter().filter(|weight| !weight.is_product()) {
         let FoundWeight { path, shape, .. } = weight;
         let outcome = match (plans.get(path), &weight.tied_to) {
             (Some(planned), _) => planned.outcome(weight, "of the module".into()),
@@ -153,30 +171,34 @@ pub(super) fn convert<M: Module>(
     hessians: Hessians,
     report: &mut QuantizeReport,
 ) -> Result<M, QuantizeError> {
-    let mut state = Convert {
+    let mut work = Work {
         plans,
         hessians,
         report,
-        done: BTreeMap::new(),
         offsets: Offsets::default(),
         error: None,
     };
-    let module = module.apply_reparameterization(&mut state);
-    let Convert {
+    let module = module.apply_reparameterization(&mut Convert::<MultiBit>::new(&mut work));
+    let module = module.apply_reparameterization(&mut Convert::<Product>::new(&mut work));
+    let Work {
         plans,
         mut offsets,
         error,
         ..
-    } = state;
+    } = work;
     if let Some(error) = error {
         return Err(error);
     }
     let module = module.map(&mut offsets);
     // A running state is mapped like a parameter, but drops what is attached to it.
-    let kept = multi_bit_weights(&module);
+    let kept = walk(&module);
     let lost = plans
         .into_keys()
-        .filter(|path| kept.iter().all(|weight| weight.path != *path))
+        .filter(|path| {
+            let mut kept = kept.iter();
+            let weight = kept.find(|weight| weight.path == *path);
+            weight.is_none_or(|weight| weight.carries.is_none())
+        })
         .min();
     match lost {
         Some(path) => Err(QuantizeError::RunningState { path }),
@@ -186,21 +208,21 @@ pub(super) fn convert<M: Module>(
 
 /// Attaches states without bits to the planned weights, for a record to be loaded into.
 pub(super) fn hollow<M: Module>(module: M, plans: &BTreeMap<String, Plan>) -> M {
-    struct Hollow<'a> {
+    struct Hollow<'a, S> {
         plans: &'a BTreeMap<String, Plan>,
-        done: BTreeMap<ParamId, MultiBit>,
+        done: BTreeMap<ParamId, S>,
     }
 
-    impl Reparameterizer for &mut Hollow<'_> {
-        type Reparam = MultiBit;
+    impl<S: State> Reparameterizer for &mut Hollow<'_, S> {
+        type Reparam = S;
 
         fn reparameterize<const D: usize>(
             &mut self,
             path: &str,
             param: Param<Tensor<D>>,
-        ) -> (Param<Tensor<D>>, Option<MultiBit>) {
-            if let Some(plan) = self.plans.get(path) {
-                let state = plan.hollow(&param.dims(), &param.lazy_device());
+        ) -> (Param<Tensor<D>>, Option<S>) {
+            if let Some(plan) = self.plans.get(path).filter(|plan| S::is_planned(plan)) {
+                let state = S::hollow(plan, &param);
                 self.done.insert(param.id, state);
             }
             let state = self.done.get(&param.id).cloned();
@@ -208,21 +230,42 @@ pub(super) fn hollow<M: Module>(module: M, plans: &BTreeMap<String, Plan>) -> M 
         }
     }
 
-    let done = BTreeMap::new();
-    module.apply_reparameterization(&mut Hollow { plans, done })
+    let mut sums = Hollow::<MultiBit> {
+        plans,
+        done: BTreeMap::new(),
+    };
+    let mut products = Hollow::<Product> {
+        plans,
+        done: BTreeMap::new(),
+    };
+    let module = module.apply_reparameterization(&mut sums);
+    module.apply_reparameterization(&mut products)
 }
 
-struct Convert<'a> {
+/// A conversion.
+struct Work<'a> {
     plans: BTreeMap<String, Planned>,
     /// What the model's outputs say of each weight.
     hessians: Hessians,
     report: &'a mut QuantizeReport,
-    /// What was converted: tied weights share one state.
-    done: BTreeMap<ParamId, MultiBit>,
     /// What biases take of the errors.
     offsets: Offsets,
     /// The first.
     error: Option<QuantizeError>,
+}
+
+/// The part of a conversion that attaches states of one kind.
+struct Convert<'a, 'b, S> {
+    work: &'a mut Work<'b>,
+    /// What was converted: tied weights share one state.
+    done: BTreeMap<ParamId, S>,
+}
+
+impl<'a, 'b, S> Convert<'a, 'b, S> {
+    fn new(work: &'a mut Work<'b>) -> Self {
+        let done = BTreeMap::new();
+        Self { work, done }
+    }
 }
 
 /// What is to be added to biases.
@@ -244,18 +287,21 @@ impl ModuleMapper for Offsets {
     }
 }
 
-impl Reparameterizer for &mut Convert<'_> {
-    type Reparam = MultiBit;
+impl<S: State> Reparameterizer for &mut Convert<'_, '_, S> {
+    type Reparam = S;
 
     fn reparameterize<const D: usize>(
         &mut self,
         path: &str,
         param: Param<Tensor<D>>,
-    ) -> (Param<Tensor<D>>, Option<MultiBit>) {
+    ) -> (Param<Tensor<D>>, Option<S>) {
         if let Some(state) = self.done.get(&param.id) {
+            // The value of the first place comes with `tie`.
             return (param, Some(state.clone()));
         }
-        let planned = self.plans.get(path).filter(|_| self.error.is_none());
+        let work = &mut *self.work;
+        let planned = work.plans.get(path).filter(|_| work.error.is_none());
+        let planned = planned.filter(|planned| S::is_planned(&planned.plan));
         let Some(planned) = planned else {
             return (param, None);
         };
@@ -263,20 +309,21 @@ impl Reparameterizer for &mut Convert<'_> {
             path: path.to_string(),
             source,
         };
-        let known = self.hessians.take(param.id).map_err(wrong);
-        let apply = |known: Option<Known>| planned.plan.apply(path, param.clone(), known.as_ref());
+        let known = work.hessians.take(param.id).map_err(wrong);
+        let apply =
+            |known: Option<Known>| S::sketch(&planned.plan, path, param.clone(), known.as_ref());
         match known.and_then(apply) {
             Ok(Sketched {
                 param,
                 state,
-                size,
+                average_bits,
+                effective_bits,
                 relative_error,
                 offset,
             }) => {
-                self.offsets.0.extend(offset);
-                let coordinate_type = planned.plan.coordinate_type;
-                let report = &mut self.report;
-                report.fill(path, &size, coordinate_type, relative_error);
+                work.offsets.0.extend(offset);
+                let bits = [average_bits, effective_bits];
+                work.report.fill(path, bits, relative_error);
                 self.done.insert(param.id, state.clone());
                 (param, Some(state))
             }
@@ -284,12 +331,12 @@ impl Reparameterizer for &mut Convert<'_> {
                 if let Some(rule) = &planned.or_float =>
             {
                 let (rule, reason) = (rule.clone(), not_finite(&index, &source));
-                self.report.set(path, Outcome::Unfit { rule, reason });
-                self.plans.remove(path);
+                work.report.set(path, Outcome::Unfit { rule, reason });
+                work.plans.remove(path);
                 (param, None)
             }
             Err(error) => {
-                self.error = Some(error);
+                work.error = Some(error);
                 (param, None)
             }
         }

@@ -7,6 +7,7 @@ mod report;
 mod rules;
 
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -22,10 +23,10 @@ pub use self::report::{Outcome, QuantizeReport, QuantizedWeight};
 pub use self::rules::{
     Action, ActivationRule, PathPattern, RuleError, Rules, Selector, WeightRule,
 };
-pub use crate::weight::{GroupingRule, Layout, QuantizeError, sketch};
+pub use crate::weight::{GroupingRule, Layout, ProductError, QuantizeError, sketch};
 
 use crate::nn::{MultiBitActivation, Packed, table};
-use crate::weight::{MultiBit, Plan, Replacement, walk_initialized};
+use crate::weight::{MultiBit, Plan, Product, Replacement, walk_initialized};
 
 /// Turns the weights of any Burn module into multi-bit weights, by path rules.
 ///
@@ -138,10 +139,31 @@ impl Quantizer {
         )
     }
 
+    /// Turns every weight of rank 2 or more that `selector` matches into a [`Product`] of two weights of one
+    /// bit, of the largest rank at which it takes no more than `bits` bits a weight, all that is stored
+    /// counted: signs, coordinates, widths and scales.
+    ///
+    /// From about one bit a weight on downwards that leaves less than sums of bases do, for more time
+    /// (`POST_TRAINING.md`). It is for linear layers, which run on the bits once packed, and for convolutions,
+    /// which unpack it once. The [budget](crate::Calibrator::budget) of a calibration leaves such weights as
+    /// they are.
+    pub fn product(self, selector: impl Into<Selector>, bits: f64) -> Self {
+        self.with(
+            selector,
+            Action::Product {
+                bits,
+                or_float: false,
+                arithmetic: None,
+            },
+        )
+    }
+
     /// Keeps a weight float where the last rule added does not fit it, or it is not finite; the report
     /// says why. Otherwise either is an error.
     pub fn or_float(mut self) -> Self {
-        if let Some((_, Action::Quantize { or_float, .. })) = self.rules.last_mut() {
+        if let Some((_, Action::Quantize { or_float, .. } | Action::Product { or_float, .. })) =
+            self.rules.last_mut()
+        {
             *or_float = true;
         }
         self
@@ -150,7 +172,9 @@ impl Quantizer {
     /// Says how layers compute with the weights of the last rule added, once these are packed; otherwise
     /// that is left to the layer, which is exact if it has no choice of its own. The packed file holds it.
     pub fn arithmetic(mut self, said: Arithmetic) -> Self {
-        if let Some((_, Action::Quantize { arithmetic, .. })) = self.rules.last_mut() {
+        if let Some((_, Action::Quantize { arithmetic, .. } | Action::Product { arithmetic, .. })) =
+            self.rules.last_mut()
+        {
             *arithmetic = Some(said);
         }
         self
@@ -208,7 +232,10 @@ impl Quantizer {
         let mut plans = self.plan_weights(&found.weights, &mut QuantizeReport::default())?;
         let planned = found.weights.into_iter().filter_map(|weight| {
             let Plan {
-                grouping, max_bits, ..
+                grouping,
+                max_bits,
+                rank,
+                ..
             } = plans.remove(&weight.path)?.plan;
             let mut rules = self.rules.iter();
             let rule = rules.rfind(|(selector, _)| selector.matches(&weight.id, &weight.path));
@@ -232,7 +259,8 @@ impl Quantizer {
                 path: weight.path,
                 grouping,
                 max_bits,
-                has_own_bits: own_bits.is_some(),
+                has_own_bits: own_bits.is_some() || rank.is_some(),
+                is_product: rank.is_some(),
             })
         });
         Ok(planned.collect())
@@ -248,7 +276,7 @@ impl Quantizer {
         for weight in weights {
             let path = &weight.path;
             if let Some(name) = &weight.carries
-                && (name == MultiBit::NAME || name == Packed::NAME)
+                && [MultiBit::NAME, Product::NAME, Packed::NAME].contains(&name.as_str())
             {
                 return Err(QuantizeError::Already { path: path.clone() });
             }
@@ -302,14 +330,7 @@ impl Quantizer {
             return Ok((Outcome::NoRule, None));
         };
         let rule = selector.name(index);
-        let &Action::Quantize {
-            grouping,
-            max_bits,
-            layout,
-            or_float,
-            arithmetic,
-        } = action
-        else {
+        let Some((plan, or_float)) = self.plan(weight, action) else {
             return Ok((Outcome::KeptFloat { rule }, None));
         };
         if !weight.is_meant(selector, action) {
@@ -324,21 +345,71 @@ impl Quantizer {
         if matches!(weight.dtype, DType::QFloat(_)) {
             return Err(QuantizeError::BurnsOwn { path: path.clone() });
         }
-        let layout = layout.unwrap_or(weight.layout);
-        let max_bits = max_bits.unwrap_or(self.max_bits);
-        match Plan::new(path, shape, grouping, layout, max_bits) {
-            Ok(mut plan) => {
-                plan.coordinate_type = self.coordinate_type;
-                plan.arithmetic = arithmetic;
+        match plan {
+            Ok(plan) => {
                 let or_float = or_float.then(|| rule.clone());
                 let planned = Planned { plan, or_float };
                 Ok((planned.outcome(weight, rule), Some(planned)))
             }
-            Err(QuantizeError::Grouping { source, .. }) if or_float => {
-                let reason = source.to_string();
-                Ok((Outcome::Unfit { rule, reason }, None))
+            Err(error) => {
+                let reason = match &error {
+                    QuantizeError::Grouping { source, .. } => source.to_string(),
+                    QuantizeError::Product { source, .. } => source.to_string(),
+                    _ => return Err(error),
+                };
+                match or_float {
+                    true => Ok((Outcome::Unfit { rule, reason }, None)),
+                    false => Err(error),
+                }
             }
-            Err(error) => Err(error),
+        }
+    }
+
+    /// How an action sketches a weight, and whether it may stay float; none if it shall.
+    fn plan(
+        &self,
+        FoundWeight {
+            path,
+            shape,
+            layout: found,
+            ..
+        }: &FoundWeight,
+        action: &Action,
+    ) -> Option<(Result<Plan, QuantizeError>, bool)> {
+        let coordinate_type = self.coordinate_type;
+        match *action {
+            Action::KeepFloat => None,
+            Action::Quantize {
+                grouping,
+                max_bits,
+                layout,
+                or_float,
+                arithmetic,
+            } => {
+                let layout = layout.unwrap_or(*found);
+                let max_bits = max_bits.unwrap_or(self.max_bits);
+                let plan = Plan::new(path, shape, grouping, layout, max_bits);
+                let plan = plan.map(|plan| Plan {
+                    coordinate_type,
+                    arithmetic,
+                    ..plan
+                });
+                Some((plan, or_float))
+            }
+            Action::Product {
+                bits,
+                or_float,
+                arithmetic,
+            } => {
+                let plan = match arithmetic {
+                    Some(Arithmetic::Bitwise) => Err(QuantizeError::Product {
+                        path: path.clone(),
+                        source: ProductError::Bitwise,
+                    }),
+                    _ => Plan::product(path, shape, *found, bits, coordinate_type),
+                };
+                Some((plan.map(|plan| Plan { arithmetic, ..plan }), or_float))
+            }
         }
     }
 
@@ -396,12 +467,20 @@ struct Planned {
 impl Planned {
     fn outcome(&self, weight: &FoundWeight, rule: String) -> Outcome {
         let Plan {
-            grouping, max_bits, ..
+            grouping,
+            max_bits,
+            rank,
+            ..
         } = &self.plan;
+        let outputs = grouping.groups(&weight.shape);
+        let (grouping, groups) = match rank {
+            Some(rank) => (format!("product, rank {rank}"), rank + outputs),
+            None => (grouping.describe(&weight.shape), outputs),
+        };
         Outcome::Quantized(QuantizedWeight {
             rule,
-            grouping: grouping.describe(&weight.shape),
-            groups: grouping.groups(&weight.shape),
+            grouping,
+            groups,
             max_bits: *max_bits,
             float_bits: 8 * weight.dtype.size(),
             average_bits: 0.0,
@@ -427,10 +506,16 @@ pub(crate) struct FoundWeight {
 }
 
 impl FoundWeight {
+    /// Whether it is a product, and has no value of its own.
+    fn is_product(&self) -> bool {
+        self.carries.as_deref() == Some(Product::NAME)
+    }
+
     /// Whether a rule that matches its path is for it.
     fn is_meant(&self, selector: &Selector, action: &Action) -> bool {
         let said = match action {
             Action::KeepFloat => true,
+            Action::Product { .. } => false,
             Action::Quantize { layout, .. } => layout.is_some(),
         };
         self.is_layers || said || selector.is_exact()

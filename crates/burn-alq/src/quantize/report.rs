@@ -9,8 +9,6 @@ use multibit::CoordinateType;
 use multibit::report::table;
 use serde::{Deserialize, Serialize};
 
-use crate::weight::{Size, average_bits};
-
 /// How a weight was quantized.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuantizedWeight {
@@ -129,16 +127,14 @@ impl QuantizeReport {
     pub(super) fn fill(
         &mut self,
         path: &str,
-        size: &Size,
-        coordinate_type: CoordinateType,
+        [average_bits, effective_bits]: [f64; 2],
         relative_error: f64,
     ) {
         let Some(Outcome::Quantized(converted)) = self.outcome_mut(path) else {
             return;
         };
-        converted.average_bits = average_bits(core::slice::from_ref(size));
-        let bytes = size.bytes(coordinate_type);
-        converted.effective_bits = 8.0 * bytes as f64 / size.weights() as f64;
+        converted.average_bits = average_bits;
+        converted.effective_bits = effective_bits;
         converted.relative_error = relative_error;
         if converted.is_costly() {
             log::warn!(

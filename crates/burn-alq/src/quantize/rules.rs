@@ -30,9 +30,10 @@ pub enum RuleError {
     /// A rule has not exactly one of `path`, `glob` and `regex`.
     #[error("a rule needs exactly one of `path`, `glob` and `regex`")]
     Pattern,
-    /// A rule neither chooses a grouping nor keeps a weight in float, or both.
+    /// A rule does not choose exactly one of a grouping, a product and float, or has keys that do not go with it.
     #[error(
-        "rule {rule}: needs either `grouping` or `keep_float = true`, the latter without any other key"
+        "rule {rule}: needs one of `grouping`, `product` and `keep_float = true`; `product` goes with \
+         `or_float` and `arithmetic`, and `keep_float` without any other key"
     )]
     Action {
         /// The rule's pattern.
@@ -210,7 +211,7 @@ impl From<ParamGroup> for Selector {
 }
 
 /// What becomes of a matched weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Action {
     /// It stays float.
     KeepFloat,
@@ -223,6 +224,15 @@ pub enum Action {
         /// What its axes mean, if the layer that holds it does not say so.
         layout: Option<Layout>,
         /// Whether it stays float where the grouping does not fit it, or it is not finite.
+        or_float: bool,
+        /// How the layer that holds it computes once it is packed, if that is not left to the layer.
+        arithmetic: Option<Arithmetic>,
+    },
+    /// It becomes a product of two weights of one bit.
+    Product {
+        /// Bits that a weight takes at most, all that is stored counted.
+        bits: f64,
+        /// Whether it stays float where it cannot be a product of so few bits, or it is not finite.
         or_float: bool,
         /// How the layer that holds it computes once it is packed, if that is not left to the layer.
         arithmetic: Option<Arithmetic>,
@@ -279,6 +289,10 @@ pub struct ActivationRule {
 /// arithmetic = "int8"
 ///
 /// [[weights]]
+/// glob = "decoder.**.weight"
+/// product = 0.8
+///
+/// [[weights]]
 /// glob = "head.**"
 /// keep_float = true
 ///
@@ -331,6 +345,8 @@ struct WeightEntry {
     subchannels: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     group_size: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    product: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     max_bits: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -397,18 +413,31 @@ impl TryFrom<WeightEntry> for WeightRule {
     fn try_from(entry: WeightEntry) -> Result<Self, RuleError> {
         let pattern = pattern(entry.path.clone(), entry.glob.clone(), entry.regex.clone())?;
         let rule = || pattern.to_string();
-        let action = match (&entry.grouping, entry.keep_float) {
-            (None, true) => {
-                let bare = WeightEntry::from(Self {
-                    pattern: pattern.clone(),
-                    action: Action::KeepFloat,
-                });
-                if entry != bare {
-                    return Err(RuleError::Action { rule: rule() });
-                }
-                Action::KeepFloat
+        let arithmetic = |name: &Option<String>| match name {
+            None => Ok(None),
+            Some(name) => {
+                let mut known = ARITHMETICS.into_iter();
+                let found = known.find(|arithmetic| arithmetic.to_string() == *name);
+                let unknown = || RuleError::Arithmetic { name: name.clone() };
+                found.ok_or_else(unknown).map(Some)
             }
-            (Some(name), false) => {
+        };
+        // An action that goes with no other keys than those that it is written with.
+        let bare = |action: Action| {
+            let pattern = pattern.clone();
+            match entry == WeightEntry::from(Self { pattern, action }) {
+                true => Ok(action),
+                false => Err(RuleError::Action { rule: rule() }),
+            }
+        };
+        let action = match (&entry.grouping, entry.product, entry.keep_float) {
+            (None, None, true) => bare(Action::KeepFloat)?,
+            (None, Some(bits), false) => bare(Action::Product {
+                bits,
+                or_float: entry.or_float,
+                arithmetic: arithmetic(&entry.arithmetic)?,
+            })?,
+            (Some(name), None, false) => {
                 if !GroupingRule::NAMES.contains(&name.as_str()) {
                     return Err(RuleError::Grouping { name: name.clone() });
                 }
@@ -420,13 +449,8 @@ impl TryFrom<WeightEntry> for WeightRule {
                 let grouping = GroupingRule::named(name, number).filter(|rule| {
                     Numbers::of(rule) == Numbers(entry.subchannels, entry.group_size)
                 });
-                let arithmetic = entry.arithmetic.map(|name| {
-                    let mut known = ARITHMETICS.into_iter();
-                    let found = known.find(|arithmetic| arithmetic.to_string() == name);
-                    found.ok_or(RuleError::Arithmetic { name })
-                });
                 Action::Quantize {
-                    arithmetic: arithmetic.transpose()?,
+                    arithmetic: arithmetic(&entry.arithmetic)?,
                     grouping: grouping.ok_or_else(|| RuleError::Number { rule: rule() })?,
                     max_bits: entry.max_bits,
                     layout: entry.layout,
@@ -448,29 +472,41 @@ impl From<WeightRule> for WeightEntry {
             regex,
             ..Self::default()
         };
-        let Action::Quantize {
-            grouping,
-            max_bits,
-            layout,
-            or_float,
-            arithmetic,
-        } = rule.action
-        else {
-            return Self {
+        let name = |arithmetic: Option<Arithmetic>| arithmetic.map(|said| said.to_string());
+        match rule.action {
+            Action::KeepFloat => Self {
                 keep_float: true,
                 ..entry
-            };
-        };
-        let Numbers(subchannels, group_size) = Numbers::of(&grouping);
-        Self {
-            grouping: Some(grouping.name().0.into()),
-            subchannels,
-            group_size,
-            max_bits,
-            layout,
-            or_float,
-            arithmetic: arithmetic.map(|arithmetic| arithmetic.to_string()),
-            ..entry
+            },
+            Action::Product {
+                bits,
+                or_float,
+                arithmetic,
+            } => Self {
+                product: Some(bits),
+                or_float,
+                arithmetic: name(arithmetic),
+                ..entry
+            },
+            Action::Quantize {
+                grouping,
+                max_bits,
+                layout,
+                or_float,
+                arithmetic,
+            } => {
+                let Numbers(subchannels, group_size) = Numbers::of(&grouping);
+                Self {
+                    grouping: Some(grouping.name().0.into()),
+                    subchannels,
+                    group_size,
+                    max_bits,
+                    layout,
+                    or_float,
+                    arithmetic: name(arithmetic),
+                    ..entry
+                }
+            }
         }
     }
 }

@@ -94,6 +94,14 @@ pub enum QuantizeError {
         /// Path of the weight.
         path: String,
     },
+    /// A weight that cannot be a product.
+    #[error("{path}: {source}")]
+    Product {
+        /// Path of the weight.
+        path: String,
+        /// Why not.
+        source: ProductError,
+    },
     /// One parameter in two places, of which rules convert one and keep the other float.
     #[error("{path} and {first} are one parameter; the rules convert one and keep the other float")]
     Tied {
@@ -112,6 +120,40 @@ pub enum QuantizeError {
     #[cfg(feature = "train")]
     #[error("the float record does not fit: {0}")]
     Record(#[source] RecordError),
+}
+
+/// Why a weight cannot be a product.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ProductError {
+    /// What its axes mean.
+    #[error(
+        "only the weight of a linear layer or of a convolution becomes a product, not a table nor that of a \
+         transposed convolution"
+    )]
+    Layout,
+    /// The number of bits is no number of bits.
+    #[error("a product of {bits} bits a weight; say more than 0 and at most {MAX_BITS}")]
+    Bits {
+        /// The number asked for.
+        bits: f64,
+    },
+    /// The bits are not enough for a rank of one.
+    #[error(
+        "a product of {bits} bits a weight has no rank: {least:.3} are the least for this shape; say more, \
+         or keep it float"
+    )]
+    TooFew {
+        /// The number asked for.
+        bits: f64,
+        /// Bits of a weight at rank one.
+        least: f64,
+    },
+    /// Bitwise arithmetic was asked for.
+    #[error(
+        "bitwise arithmetic needs levels between the factors, which a product has not; say int8"
+    )]
+    Bitwise,
 }
 
 impl QuantizeError {

@@ -1,8 +1,10 @@
 //! A weight in a module: its state in training, its bits, its size, and the one walk that finds them.
 
 mod error;
+mod hollow;
 mod made;
 mod prepared;
+mod product;
 #[cfg(feature = "train")]
 mod record;
 mod size;
@@ -14,11 +16,13 @@ mod walk;
 
 pub use multibit::{GroupingRule, Layout};
 
-pub use self::error::QuantizeError;
 #[cfg(feature = "train")]
 pub(crate) use self::error::not_finite;
+pub use self::error::{ProductError, QuantizeError};
+pub(crate) use self::hollow::{default_dtype, hollow, hollow_value, is_hollow, without_value};
 pub(crate) use self::made::{Kept, Lazy};
 pub use self::prepared::PreparedWeight;
+pub use self::product::Product;
 #[cfg(feature = "train")]
 pub(crate) use self::record::{in_rows, load_record};
 #[cfg(feature = "train")]
@@ -30,7 +34,7 @@ pub(crate) use self::sketch::attach;
 #[cfg(feature = "train")]
 pub use self::sketch::sketch;
 #[cfg(feature = "train")]
-pub(crate) use self::sketch::{Known, Means, Plan, Sketched, relative_error, resketch};
+pub(crate) use self::sketch::{Known, Means, Plan, Sketched, State, relative_error, resketch};
 #[cfg(feature = "train")]
 pub(crate) use self::state::read_grouping;
 pub(crate) use self::state::{ARITHMETICS, epsilon, read_f32, read_u8};
@@ -39,4 +43,4 @@ pub use self::state::{MultiBit, MultiBitData};
 pub(crate) use self::tied::tie;
 #[cfg(feature = "train")]
 pub(crate) use self::walk::{Found, MultiBitWeight, multi_bit_weights, walk_initialized};
-pub(crate) use self::walk::{Replacement, one_number, restore_autodiff, value_shape, walk};
+pub(crate) use self::walk::{Replacement, restore_autodiff, value_shape, walk};

@@ -37,6 +37,8 @@ pub struct Size {
     /// Whether the weight cannot train, as its parameter requires no gradient. It is no part of a
     /// target, nor of what pruning may leave.
     pub frozen: bool,
+    /// Weights that it is counted as, if not as its own: those of a product are shared among its factors.
+    pub stands_for: Option<usize>,
 }
 
 impl Size {
@@ -48,12 +50,13 @@ impl Size {
             coordinates: widths.iter().map(|&width| usize::from(width)).sum(),
             widest: widths.iter().copied().max().unwrap_or(0),
             frozen: false,
+            stands_for: None,
         }
     }
 
     /// Weights.
     pub fn weights(&self) -> usize {
-        self.groups * self.len
+        self.stands_for.unwrap_or(self.groups * self.len)
     }
 
     /// Bits of bases.
@@ -74,6 +77,12 @@ impl Size {
         bytes
             .expect("a weight in memory fits the address space")
             .total()
+    }
+
+    /// Bits that a weight takes: of its bases, and its part of coordinates of a type and of widths.
+    #[cfg(feature = "train")]
+    pub fn effective_bits(&self, coordinates: CoordinateType) -> f64 {
+        8.0 * self.bytes(coordinates) as f64 / self.weights() as f64
     }
 
     /// The size in a unit.
@@ -134,6 +143,7 @@ impl MultiBitWeight {
             coordinates: numbers[0] as usize,
             widest: numbers[1] as u8,
             frozen: !self.trains,
+            stands_for: self.stands_for,
         }
     }
 }

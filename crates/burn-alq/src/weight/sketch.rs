@@ -1,8 +1,13 @@
 //! One float weight → multi-bit: structured sketching (Qu et al., CVPR 2020).
 
+#[cfg(feature = "train")]
+mod product;
+
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+#[cfg(feature = "train")]
+use burn_core::module::Reparameterization;
 use burn_core::module::{Module, Param, ParamId};
 use burn_core::tensor::{DType, Device, Tensor, TensorData};
 use multibit::cpu::Arithmetic;
@@ -10,7 +15,7 @@ use multibit::fit::{self, Hessian};
 use multibit::{CoordinateType, Grouping, GroupingRule, Layout, MAX_BITS};
 
 use super::walk::{Attach, Replacement};
-use super::{MultiBit, MultiBitData, QuantizeError, Size, read_f32};
+use super::{MultiBit, MultiBitData, QuantizeError, Size, average_bits, read_f32};
 
 /// Sketches one weight ([`multibit::fit::sketch`]).
 ///
@@ -76,6 +81,9 @@ pub(crate) struct Plan {
     pub max_bits: usize,
     pub coordinate_type: CoordinateType,
     pub arithmetic: Option<Arithmetic>,
+    /// Of what becomes a product: its rank. Its groups are outputs then, and its bases one.
+    #[cfg(feature = "train")]
+    pub rank: Option<usize>,
 }
 
 impl Plan {
@@ -100,6 +108,8 @@ impl Plan {
                 max_bits,
                 coordinate_type: CoordinateType::F32,
                 arithmetic: None,
+                #[cfg(feature = "train")]
+                rank: None,
             }),
             Err(source) => Err(QuantizeError::Grouping {
                 path: path(),
@@ -115,13 +125,10 @@ impl Plan {
         shape: &[usize],
         known: Option<&Known>,
     ) -> Result<MultiBitData, QuantizeError> {
-        let mut grouped = self.gather(shape, weight);
+        let grouped = self.target(shape, weight, known);
         let len = self.grouping.len();
         let sketch = match known {
-            Some(Known { hessian, lacks, .. }) => {
-                if let Some(lacks) = lacks {
-                    grouped = hessian.least_squares(&grouped, lacks);
-                }
+            Some(Known { hessian, .. }) => {
                 let widths = alloc::vec![self.max_bits as u8; self.grouping.groups(shape)];
                 fit::calibrate(
                     &grouped,
@@ -148,21 +155,94 @@ impl Plan {
     }
 }
 
+/// What a weight can be made of, in training.
+#[cfg(feature = "train")]
+pub(crate) trait State: Reparameterization + Clone {
+    /// Whether a plan is for it.
+    fn is_planned(plan: &Plan) -> bool;
+
+    /// Sketches a parameter.
+    ///
+    /// # Errors
+    /// If a value is not finite.
+    fn sketch<const D: usize>(
+        plan: &Plan,
+        path: &str,
+        param: Param<Tensor<D>>,
+        known: Option<&Known>,
+    ) -> Result<Sketched<D, Self>, QuantizeError>;
+
+    /// The state of a parameter without bits yet, for a record to be loaded into.
+    fn hollow<const D: usize>(plan: &Plan, param: &Param<Tensor<D>>) -> Self;
+}
+
+#[cfg(feature = "train")]
+impl State for MultiBit {
+    fn is_planned(plan: &Plan) -> bool {
+        plan.rank.is_none()
+    }
+
+    fn sketch<const D: usize>(
+        plan: &Plan,
+        path: &str,
+        param: Param<Tensor<D>>,
+        known: Option<&Known>,
+    ) -> Result<Sketched<D>, QuantizeError> {
+        plan.apply(path, param, known)
+    }
+
+    fn hollow<const D: usize>(plan: &Plan, param: &Param<Tensor<D>>) -> Self {
+        plan.hollow(&param.dims(), &param.lazy_device())
+    }
+}
+
 /// The parameter at its sketch's value, and what became of it.
 #[cfg_attr(
     not(feature = "train"),
     expect(dead_code, reason = "figures for the report of a whole module")
 )]
-pub(crate) struct Sketched<const D: usize> {
+pub(crate) struct Sketched<const D: usize, S = MultiBit> {
     pub param: Param<Tensor<D>>,
-    pub state: MultiBit,
-    pub size: Size,
+    pub state: S,
+    pub average_bits: f64,
+    pub effective_bits: f64,
     pub relative_error: f64,
     /// What is to be added to a bias, `[outputs]`.
     pub offset: Option<(ParamId, Vec<f32>)>,
 }
 
 impl Plan {
+    /// A weight in the order of its groups, with what makes up for what outputs lack.
+    fn target(&self, shape: &[usize], weight: &[f32], known: Option<&Known>) -> Vec<f32> {
+        let grouped = self.gather(shape, weight);
+        match known {
+            Some(Known {
+                hessian,
+                lacks: Some(lacks),
+                ..
+            }) => hessian.least_squares(&grouped, lacks),
+            _ => grouped,
+        }
+    }
+
+    /// What is to be added to a bias, `b + Σ e / n + (w − ŵ)ᵀ μ`.
+    fn offset(
+        &self,
+        shape: &[usize],
+        weights: [&[f32]; 2],
+        known: Option<&Known>,
+    ) -> Option<(ParamId, Vec<f32>)> {
+        let means = known?.means.as_ref()?;
+        let [float, new] = weights.map(|weight| self.gather(shape, weight));
+        let inputs = means.inputs.len();
+        let rows = float.chunks_exact(inputs).zip(new.chunks_exact(inputs));
+        let offsets = rows.zip(&means.lacks).map(|((float, new), lacks)| {
+            let moved = float.iter().zip(new).zip(&means.inputs);
+            lacks + moved.map(|((w, new), mean)| (w - new) * mean).sum::<f32>()
+        });
+        Some((means.id, offsets.collect()))
+    }
+
     /// A weight in the order of its groups.
     fn gather(&self, shape: &[usize], weight: &[f32]) -> Vec<f32> {
         let mut grouped = alloc::vec![0.0; weight.len()];
@@ -240,18 +320,7 @@ impl Plan {
         let reconstructed = data.reconstruct();
         let size = Size::new(&data.grouping, &data.widths);
         let relative_error = relative_error(&float, &reconstructed);
-        // `b + Σ e / n + (w − ŵ)ᵀ μ`.
-        let means = known.and_then(|known| known.means.as_ref());
-        let offset = means.map(|means| {
-            let [float, new] = [&float, &reconstructed].map(|weight| self.gather(&shape, weight));
-            let inputs = means.inputs.len();
-            let rows = float.chunks_exact(inputs).zip(new.chunks_exact(inputs));
-            let offsets = rows.zip(&means.lacks).map(|((float, new), lacks)| {
-                let moved = float.iter().zip(new).zip(&means.inputs);
-                lacks + moved.map(|((w, new), mean)| (w - new) * mean).sum::<f32>()
-            });
-            (means.id, offsets.collect())
-        });
+        let offset = self.offset(&shape, [&float, &reconstructed], known);
         drop((data, float));
         let len = reconstructed.len();
         let flat = TensorData::new(reconstructed, [len]);
@@ -261,7 +330,8 @@ impl Plan {
         Ok(Sketched {
             param: Module::map(param, &mut replacement),
             state,
-            size,
+            average_bits: average_bits(&[size]),
+            effective_bits: 8.0 * size.bytes(self.coordinate_type) as f64 / size.weights() as f64,
             relative_error,
             offset,
         })

@@ -12,6 +12,7 @@ use burn_core::module::{
 };
 use burn_core::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
 
+use super::product::Product;
 use super::state::{MultiBit, small_int};
 
 /// A parameter of a module; running states are parameters too.
@@ -44,6 +45,8 @@ pub(crate) struct Found {
     pub dropped: Option<String>,
     /// The state of a multi-bit weight, sharing its tensors with the module.
     pub state: Option<MultiBit>,
+    /// The place of the weight that it is a factor of, or its scale.
+    pub product: Option<usize>,
     read: Box<dyn Fn() -> TensorData>,
 }
 
@@ -51,6 +54,19 @@ impl Found {
     /// The effective value on the host.
     pub fn read(&self) -> TensorData {
         (self.read)()
+    }
+
+    /// Whether it is a product, and has no value of its own.
+    pub fn is_product(&self) -> bool {
+        self.carries.as_deref() == Some(Product::NAME)
+    }
+
+    /// How many weights a factor of a weight of this shape is counted as.
+    #[cfg(feature = "train")]
+    fn stands_for(&self, weight: &[usize]) -> Option<usize> {
+        let (_, field) = Product::part(&self.path)?;
+        let place = Product::FIELDS.iter().position(|name| *name == field);
+        Product::shares(Product::dims(weight)).get(place?).copied()
     }
 }
 
@@ -89,6 +105,8 @@ pub(crate) struct MultiBitWeight {
     pub shape: Vec<usize>,
     /// Whether gradients move it, or will in training mode.
     pub trains: bool,
+    /// Of a factor, how many weights it is counted as.
+    pub stands_for: Option<usize>,
     /// The state, sharing its tensors with the module.
     pub state: MultiBit,
 }
@@ -97,11 +115,16 @@ pub(crate) struct MultiBitWeight {
 /// places, once.
 #[cfg(feature = "train")]
 pub(crate) fn multi_bit_weights<M: Module>(module: &M) -> Vec<MultiBitWeight> {
-    let first = walk(module)
-        .into_iter()
-        .filter(|found| found.tied_to.is_none());
-    let weights = first.filter_map(|found| {
+    let all = walk(module);
+    let stands_for: Vec<Option<usize>> = all
+        .iter()
+        .map(|found| found.stands_for(&all[found.product?].shape))
+        .collect();
+    let places = all.into_iter().zip(stands_for);
+    let first = places.filter(|(found, _)| found.tied_to.is_none());
+    let weights = first.filter_map(|(found, stands_for)| {
         Some(MultiBitWeight {
+            stands_for,
             state: found.state?,
             path: found.path,
             id: found.id,
@@ -118,8 +141,10 @@ pub(crate) fn multi_bit_weights<M: Module>(module: &M) -> Vec<MultiBitWeight> {
 struct Walk {
     path: Vec<String>,
     containers: Vec<String>,
-    /// How many reparameterizations the walk is inside of.
+    /// How many reparameterizations the walk is inside of, products aside: their parts are weights.
     inside: usize,
+    /// The place of the product that the walk is inside of.
+    product: Option<usize>,
     parts: Parts,
     found: Vec<Found>,
     /// Where each parameter was met first.
@@ -181,6 +206,7 @@ impl Walk {
                 carries: None,
                 dropped: None,
                 state: None,
+                product: self.product,
                 read: Box::new(read),
             });
         }
@@ -203,10 +229,14 @@ impl Walk {
 impl ModuleVisitor for Walk {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         if container_type == REPARAMETERIZATION {
-            self.inside += 1;
+            let is_product = self.inside == 0 && name == Product::NAME;
+            if is_product {
+                self.product = self.found.len().checked_sub(1);
+            }
+            self.inside += usize::from(!is_product);
             if let Some(weight) = self.found.last_mut() {
                 let name = Some(name.to_owned());
-                if self.inside == 1 {
+                if self.inside <= 1 {
                     weight.carries = name;
                 } else {
                     weight.dropped = name;
@@ -218,7 +248,12 @@ impl ModuleVisitor for Walk {
     }
 
     fn exit_module(&mut self, _name: &str, container_type: &str) {
-        self.inside -= usize::from(container_type == REPARAMETERIZATION);
+        if container_type == REPARAMETERIZATION {
+            match self.inside {
+                0 => self.product = None,
+                _ => self.inside -= 1,
+            }
+        }
         self.path.pop();
         self.containers.pop();
     }
@@ -294,7 +329,7 @@ pub(crate) fn one_number<const D: usize>(
 /// Whether gradients move a parameter. A plain device has none; there, what is configured for training
 /// mode counts. One that is not initialized yet is none of the weights that are asked about.
 #[cfg(feature = "train")]
-fn trains<const D: usize>(param: &Param<Tensor<D>>) -> bool {
+pub(super) fn trains<const D: usize>(param: &Param<Tensor<D>>) -> bool {
     if !param.is_initialized() {
         return true;
     }

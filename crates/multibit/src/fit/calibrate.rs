@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::hessian::{Hessian, dot};
+use super::hessian::{Hessian, add, dot};
 use super::nearest::NearestCode;
 use super::sketch::{Room, Sketch, SketchError, check_finite, normalize, stored};
 use super::{check_len, check_max_bits};
@@ -325,12 +325,5 @@ impl<'a> Output<'a> {
             *rhs += products.sum::<f64>();
         }
         (gram, rhs)
-    }
-}
-
-/// `y ← y + a x`.
-fn add(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
     }
 }

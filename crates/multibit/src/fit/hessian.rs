@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use thiserror::Error;
 
 use super::check_len;
-use crate::math::sqrt;
+use crate::math::{multiply, sqrt};
 
 /// Sums that a product of two slices runs side by side.
 const LANES: usize = 16;
@@ -197,16 +197,17 @@ impl Hessian {
     ///
     /// # Panics
     /// If a slice has another length.
-    pub fn least_squares<T: Copy + Into<f64>>(&self, weights: &[f32], lacking: &[T]) -> Vec<f32> {
+    pub fn least_squares<T: Copy + Into<f64> + Sync>(
+        &self,
+        weights: &[f32],
+        lacking: &[T],
+    ) -> Vec<f32> {
         let d = self.inputs();
         check_len("weights", weights.len(), weights.len() / d, d);
         check_len("lacking", lacking.len(), weights.len() / d, d);
-        let mut result = Vec::with_capacity(weights.len());
-        let mut x = alloc::vec![0.0; d];
-        for (weights, lacking) in weights.chunks_exact(d).zip(lacking.chunks_exact(d)) {
-            for (x, &lacking) in x.iter_mut().zip(lacking) {
-                *x = lacking.into() * self.scale;
-            }
+        let mut result = weights.to_vec();
+        let output = |(weights, lacking): (&mut [f32], &[T])| {
+            let mut x: Vec<f64> = lacking.iter().map(|&x| x.into() * self.scale).collect();
             // First Nᵀ, then N.
             for j in (0..d).rev() {
                 let (row, pivot) = self.factor_row(j);
@@ -221,11 +222,21 @@ impl Hessian {
                 let known = row.iter().zip(&x).map(|(&entry, x)| f64::from(entry) * x);
                 x[j] = (x[j] - known.sum::<f64>()) / f64::from(pivot);
             }
-            let moved = weights
-                .iter()
-                .zip(&x)
-                .map(|(&w, x)| (f64::from(w) + x) as f32);
-            result.extend(moved);
+            for (weight, x) in weights.iter_mut().zip(&x) {
+                *weight = (f64::from(*weight) + x) as f32;
+            }
+        };
+        #[cfg(feature = "rayon")]
+        {
+            use rayon::prelude::*;
+
+            let outputs = result.par_chunks_exact_mut(d);
+            outputs.zip(lacking.par_chunks_exact(d)).for_each(output);
+        }
+        #[cfg(not(feature = "rayon"))]
+        {
+            let outputs = result.chunks_exact_mut(d);
+            outputs.zip(lacking.chunks_exact(d)).for_each(output);
         }
         result
     }
@@ -256,6 +267,18 @@ impl Hessian {
         self.full
             .as_ref()
             .map_or(&[], |full| &full.matrix[j * d..][..d])
+    }
+
+    /// `G H`, of rows as long as there are inputs.
+    pub(super) fn times(&self, g: &[f32]) -> Vec<f32> {
+        let d = self.diagonal.len();
+        match &self.full {
+            Some(full) => multiply(g, &full.matrix, d, d),
+            None => {
+                let entries = self.diagonal.iter().cycle();
+                g.iter().zip(entries).map(|(g, entry)| g * entry).collect()
+            }
+        }
     }
 
     /// Row `j` of `N` before its diagonal, and `N_jj`. A diagonal one has nothing before it.
@@ -324,6 +347,13 @@ pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
         }
     }
     sums.iter().sum::<f32>() + rest
+}
+
+/// `y ← y + a x`.
+pub(super) fn add(y: &mut [f32], a: f32, x: &[f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
 }
 
 /// `y ← y − a x`.

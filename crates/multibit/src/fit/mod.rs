@@ -18,6 +18,7 @@
 //! | [`greedy`] | float weights → training form, as in the paper |
 //! | [`sketch`] | the same, refined |
 //! | [`calibrate`] | the same, by what samples of the inputs say ([`Hessian`]) |
+//! | [`product`] | the same into a product of two weights of one bit each ([`Product`]) |
 //! | [`allocate`] | nothing; bitwidths under a budget |
 //! | [`basis`] | bases to the nearest levels, then coordinates by least squares |
 //! | [`ste`] | the same around a full-precision weight that is kept and moved |
@@ -38,6 +39,7 @@ mod local_model;
 mod moments;
 mod nearest;
 mod normal;
+mod product;
 mod prune;
 mod refine;
 mod sketch;
@@ -54,6 +56,7 @@ pub use hessian::{Hessian, HessianError};
 pub use local_model::local_model;
 #[cfg(feature = "cube")]
 pub(crate) use moments::Rates;
+pub use product::{Product, product};
 pub use prune::{drop_coordinates, importance};
 pub use sketch::{Sketch, SketchError, greedy, sketch};
 pub use state::{Moments, State, StateMut};
