@@ -14,7 +14,6 @@ use burn_alq::file::PackModelError;
 use burn_alq::nn::{Linear, LinearConfig, unpacked_weights};
 use burn_alq::optim::{Cost, prune::Budget};
 use burn_alq::quantize::{Outcome, load_float, refit};
-use burn_alq::report::ModelReport;
 use burn_alq::{
     AlqOptimizer, AlqOptimizerConfig, Arithmetic, Calibrator, CoordinateType, GroupingRule,
     PackedModel, PathPattern, Phase, Quantizer, Unpacking, average_bits, sizes,
@@ -136,7 +135,7 @@ fn a_product_counts_all_that_it_stores() {
     );
 
     let model = packed(&net);
-    let file = ModelReport::new(&model, |_| None);
+    let file = model.report(|_| None);
     let mut layers = file.layers.iter();
     let layer = layers.find(|layer| layer.path == "hidden.weight").unwrap();
     assert_eq!(

@@ -21,8 +21,6 @@ pub use multibit::runtime::{PlanError, StepError};
 
 pub use self::chain::{Chain, ChainLayer};
 pub use self::model::{PackModelError, PackedModel};
-#[cfg(feature = "std")]
-pub(crate) use self::product::{PackedProduct, products};
 
 /// The newest version of the layout that this crate reads, and the one that it writes.
 pub const FORMAT_VERSION: u32 = multibit::file::VERSION as u32;

@@ -32,30 +32,9 @@ impl PackedProduct<'_> {
         self.first.1.shape()[0]
     }
 
-    /// The rank.
-    pub fn rank(&self) -> usize {
-        self.first.1.shape()[1]
-    }
-
     /// Outputs of the weight.
     pub fn outputs(&self) -> usize {
         self.second.1.shape()[1]
-    }
-
-    /// Bits of bases, for each weight.
-    pub fn average_bits(&self) -> f64 {
-        let bits = |weight: &PackedWeight| {
-            weight.average_bits() * weight.shape().iter().product::<usize>() as f64
-        };
-        let weights = self.inputs() * self.outputs();
-        (bits(self.first.1) + bits(self.second.1)) / weights as f64
-    }
-
-    /// Bits by the paper's count, a scale being another coordinate.
-    #[cfg(feature = "std")]
-    pub fn paper_bits_total(&self) -> u64 {
-        let factors = self.first.1.paper_bits_total() + self.second.1.paper_bits_total();
-        factors + 32 * self.inputs() as u64
     }
 }
 

@@ -5,7 +5,6 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use multibit::CoordinateType;
 use multibit::report::table;
 use serde::{Deserialize, Serialize};
 
