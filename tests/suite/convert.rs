@@ -262,10 +262,10 @@ fn a_wrong_rule_file_says_what_is_wrong() {
             "[[weights]]\npath = 'a'\nglob = 'a'\nkeep_float = true",
             "exactly one of",
         ),
-        ("[[weights]]\npath = 'a'", "path `a`: needs either"),
+        ("[[weights]]\npath = 'a'", "path `a`: needs one of"),
         (
             "[[weights]]\npath = 'a'\nkeep_float = true\nmax_bits = 2",
-            "needs either",
+            "needs one of",
         ),
         (
             "[[weights]]\npath = 'a'\ngrouping = 'subchannelwise'",
