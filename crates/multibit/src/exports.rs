@@ -100,39 +100,14 @@ mod arena {
     }
 }
 
-/// What computes the scores of a model's samples.
-pub trait Runs: Send {
-    /// Values of a score for each output.
-    fn scores(&self) -> usize;
-
-    /// Bytes that a run works in, where that is known before; else 0.
-    fn bytes(&self) -> usize;
-
-    /// The scores of a raw sample, as many bytes as the file's [`Input`] has values.
-    ///
-    /// # Errors
-    /// If there are none, with the reason as a sentence.
-    fn run(&mut self, raw: &[u8], scores: &mut [f32]) -> Result<(), String>;
-}
-
-/// Makes a [`Runs`] of a file and its bytes, or a sentence why not.
-pub type Make = fn(&'static PackedFile<'static>, &'static [u8]) -> Result<Box<dyn Runs>, String>;
-
-/// Runs models that are loaded later by another program than [`Plan`], for files that hold no chain.
-pub fn run_by(make: Make) {
-    with(|state| state.make = make);
-}
-
 /// All that an instance knows.
 struct State {
-    make: Make,
     file: Vec<u8>,
     text: String,
     model: Option<Model>,
 }
 
 static STATE: Mutex<State> = Mutex::new(State {
-    make: Chain::make,
     file: Vec::new(),
     text: String::new(),
     model: None,
@@ -141,56 +116,36 @@ static STATE: Mutex<State> = Mutex::new(State {
 struct Model {
     file: &'static PackedFile<'static>,
     input: &'static Input,
-    program: Box<dyn Runs>,
+    plan: Plan<'static, 'static>,
+    buffer: Vec<u32>,
     kernels: Option<Kernels>,
     raw: Vec<u8>,
     scores: Vec<f32>,
 }
 
 impl Model {
-    fn new(make: Make, bytes: Vec<u8>) -> Result<Self, String> {
+    fn new(bytes: Vec<u8>) -> Result<Self, String> {
         let bytes = bytes.leak();
         let file = PackedFile::read(bytes).map_err(|error| error.to_string())?;
         let file = Box::leak(Box::new(file));
-        let program = make(file, bytes)?;
+        let plan = Plan::new(file).map_err(|error| error.to_string())?;
         let input = file.about().input.as_ref();
         let input = input.ok_or_else(|| PlanError::NoInput.to_string())?;
         Ok(Self {
             kernels: Kernels::first(file)?,
             raw: zeros(input.len())?,
-            scores: zeros(program.scores())?,
+            scores: zeros(plan.scores())?,
+            buffer: zeros(plan.words())?,
             file,
             input,
-            program,
+            plan,
         })
     }
-}
 
-/// A file's own chain.
-struct Chain {
-    plan: Plan<'static, 'static>,
-    buffer: Vec<u32>,
-}
-
-impl Chain {
-    fn make(file: &'static PackedFile<'static>, _: &'static [u8]) -> Result<Box<dyn Runs>, String> {
-        let plan = Plan::new(file).map_err(|error| error.to_string())?;
-        let buffer = zeros(plan.words())?;
-        Ok(Box::new(Self { plan, buffer }))
-    }
-}
-
-impl Runs for Chain {
-    fn scores(&self) -> usize {
-        self.plan.scores()
-    }
-
-    fn bytes(&self) -> usize {
-        self.plan.bytes()
-    }
-
-    fn run(&mut self, raw: &[u8], scores: &mut [f32]) -> Result<(), String> {
-        let run = self.plan.run_raw(raw, &mut self.buffer, scores);
+    fn run(&mut self) -> Result<(), String> {
+        let run = self
+            .plan
+            .run_raw(&self.raw, &mut self.buffer, &mut self.scores);
         run.map_err(|error| error.to_string())
     }
 }
@@ -303,7 +258,7 @@ pub extern "C" fn multibit_load() -> u32 {
             return done(state, Err("this instance holds a model".to_owned()));
         }
         let file = core::mem::take(&mut state.file);
-        let result = Model::new(state.make, file).map(|model| state.model = Some(model));
+        let result = Model::new(file).map(|model| state.model = Some(model));
         done(state, result)
     })
 }
@@ -355,10 +310,10 @@ pub extern "C" fn multibit_channels_last() -> u32 {
     })
 }
 
-/// Bytes that a run works in; 0 where that is not known.
+/// Bytes that a run works in.
 #[unsafe(no_mangle)]
 pub extern "C" fn multibit_bytes() -> usize {
-    of(0, |model| model.program.bytes())
+    of(0, |model| model.plan.bytes())
 }
 
 /// Where a raw sample goes, a byte a value; null without a model.
@@ -372,7 +327,7 @@ pub extern "C" fn multibit_input() -> *mut u8 {
 pub extern "C" fn multibit_run() -> u32 {
     with(|state| {
         let result = match &mut state.model {
-            Some(model) => model.program.run(&model.raw, &mut model.scores),
+            Some(model) => model.run(),
             None => Err("no model is loaded".to_owned()),
         };
         done(state, result)

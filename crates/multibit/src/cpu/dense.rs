@@ -40,7 +40,7 @@ impl DenseConv2d {
             input,
             weight,
             output: conv2d_output_shape(input, &weight, options),
-            options: options.clone(),
+            options: *options,
         }
     }
 

@@ -129,15 +129,6 @@ impl Input {
         Ok(())
     }
 
-    /// The values of a sample of raw bytes.
-    ///
-    /// # Panics
-    /// If there are fewer than [`len`](Self::len).
-    pub fn values(&self, raw: &[u8]) -> Vec<f32> {
-        let value = |place| self.value(place, |raw_place| f32::from(raw[raw_place]));
-        (0..self.len()).map(value).collect()
-    }
-
     /// The value at a place of the sample, from raw values by their places.
     #[inline]
     pub fn value(&self, place: usize, raw: impl Fn(usize) -> f32) -> f32 {

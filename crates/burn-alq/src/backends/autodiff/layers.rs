@@ -32,7 +32,7 @@ impl<B: LayerOps> Backward<B, 2> for DenseConv2d {
             nodes.map(|node| checkpointer.retrieve_node_output::<FloatTensor<B>>(node));
         if let Some(node) = of_input {
             let (input, weight, grad) = (input.clone(), weight.clone(), grad.clone());
-            let grad = B::alq_dense_conv2d_input_grad(input, weight, grad, options.clone());
+            let grad = B::alq_dense_conv2d_input_grad(input, weight, grad, options);
             grads.register::<B>(node.id, grad);
         }
         if let Some(node) = of_weight {
@@ -79,12 +79,12 @@ impl<B: LayerOps, C: CheckpointStrategy> LayerOps for Autodiff<B, C> {
         let nodes = [input.node(), weight.node()];
         let forward = |input: FloatTensor<Self>, weight: FloatTensor<Self>| {
             let [(input, _), (weight, _)] = [input, weight].map(FloatTensor::<Self>::into_parts);
-            B::alq_dense_conv2d(input, weight, options.clone())
+            B::alq_dense_conv2d(input, weight, options)
         };
         match DenseConv2d.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let state = [&input, &weight].map(|tensor| prep.checkpoint(tensor));
-                prep.finish((state, options.clone()), forward(input, weight))
+                prep.finish((state, options), forward(input, weight))
             }
             OpsKind::UnTracked(prep) => prep.finish(forward(input, weight)),
         }
