@@ -180,7 +180,7 @@ fn refinement_goes_on_where_it_was_broken_off() {
     let float = Net::new(&device);
     let seen = images(512, 1, &device);
     let forward = |net: &Net, x: &Tensor<4>| net.forward(x.clone());
-    let calibrator = Calibrator::new(products(0.8)).epochs(4);
+    let calibrator = Calibrator::new(products(0.8)).epochs(4).learning_rate(3e-4);
     let mut errors = Vec::new();
     let whole = calibrator.quantize_with(float.clone(), &seen, forward, |progress| {
         if let Progress::Refined(refined) = progress {
