@@ -314,7 +314,7 @@ fn flags_stand_under_their_headings() {
         ),
         (
             "Bits",
-            "--bits --group-size --arithmetic --coordinates --biases --deflate",
+            "--bits --group-size --arithmetic --product --coordinates --biases --deflate",
         ),
     ] {
         assert_eq!(of(&found, heading), expected, "{heading}");

@@ -22,7 +22,8 @@ fn flags_stand_under_their_headings() {
     let lenet = lenet();
     let options = "--out --resume --checkpoint-seconds --json --device --help";
     let data = "--data-dir --download";
-    let training = "--preset --shards --seed --float --batch-size --epoch-batches";
+    let training =
+        "--preset --shards --seed --float --control --float-epochs --batch-size --epoch-batches";
     let levers = "--distill --distill-temperature --prune-pace --prune-epochs --recovery-steps \
                   --recovery --auto-grouping --coordinates --biases --deflate";
     let mut expected = vec![
