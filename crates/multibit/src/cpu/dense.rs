@@ -251,73 +251,76 @@ impl DenseConv2d {
         (first..end, self.looks_at(1, first, x).unwrap_or(0))
     }
 
-    /// The inputs of some rows of the output, `[channels_in, kernel_height, kernel_width, width]`, places in
-    /// rows of whole vectors.
-    fn columns(&self, image: &[f32], rows: Range<usize>, width: usize, to: &mut [f32]) {
-        let [_, _, height, row_len] = self.input;
+    /// Calls `each(first, places, image)` for each row of the output in the columns: where its places begin in
+    /// them, which of these see the input, and where the first of those does; none where no one does.
+    #[inline(always)]
+    fn each_row(
+        &self,
+        rows: Range<usize>,
+        width: usize,
+        mut each: impl FnMut(usize, Range<usize>, Option<usize>),
+    ) {
+        let [_, channels, height, row_len] = self.input;
         let [_, _, kernel_height, kernel_width] = self.weight;
-        let (out_width, stride) = (self.output[3], self.options.stride[1]);
-        let mut columns = to.chunks_exact_mut(width);
-        for channel in image.chunks_exact(height * row_len) {
+        let mut column = 0;
+        for channel in 0..channels {
             for y in 0..kernel_height {
                 for x in 0..kernel_width {
-                    let Some(column) = columns.next() else {
-                        return;
-                    };
                     let (inside, start) = self.inside(x);
-                    for (to, row) in column.chunks_exact_mut(out_width).zip(rows.clone()) {
-                        let Some(from) = self.looks_at(0, row, y) else {
-                            to.fill(0.0);
-                            continue;
-                        };
-                        to[..inside.start].fill(0.0);
-                        to[inside.end..].fill(0.0);
-                        let (to, from) = (&mut to[inside.clone()], &channel[from * row_len..]);
-                        match stride {
-                            1 => to.copy_from_slice(&from[start..][..to.len()]),
-                            _ => {
-                                let from = from.iter().skip(start).step_by(stride);
-                                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-                            }
-                        }
+                    let mut first = column * width;
+                    for row in rows.clone() {
+                        let from = self.looks_at(0, row, y);
+                        let from = from.map(|y| (channel * height + y) * row_len + start);
+                        each(first, inside.clone(), from);
+                        first += self.output[3];
                     }
+                    column += 1;
                 }
             }
         }
     }
 
-    /// Adds [`columns`](Self::columns) to where they come from.
-    fn add_columns(&self, from: &[f32], rows: Range<usize>, width: usize, image: &mut [f32]) {
-        let [_, _, height, row_len] = self.input;
-        let [_, _, kernel_height, kernel_width] = self.weight;
+    /// The inputs of some rows of the output, `[channels_in, kernel_height, kernel_width, width]`, places in
+    /// rows of whole vectors.
+    fn columns(&self, image: &[f32], rows: Range<usize>, width: usize, to: &mut [f32]) {
         let (out_width, stride) = (self.output[3], self.options.stride[1]);
-        let mut columns = from.chunks_exact(width);
-        for channel in image.chunks_exact_mut(height * row_len) {
-            for y in 0..kernel_height {
-                for x in 0..kernel_width {
-                    let Some(column) = columns.next() else {
-                        return;
-                    };
-                    let (inside, start) = self.inside(x);
-                    for (from, row) in column.chunks_exact(out_width).zip(rows.clone()) {
-                        let Some(to) = self.looks_at(0, row, y) else {
-                            continue;
-                        };
-                        let (from, to) = (&from[inside.clone()], &mut channel[to * row_len..]);
-                        match stride {
-                            1 => {
-                                let to = &mut to[start..][..from.len()];
-                                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-                            }
-                            _ => {
-                                let to = to.iter_mut().skip(start).step_by(stride);
-                                to.zip(from).for_each(|(to, from)| *to += from);
-                            }
-                        }
-                    }
+        self.each_row(rows, width, |first, inside, from| {
+            let to = &mut to[first..][..out_width];
+            let Some(from) = from else {
+                to.fill(0.0);
+                return;
+            };
+            to[..inside.start].fill(0.0);
+            to[inside.end..].fill(0.0);
+            let (to, from) = (&mut to[inside], &image[from..]);
+            match stride {
+                1 => to.copy_from_slice(&from[..to.len()]),
+                _ => {
+                    let from = from.iter().step_by(stride);
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
                 }
             }
-        }
+        });
+    }
+
+    /// Adds [`columns`](Self::columns) to where they come from.
+    fn add_columns(&self, from: &[f32], rows: Range<usize>, width: usize, image: &mut [f32]) {
+        let stride = self.options.stride[1];
+        self.each_row(rows, width, |first, inside, to| {
+            let Some(to) = to else { return };
+            let from = &from[first + inside.start..first + inside.end];
+            let to = &mut image[to..];
+            match stride {
+                1 => {
+                    let to = to[..from.len()].iter_mut();
+                    to.zip(from).for_each(|(to, from)| *to += from);
+                }
+                _ => {
+                    let to = to.iter_mut().step_by(stride);
+                    to.zip(from).for_each(|(to, from)| *to += from);
+                }
+            }
+        });
     }
 
     /// `[channels_in, height, width]` → `[height, width, channels_in]`.

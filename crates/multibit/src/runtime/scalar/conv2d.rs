@@ -6,7 +6,7 @@ use core::ops::Range;
 use super::super::{BITWISE, Conv2d, INT8, LayerView};
 use super::{Levels, bitwise, int8, larger};
 use crate::bits::signed;
-use crate::cpu::vector::{Strip, Vector};
+use crate::cpu::vector::{Strip, Vector, Widest};
 use crate::cpu::{
     Arithmetic, Conv2dOptions, Isa, Pool2dOptions, Sizes, bit_layout, int8_scale, inverse,
     prefers_values, sums_pay,
@@ -210,18 +210,15 @@ impl Call<'_> {
         (place < self.conv.from[1 + axis]).then_some(place)
     }
 
-    /// What a place of the kernel sees of the input from a row of outputs.
-    fn tap(&self, first_channel: usize, [channel, y, x]: [usize; 3], out_row: usize) -> Tap {
+    /// What a column of the kernel sees of a row of the input, as if that were the first of the channel.
+    fn tap(&self, channel: usize, x: usize) -> Tap {
         let [_, height, width] = self.conv.from;
         let options = &self.conv.options;
-        let Some(row) = self.under(0, out_row, y) else {
-            return Tap::default();
-        };
-        let row = ((first_channel + channel) * height + row) * width;
         let outputs = self.seen(1, x).outputs;
+        let place = channel * height * width + x * options.dilation[1];
         Tap {
             seen: [outputs.start, outputs.end],
-            first: (row + x * options.dilation[1]).wrapping_sub(options.padding[1].0),
+            first: place.wrapping_sub(options.padding[1].0),
         }
     }
 
@@ -374,29 +371,24 @@ pub(in crate::runtime) fn conv2d(
 /// Adds `weight·x` to the sums of a row, of every `stride`th input.
 #[inline(always)]
 fn add_scaled(weight: f32, from: &[u32], stride: usize, sums: &mut [u32]) {
-    let places = 0..sums.len();
-    let mut row = Scaled {
-        weight,
-        from,
-        stride,
-        sums,
+    let together = match stride {
+        1 if Widest::LEN > 1 => sums.len() - sums.len() % Widest::LEN,
+        _ => 0,
     };
-    row.over(places, stride == 1);
-}
-
-struct Scaled<'a> {
-    weight: f32,
-    from: &'a [u32],
-    stride: usize,
-    sums: &'a mut [u32],
-}
-
-impl Strip for Scaled<'_> {
-    #[inline(always)]
-    fn run<V: Vector>(&mut self, place: usize) {
-        let sums = &mut self.sums[place..];
-        let product = V::splat(self.weight).mul(V::load(&self.from[place * self.stride..]));
-        product.add(V::load(sums)).store(sums);
+    let (vectors, sums) = sums.split_at_mut(together);
+    let factor = Widest::splat(weight);
+    let pairs = vectors.chunks_exact_mut(Widest::LEN);
+    for (sums, x) in pairs.zip(from.chunks_exact(Widest::LEN)) {
+        let product = factor.mul(Widest::load(x));
+        product.add(Widest::load(sums)).store(sums);
+    }
+    let add = |(sum, &x): (&mut u32, &u32)| {
+        *sum = (weight * f32::from_bits(x) + f32::from_bits(*sum)).to_bits();
+    };
+    let (sums, from) = (sums.iter_mut(), from[together..].iter());
+    match stride {
+        1 => sums.zip(from).for_each(add),
+        _ => sums.zip(from.step_by(stride)).for_each(add),
     }
 }
 
@@ -464,15 +456,19 @@ fn fours(call: &Call<'_>, output: usize, mut row: usize, input: &[u32], sums: &m
         }
         for first in (0..call.len).step_by(WORD) {
             let count = WORD.min(call.len - first);
-            let mut places = [[0; 3]; WORD];
-            for (i, place) in places[..count].iter_mut().enumerate() {
-                *place = call.patch.place(group * call.len + first + i);
+            let mut columns = [(0, Tap::default()); WORD];
+            for (i, column) in columns[..count].iter_mut().enumerate() {
+                let [c, y, x] = call.patch.place(group * call.len + first + i);
+                *column = (y, call.tap(channel + c, x));
             }
             for (out_row, to) in sums.chunks_exact_mut(out_width).enumerate() {
                 let mut taps = [Tap::default(); WORD];
                 let mut inner = 0..out_width;
-                for (tap, &place) in taps.iter_mut().zip(&places[..count]) {
-                    *tap = call.tap(channel, place, out_row);
+                for (tap, &(y, column)) in taps.iter_mut().zip(&columns[..count]) {
+                    if let Some(row) = call.under(0, out_row, y) {
+                        *tap = column;
+                        tap.first = tap.first.wrapping_add(row * call.conv.from[2]);
+                    }
                     inner.start = inner.start.max(tap.seen[0]);
                     inner.end = inner.end.min(tap.seen[1]);
                 }
@@ -480,7 +476,7 @@ fn fours(call: &Call<'_>, output: usize, mut row: usize, input: &[u32], sums: &m
                 let inner = inner.start..inner.end.max(inner.start);
                 let parts = [
                     (0..inner.start, false),
-                    (inner.clone(), stride == 1),
+                    (inner.clone(), true),
                     (inner.end..out_width, false),
                 ];
                 for basis in row..row + bases {
@@ -492,10 +488,12 @@ fn fours(call: &Call<'_>, output: usize, mut row: usize, input: &[u32], sums: &m
                         // Where the last sign of four is −, the other half of the table, negated.
                         signs: signs ^ (7 * (signs >> 3 & 0x1111_1111)),
                         alpha: weight.coordinate(basis),
+                        is_inner: false,
                         sums: &mut *to,
                     };
-                    for (places, together) in parts.clone() {
-                        strip.over(places, together);
+                    for (places, is_inner) in parts.clone() {
+                        strip.is_inner = is_inner;
+                        strip.over(places, is_inner && stride == 1);
                     }
                 }
             }
@@ -520,6 +518,8 @@ struct FoursOfRow<'a> {
     stride: usize,
     signs: u32,
     alpha: f32,
+    /// Whether all taps see the input at the places that come.
+    is_inner: bool,
     sums: &'a mut [u32],
 }
 
@@ -531,8 +531,7 @@ impl Strip for FoursOfRow<'_> {
         for four in self.taps.chunks(4) {
             let mut x = [V::splat(0.0); 4];
             for (x, tap) in x.iter_mut().zip(four) {
-                // Several places are those that all taps see.
-                if V::LEN > 1 || (tap.seen[0]..tap.seen[1]).contains(&place) {
+                if self.is_inner || (tap.seen[0]..tap.seen[1]).contains(&place) {
                     *x = V::load(&self.input[tap.first.wrapping_add(place * self.stride)..]);
                 }
             }

@@ -1,5 +1,5 @@
 //! Layers without tables of the weight or memory of their own: bits are read where they lie. Without
-//! vectors, but for four places at once where a program is compiled for WebAssembly's SIMD128.
+//! vectors, but for eight places at once where a program is compiled for WebAssembly's SIMD128.
 //!
 //! What is added, and in which order, is what the kernels of [`cpu`](crate::cpu) add for one sample
 //! on their portable instruction set; the tests compare every bit.
