@@ -5,7 +5,7 @@ use alloc::vec;
 
 use burn_core::backend::tensor::FloatTensor;
 use burn_core::backend::{Backend, TensorMetadata};
-use burn_core::tensor::{DType, TensorData};
+use burn_core::tensor::{DType, Shape, TensorData};
 use multibit::cpu::{BatchNorm, Conv2dOptions, DenseConv2d, Isa, Statistics};
 
 use super::host::{Elements, Memory};
@@ -19,11 +19,22 @@ fn kernel<B: Backend>(
     options: &Conv2dOptions,
 ) -> Option<DenseConv2d> {
     let single = [input, weight].iter().all(|x| x.dtype() == DType::F32);
-    let shapes = || [input, weight].map(|x| x.shape().dims());
     (single && options.groups == 1).then(|| {
-        let [input, weight] = shapes();
+        let [input, weight] = [input, weight].map(|x| x.shape().dims());
         DenseConv2d::new(input, weight, options)
     })
+}
+
+/// A tensor in f32 that `fill` writes.
+fn filled<B: Backend, M: Memory<B>>(
+    shape: impl Into<Shape>,
+    device: &B::Device,
+    fill: impl FnOnce(&mut [f32]),
+) -> FloatTensor<B> {
+    let shape = shape.into();
+    let mut values = vec![0.0; shape.num_elements()];
+    fill(&mut values);
+    M::tensor(values, shape, DType::F32, device)
 }
 
 pub(crate) fn dense_conv2d<B: Backend, M: Memory<B>>(
@@ -34,11 +45,11 @@ pub(crate) fn dense_conv2d<B: Backend, M: Memory<B>>(
     let Some(kernel) = kernel::<B>(&input, &weight, options) else {
         return B::conv2d(input, weight, None, conv_options(options));
     };
-    let (shape, device) = (kernel.output_shape(), input.device());
-    let mut output = vec![0.0; shape.iter().product()];
+    let device = input.device();
     let [input, weight] = [input, weight].map(M::floats);
-    kernel.forward(Isa::best(), input.f32(), weight.f32(), &mut output);
-    M::tensor(output, shape, DType::F32, &device)
+    filled::<B, M>(kernel.output_shape(), &device, |output| {
+        kernel.forward(Isa::best(), input.f32(), weight.f32(), output);
+    })
 }
 
 pub(crate) fn dense_conv2d_input_grad<B: Backend, M: Memory<B>>(
@@ -50,11 +61,10 @@ pub(crate) fn dense_conv2d_input_grad<B: Backend, M: Memory<B>>(
     let Some(kernel) = kernel::<B>(&input, &weight, options) else {
         return B::conv2d_x_backward(input, weight, grad, conv_options(options));
     };
-    let (shape, device) = (input.shape(), input.device());
-    let mut input_grad = vec![0.0; shape.num_elements()];
     let [weight, grad] = [weight, grad].map(M::floats);
-    kernel.input_grad(Isa::best(), weight.f32(), grad.f32(), &mut input_grad);
-    M::tensor(input_grad, shape, DType::F32, &device)
+    filled::<B, M>(input.shape(), &input.device(), |input_grad| {
+        kernel.input_grad(Isa::best(), weight.f32(), grad.f32(), input_grad);
+    })
 }
 
 pub(crate) fn dense_conv2d_weight_grad<B: Backend, M: Memory<B>>(
@@ -66,11 +76,10 @@ pub(crate) fn dense_conv2d_weight_grad<B: Backend, M: Memory<B>>(
     let Some(kernel) = kernel::<B>(&input, &weight, options) else {
         return B::conv2d_weight_backward(input, weight, grad, conv_options(options));
     };
-    let (shape, device) = (weight.shape(), input.device());
-    let mut weight_grad = vec![0.0; shape.num_elements()];
     let [input, grad] = [input, grad].map(M::floats);
-    kernel.weight_grad(Isa::best(), input.f32(), grad.f32(), &mut weight_grad);
-    M::tensor(weight_grad, shape, DType::F32, &device)
+    filled::<B, M>(weight.shape(), &weight.device(), |weight_grad| {
+        kernel.weight_grad(Isa::best(), input.f32(), grad.f32(), weight_grad);
+    })
 }
 
 /// The kernel for values `[batch, channels, ...]`.
@@ -95,25 +104,20 @@ pub(crate) fn batch_norm<B: Backend, M: Memory<B>>(
     beta: FloatTensor<B>,
     epsilon: f64,
 ) -> Normed<B> {
-    let [output, mean, variance] = if input.dtype() == DType::F32 {
-        let (norm, shape) = (norm::<B>(&input, epsilon), input.shape());
-        let device = input.device();
-        let [input, gamma, beta] = [input, gamma, beta].map(M::floats);
-        let mut output = vec![0.0; shape.num_elements()];
-        let terms = [gamma.f32(), beta.f32()];
-        let statistics = norm.forward(Isa::best(), input.f32(), terms, &mut output);
-        let Statistics { mean, variance } = statistics;
-        let [mean, variance] = [mean, variance].map(|values| term::<B>(values, &device));
-        let output = M::tensor(output, shape, DType::F32, &device);
-        [output, mean, variance]
-    } else {
-        let normed = B::batch_norm_train(input, gamma, beta, epsilon);
-        [normed.output, normed.mean, normed.variance]
-    };
+    if input.dtype() != DType::F32 {
+        return B::batch_norm_train(input, gamma, beta, epsilon).into();
+    }
+    let (norm, shape) = (norm::<B>(&input, epsilon), input.shape());
+    let device = input.device();
+    let [input, gamma, beta] = [input, gamma, beta].map(M::floats);
+    let terms = [gamma.f32(), beta.f32()];
+    let mut output = vec![0.0; shape.num_elements()];
+    let statistics = norm.forward(Isa::best(), input.f32(), terms, &mut output);
+    let Statistics { mean, variance } = statistics;
     Normed {
-        output,
-        mean,
-        variance,
+        output: M::tensor(output, shape, DType::F32, &device),
+        mean: term::<B>(mean, &device),
+        variance: term::<B>(variance, &device),
     }
 }
 
@@ -125,20 +129,15 @@ pub(crate) fn batch_norm_grads<B: Backend, M: Memory<B>>(
     grad: FloatTensor<B>,
 ) -> NormGrads<B> {
     if input.dtype() != DType::F32 {
-        let grads = B::batch_norm_train_backward(input, gamma, mean, variance, epsilon, grad);
-        return NormGrads {
-            input: grads.x_grad,
-            gamma: grads.gamma_grad,
-            beta: grads.beta_grad,
-        };
+        return B::batch_norm_train_backward(input, gamma, mean, variance, epsilon, grad).into();
     }
     let (norm, shape) = (norm::<B>(&input, epsilon), input.shape());
     let device = input.device();
     let [input, gamma, grad] = [input, gamma, grad].map(M::floats);
     let [mean, variance] = [mean, variance].map(|term| M::floats(term).f32().to_vec());
     let statistics = Statistics { mean, variance };
-    let mut input_grad = vec![0.0; shape.num_elements()];
     let values = [input.f32(), grad.f32()];
+    let mut input_grad = vec![0.0; shape.num_elements()];
     let isa = Isa::best();
     let terms = norm.backward(isa, values, gamma.f32(), &statistics, &mut input_grad);
     NormGrads {

@@ -1,6 +1,7 @@
 //! Float layers in training, where a step spends most of its time.
 
 use burn_core as burn;
+use burn_core::backend::ops::{BatchNormTrain, BatchNormTrainBackward};
 use burn_core::backend::tensor::FloatTensor;
 use burn_core::backend::{Backend, ExtensionType, backend_extension};
 use multibit::cpu::Conv2dOptions;
@@ -29,6 +30,26 @@ pub struct NormGrads<B: Backend> {
     pub gamma: FloatTensor<B>,
     /// Of `β`, `[channels]`.
     pub beta: FloatTensor<B>,
+}
+
+impl<B: Backend> From<BatchNormTrain<B>> for Normed<B> {
+    fn from(normed: BatchNormTrain<B>) -> Self {
+        Self {
+            output: normed.output,
+            mean: normed.mean,
+            variance: normed.variance,
+        }
+    }
+}
+
+impl<B: Backend> From<BatchNormTrainBackward<B>> for NormGrads<B> {
+    fn from(grads: BatchNormTrainBackward<B>) -> Self {
+        Self {
+            input: grads.x_grad,
+            gamma: grads.gamma_grad,
+            beta: grads.beta_grad,
+        }
+    }
 }
 
 /// Float layers in training. Every device can run the defaults.
@@ -90,12 +111,7 @@ pub trait LayerOps: Backend {
         beta: FloatTensor<Self>,
         epsilon: f64,
     ) -> Normed<Self> {
-        let normed = Self::batch_norm_train(input, gamma, beta, epsilon);
-        Normed {
-            output: normed.output,
-            mean: normed.mean,
-            variance: normed.variance,
-        }
+        Self::batch_norm_train(input, gamma, beta, epsilon).into()
     }
 
     /// The gradients of [`alq_batch_norm`](Self::alq_batch_norm), with the statistics that it returned.
@@ -108,11 +124,6 @@ pub trait LayerOps: Backend {
         epsilon: f64,
         grad: FloatTensor<Self>,
     ) -> NormGrads<Self> {
-        let grads = Self::batch_norm_train_backward(input, gamma, mean, variance, epsilon, grad);
-        NormGrads {
-            input: grads.x_grad,
-            gamma: grads.gamma_grad,
-            beta: grads.beta_grad,
-        }
+        Self::batch_norm_train_backward(input, gamma, mean, variance, epsilon, grad).into()
     }
 }

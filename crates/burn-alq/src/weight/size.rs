@@ -80,7 +80,6 @@ impl Size {
     }
 
     /// Bits that a weight takes: of its bases, and its part of coordinates of a type and of widths.
-    #[cfg(feature = "train")]
     pub fn effective_bits(&self, coordinates: CoordinateType) -> f64 {
         8.0 * self.bytes(coordinates) as f64 / self.weights() as f64
     }

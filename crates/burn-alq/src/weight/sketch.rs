@@ -331,7 +331,7 @@ impl Plan {
             param: Module::map(param, &mut replacement),
             state,
             average_bits: average_bits(&[size]),
-            effective_bits: 8.0 * size.bytes(self.coordinate_type) as f64 / size.weights() as f64,
+            effective_bits: size.effective_bits(self.coordinate_type),
             relative_error,
             offset,
         })
