@@ -39,11 +39,18 @@ impl Sizes {
         let packed = file.packed()?;
         let model = sizes(&packed);
         let weights = packed.weights().iter();
-        let stored_layers: Vec<usize> = weights.map(|weight| weight.stored_bytes()).collect();
+        let weights = weights.map(|weight| (weight.path(), weight.stored_bytes()));
         let tensors = packed.tensors().iter();
-        let stored_others = tensors.map(|tensor| tensor.stored_bytes()).sum();
+        let tensors = tensors.map(|tensor| (tensor.path(), tensor.stored_bytes()));
+        let stored: Vec<(&str, usize)> = weights.chain(tensors).collect();
+        let data: usize = stored.iter().map(|(_, bytes)| bytes).sum();
+        let stored_layers = model.layers.iter().map(|layer| {
+            let own = stored.iter().filter(|(path, _)| layer.holds(path));
+            own.map(|(_, bytes)| bytes).sum()
+        });
+        let stored_layers: Vec<usize> = stored_layers.collect();
+        let stored_others = data - stored_layers.iter().sum::<usize>();
         let file_bytes = file.bytes().len();
-        let data = stored_layers.iter().sum::<usize>() + stored_others;
         let float_bytes = model.float_bytes();
         Ok(Self {
             file_bytes,

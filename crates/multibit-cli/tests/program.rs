@@ -10,6 +10,7 @@ use std::process::Stdio;
 use multibit::cpu::Arithmetic;
 use multibit::file::{Coding, PackedFile};
 use multibit::runtime::Plan;
+use multibit::{Grouping, PackedWeight};
 use serde_json::Value;
 use support::{BODY, Parts, command, error, every_step, lenet, prints, refuses, without_chain};
 
@@ -70,6 +71,44 @@ fn report_adds_up() {
     for part in ["| paper bits per weight ", "952, 36, 12", "229.2x the file"] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
+}
+
+/// Two weights and a tensor by the names of a product's parts are one weight in reports.
+#[test]
+fn a_product_is_one_layer() {
+    let mut parts = Parts::new();
+    let factor = |shape: [usize; 2]| {
+        let grouping = Grouping::subchannelwise(&shape, 1).unwrap();
+        let [codes, ones] = [shape[0] * shape[1], shape[1]].map(|count| vec![1; count]);
+        let alphas = vec![0.5; shape[1]];
+        PackedWeight::pack(&shape, grouping, 1, &codes, &alphas, &ones).unwrap()
+    };
+    for (part, shape) in [("first", [96, 5]), ("second", [5, 64])] {
+        let path = format!("fc.weight.product.{part}");
+        parts.weights.push((path, factor(shape), None));
+    }
+    let scale = "fc.weight.product.scale".into();
+    parts.tensors.push((scale, vec![96], vec![1.0; 96]));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("product.bpk");
+    fs::write(&file, parts.file()).unwrap();
+
+    let found = json(&["report", text(&file), "--json"]);
+    let layers = found["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), parts.weights.len() - 1);
+    let layer = layers.last().unwrap();
+    assert_eq!(layer["path"], "fc.weight");
+    assert_eq!(layer["grouping"], "product, rank 5");
+    // 96 + 5 rows of words, coordinates and widths, and the scales.
+    let stored = found["stored_layers"].as_array().unwrap();
+    assert_eq!(stored.len(), layers.len());
+    assert_eq!(stored.last().unwrap(), &layer["bytes"]);
+    let sum: u64 = stored.iter().map(|bytes| bytes.as_u64().unwrap()).sum();
+    let rest = ["stored_others", "frame_bytes"].map(|key| found[key].as_u64().unwrap());
+    let all = sum + rest.iter().sum::<u64>();
+    assert_eq!(all, fs::metadata(&file).unwrap().len());
+    let shown = prints(&["inspect", text(&file)], 0);
+    assert!(shown.contains("| fc.weight "), "{shown}");
 }
 
 #[test]

@@ -45,6 +45,14 @@ pub struct LayerReport {
     pub relative_error: Option<f64>,
 }
 
+impl LayerReport {
+    /// Whether what a file holds at a path is this weight, or a part of the product that it is.
+    pub fn holds(&self, path: &str) -> bool {
+        let part = path.strip_prefix(self.path.as_str());
+        part.is_some_and(|part| part.is_empty() || PRODUCT.contains(&part))
+    }
+}
+
 /// A packed model, layer by layer and in total. Bytes are those of plain sections, before DEFLATE.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -16,6 +16,12 @@ pub(crate) trait Vector: Copy {
     /// How many.
     const LEN: usize;
 
+    /// How many of so many numbers fill vectors.
+    #[inline(always)]
+    fn whole(numbers: usize) -> usize {
+        numbers - numbers % Self::LEN
+    }
+
     fn splat(x: f32) -> Self;
     /// The first of some, given as their bits.
     ///
