@@ -111,6 +111,33 @@ fn error<M>(
     sums[0] / sums[1]
 }
 
+/// What a calibration ends in that is broken off after every so many passes and goes on, and how often that
+/// was.
+pub fn in_pieces<T>(
+    passes: usize,
+    mut run: impl FnMut(&mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<T, CalibrateError>,
+) -> (T, usize) {
+    for stops in 0..20 {
+        let mut left = passes;
+        let mut progress = |progress| {
+            if let Progress::Passes { done, of } = progress {
+                assert!(done <= of, "{done} of {of}");
+                left -= 1;
+            }
+            match left {
+                0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        };
+        match run(&mut progress) {
+            Ok(found) => return (found, stops),
+            Err(CalibrateError::Stopped) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("it does not come on");
+}
+
 #[test]
 fn inputs_bring_the_outputs_nearer() {
     let device = device();

@@ -9,7 +9,7 @@ use burn::nn::Relu;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use burn_alq::calibrate::{CalibrateError, Progress};
+use burn_alq::calibrate::Progress;
 use burn_alq::file::PackModelError;
 use burn_alq::nn::{Linear, LinearConfig, unpacked_weights};
 use burn_alq::optim::{Cost, prune::Budget};
@@ -20,6 +20,7 @@ use burn_alq::{
 };
 
 use crate::any_model::outcome;
+use crate::calibrate::in_pieces;
 use crate::devices::device;
 use crate::support::{Random, assert_near, narrow, values};
 
@@ -195,24 +196,10 @@ fn refinement_goes_on_where_it_was_broken_off() {
 
     let folder = tempfile::tempdir().unwrap();
     let kept = calibrator.checkpoints(folder.path());
-    let mut stops = 0;
-    let (resumed, again) = loop {
-        let mut left = 500;
-        let run = kept.quantize_with(float.clone(), &seen, forward, |progress| {
-            left -= usize::from(matches!(progress, Progress::Passes { .. }));
-            match left {
-                0 => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            }
-        });
-        match run {
-            Ok(found) => break found,
-            Err(CalibrateError::Stopped) => stops += 1,
-            Err(error) => panic!("{error}"),
-        }
-        assert!(stops < 12, "it does not come on");
-    };
-    assert!(stops >= 3, "{stops}");
+    let ((resumed, again), stops) = in_pieces(500, |progress| {
+        kept.quantize_with(float.clone(), &seen, forward, progress)
+    });
+    assert!((3..12).contains(&stops), "{stops}");
     assert_eq!(
         packed(&resumed).to_bytes().unwrap(),
         packed(&whole).to_bytes().unwrap()

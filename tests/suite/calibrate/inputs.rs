@@ -1,17 +1,15 @@
 //! Layers whose inputs can be seen: one after the other, bits under a budget, and where it was broken off.
 
-use std::ops::ControlFlow;
-
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_alq::calibrate::{Budget, CalibrateError, Progress};
+use burn_alq::calibrate::{Budget, CalibrateError};
 use burn_alq::nn::conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
 use burn_alq::nn::{Activation, Epilogue, Linear, LinearConfig};
 use burn_alq::optim::sizes;
 use burn_alq::{Calibrator, CoordinateType, GroupingRule, PackedModel, PathPattern, Quantizer};
 
-use super::{error, images, images_of};
+use super::{error, images, images_of, in_pieces};
 use crate::devices::device;
 use crate::support::{Random, narrow, values};
 
@@ -265,27 +263,10 @@ fn a_calibration_that_was_broken_off_ends_in_the_same_bytes() {
 
     let folder = tempfile::tempdir().unwrap();
     let kept = calibrator.clone().checkpoints(folder.path());
-    let mut stops = 0;
-    let (resumed, again) = loop {
-        // Enough for any stage and any epoch, and for little more.
-        let mut left = 40;
-        let run = kept.quantize_with(float.clone(), &seen, forward, |progress| {
-            if let Progress::Passes { done, of } = progress {
-                assert!(done <= of, "{done} of {of}");
-                left -= 1;
-            }
-            match left {
-                0 => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            }
-        });
-        match run {
-            Ok(found) => break found,
-            Err(CalibrateError::Stopped) => stops += 1,
-            Err(error) => panic!("{error}"),
-        }
-        assert!(stops < 20, "it does not come on");
-    };
+    // Enough passes for any stage and any epoch, and for little more.
+    let ((resumed, again), stops) = in_pieces(40, |progress| {
+        kept.quantize_with(float.clone(), &seen, forward, progress)
+    });
     assert!(stops >= 4, "{stops}");
     assert_eq!(bytes(&resumed), bytes(&whole));
     assert_eq!(again, report);
