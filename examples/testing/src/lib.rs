@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+/// The flags of every training, behind those of its own.
+pub const TRAINING: &str = "--seed --float --control --float-epochs --batch-size --epoch-batches";
+
 /// A program with a folder of its own, which goes with it.
 pub struct Program {
     path: &'static str,
@@ -98,10 +101,10 @@ impl Program {
         assert!(!error.contains("panicked"), "{args:?} panics: {error}");
     }
 
-    /// The flags under each heading of the help that a command prints.
-    pub fn headings(&self, args: &[&str]) -> Vec<(String, Vec<String>)> {
+    /// The flags under each heading of a command's help, in their order.
+    pub fn headings(&self, command: &str) -> Vec<(String, String)> {
         let mut headings: Vec<(String, Vec<String>)> = Vec::new();
-        for line in self.succeeds(args).lines() {
+        for line in self.succeeds(&[command, "--help"]).lines() {
             let heading = line.strip_suffix(':').filter(|line| !line.starts_with(' '));
             if let Some(heading) = heading {
                 headings.push((heading.into(), Vec::new()));
@@ -118,7 +121,20 @@ impl Program {
             }
         }
         headings.retain(|(_, flags)| !flags.is_empty());
+        let headings = headings.into_iter();
         headings
+            .map(|(heading, flags)| (heading, flags.join(" ")))
+            .collect()
+    }
+
+    /// The help of a command has these flags, and no others, under these headings.
+    pub fn has_flags(&self, command: &str, expected: &[(&str, &str)]) {
+        let found = self.headings(command);
+        for &(heading, expected) in expected {
+            let flags = found.iter().find(|(name, _)| name == heading);
+            let flags = flags.map(|(_, flags)| flags.as_str());
+            assert_eq!(flags, Some(expected), "{command}, {heading}");
+        }
     }
 
     /// The program learns its made-up images to an accuracy in percent, above chance, evaluates the

@@ -3,48 +3,45 @@
 use std::fs;
 use std::process::Stdio;
 
-use example_testing::{Program, holds};
+use example_testing::{TRAINING, holds};
 
 use super::lenet;
-
-/// The flags under each heading of a command's help.
-fn headings(program: &Program, command: &str) -> Vec<(String, Vec<String>)> {
-    program.headings(&[command, "--help"])
-}
-
-fn words(heading: &str, flags: &str) -> (String, Vec<String>) {
-    let flags = flags.split(' ').map(String::from);
-    (heading.into(), flags.collect())
-}
 
 #[test]
 fn flags_stand_under_their_headings() {
     let lenet = lenet();
+    // All of them, in this order.
+    let has = |command: &str, expected: &[(&str, &str)]| {
+        lenet.has_flags(command, expected);
+        let found = lenet.headings(command);
+        let order = found.iter().map(|(heading, _)| heading.as_str());
+        assert!(
+            order.eq(expected.iter().map(|(heading, _)| *heading)),
+            "{command}"
+        );
+    };
     let options = "--out --resume --checkpoint-seconds --json --device --help";
     let data = "--data-dir --download";
-    let training =
-        "--preset --shards --seed --float --control --float-epochs --batch-size --epoch-batches";
+    let training = format!("--preset --shards {TRAINING}");
     let levers = "--distill --distill-temperature --prune-pace --prune-epochs --recovery-steps \
                   --recovery --auto-grouping --coordinates --biases --deflate";
-    let mut expected = vec![
-        words("Options", options),
-        words("Data", data),
-        words("Training", training),
-        words("Network", "--act-bits"),
-        words("Levers", levers),
-        words("Target", "--target-bits --target-bytes"),
+    let mut expected = [
+        ("Options", options),
+        ("Data", data),
+        ("Training", &training),
+        ("Network", "--act-bits"),
+        ("Levers", levers),
+        ("Target", "--target-bits --target-bytes"),
     ];
-    assert_eq!(headings(&lenet, "train"), expected);
-    expected[5] = words("Targets", "--bits --bytes --next-rounds");
-    assert_eq!(headings(&lenet, "sweep"), expected);
+    has("train", &expected);
+    expected[5] = ("Targets", "--bits --bytes --next-rounds");
+    has("sweep", &expected);
     let options = "--float --out --batches --batch-size --max-bits --lr --seed --device --help";
-    let expected = [words("Options", options), words("Data", data)];
-    assert_eq!(headings(&lenet, "sensitivity"), expected);
-    let expected = [
-        words("Options", "--model --device --help"),
-        words("Data", data),
-    ];
-    assert_eq!(headings(&lenet, "eval"), expected);
+    has("sensitivity", &[("Options", options), ("Data", data)]);
+    has(
+        "eval",
+        &[("Options", "--model --device --help"), ("Data", data)],
+    );
 }
 
 /// `eval` needs no other files than the two of the test images.
