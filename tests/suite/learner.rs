@@ -386,6 +386,12 @@ fn an_epoch_is_a_line_with_bits_bytes_and_phase() {
         assert_eq!(lines("Loss.log"), Fit::BATCHES + 1);
         let sizes = lines("Average_Bits.log");
         assert_eq!(sizes > 1, phase.starts_with("prune"), "{sizes} in {phase}");
+        let widths = lines("Widths.log");
+        assert_eq!(
+            widths > 1,
+            phase.starts_with("prune"),
+            "{widths} in {phase}"
+        );
         assert_eq!(lines("Phase.log"), 1);
     }
 }

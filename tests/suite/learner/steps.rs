@@ -94,6 +94,23 @@ fn nothing_is_finished_before_its_target() {
     finish(1, data(), Alq::new(net(), float, Fit::BATCHES)).unwrap();
 }
 
+/// A worker of a distributed training, with a fork of a model, to the end of the first round. `first` is the
+/// batch that it begins with.
+fn replica(model: &Alq<Net>, first: usize) -> Alq<Net> {
+    let device = Device::flex().autodiff();
+    let task = Fit::new(&device);
+    let mut model = model.clone().fork(&device);
+    let (mut optim, mut rates) = (adam(), model.rates());
+    let mut rate = || burn::optim::lr_scheduler::LrScheduler::step(&mut rates);
+    for step in model.steps()..4 * Fit::BATCHES {
+        let batch = (first + step) % Fit::BATCHES;
+        let loss = task.loss(model.model(), 0, batch, 0);
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        model = model.optimize(&mut optim, rate().into(), grads);
+    }
+    model
+}
+
 /// As the workers of a distributed training: forks of one model, also of a loaded checkpoint, which get
 /// the same gradients. They prune the same and reach the same bytes.
 #[test]
@@ -101,36 +118,37 @@ fn replicas_of_a_checkpoint_each_train_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let done = launch(training(folder.path(), data()).num_epochs(2), frozen());
     let record = done.model.into_record();
-    let loaded = frozen().load_checkpoint(record).unwrap();
-    let device = Device::flex().autodiff();
-    let task = Fit::new(&device);
-    let replica = |model: &Alq<Net>| {
-        let mut model = model.clone().fork(&device);
-        let (mut optim, mut rates) = (adam(), model.rates());
-        let mut rate = || burn::optim::lr_scheduler::LrScheduler::step(&mut rates);
-        // To the end of the first round.
-        for step in model.steps()..4 * Fit::BATCHES {
-            let batch = step % Fit::BATCHES;
-            let loss = task.loss(model.model(), 0, batch, 0);
-            let grads = GradientsParams::from_grads(loss.backward(), &model);
-            model = model.optimize(&mut optim, rate().into(), grads);
-        }
-        model
-    };
+    let loaded = frozen().with_replicas(4).load_checkpoint(record).unwrap();
     let whole: Vec<Vec<u8>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| bytes(replica(&loaded).model())))
+            .map(|_| scope.spawn(|| bytes(replica(&loaded, 0).model())))
             .collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
     assert!(whole[0] == whole[1] && whole[1] == whole[2]);
-    let pruned = replica(&loaded);
+    let pruned = replica(&loaded, 0);
     assert!(average_bits(&sizes(pruned.model())) < average_bits(&sizes(loaded.model())));
     assert!(bytes(pruned.model()) == whole[0]);
     // Each can go on, and be recorded.
     assert_eq!(pruned.steps(), 20);
     pruned.into_record();
     loaded.into_record();
+}
+
+/// Where gradients were not reduced, replicas prune otherwise sooner or later; without a check the training
+/// would go on with models that are no average of anything.
+#[test]
+fn a_replica_that_differs_stops_the_training() {
+    let model = alq(net()).with_replicas(2);
+    let first = replica(&model, 0);
+    let text = panic_of(|| drop(replica(&model, 1)));
+    assert!(text.contains("differs from the one on"), "{text}");
+    assert!(text.contains("after epoch 4: groups of "), "{text}");
+    // Who does not ask for it trains copies as he likes.
+    let alone = alq(net());
+    let [one, other] = [0, 1].map(|batch| replica(&alone, batch));
+    assert!(bytes(one.model()) == bytes(first.model()));
+    assert!(bytes(one.model()) != bytes(other.model()));
 }
 
 /// The model of another schedule is refused at once.

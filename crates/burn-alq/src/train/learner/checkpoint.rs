@@ -8,7 +8,7 @@ use burn_core::store::ModuleRecord;
 use burn_optim::OptimizerRecord;
 use burn_optim::lr_scheduler::LrSchedulerRecord;
 
-use super::{Alq, EpochCount, MOVED_ON};
+use super::{Alq, EpochCount, MOVED_ON, Widths};
 use crate::optim::AlqOptimizer;
 use crate::train::checkpoint::{Checkpoint, CheckpointError, encode, in_file, other_model};
 use crate::weight::load_record;
@@ -67,6 +67,7 @@ impl<M: Module> Alq<M> {
     /// The status starts anew: with another model, or other weights.
     pub(super) fn restart_monitor(&mut self) {
         self.monitor.weigh(&self.model, &self.plan);
+        self.monitor.note(Widths::of(&self.model).sum());
     }
 
     /// The last epoch that Burn's default checkpointers saved whole in the folder of a training, to

@@ -58,6 +58,7 @@ mod checkpoint;
 mod data;
 mod line;
 mod monitor;
+mod replicas;
 
 use std::fmt;
 use std::string::String;
@@ -75,7 +76,10 @@ use thiserror::Error;
 
 pub use self::data::resume_data;
 pub use self::line::LineRenderer;
-pub use self::monitor::{AfterPruning, Monitor, PhaseMetric, Status, StatusMetric, WeightMetric};
+pub use self::monitor::{
+    AfterPruning, Monitor, PhaseMetric, Status, StatusMetric, WeightMetric, WidthsMetric,
+};
+use self::replicas::{Replicas, Widths};
 pub use super::checkpoint::CheckpointError;
 use super::run::not_finite;
 use super::schedule::{Schedule, ScheduleStep};
@@ -89,6 +93,8 @@ struct Plan {
     steps_per_epoch: usize,
     optimizer: AlqOptimizerConfig,
     seed: Option<u64>,
+    /// Replicas that train it, each all of it.
+    replicas: usize,
     /// What a checkpoint must share with this training.
     fingerprint: String,
 }
@@ -115,6 +121,8 @@ pub struct Alq<M> {
     /// Empty once the optimizer has moved on to the next model; unused before the first step.
     memory: Arc<Mutex<Option<AlqOptimizer>>>,
     monitor: Monitor,
+    /// What this and the other replicas have in common; forks share it.
+    replicas: Arc<Mutex<Replicas>>,
 }
 
 impl<M: Module> Alq<M> {
@@ -135,6 +143,7 @@ impl<M: Module> Alq<M> {
             steps_per_epoch,
             optimizer: AlqOptimizerConfig::new(),
             seed: None,
+            replicas: 1,
             fingerprint: String::new(),
         };
         Self::with_plan(model, plan)
@@ -146,6 +155,19 @@ impl<M: Module> Alq<M> {
     pub fn with_seed(self, seed: u64) -> Self {
         let mut plan = Arc::unwrap_or_clone(self.plan);
         plan.seed = Some(seed);
+        Self::with_plan(self.model, plan)
+    }
+
+    /// Says that a distributed training has so many replicas, each with a copy of the model in this process.
+    /// They get the same gradients and so prune the same. At the end of each epoch they compare checksums of
+    /// their bitwidths, and the training panics where one differs, with its device and the weight.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn with_replicas(self, replicas: usize) -> Self {
+        assert!(replicas > 0, "a training has at least one replica");
+        let mut plan = Arc::unwrap_or_clone(self.plan);
+        plan.replicas = replicas;
         Self::with_plan(self.model, plan)
     }
 
@@ -165,6 +187,7 @@ impl<M: Module> Alq<M> {
             epoch: Arc::default(),
             memory: Arc::default(),
             monitor: Monitor::default(),
+            replicas: Arc::default(),
         };
         alq.restart_monitor();
         alq
@@ -222,8 +245,8 @@ impl<M: Module> Alq<M> {
         AfterPruning::new(self.plan.schedule.until_pruned(), strategy)
     }
 
-    /// Adds average bits, packed bytes and the current phase to the metrics, and prints one line an
-    /// epoch where Burn's dashboard cannot run.
+    /// Adds average bits, packed bytes, a checksum of the bitwidths and the current phase to the metrics, and
+    /// prints one line an epoch where Burn's dashboard cannot run.
     pub fn watch(&self, training: SupervisedTraining<Self>) -> SupervisedTraining<Self>
     where
         M: TrainStep + InferenceStep + fmt::Display + 'static,
@@ -231,6 +254,7 @@ impl<M: Module> Alq<M> {
         let training = training
             .metric_train_numeric(WeightMetric::bits(&self.monitor))
             .metric_train_numeric(WeightMetric::bytes(&self.monitor))
+            .metric_train(WidthsMetric::new(&self.monitor))
             .metric_train(PhaseMetric::new(&self.monitor));
         if line::has_dashboard() {
             training
@@ -249,8 +273,8 @@ impl<M: Module> Alq<M> {
     /// # Panics
     /// If a later state of the model has the optimizer, or the epoch before had another number of steps
     /// than planned. If pruning cannot drop what it has to, or at the
-    /// end of an epoch, if a gradient of a multi-bit weight in it was not finite: Burn's loop has no
-    /// other way to stop before the epoch becomes a checkpoint.
+    /// end of an epoch, if a gradient of a multi-bit weight in it was not finite, or another replica has
+    /// pruned otherwise: Burn's loop has no other way to stop before the epoch becomes a checkpoint.
     fn advance(
         mut self,
         rest: &mut ModuleOptimizer,
@@ -278,8 +302,27 @@ impl<M: Module> Alq<M> {
         if step.evaluates() {
             self.monitor.weigh(&self.model, &self.plan);
         }
+        if self.step.is_multiple_of(self.plan.steps_per_epoch) {
+            self.end_epoch(step.epoch);
+        }
         self.monitor.stepped();
         self
+    }
+
+    /// Logs the widths, and compares them with those of the other replicas.
+    ///
+    /// # Panics
+    /// If they differ.
+    fn end_epoch(&self, epoch: usize) {
+        let widths = Widths::of(&self.model);
+        self.monitor.note(widths.sum());
+        let replicas = self.plan.replicas;
+        if replicas > 1
+            && let Some(device) = self.model.devices().first()
+        {
+            let said = lock(&self.replicas).say(widths, device, [self.step, epoch + 1, replicas]);
+            said.unwrap_or_else(|error| panic!("{error}"));
+        }
     }
 
     /// # Panics

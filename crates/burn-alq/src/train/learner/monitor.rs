@@ -1,4 +1,4 @@
-//! Average bits, bytes and phase, from the training thread to the thread of the metrics.
+//! Average bits, bytes, widths and phase, from the training thread to the thread of the metrics.
 
 use std::fmt;
 use std::string::String;
@@ -30,6 +30,8 @@ pub struct Status {
     pub bits: f64,
     /// Bytes of the multi-bit weights when packed.
     pub bytes: usize,
+    /// A checksum of the bitwidths of all groups, as they were at the last end of an epoch.
+    pub widths: u32,
 }
 
 impl fmt::Display for Status {
@@ -56,6 +58,7 @@ struct State {
     since_step: usize,
     bits: f64,
     bytes: usize,
+    widths: u32,
     /// The first batch of a status.
     changes: Vec<(usize, Status)>,
 }
@@ -80,13 +83,14 @@ impl Monitor {
         let mut state = self.lock();
         state.bits = average_bits(&sizes);
         state.bytes = total(&sizes, Cost::Bytes(plan.schedule.coordinate_type()));
-        // The batch that has just been optimized ends with them.
-        if let Some(last) = state.items.checked_sub(1)
-            && let Some(&(_, mut status)) = state.changes.last()
-        {
-            (status.bits, status.bytes) = (state.bits, state.bytes);
-            state.push(last, status);
-        }
+        state.end();
+    }
+
+    /// Takes note of the widths at the end of an epoch.
+    pub(super) fn note(&self, widths: u32) {
+        let mut state = self.lock();
+        state.widths = widths;
+        state.end();
     }
 
     /// A batch begins; returns its number among the batches of the step.
@@ -99,6 +103,7 @@ impl Monitor {
             phase: now.kind,
             bits: state.bits,
             bytes: state.bytes,
+            widths: state.widths,
         };
         let items = state.items;
         state.push(items, status);
@@ -117,6 +122,21 @@ impl Monitor {
 }
 
 impl State {
+    /// The batch that has just been optimized ends with the figures as they are now.
+    fn end(&mut self) {
+        if let Some(last) = self.items.checked_sub(1)
+            && let Some(&(_, status)) = self.changes.last()
+        {
+            let status = Status {
+                bits: self.bits,
+                bytes: self.bytes,
+                widths: self.widths,
+                ..status
+            };
+            self.push(last, status);
+        }
+    }
+
     fn push(&mut self, first: usize, status: Status) {
         match self.changes.last_mut() {
             Some((_, last)) if *last == status => {}
@@ -152,6 +172,10 @@ pub type WeightMetric = StatusMetric<f64>;
 /// The current phase and round, as a text; the phase is logged.
 pub type PhaseMetric = StatusMetric<(PhaseKind, String)>;
 
+/// A checksum of the bitwidths of all groups, at each end of an epoch: replicas that prune the same, and a
+/// training that is run again, have the same.
+pub type WidthsMetric = StatusMetric<u32>;
+
 impl WeightMetric {
     /// Average bitwidth.
     pub fn bits(monitor: &Monitor) -> Self {
@@ -174,6 +198,17 @@ impl PhaseMetric {
         let write = |(phase, text): &(PhaseKind, String)| (text.clone(), phase.to_string());
         let read = |status: &Status| (status.phase, status.to_string());
         Self::follow(monitor, "Phase", None, read, write)
+    }
+}
+
+impl WidthsMetric {
+    /// The checksum of a training.
+    pub fn new(monitor: &Monitor) -> Self {
+        let write = |sum: &u32| {
+            let text = format!("{sum:08x}");
+            (text.clone(), text)
+        };
+        Self::follow(monitor, "Widths", None, |status| status.widths, write)
     }
 }
 
