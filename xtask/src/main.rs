@@ -22,6 +22,11 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   example NAME [ARGUMENTS]    run an example in release mode; --help shows its arguments
     --device NAME             compute on this Burn device, and build for it: flex (default), wgpu,
                               vulkan, metal, cuda, rocm, …
+  paper --data DIR [--minutes N] [--out DIR] [ARGUMENTS]
+                              the paper's schedule for VGG-small on CIFAR-10 in DIR, or as much of it as N
+                              minutes allow, with a control, against the paper's numbers; goes on where it
+                              stopped. Other arguments are those of the example's train
+    --device NAME             compute on this Burn device
   test [ARGUMENTS]            all tests, on Flex: those of multibit, multibit-cli and xtask in a debug
                               build, the others compiled as the demo is; with arguments, which go to
                               cargo test, only the others
@@ -49,6 +54,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   web [--out DIR] [--test]    build the page of examples/web into a folder that any static server
                               serves, and print its bytes; with --test, its programs are run under
                               node and the page in headless Chromium
+    --flex                    the program of examples/web-flex instead, with Burn in it
   validate                    rooms and their order, format, lints, documentation, file sizes, no_std,
                               unsafe, licences, packages, public items
     --full                    also each feature alone, the oldest compiler, whole packages, onnx,
@@ -81,6 +87,7 @@ fn main() -> ExitCode {
                 examples().join(", ")
             )),
         },
+        "paper" => paper(rest).and_then(|args| example("vgg-cifar10", args.into_iter())),
         "test" => test(rest),
         "bench" => bench(rest),
         "api" => api::write(&root()),
@@ -195,6 +202,31 @@ fn example(name: &str, args: impl Iterator<Item = String>) -> Result<(), String>
         command.args(["--features", &format!("{name}/{feature}")]);
     }
     run(command.arg("--").args(args))
+}
+
+/// The arguments of the example that does the paper's job.
+fn paper(args: &[String]) -> Result<Vec<String>, String> {
+    let (mut data, mut out, mut others) = (None, "runs/paper".to_string(), Vec::new());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().cloned().ok_or(format!("{arg} needs a folder"));
+        match arg.as_str() {
+            "--data" => data = Some(value()?),
+            "--out" => out = value()?,
+            _ => others.push(arg.clone()),
+        }
+    }
+    let data = data.ok_or("paper: --data DIR is the folder of CIFAR-10")?;
+    let words = "train --preset paper --control --data-dir";
+    let mut words: Vec<String> = words.split(' ').map(String::from).collect();
+    // What a training writes first, or keeps when its float network is done.
+    let begun = ["float-checkpoint.bpk", "float.bpk"].map(|name| Path::new(&out).join(name));
+    let resume = begun.iter().any(|file| file.exists());
+    words.extend([data, "--out".into(), out]);
+    words.extend(resume.then(|| "--resume".into()));
+    words.extend(others);
+    println!("vgg-cifar10 {}", words.join(" "));
+    Ok(words)
 }
 
 fn test(args: &[String]) -> Result<(), String> {
@@ -371,6 +403,31 @@ mod tests {
         for device in DEVICES {
             assert_eq!(command(&["--device", device]).unwrap().1, device);
         }
+    }
+
+    #[test]
+    fn the_papers_job_goes_on_where_it_stopped() {
+        let out = std::env::temp_dir().join(format!("paper-{}", std::process::id()));
+        let command = format!("--data DIR --minutes 5 --out {}", out.display());
+        let words = || {
+            let args: Vec<String> = command.split(' ').map(String::from).collect();
+            paper(&args).unwrap().join(" ")
+        };
+        let expected = |resume: &str| {
+            let out = out.display();
+            format!("train --preset paper --control --data-dir DIR --out {out}{resume} --minutes 5")
+        };
+        assert_eq!(words(), expected(""));
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(out.join("float.bpk"), "").unwrap();
+        assert_eq!(words(), expected(" --resume"));
+        std::fs::remove_dir_all(&out).unwrap();
+        assert!(paper(&[]).unwrap_err().contains("--data DIR"));
+        assert!(
+            paper(&["--out".into()])
+                .unwrap_err()
+                .contains("--out needs")
+        );
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub const CLASSES: [&str; 10] = [
     "truck",
 ];
 
+/// Mean and deviation of each channel of the training images.
+pub(crate) const NORM: [[f32; 2]; 3] = [[0.4914, 0.2470], [0.4822, 0.2435], [0.4465, 0.2616]];
+
 /// A label and an image.
 const RECORD: usize = 1 + 3 * SIDE * SIDE;
 
@@ -46,8 +49,7 @@ fn read_files(folder: &Path, names: impl Iterator<Item = String>) -> Result<Byte
     if !folder.is_dir() {
         return Err(format!("{} is not a folder", folder.display()).into());
     }
-    let norm = [[0.4914, 0.2470], [0.4822, 0.2435], [0.4465, 0.2616]];
-    let mut images = ByteImages::new([3, SIDE, SIDE], norm.into());
+    let mut images = ByteImages::new([3, SIDE, SIDE], NORM.into());
     for name in names {
         let file = folder.join(name);
         let bytes = std::fs::read(&file).map_err(|error| {

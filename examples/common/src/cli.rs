@@ -114,6 +114,10 @@ pub struct TrainFlags {
     /// Epochs of the float network [default: by preset]
     #[arg(long, value_name = "N", conflicts_with = "float", help_heading = TRAINING)]
     pub float_epochs: Option<u16>,
+    /// Minutes for all of it: some steps are timed, and the preset's epochs cut to fit. What is not done when
+    /// they are over can be resumed, for as long again [default: as long as it takes]
+    #[arg(long, value_name = "N", conflicts_with = "float_epochs", value_parser = parse_positive, help_heading = TRAINING)]
+    pub minutes: Option<f64>,
     /// Images in a batch [default: 128, or by preset]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536), help_heading = TRAINING)]
     pub batch_size: Option<u32>,

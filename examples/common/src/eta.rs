@@ -212,6 +212,20 @@ impl Clock {
         self.estimate.borrow().eta()
     }
 
+    /// Seconds of what is left, where a step of a float network takes so long, and one of a multi-bit network.
+    pub fn seconds(&self, float: f64, quantized: f64) -> f64 {
+        let mut estimate = self.estimate.borrow().clone();
+        let steps = estimate.left.keys().copied().collect::<Vec<_>>();
+        for work in steps {
+            match work {
+                Work::Step(PhaseKind::Fixed) => estimate.took(work, 1.0, float),
+                Work::Step(_) => estimate.took(work, 1.0, quantized),
+                Work::Validation => {}
+            }
+        }
+        estimate.eta().map_or(0.0, |eta| eta.seconds)
+    }
+
     /// Steps of the whole job, and those that are done.
     pub fn steps(&self) -> [usize; 2] {
         [self.steps, self.steps - self.estimate.borrow().steps()]

@@ -1,4 +1,5 @@
-//! ImageNet-style folders: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`, decoded as they are needed.
+//! ImageNet-style folders: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG` (or `test`), decoded as they are
+//! needed; small images at once.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,11 +10,13 @@ use image::imageops::{FilterType, crop_imm, flip_horizontal_in_place, resize};
 use image::{ImageReader, RgbImage};
 use rayon::prelude::*;
 
+use crate::bytes::ByteImages;
+use crate::cifar::{CLASSES, NORM};
 use crate::data::{DATA_CLASSES, Random, epoch_order, fingerprint, input, name, too_few};
 use crate::{Batch, Config, Dataset, Failure, Images, at};
 
 /// torchvision's mean and deviation of each channel.
-const NORM: [[f32; 2]; 3] = [[0.485, 0.229], [0.456, 0.224], [0.406, 0.225]];
+const IMAGENET_NORM: [[f32; 2]; 3] = [[0.485, 0.229], [0.456, 0.224], [0.406, 0.225]];
 
 const NO_CLASSES: &str = "no class folders in it";
 
@@ -50,7 +53,7 @@ pub fn dataset(folder: &Path, options: Options) -> Result<Dataset, Failure> {
     let train = folder.join("train");
     let classes = classes(&train, options.outputs)?;
     let mut train = files(&train, &classes)?;
-    let test = files(&folder.join("val"), &classes)?;
+    let test = files(&held_out(folder), &classes)?;
     limit(&mut train, options.limit);
     let count = train.len();
     let valid = (count / 10).min(10_000);
@@ -90,19 +93,81 @@ pub fn test(
     options: Options,
     config: &Config,
 ) -> Result<(String, Arc<dyn Images>), Failure> {
-    let (train, val) = (folder.join("train"), folder.join("val"));
-    // Not all classes need test images.
-    let named = if train.is_dir() { &train } else { &val };
-    let classes = classes(named, options.outputs)?;
+    let (named, classes) = known_classes(folder, options.outputs)?;
     if let Some(known) = config.get(DATA_CLASSES)
         && *known != format!("{:016x}", names_of(&classes))
     {
         let error = "the model was trained on other classes; evaluate it on a folder with a folder \
                      of the same name for each of them";
-        return Err(at(named, error));
+        return Err(at(&named, error));
     }
-    let images = FolderImages::limited(files(&val, &classes)?, options);
+    let images = FolderImages::limited(files(&held_out(folder), &classes)?, options);
     Ok((name(folder), Arc::new(images)))
+}
+
+/// The images of a folder decoded, training images first, `side` pixels wide and high, in colour and mixed, and
+/// the names of their classes.
+///
+/// # Errors
+/// As [`dataset`], and if an image cannot be decoded or has another size.
+pub fn small(folder: &Path, side: usize) -> Result<(Vec<String>, [ByteImages; 2]), Failure> {
+    let train = folder.join("train");
+    let classes = classes(&train, CLASSES.len())?;
+    let train = decoded(files(&train, &classes)?, side)?;
+    let test = decoded(files(&held_out(folder), &classes)?, side)?;
+    Ok((classes, [train, test]))
+}
+
+/// The test images of the same.
+///
+/// # Errors
+/// As [`small`].
+pub fn small_test(folder: &Path, side: usize) -> Result<ByteImages, Failure> {
+    let (_, classes) = known_classes(folder, CLASSES.len())?;
+    decoded(files(&held_out(folder), &classes)?, side)
+}
+
+/// Files in memory, in an order that mixes their classes.
+fn decoded(mut files: Vec<(PathBuf, u32)>, side: usize) -> Result<ByteImages, Failure> {
+    limit(&mut files, None);
+    let pixels = files.par_iter().map(|(file, _)| {
+        let image = decode(file).map_err(|error| at(file, format!("corrupt image: {error}")))?;
+        let (width, height) = image.dimensions();
+        if [width, height].map(|size| size as usize) != [side; 2] {
+            let error =
+                format!("{width}x{height} pixels, not {side}x{side}; scale the images first");
+            return Err(at(file, error));
+        }
+        let channel = |channel| image.pixels().map(move |pixel| pixel.0[channel]);
+        Ok((0..3).flat_map(channel).collect())
+    });
+    let pixels: Vec<Vec<u8>> = pixels.collect::<Result<_, Failure>>()?;
+    let mut images = ByteImages::new([3, side, side], NORM.into());
+    images.pixels = pixels.concat();
+    images.labels = files.iter().map(|(_, label)| *label as u8).collect();
+    Ok(images)
+}
+
+/// The folder of the test images.
+fn held_out(folder: &Path) -> PathBuf {
+    let test = folder.join("test");
+    if test.is_dir() {
+        return test;
+    }
+    folder.join("val")
+}
+
+/// The classes of a folder that may have test images alone, and where they were read: not all classes need
+/// test images.
+fn known_classes(folder: &Path, outputs: usize) -> Result<(PathBuf, Vec<String>), Failure> {
+    let train = folder.join("train");
+    let named = if train.is_dir() {
+        train
+    } else {
+        held_out(folder)
+    };
+    let classes = classes(&named, outputs)?;
+    Ok((named, classes))
 }
 
 /// All images in a folder and in folders below it, without labels; folders behind links are left out.
@@ -143,7 +208,7 @@ fn classes(folder: &Path, outputs: usize) -> Result<Vec<String>, Failure> {
         count if count > outputs => Err(at(
             folder,
             format!(
-                "{count} classes, but the network has {outputs} outputs; train with --classes {count}"
+                "{count} classes, but the network has {outputs} outputs (--classes, where there is that flag)"
             ),
         )),
         _ => Ok(classes),
@@ -179,7 +244,8 @@ fn is_image(path: &Path) -> bool {
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     sorted(folder).map_err(|error| {
-        let error = format!("{error}; images are expected in train/CLASS and val/CLASS");
+        let error =
+            format!("{error}; images are expected in train/CLASS and test/CLASS or val/CLASS");
         at(folder, error)
     })
 }
@@ -252,7 +318,7 @@ impl Images for FolderImages {
 
     fn input(&self) -> Input {
         let size = self.options.size;
-        input([3, size, size], &NORM, Order::ChannelsLast)
+        input([3, size, size], &IMAGENET_NORM, Order::ChannelsLast)
     }
 
     fn batch(&self, indices: &[u32], augment: Option<u64>) -> Result<Batch, Failure> {
@@ -339,7 +405,7 @@ fn varied(image: &RgbImage, size: usize, mut random: Random) -> RgbImage {
 
 fn normalized(image: &RgbImage) -> Vec<f32> {
     let bytes = image.as_raw();
-    let channels = NORM.iter().enumerate();
+    let channels = IMAGENET_NORM.iter().enumerate();
     channels
         .flat_map(|(channel, [mean, deviation])| {
             let values = bytes.iter().skip(channel).step_by(3);

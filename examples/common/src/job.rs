@@ -1,6 +1,7 @@
 //! The main job: float training, quantization, packing, evaluation, report.
 
 mod finish;
+mod minutes;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::Device;
 use burn_alq::analysis::{GroupingChoice, LocalModel};
-use burn_alq::optim::average_bits;
+use burn_alq::optim::{Size, average_bits};
 use burn_alq::train::{CheckpointError, Distillation, Run, Task, TrainError};
 use burn_alq::{AlqOptimizerConfig, Quantizer, Schedule, ScheduleConfig, Target, sizes};
 
@@ -26,7 +27,9 @@ use crate::say::say;
 use crate::settings::{DATA, Settings, difference};
 use crate::stop::Stop;
 use crate::task::Classify;
-use crate::{Dataset, Failure, Network, Plan};
+use crate::{Dataset, Failure, Network, Plan, Reference};
+
+pub(crate) use minutes::fit;
 
 /// The user stopped the run.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +69,10 @@ pub struct Job<'a, N> {
     pub shards: usize,
     /// What puts other weights than random ones into the network.
     pub pretrained: Option<Pretrained<'a, N>>,
+    /// The share of the preset's epochs that `--minutes` leaves.
+    pub(crate) part: Option<f64>,
+    /// Networks of others, to compare with.
+    pub references: Vec<Reference>,
 }
 
 /// Trains, quantizes, packs, evaluates.
@@ -74,21 +81,23 @@ pub struct Job<'a, N> {
 /// If a flag asks for the impossible, data or a checkpoint cannot be read, a file not be written, or
 /// the user stops the run.
 pub fn train<N: Network>(job: Job<'_, N>) -> Result<(), Failure> {
-    let schedule = job.plan.schedule.clone();
-    let mut settings = Settings::default();
-    match schedule.target {
-        Target::Bits(bits) => settings.set("--target-bits", bits),
-        Target::Bytes(bytes) => settings.set("--target-bytes", bytes),
-        Target::Ratio(ratio) => settings.set("target ratio", ratio),
-    }
-    let goals = [Goal {
-        out: job.flags.out.clone(),
-        name: None,
-        schedule,
-        settings,
-    }];
+    let (job, goals) = fit(job, |job| {
+        let schedule = job.plan.schedule.clone();
+        let mut settings = Settings::default();
+        match schedule.target {
+            Target::Bits(bits) => settings.set("--target-bits", bits),
+            Target::Bytes(bytes) => settings.set("--target-bytes", bytes),
+            Target::Ratio(ratio) => settings.set("target ratio", ratio),
+        }
+        Ok(vec![Goal {
+            out: job.flags.out.clone(),
+            name: None,
+            schedule,
+            settings,
+        }])
+    })?;
     let runner = Runner::new(&job, &goals)?;
-    let [goal] = &goals;
+    let goal = &goals[0];
     say!("data: {}", job.data.name);
     let mut report = Report::new(&job);
 
@@ -153,6 +162,8 @@ pub(crate) struct Models<N> {
 /// What the targets of a job share.
 pub(crate) struct Runner<'a, N> {
     stop: Stop,
+    /// When it stops all the same.
+    deadline: Option<Instant>,
     /// The device without autodiff.
     device: Device,
     /// The flag that named a file of trained values, and the fingerprint of the file.
@@ -186,37 +197,21 @@ impl<'a, N: Network> Runner<'a, N> {
         // A target that cannot be met is refused before anything is trained: what a weight takes
         // after sketching hardly depends on its values.
         let model = job.quantizer.quantize(network(job, &device)?)?.0;
-        let sizes = sizes(&model);
-        let mut schedules = Vec::new();
-        for goal in goals {
-            let schedule = goal.schedule.init(&sizes);
-            schedules.push(schedule.map_err(|error| goal.named(error.into()))?);
-            if goal.out.exists() && !goal.out.is_dir() {
-                return Err(format!("--out: {} is not a folder", goal.out.display()).into());
+        let schedules = schedules(goals, &sizes(&model))?;
+        for Goal { out, .. } in goals {
+            if out.exists() && !out.is_dir() {
+                return Err(format!("--out: {} is not a folder", out.display()).into());
             }
         }
         let folder = Folder::of_run(&flags.out, flags.resume)?;
         check_json(flags.json.as_deref())?;
-        let mut stages = vec![float_training(&job.plan).1];
-        if flags.control {
-            stages.extend(schedules.iter().map(Schedule::control));
-        }
-        stages.extend(schedules.iter().cloned());
-        let clock = Clock::new(
-            &stages,
-            goals.len(),
-            Sizes {
-                batches: task(job, None, &device).batches(),
-                batch_size: job.plan.batch_size,
-                validation_images: job.data.valid.count(),
-                test_images: job.data.test.count(),
-            },
-        );
+        minutes::keep(job)?;
         let runner = Self {
             stop,
+            deadline: minutes::deadline(job),
+            clock: clock(job, &schedules, &device),
             device,
             start,
-            clock,
             job,
             _folder: folder,
         };
@@ -257,6 +252,7 @@ impl<'a, N: Network> Runner<'a, N> {
         settings.set("--preset", job.preset);
         settings.set("--seed", job.flags.seed);
         settings.set("--shards", job.shards);
+        settings.flag("--minutes", job.flags.minutes);
         settings.numbers(&job.plan);
         for (key, value) in &job.config {
             settings.set(&format!("--{}", key.replace('_', "-")), value);
@@ -424,11 +420,15 @@ impl<'a, N: Network> Runner<'a, N> {
         let mut saved = Instant::now();
         while let Some(progress) = task.explained(run.advance(&task))? {
             display.show(&progress);
-            let stop = self.stop.is_asked();
+            let over = self.deadline.is_some_and(|end| Instant::now() >= end);
+            let stop = over || self.stop.is_asked();
             let due = saved.elapsed() >= Duration::from_secs(flags.checkpoint_seconds);
             if stop || due || progress.metric.is_some() {
                 run.save(checkpoint)?;
                 saved = Instant::now();
+            }
+            if over {
+                say!("the time of --minutes is over");
             }
             if stop {
                 return Err(interrupted(checkpoint));
@@ -436,6 +436,31 @@ impl<'a, N: Network> Runner<'a, N> {
         }
         Ok(run)
     }
+}
+
+/// The schedules to some targets from a network with weights of these sizes.
+fn schedules(goals: &[Goal], sizes: &[Size]) -> Result<Vec<Schedule>, Failure> {
+    let schedule = |goal: &Goal| {
+        let schedule = goal.schedule.init(sizes);
+        schedule.map_err(|error| goal.named(error.into()))
+    };
+    goals.iter().map(schedule).collect()
+}
+
+/// The time of a whole job, with these schedules to its targets.
+fn clock<N: Network>(job: &Job<'_, N>, schedules: &[Schedule], device: &Device) -> Clock {
+    let mut stages = vec![float_training(&job.plan).1];
+    if job.flags.control {
+        stages.extend(schedules.iter().map(Schedule::control));
+    }
+    stages.extend(schedules.iter().cloned());
+    let sizes = Sizes {
+        batches: task(job, None, device).batches(),
+        batch_size: job.plan.batch_size,
+        validation_images: job.data.valid.count(),
+        test_images: job.data.test.count(),
+    };
+    Clock::new(&stages, schedules.len(), sizes)
 }
 
 /// A float network, random or of trained values.

@@ -35,6 +35,7 @@ pub mod say;
 mod score;
 mod sensitivity;
 mod settings;
+#[cfg(feature = "image-folder")]
 pub mod small_images;
 mod stop;
 mod sweep;

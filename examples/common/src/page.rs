@@ -73,6 +73,10 @@ impl<'a> Page<'a> {
             page = page.section("Kernels", maps);
         }
         let bytes = plot::file_bytes(model, report.file_bytes);
-        page.section("Bytes and time", [bytes, timings])
+        let page = page.section("Bytes and time", [bytes, timings]);
+        match report.references.is_empty() {
+            true => page,
+            false => page.table("Published", report.published()),
+        }
     }
 }

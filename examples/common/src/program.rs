@@ -68,7 +68,7 @@ fn run<E: Example>() -> Result<(), Failure> {
         Command::Sweep {
             setup,
             sweep: targets,
-        } => sweep(job(setup, None)?, targets, E::references()),
+        } => sweep(job(setup, None)?, targets),
         Command::Quantize(args) => quantize(args),
         Command::Sensitivity {
             data,
@@ -123,6 +123,8 @@ fn job<E: Example>(setup: &Setup<E>, target: Option<Target>) -> Result<Job<'_, E
         data,
         shards: 1,
         pretrained: None,
+        part: None,
+        references: E::references(),
     };
     E::adjust(&mut job, &setup.training)?;
     Ok(job)

@@ -16,7 +16,7 @@ use crate::document::Document;
 use crate::job::Job;
 use crate::origin::{Origin, peak_memory};
 use crate::page::Page;
-use crate::{Failure, Network, at};
+use crate::{Failure, FrontierPoint, Network, Reference, at};
 
 /// Accuracies on the test images, in percent.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -57,6 +57,9 @@ pub struct Report {
     pub history: Vec<Point>,
     /// Bitwidths of the convolutions' groups.
     pub maps: Vec<KernelMap>,
+    /// Networks of others, with their sources.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<Reference>,
     /// The time of all of it, evaluation included: of a resumed run, also that of the steps before.
     pub seconds: f64,
     pub peak_memory_bytes: Option<u64>,
@@ -72,6 +75,7 @@ impl Report {
             batch_size: job.plan.batch_size,
             shards: job.shards,
             act_bits: job.flags.activation_bits(),
+            references: job.references.clone(),
             ..Self::default()
         }
     }
@@ -138,6 +142,41 @@ impl Report {
         self.float_bytes as f64 / self.file_bytes.max(1) as f64
     }
 
+    /// Networks of others, and this one.
+    pub fn published(&self) -> Vec<[String; 5]> {
+        let head = [
+            "network",
+            "accuracy",
+            "paper bits",
+            "bytes of weights",
+            "source",
+        ];
+        let row = |name: &str, [accuracy, bits, bytes]: [f64; 3], source: &str| {
+            [
+                name.to_string(),
+                format!("{accuracy:.2} %"),
+                format!("{bits:.2}"),
+                format!("{bytes:.0}"),
+                source.to_string(),
+            ]
+        };
+        let mut rows = vec![head.map(String::from)];
+        rows.extend(self.references.iter().map(|reference| {
+            let FrontierPoint {
+                bits,
+                bytes,
+                accuracy,
+            } = reference.point;
+            row(&reference.name, [accuracy, bits, bytes], &reference.source)
+        }));
+        if let Some(model) = &self.model {
+            let bytes = model.weight_bytes() as f64;
+            let numbers = [self.accuracies.packed, model.paper_bits, bytes];
+            rows.push(row("this run", numbers, &self.origin.data));
+        }
+        rows
+    }
+
     /// The most memory of the process, in words.
     pub fn peak_memory(&self) -> String {
         let memory = self.peak_memory_bytes;
@@ -195,6 +234,9 @@ impl Document for Report {
         row("peak memory", self.peak_memory());
         row("seconds", format!("{:.0}", self.seconds));
         text.push_str(&table(&rows));
+        if !self.references.is_empty() {
+            let _ = write!(text, "\n{}", table(&self.published()));
+        }
 
         let head = [
             "phase",

@@ -1,4 +1,5 @@
-//! Flags for small colour images: CIFAR-10's binary files, IDX files padded to the same size, or made up.
+//! Flags for small colour images: CIFAR-10's binary files, IDX files padded to the same size, folders of JPEG or
+//! PNG files, or made up.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use crate::bytes::{ByteImages, varied};
 use crate::data::name;
-use crate::{Config, DataFlags, Dataset, Failure, Images, cifar, fake, idx};
+use crate::{Config, DataFlags, Dataset, Failure, Images, cifar, fake, idx, image_folder};
 
 /// Pixels in a row and rows of an image.
 const SIDE: usize = 32;
@@ -43,6 +44,8 @@ enum Format {
     Cifar10,
     /// The four IDX files of Fashion-MNIST or MNIST, .gz or not; padded to 32x32.
     Mnist,
+    /// JPEG or PNG files of 32x32 in train/CLASS and test/CLASS, at most ten classes.
+    Images,
 }
 
 impl DataFlags for SmallImages {
@@ -50,13 +53,21 @@ impl DataFlags for SmallImages {
         let Some(folder) = &self.data_dir else {
             return fake::dataset(self.limit, PAD);
         };
-        let (name, splits) = match self.data_format {
-            Format::Cifar10 => (CIFAR10.into(), cifar::read_folder(folder)?),
-            Format::Mnist => (name(folder), idx::read_folder(folder)?.map(padded)),
+        let name = name(folder);
+        let (name, labels, splits) = match self.data_format {
+            Format::Cifar10 => {
+                let labels = cifar::CLASSES.map(String::from).into();
+                (CIFAR10.into(), labels, cifar::read_folder(folder)?)
+            }
+            Format::Mnist => (name, Vec::new(), idx::read_folder(folder)?.map(padded)),
+            Format::Images => {
+                let (labels, splits) = image_folder::small(folder, SIDE)?;
+                (name, labels, splits)
+            }
         };
         let mut data = varied(folder, &name, splits, self.limit, PAD)?;
-        if let Format::Cifar10 = self.data_format {
-            data.labels = cifar::CLASSES.map(String::from).into();
+        if !labels.is_empty() {
+            data.labels = labels;
         }
         Ok(data)
     }
@@ -68,6 +79,7 @@ impl DataFlags for SmallImages {
         let (name, images) = match self.data_format {
             Format::Cifar10 => (CIFAR10.into(), cifar::read_test(folder)?),
             Format::Mnist => (name(folder), padded(idx::read_test(folder)?)),
+            Format::Images => (name(folder), image_folder::small_test(folder, SIDE)?),
         };
         Ok((name, images.into_test(self.limit)))
     }

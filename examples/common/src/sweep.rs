@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::parse_positive;
 use crate::document::{Document, write_json};
-use crate::job::{Goal, Job, Models, Runner};
+use crate::job::{Goal, Job, Models, Runner, fit};
 use crate::origin::Origin;
 use crate::page::Page;
 use crate::plot::{self, Figure, FrontierPoint, Series};
@@ -150,13 +150,9 @@ pub struct Reference {
 /// # Errors
 /// If the targets do not fall or cannot be reached, or as [`train`](crate::job::train). Targets that
 /// are finished are kept.
-pub fn sweep<N: Network>(
-    job: Job<'_, N>,
-    flags: &SweepFlags,
-    references: Vec<Reference>,
-) -> Result<(), Failure> {
+pub fn sweep<N: Network>(job: Job<'_, N>, flags: &SweepFlags) -> Result<(), Failure> {
+    let (job, goals) = fit(job, |job| flags.goals(&job.plan.schedule, &job.flags.out))?;
     let out = &job.flags.out;
-    let goals = flags.goals(&job.plan.schedule, out)?;
     let runner = Runner::new(&job, &goals)?;
     say!("data: {}", job.data.name);
 
@@ -170,7 +166,7 @@ pub fn sweep<N: Network>(
         origin: Origin::new(job.flags.seed, &job.data.name),
         preset: job.preset.into(),
         float: 0.0,
-        references,
+        references: job.references.clone(),
         points: Vec::new(),
     };
     let mut start = job.start;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The flags of every training, behind those of its own.
-pub const TRAINING: &str = "--seed --float --control --float-epochs --batch-size --epoch-batches";
+pub const TRAINING: &str =
+    "--seed --float --control --float-epochs --minutes --batch-size --epoch-batches";
 
 /// A program with a folder of its own, which goes with it.
 pub struct Program {

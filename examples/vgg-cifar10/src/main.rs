@@ -8,7 +8,7 @@ use burn_alq::{GroupingRule, PathPattern, Quantizer, ScheduleConfig, Target};
 use clap::Args;
 use example_common::network::{WIDTH, parse_width};
 use example_common::small_images::SmallImages;
-use example_common::{Config, Example, NoFlags, Plan, Preset, short};
+use example_common::{Config, Example, FrontierPoint, NoFlags, Plan, Preset, Reference, short};
 
 use model::VggSmall;
 
@@ -85,6 +85,18 @@ impl Example for VggSmall {
             .rule(glob("convs.0.weight"), GroupingRule::Channelwise)
             .rule(glob("fc.*.weight"), GroupingRule::Subchannelwise(2))
             .rule(glob("fc.0.weight"), GroupingRule::Subchannelwise(16))
+    }
+
+    fn references() -> Vec<Reference> {
+        vec![Reference {
+            name: "ALQ".into(),
+            source: "Qu et al., CVPR 2020, VGG-small on CIFAR-10 at full width".into(),
+            point: FrontierPoint {
+                bits: 0.66,
+                bytes: 1_290_000.0,
+                accuracy: 92.0,
+            },
+        }]
     }
 
     fn config(flags: &NetworkArgs) -> Config {

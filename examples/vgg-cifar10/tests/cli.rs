@@ -3,6 +3,7 @@
 use std::fs;
 
 use example_testing::{Program, TRAINING, holds, mnist, result};
+use image::{Rgb, RgbImage};
 
 fn vgg() -> Program {
     let vgg = Program::new(env!("CARGO_BIN_EXE_vgg-cifar10"));
@@ -125,4 +126,69 @@ fn folders_are_read_and_bad_ones_are_refused_by_name() {
     fs::remove_file(&file).unwrap();
     refuses(&good, "data_batch_3.bin");
     assert!(!vgg.exists("out"), "nothing is left behind");
+}
+
+/// Makes a folder of two classes in files, `count` of each in every split.
+fn files(folder: &str, count: u8) {
+    for split in ["train", "test"] {
+        for (class, color) in [("blue", [0, 0, 255]), ("red", [255, 0, 0])] {
+            let folder = format!("{folder}/{split}/{class}");
+            fs::create_dir_all(&folder).unwrap();
+            for number in 0..count {
+                let mut image = RgbImage::from_pixel(32, 32, Rgb(color));
+                image.put_pixel(number.into(), 0, Rgb([255; 3]));
+                image.save(format!("{folder}/{number}.png")).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn files_in_folders_of_their_classes_are_learned() {
+    let vgg = vgg();
+    let data = vgg.at("data");
+    files(&data, 31);
+    let flags = ["--data-dir", &data, "--data-format", "images"];
+    // Enough steps to tell the colours apart.
+    let text = vgg.trains("out", &[&flags[..], &["--batch-size", "8"]].concat());
+    holds(&text, "data (56/6/62 images)");
+    assert!(result(&text, "packed_acc=") > 80.0, "{text}");
+    fs::remove_dir_all(vgg.at("data/train")).unwrap();
+    let model = vgg.at("out/model.bpk");
+    let eval = [&["eval", "--model", &model], &flags[..]].concat();
+    holds(&vgg.succeeds(&eval), "on 62 test images");
+    let refuses = |expected: &str| vgg.refuses_to_train("other", &flags, expected);
+    refuses("data/train: ");
+    files(&data, 31);
+    let odd = vgg.at("data/train/red/3.png");
+    RgbImage::new(31, 32).save(&odd).unwrap();
+    refuses("3.png: 31x32 pixels, not 32x32");
+    fs::write(&odd, "no image").unwrap();
+    refuses("3.png: corrupt image");
+    assert!(!vgg.exists("other"), "nothing is left behind");
+}
+
+#[test]
+fn a_training_is_cut_to_the_time_that_there_is() {
+    let vgg = vgg();
+    let flags = |minutes| ["--fake-data", "--minutes", minutes];
+    // A hundredth of a millisecond and less.
+    let short = "the shortest training of this preset takes";
+    vgg.refuses_to_train("out", &flags("0.00001"), short);
+    assert!(!vgg.exists("out"), "nothing is left behind");
+    vgg.refuses_to_train("out", &flags("0"), "--minutes");
+    let both = [&flags("9")[..], &["--float-epochs", "2"]].concat();
+    vgg.refuses_to_train("out", &both, "--float-epochs");
+    // As long as it takes: the whole preset.
+    let text = vgg.trains("out", &flags("600"));
+    holds(&text, "100.0 % of the preset's epochs");
+    holds(&text, "float training: 3 epochs");
+    holds(&text, "| this run");
+    let resumed = [&flags("600")[..], &["--resume"]].concat();
+    holds(&vgg.trains("out", &resumed), "finished before");
+    let resumed = [&flags("500")[..], &["--resume"]].concat();
+    vgg.refuses_to_train("out", &resumed, "--minutes: 600 → 500");
+    fs::remove_file(vgg.at("out/minutes.json")).unwrap();
+    let resumed = [&flags("600")[..], &["--resume"]].concat();
+    vgg.refuses_to_train("out", &resumed, "the run has no --minutes");
 }
