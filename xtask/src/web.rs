@@ -39,22 +39,30 @@ const PROGRAMS: [Program; 2] = [
     },
 ];
 
-/// `cargo xtask web [--out DIR] [--test]`.
+/// `cargo xtask web [--out DIR] [--test]`, `cargo xtask web --flex [--test]`.
 pub fn web(args: &[String]) -> Result<(), String> {
-    let (mut out, mut test) = (target().join("web-page"), false);
+    let (mut out, mut flex, mut test) = (target().join("web-page"), false, false);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--out" => out = args.next().ok_or("--out needs a folder")?.into(),
+            "--flex" => flex = true,
             "--test" => test = true,
-            other => return Err(format!("web: no argument {other}; there are --out, --test")),
+            other => {
+                let known = "--out, --flex, --test";
+                return Err(format!("web: no argument {other}; there are {known}"));
+            }
         }
+    }
+    if flex {
+        return with_burn(test);
     }
     let failed = |error: std::io::Error| format!("{}: {error}", out.display());
     fs::create_dir_all(&out).map_err(failed)?;
     let out = fs::canonicalize(&out).map_err(failed)?;
     for program in &PROGRAMS {
-        build(program, &out)?;
+        let built = build("web", program.flags)?;
+        copy(&built, &out.join(program.file))?;
     }
     for file in entries(&root().join("examples/web/page"))? {
         copy(&file, &out.join(file.file_name().unwrap_or_default()))?;
@@ -84,17 +92,36 @@ fn copy(from: &Path, to: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Compiles a program of the page into its folder.
-fn build(program: &Program, out: &Path) -> Result<(), String> {
+/// What a program with Burn may weigh, gzipped.
+const MOST_WITH_BURN: usize = 600_000;
+
+/// Builds and weighs the program of `examples/web-flex`, and tests it.
+fn with_burn(test: bool) -> Result<(), String> {
+    let built = build("web-flex", "")?;
+    let bytes = fs::read(&built).map_err(|error| format!("{}: {error}", built.display()))?;
+    let gzipped = gzipped(&bytes);
+    println!("web-flex: {} bytes, {gzipped} gzipped", bytes.len());
+    if gzipped > MOST_WITH_BURN {
+        return Err(format!("web-flex: at most {MOST_WITH_BURN} bytes gzipped"));
+    }
+    if test {
+        let mut command = cargo();
+        // With the features of the whole workspace, whose Burn is compiled already.
+        command.args(["test", "--release", "--test", "flex"]);
+        command.env("BURN_ALQ_WEB", &built);
+        step(&root(), command.args(["--", "--ignored", "--nocapture"]))?;
+    }
+    Ok(())
+}
+
+/// Compiles a package for a page, with flags of rustc; its program.
+fn build(package: &str, flags: &str) -> Result<PathBuf, String> {
     let mut command = cargo();
-    command.env(
-        "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS",
-        program.flags,
-    );
-    command.args(["build", "--profile", "web", "--package", "web"]);
+    command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags);
+    command.args(["build", "--profile", "web", "--package", package]);
     step(&root(), command.args(["--target", TARGET]))?;
-    let built = target().join(TARGET).join("web/web.wasm");
-    copy(&built, &out.join(program.file))
+    let name = package.replace('-', "_");
+    Ok(target().join(TARGET).join(format!("web/{name}.wasm")))
 }
 
 /// Prints bytes of each file, and refuses more than there may be.
