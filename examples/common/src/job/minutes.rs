@@ -126,17 +126,16 @@ fn largest(
 }
 
 impl Plan {
-    /// A part of the epochs, at least one of each kind that there is, along the same rates; where a round
+    /// A part of the epochs, at least one of each kind that there is, at rates of the same mean; where a round
     /// would have less than one epoch of bases, fewer rounds.
     fn cut(&self, part: f64) -> Self {
         let mut plan = self.clone();
         let schedule = &mut plan.schedule;
         let rounds = schedule.rounds as f64 * part * schedule.basis_epochs as f64;
         schedule.rounds = (rounds as usize).clamp(schedule.rounds.min(1), schedule.rounds);
-        let shorten = |epochs: &mut usize| {
-            let all = *epochs;
-            *epochs = ((all as f64 * part) as usize).clamp(all.min(1), all);
-            all as f64 / (*epochs).max(1) as f64
+        let shorten = |epochs: usize| {
+            let part = (epochs as f64 * part) as usize;
+            part.clamp(epochs.min(1), epochs)
         };
         for (epochs, decay) in [
             (&mut plan.float_epochs, &mut plan.float_decay),
@@ -148,14 +147,35 @@ impl Plan {
             (&mut schedule.ste_epochs, &mut schedule.ste_decay),
             (&mut schedule.final_epochs, &mut schedule.final_decay),
         ] {
-            // The rate falls as far.
-            *decay = decay.powf(shorten(epochs));
+            let all = std::mem::replace(epochs, shorten(*epochs));
+            *decay = same_mean(*decay, all, *epochs);
         }
-        if let Some(warm_up) = &mut plan.float_warm_up {
-            shorten(warm_up);
-        }
+        plan.float_warm_up = plan.float_warm_up.map(shorten);
         plan
     }
+}
+
+/// The factor on a rate before each of fewer epochs, with which its mean is what it was. Were it to fall as far,
+/// a single epoch would have the lowest rate of all.
+fn same_mean(decay: f64, all: usize, left: usize) -> f64 {
+    if all == left || decay >= 1.0 {
+        return decay;
+    }
+    let mean = |decay: f64, epochs: usize| {
+        let rates = (1..=epochs as i32).map(|epoch| decay.powi(epoch));
+        rates.sum::<f64>() / epochs as f64
+    };
+    let aim = mean(decay, all);
+    let (mut low, mut high) = (0.0, decay);
+    // To the last bit.
+    for _ in 0..60 {
+        let middle = (low + high) / 2.0;
+        match mean(middle, left) <= aim {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    low
 }
 
 /// Seconds of a step, and what else the time of a job depends on.
@@ -242,7 +262,13 @@ mod tests {
         assert_eq!(epochs(&plan), epochs(&plan.cut(1.0)));
         let half = plan.cut(0.5);
         assert_eq!(epochs(&half), [100, 4, 10, 5, 1, 25, 10]);
-        assert!((half.float_decay - 0.98 * 0.98).abs() < 1e-12);
+        // (0.8 + 0.8² + … + 0.8²⁰) / 20, and the same mean in ten epochs and in one.
+        let mean = 0.8 * (1.0 - 0.8f64.powi(20)) / 0.2 / 20.0;
+        let decay = half.schedule.basis_decay;
+        let sum = decay * (1.0 - decay.powi(10)) / (1.0 - decay);
+        assert!((sum / 10.0 - mean).abs() < 1e-9, "{decay}");
+        assert!((plan.cut(0.0).schedule.basis_decay - mean).abs() < 1e-9);
+        assert_eq!(plan.cut(1.0).float_decay, 0.98);
         assert_eq!(epochs(&plan.cut(0.03)), [6, 2, 1, 1, 1, 1, 1]);
         assert_eq!(epochs(&plan.cut(0.0)), [1, 1, 1, 1, 1, 1, 1]);
         // Nothing comes where nothing was: the float network of `--float` is not trained.
