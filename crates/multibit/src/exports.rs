@@ -14,8 +14,10 @@ use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::hint;
 use core::ptr;
-use std::sync::{Mutex, PoisonError};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::file::{FileWeight, Input, Op, Order, PackedFile};
 use crate::runtime::{Plan, PlanError};
@@ -107,11 +109,41 @@ struct State {
     model: Option<Model>,
 }
 
-static STATE: Mutex<State> = Mutex::new(State {
-    file: Vec::new(),
-    text: String::new(),
-    model: None,
-});
+/// The instance, for one call at a time.
+struct Instance {
+    is_taken: AtomicBool,
+    state: UnsafeCell<State>,
+}
+
+// SAFETY: only `with` reaches the state, and one call at a time holds it.
+unsafe impl Sync for Instance {}
+
+static INSTANCE: Instance = Instance {
+    is_taken: AtomicBool::new(false),
+    state: UnsafeCell::new(State {
+        file: Vec::new(),
+        text: String::new(),
+        model: None,
+    }),
+};
+
+/// The call that holds the instance, until it ends.
+struct Taken;
+
+impl Taken {
+    fn new() -> Self {
+        while INSTANCE.is_taken.swap(true, Ordering::Acquire) {
+            hint::spin_loop();
+        }
+        Self
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        INSTANCE.is_taken.store(false, Ordering::Release);
+    }
+}
 
 struct Model {
     file: &'static PackedFile<'static>,
@@ -207,7 +239,9 @@ fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>, String> {
 }
 
 fn with<R>(work: impl FnOnce(&mut State) -> R) -> R {
-    work(&mut STATE.lock().unwrap_or_else(PoisonError::into_inner))
+    let _taken = Taken::new();
+    // SAFETY: no other call holds it, and this one does until it has done its work.
+    work(unsafe { &mut *INSTANCE.state.get() })
 }
 
 /// What a model says, or `none` where there is none.
