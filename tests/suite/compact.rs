@@ -316,7 +316,7 @@ fn lies_of_any_coding() -> Vec<Lie> {
             numbers([u64::MAX, 8]),
         ),
         (
-            "a tensor without a shape",
+            "a tensor that lacks a key",
             Box::new(|d, _| {
                 let entry = &mut at(d, TENSORS).as_array_mut().unwrap()[0];
                 entry.as_map_mut().unwrap().remove(1);

@@ -30,12 +30,12 @@ const PROGRAMS: [Program; 2] = [
     Program {
         file: "multibit.wasm",
         flags: "",
-        most: 74_000,
+        most: 69_000,
     },
     Program {
         file: "multibit-simd128.wasm",
         flags: "-Ctarget-feature=+simd128",
-        most: 74_000,
+        most: 69_000,
     },
 ];
 

@@ -14,8 +14,10 @@ use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::hint;
 use core::ptr;
-use std::sync::{Mutex, PoisonError};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::file::{FileWeight, Input, Op, Order, PackedFile};
 use crate::runtime::{Plan, PlanError};
@@ -107,11 +109,41 @@ struct State {
     model: Option<Model>,
 }
 
-static STATE: Mutex<State> = Mutex::new(State {
-    file: Vec::new(),
-    text: String::new(),
-    model: None,
-});
+/// The instance, for one call at a time.
+struct Instance {
+    is_taken: AtomicBool,
+    state: UnsafeCell<State>,
+}
+
+// SAFETY: only `with` reaches the state, and one call at a time holds it.
+unsafe impl Sync for Instance {}
+
+static INSTANCE: Instance = Instance {
+    is_taken: AtomicBool::new(false),
+    state: UnsafeCell::new(State {
+        file: Vec::new(),
+        text: String::new(),
+        model: None,
+    }),
+};
+
+/// The call that holds the instance, until it ends.
+struct Taken;
+
+impl Taken {
+    fn new() -> Self {
+        while INSTANCE.is_taken.swap(true, Ordering::Acquire) {
+            hint::spin_loop();
+        }
+        Self
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        INSTANCE.is_taken.store(false, Ordering::Release);
+    }
+}
 
 struct Model {
     file: &'static PackedFile<'static>,
@@ -150,11 +182,9 @@ impl Model {
     }
 }
 
-/// The weight of the first convolution, and what each of its weights is in its groups.
+/// The weight of the first convolution.
 struct Kernels {
     weight: &'static FileWeight<'static>,
-    /// Of each weight in row-major order, its number in the order of the groups.
-    grouped: Vec<usize>,
     /// The first row of each group.
     rows: Vec<usize>,
 }
@@ -168,32 +198,26 @@ impl Kernels {
         let Some(weight) = convolution.map(|index| &file.weights()[index]) else {
             return Ok(None);
         };
-        let (shape, grouping) = (weight.shape(), weight.grouping());
-        let groups = grouping.groups(shape);
-        let mut order: Vec<usize> = zeros(groups * grouping.len())?;
-        let mut grouped = order.clone();
-        for (place, number) in order.iter_mut().enumerate() {
-            *number = place;
+        let mut rows: Vec<usize> = zeros(weight.grouping().groups(weight.shape()))?;
+        let mut end = 0;
+        for (group, row) in rows.iter_mut().enumerate() {
+            *row = end;
+            end += weight.width(group);
         }
-        grouping.scatter(shape, &order, &mut grouped);
-        let widths = (0..groups).scan(0, |end, group| {
-            let start = *end;
-            *end += weight.width(group);
-            Some(start)
-        });
-        Ok(Some(Self {
-            rows: widths.collect(),
-            weight,
-            grouped,
-        }))
+        Ok(Some(Self { weight, rows }))
     }
 
     /// The row of a weight on a basis, and its place there; none where its group has no such basis.
     fn row(&self, place: usize, basis: usize) -> Option<(usize, usize)> {
-        let len = self.weight.grouping().len();
-        let number = *self.grouped.get(place)?;
-        let (group, place) = (number / len, number % len);
-        (basis < self.weight.width(group)).then(|| (self.rows[group] + basis, place))
+        let (shape, grouping) = (self.weight.shape(), self.weight.grouping());
+        // Its number in the order of the groups, from its place in row-major order.
+        let number = grouping.axes().iter().fold(0, |number, &axis| {
+            let stride: usize = shape[axis + 1..].iter().product();
+            number * shape[axis] + place / stride % shape[axis]
+        });
+        let (group, number) = (number / grouping.len(), number % grouping.len());
+        let is_there = place < shape.iter().product() && basis < self.weight.width(group);
+        is_there.then(|| (self.rows[group] + basis, number))
     }
 }
 
@@ -207,7 +231,9 @@ fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>, String> {
 }
 
 fn with<R>(work: impl FnOnce(&mut State) -> R) -> R {
-    work(&mut STATE.lock().unwrap_or_else(PoisonError::into_inner))
+    let _taken = Taken::new();
+    // SAFETY: no other call holds it, and this one does until it has done its work.
+    work(unsafe { &mut *INSTANCE.state.get() })
 }
 
 /// What a model says, or `none` where there is none.

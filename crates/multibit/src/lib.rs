@@ -73,6 +73,8 @@
 //! | `cpu::conv2d`, `linear`, `pool`, `planes`, `levels`, `activation`, `norm`, `attention` | as `threads` | as `threads` |
 //! | `cpu::simd`: lines as numbers | a line is sixteen numbers and nothing else | its layout, whose size is asserted |
 //! | `exports`: names that the linker sees | no other symbol has the name | the prefix `multibit_` |
+//! | `exports`: the instance | one call at a time | a flag that a call takes and gives back |
+//! | `math`: the square root on Arm's controllers | the processor has the instruction | its target, which passes floats in registers |
 //! | `gpu` | shaders index inside their arrays | launches pass lengths that shaders compare with; CubeCL checks bounds unless told not to |
 //!
 //! Shown by `tests/guard.rs` (pages that trap at both ends of every input and output, on every

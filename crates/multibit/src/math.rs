@@ -11,7 +11,24 @@ pub(crate) use solve::{solve_spd, solve_spd_rounded};
 pub(crate) fn sqrt(x: f32) -> f32 {
     #[cfg(feature = "std")]
     return x.sqrt();
-    #[cfg(not(feature = "std"))]
+    #[cfg(all(not(feature = "std"), target_arch = "arm", target_abi = "eabihf"))]
+    {
+        let mut bits = x.to_bits();
+        // SAFETY: processors whose calls pass floats in registers have the instruction; it changes what
+        // is said here. `libm` does not use it, but 500 bytes of code.
+        unsafe {
+            core::arch::asm!(
+                "vmov s0, {bits}",
+                "vsqrt.f32 s0, s0",
+                "vmov {bits}, s0",
+                bits = inout(reg) bits,
+                out("s0") _,
+                options(pure, nomem, nostack),
+            );
+        }
+        f32::from_bits(bits)
+    }
+    #[cfg(not(any(feature = "std", all(target_arch = "arm", target_abi = "eabihf"))))]
     return libm::sqrtf(x);
 }
 

@@ -220,6 +220,43 @@ fn pools() {
     }
 }
 
+/// Pools that take a large image in strips: the same bits, and no room for a whole channel.
+#[test]
+fn pools_in_strips() {
+    let convolutions = [
+        Conv2dOptions::default(),
+        Conv2dOptions {
+            stride: [2, 1],
+            padding: [(3, 1), (2, 4)],
+            dilation: [1, 2],
+            groups: 1,
+        },
+    ];
+    // Some outputs of few bits share sums of four inputs, others have weights in f32.
+    for (outputs, widest) in [(40, 1), (6, 3)] {
+        for (seed, options) in [pool(2, 2, 0), pool(2, 2, 1), pool(3, 4, 2), pool(2, 5, 0)]
+            .into_iter()
+            .enumerate()
+        {
+            for convolution in convolutions {
+                let mut model = Model::new(3000 + seed as u64, [1, 37, 29]);
+                let shape = [outputs, 1, 5, 5];
+                let grouping = Grouping::channelwise(&shape).unwrap();
+                let exact = Arithmetic::Exact;
+                let layer = model.layer(&shape, grouping, widest, exact, [true, true]);
+                model.step(Op::Conv2d(layer, convolution));
+                model.step(Op::MaxPool2d(options));
+                let what = format!("{outputs} {options:?} {convolution:?}");
+                let scores = check(&mut model, &what).len();
+                let file = model.file(Coding::Plain);
+                let file = PackedFile::read(&file).unwrap();
+                let words = Plan::new(&file).unwrap().words() - 37 * 29 - scores;
+                assert!((1..300).contains(&words), "{what}: {words}");
+            }
+        }
+    }
+}
+
 /// Values that several steps take, and all functions.
 #[test]
 fn residuals_and_functions() {

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::Malformed;
+use super::{Flaw, Malformed};
 
 const UNSIGNED: u8 = 0;
 const BYTES: u8 = 2;
@@ -20,141 +20,161 @@ const SINGLE: u8 = 26;
 const DEPTH: usize = 16;
 
 /// Items that have their room before they are read.
-const FEW: usize = 16;
+pub(super) const FEW: usize = 16;
 
-type Result<T> = core::result::Result<T, Malformed>;
+/// That something is wrong: the reader [keeps](Reader::malformed) what, so that results fit registers.
+#[derive(Debug)]
+pub(super) struct Wrong;
+
+pub(super) type Result<T> = core::result::Result<T, Wrong>;
 
 /// Items that come next.
 #[derive(Clone)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    malformed: Malformed,
 }
 
 /// A map whose keys are integers in ascending order.
 pub(super) struct Keys {
     left: usize,
-    next: u64,
+    next: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
-    }
-
-    /// That something is wrong here.
-    pub(super) fn wrong(&self, reason: &'static str) -> Malformed {
-        Malformed {
-            at: self.at,
-            reason,
+        Self {
+            bytes,
+            at: 0,
+            malformed: Malformed {
+                at: 0,
+                flaw: Flaw::End,
+            },
         }
     }
 
-    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let rest = &self.bytes[self.at..];
-        let taken = rest.get(..count).ok_or(self.wrong("it ends here"))?;
-        self.at += count;
-        Ok(taken)
+    /// The place of the next item.
+    pub(super) fn at(&self) -> usize {
+        self.at
     }
 
-    fn byte(&mut self) -> Result<u8> {
-        Ok(self.take(1)?[0])
+    /// That something is wrong at a place.
+    pub(super) fn wrong(&mut self, at: usize, flaw: Flaw) -> Wrong {
+        self.malformed = Malformed { at, flaw };
+        Wrong
+    }
+
+    /// What was wrong last.
+    pub(super) fn malformed(&self) -> Malformed {
+        self.malformed
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
+        match self.bytes[self.at..].get(..count) {
+            Some(taken) => {
+                self.at += count;
+                Ok(taken)
+            }
+            None => Err(self.wrong(self.at, Flaw::End)),
+        }
     }
 
     /// Kind and argument of the next item.
     fn head(&mut self) -> Result<(u8, u64)> {
-        let start = self.clone();
-        let first = self.byte()?;
+        let start = self.at;
+        let first = self.take(1)?[0];
         let short = first & 31;
         let count = match short {
             ..24 => return Ok((first >> 5, short.into())),
             24..28 => 1 << (short - 24),
-            _ => return Err(start.wrong("an item without a definite length")),
+            _ => return Err(self.wrong(start, Flaw::Indefinite)),
         };
         let bytes = self.take(count)?;
         let argument = bytes.iter().fold(0, |n, &byte| n << 8 | u64::from(byte));
-        let least = match count {
-            1 => 24,
-            2 => 1 << 8,
-            4 => 1 << 16,
-            _ => 1 << 32,
+        // The half of the bytes that a shorter form has, or the five bits of the head.
+        let is_longer = match count {
+            1 => argument < 24,
+            _ => argument >> (4 * count) == 0,
         };
-        if argument < least && first >> 5 != SIMPLE {
-            return Err(start.wrong("a number that is longer than it must be"));
+        if is_longer && first >> 5 != SIMPLE {
+            return Err(self.wrong(start, Flaw::Longer));
         }
         Ok((first >> 5, argument))
     }
 
     /// The argument of an item of this kind.
-    fn of(&mut self, kind: u8, otherwise: &'static str) -> Result<u64> {
-        let start = self.clone();
+    fn of(&mut self, kind: u8, otherwise: Flaw) -> Result<u64> {
+        let start = self.at;
         match self.head()? {
             (found, argument) if found == kind => Ok(argument),
-            _ => Err(start.wrong(otherwise)),
+            _ => Err(self.wrong(start, otherwise)),
         }
     }
 
-    /// How many bytes or items follow; an item has a byte at least.
-    fn count(&mut self, kind: u8, otherwise: &'static str) -> Result<usize> {
-        let start = self.clone();
-        let count = self.of(kind, otherwise)?;
+    /// As many bytes or items as follow; an item has a byte at least.
+    fn within(&mut self, start: usize, count: u64) -> Result<usize> {
         match usize::try_from(count) {
             Ok(count) if count <= self.bytes.len() - self.at => Ok(count),
-            _ => Err(start.wrong("a length beyond the end")),
+            _ => Err(self.wrong(start, Flaw::Length)),
+        }
+    }
+
+    /// How many bytes or items follow.
+    fn count(&mut self, kind: u8, otherwise: Flaw) -> Result<usize> {
+        let start = self.at;
+        let count = self.of(kind, otherwise)?;
+        self.within(start, count)
+    }
+
+    /// An unsigned integer.
+    pub(super) fn at_most(&mut self, most: usize) -> Result<usize> {
+        let start = self.at;
+        let number = self.of(UNSIGNED, Flaw::NoNumber)?;
+        match usize::try_from(number) {
+            Ok(number) if number <= most => Ok(number),
+            _ => Err(self.wrong(start, Flaw::Large)),
         }
     }
 
     /// An unsigned integer that fits the address space.
     pub(super) fn size(&mut self) -> Result<usize> {
-        let start = self.clone();
-        let number = self.of(UNSIGNED, "not an unsigned integer")?;
-        usize::try_from(number).map_err(|_| start.wrong("a number beyond the address space"))
-    }
-
-    pub(super) fn u32(&mut self) -> Result<u32> {
-        let start = self.clone();
-        let number = self.of(UNSIGNED, "not an unsigned integer")?;
-        u32::try_from(number).map_err(|_| start.wrong("a number beyond 32 bits"))
-    }
-
-    pub(super) fn u8(&mut self) -> Result<u8> {
-        let start = self.clone();
-        let number = self.of(UNSIGNED, "not an unsigned integer")?;
-        u8::try_from(number).map_err(|_| start.wrong("a number beyond 8 bits"))
+        self.at_most(usize::MAX)
     }
 
     /// A float of 32 bits.
     pub(super) fn f32(&mut self) -> Result<f32> {
-        let start = self.clone();
-        if self.byte()? != SIMPLE << 5 | SINGLE {
-            return Err(start.wrong("not a float of 32 bits"));
+        let start = self.at;
+        if self.take(1)?[0] != SIMPLE << 5 | SINGLE {
+            return Err(self.wrong(start, Flaw::NoFloat));
         }
-        let bits = self.take(4)?;
-        Ok(f32::from_be_bytes(bits.try_into().expect("four bytes")))
+        let bytes = self.take(4)?;
+        let bits = bytes.iter().fold(0, |n, &byte| n << 8 | u32::from(byte));
+        Ok(f32::from_bits(bits))
     }
 
     pub(super) fn text(&mut self) -> Result<&'a str> {
-        let count = self.count(TEXT, "not a text")?;
-        let start = self.clone();
-        core::str::from_utf8(self.take(count)?).map_err(|_| start.wrong("text that is not UTF-8"))
+        let count = self.count(TEXT, Flaw::NoText)?;
+        let start = self.at;
+        let bytes = self.take(count)?;
+        match core::str::from_utf8(bytes) {
+            Ok(text) => Ok(text),
+            Err(_) => Err(self.wrong(start, Flaw::Utf8)),
+        }
     }
 
     /// How many items of an array follow.
     pub(super) fn array(&mut self) -> Result<usize> {
-        self.count(ARRAY, "not an array")
+        self.count(ARRAY, Flaw::NoArray)
     }
 
     /// The items of an array that is not empty.
-    pub(super) fn items<T>(
-        &mut self,
-        mut item: impl FnMut(&mut Self) -> Result<T>,
-    ) -> Result<Vec<T>> {
-        let empty = self.wrong("an empty array, which is left out");
-        let items = self.any_items(&mut item)?;
-        if items.is_empty() {
-            Err(empty)
-        } else {
-            Ok(items)
+    pub(super) fn items<T>(&mut self, item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        let start = self.at;
+        let items = self.any_items(item)?;
+        match items.is_empty() {
+            true => Err(self.wrong(start, Flaw::EmptyArray)),
+            false => Ok(items),
         }
     }
 
@@ -176,22 +196,21 @@ impl<'a> Reader<'a> {
         self.any_items(Self::size)
     }
 
-    /// As many sizes as are expected.
-    pub(super) fn exactly<const N: usize>(&mut self) -> Result<[usize; N]> {
-        let start = self.clone();
-        if self.array()? != N {
-            return Err(start.wrong("an array of another length"));
+    /// As many sizes as there is room.
+    pub(super) fn exactly(&mut self, sizes: &mut [usize]) -> Result<()> {
+        let start = self.at;
+        if self.array()? != sizes.len() {
+            return Err(self.wrong(start, Flaw::OtherLength));
         }
-        let mut sizes = [0; N];
-        for size in &mut sizes {
+        for size in sizes {
             *size = self.size()?;
         }
-        Ok(sizes)
+        Ok(())
     }
 
     /// How many pairs of a map follow.
     pub(super) fn map(&mut self) -> Result<usize> {
-        self.count(MAP, "not a map")
+        self.count(MAP, Flaw::NoMap)
     }
 
     pub(super) fn keys(&mut self) -> Result<Keys> {
@@ -200,15 +219,17 @@ impl<'a> Reader<'a> {
     }
 
     /// The next key of a map.
-    pub(super) fn key(&mut self, keys: &mut Keys) -> Result<Option<u64>> {
+    pub(super) fn key(&mut self, keys: &mut Keys) -> Result<Option<usize>> {
         if keys.left == 0 {
             return Ok(None);
         }
         keys.left -= 1;
-        let start = self.clone();
-        let key = self.of(UNSIGNED, "a key that is not an unsigned integer")?;
+        let start = self.at;
+        let key = self.of(UNSIGNED, Flaw::NoKey)?;
+        // None is near the address space, and what is beyond it is as unknown as its end.
+        let key = usize::try_from(key).unwrap_or(usize::MAX);
         if key < keys.next {
-            return Err(start.wrong("a misplaced key"));
+            return Err(self.wrong(start, Flaw::Misplaced));
         }
         keys.next = key.saturating_add(1);
         Ok(Some(key))
@@ -220,21 +241,19 @@ impl<'a> Reader<'a> {
     }
 
     fn skip_nested(&mut self, depth: usize) -> Result<()> {
-        let start = self.clone();
+        let start = self.at;
         let Some(depth) = depth.checked_sub(1) else {
-            return Err(start.wrong("nested too deep"));
+            return Err(self.wrong(start, Flaw::Deep));
         };
         let (kind, argument) = self.head()?;
-        let count = usize::try_from(argument).ok();
-        let count = count.filter(|&count| count <= self.bytes.len() - self.at);
-        let too_long = start.wrong("a length beyond the end");
         let items = match kind {
             BYTES | TEXT => {
-                self.take(count.ok_or(too_long)?)?;
+                let count = self.within(start, argument)?;
+                self.take(count)?;
                 0
             }
-            ARRAY => count.ok_or(too_long)?,
-            MAP => 2 * count.ok_or(too_long)?,
+            ARRAY => self.within(start, argument)?,
+            MAP => 2 * self.within(start, argument)?,
             TAG => 1,
             _ => 0,
         };
@@ -245,11 +264,11 @@ impl<'a> Reader<'a> {
     }
 
     /// That nothing follows.
-    pub(super) fn end(&self) -> Result<()> {
-        if self.at < self.bytes.len() {
-            return Err(self.wrong("bytes behind the end"));
+    pub(super) fn end(&mut self) -> Result<()> {
+        match self.at < self.bytes.len() {
+            true => Err(self.wrong(self.at, Flaw::Behind)),
+            false => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -391,12 +410,13 @@ mod tests {
         for number in numbers.into_iter().chain([1 << 32, u64::MAX]) {
             let mut writer = Writer::default();
             writer.uint(number);
-            let found = Reader::new(&writer.0).of(UNSIGNED, "").unwrap();
+            let found = Reader::new(&writer.0).of(UNSIGNED, Flaw::NoNumber).unwrap();
             assert_eq!(found, number);
         }
         for long in [&b"\x18\x17"[..], b"\x19\0\xff", b"\x1a\0\0\xff\xff"] {
-            let error = Reader::new(long).size().unwrap_err();
-            assert!(error.reason.contains("longer"), "{error:?}");
+            let mut reader = Reader::new(long);
+            assert!(reader.size().is_err());
+            assert_eq!(reader.malformed().flaw, Flaw::Longer, "{long:?}");
         }
         for open in [&b"\x1f"[..], b"\x1c", b"\x9f", b"\xff"] {
             assert!(Reader::new(open).skip().is_err());
@@ -430,7 +450,7 @@ mod tests {
             while let Some(key) = reader.key(&mut keys)? {
                 found.push(key);
             }
-            Ok::<_, Malformed>(found)
+            Ok::<_, Wrong>(found)
         };
         assert_eq!(keys(b"\xa2\x00\x05").unwrap(), [0, 5]);
         for wrong in [&b"\xa2\x05\x05"[..], b"\xa2\x05\x00", b"\xa1\x61a"] {

@@ -6,9 +6,8 @@ use alloc::vec::Vec;
 
 use thiserror::Error;
 
-use super::Malformed;
-use super::cbor::{Reader, Writer};
-use super::step::unless;
+use super::Flaw;
+use super::cbor::{self, Reader, Writer};
 use crate::cpu::{Activation, Arithmetic, Conv2dOptions, Pool2dOptions};
 
 /// What a file says of a model beside its tensors; all of it at choice.
@@ -143,33 +142,36 @@ impl Input {
         (raw / self.divisor - of(&self.mean, 0.0)) / of(&self.deviation, 1.0)
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let start = reader.clone();
+    #[inline(never)]
+    fn read(reader: &mut Reader<'_>) -> cbor::Result<Self> {
+        let start = reader.at();
         let mut input = Self::new([]);
         let mut keys = reader.keys()?;
         while let Some(key) = reader.key(&mut keys)? {
-            let place = reader.clone();
+            let place = reader.at();
             match key {
                 0 => input.shape = reader.sizes()?,
-                1 => input.divisor = unless(&place, reader.f32()?, 1.0)?,
+                1 => {
+                    input.divisor = reader.f32()?;
+                    if input.divisor == 1.0 {
+                        return Err(reader.wrong(place, Flaw::LeftOut));
+                    }
+                }
                 2 => input.mean = reader.items(Reader::f32)?,
                 3 => input.deviation = reader.items(Reader::f32)?,
-                4 => match reader.u8()? {
-                    1 => input.order = Order::ChannelsLast,
-                    _ => return Err(place.wrong("an order that stands for nothing")),
-                },
-                _ => return Err(place.wrong("an unknown key of the input")),
+                4 => {
+                    if reader.size()? != Order::ChannelsLast as usize {
+                        return Err(reader.wrong(place, Flaw::Code));
+                    }
+                    input.order = Order::ChannelsLast;
+                }
+                _ => return Err(reader.wrong(place, Flaw::InputKey)),
             }
         }
-        let checked = input.check();
-        checked.map_err(|error| {
-            start.wrong(match error {
-                InputError::Shape => "an input without a shape",
-                InputError::Divisor => "an input with a divisor that is none",
-                InputError::Channels => "an input with numbers of other channels",
-            })
-        })?;
-        Ok(input)
+        match input.check() {
+            Ok(()) => Ok(input),
+            Err(error) => Err(reader.wrong(start, Flaw::Input(error))),
+        }
     }
 
     fn write(&self, writer: &mut Writer) {
@@ -306,37 +308,42 @@ impl<T> Layer<T> {
 }
 
 /// Keys of the directory for [`About`].
-pub(super) const NAME: u64 = 4;
-pub(super) const INPUT: u64 = 5;
-pub(super) const LABELS: u64 = 6;
-pub(super) const CHAIN: u64 = 7;
+pub(super) const NAME: u8 = 4;
+pub(super) const INPUT: u8 = 5;
+pub(super) const LABELS: u8 = 6;
+pub(super) const CHAIN: u8 = 7;
 
 impl<'a> About<'a> {
     /// The value of one of the keys.
-    pub(super) fn read(&mut self, key: u64, reader: &mut Reader<'a>) -> Result<(), Malformed> {
-        let place = reader.clone();
-        match key {
-            NAME => self.name = unless(&place, reader.text()?, "")?.into(),
+    pub(super) fn read(&mut self, key: usize, reader: &mut Reader<'a>) -> cbor::Result<()> {
+        let place = reader.at();
+        match u8::try_from(key).unwrap_or(u8::MAX) {
+            NAME => {
+                self.name = reader.text()?.into();
+                if self.name.is_empty() {
+                    return Err(reader.wrong(place, Flaw::LeftOut));
+                }
+            }
             INPUT => self.input = Some(Input::read(reader)?),
             LABELS => self.labels = reader.items(|reader| reader.text().map(Cow::Borrowed))?,
             CHAIN => self.chain = reader.items(Step::read)?,
-            _ => return Err(place.wrong("an unknown key of the directory")),
+            _ => return Err(reader.wrong(place, Flaw::DirectoryKey)),
         }
         Ok(())
     }
 
     pub(super) fn write(&self, keys: &mut super::cbor::KeyWriter<'_>) {
-        keys.unless("", NAME as u8, &*self.name, Writer::text);
+        keys.unless("", NAME, &*self.name, Writer::text);
         if let Some(input) = &self.input {
-            input.write(keys.at(INPUT as u8));
+            input.write(keys.at(INPUT));
         }
         if !self.labels.is_empty() {
             let text = |writer: &mut Writer, text: &Cow<'_, str>| writer.text(text);
-            keys.at(LABELS as u8).array(&self.labels, text);
+            keys.at(LABELS).array(&self.labels, text);
         }
         if !self.chain.is_empty() {
             let step = |writer: &mut Writer, step: &Step<usize>| step.write(writer);
-            keys.at(CHAIN as u8).array(&self.chain, step);
+            keys.at(CHAIN).array(&self.chain, step);
         }
     }
 }

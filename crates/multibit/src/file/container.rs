@@ -1,7 +1,7 @@
 //! Burn's container of tensors, as far as a packed file has one.
 
-use super::cbor::Reader;
-use super::{Malformed, ReadError};
+use super::cbor::{Reader, Result};
+use super::{Flaw, Malformed, ReadError};
 
 /// How a container begins.
 const MAGIC: &[u8; 4] = b"NRUB";
@@ -22,20 +22,20 @@ pub const TENSOR: &str = "burn-alq";
 pub const CHECKPOINT: &str = "alq:position";
 
 /// The body in a file.
-pub(super) fn body(file: &[u8]) -> Result<&[u8], ReadError> {
+pub(super) fn body(file: &[u8]) -> core::result::Result<&[u8], ReadError> {
     let head = file.split_first_chunk::<HEADER>();
     let head = head.filter(|(head, _)| head.starts_with(MAGIC));
     let (head, rest) = head.ok_or(ReadError::Foreign)?;
-    let wrong = |reason| ReadError::Container(Malformed { at: 0, reason });
+    let wrong = |flaw| ReadError::Container(Malformed { at: 0, flaw });
     if u16::from_le_bytes([head[4], head[5]]) > VERSION {
-        return Err(wrong("a newer version of the container"));
+        return Err(wrong(Flaw::NewerContainer));
     }
     let length = u32::from_le_bytes([head[6], head[7], head[8], head[9]]);
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let metadata = rest
-        .get(..length)
-        .ok_or(wrong("the file ends in its metadata"))?;
-    let found = Found::read(metadata).map_err(ReadError::Container)?;
+    let metadata = rest.get(..length).ok_or(wrong(Flaw::Metadata))?;
+    let mut reader = Reader::new(metadata);
+    let found = Found::read(&mut reader);
+    let found = found.map_err(|_| ReadError::Container(reader.malformed()))?;
     if found.checkpoint {
         return Err(ReadError::Checkpoint);
     }
@@ -46,9 +46,7 @@ pub(super) fn body(file: &[u8]) -> Result<&[u8], ReadError> {
     let data = (HEADER + length).next_multiple_of(BOUNDARY);
     let data = file.get(data..).unwrap_or_default();
     let whole = start == 0 && end == data.len();
-    whole
-        .then_some(data)
-        .ok_or(wrong("the file has another length than its tensor"))
+    whole.then_some(data).ok_or(wrong(Flaw::TensorLength))
 }
 
 /// What the metadata says.
@@ -61,8 +59,7 @@ struct Found {
 }
 
 impl Found {
-    fn read(metadata: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(metadata);
+    fn read(reader: &mut Reader<'_>) -> Result<Self> {
         let mut found = Self::default();
         for _ in 0..reader.map()? {
             if reader.text()? != "tensors" {
@@ -72,7 +69,7 @@ impl Found {
             found.tensors = reader.map()?;
             for _ in 0..found.tensors {
                 match reader.text()? {
-                    TENSOR => found.range = tensor(&mut reader)?,
+                    TENSOR => found.range = tensor(reader)?,
                     name => {
                         found.checkpoint |= name == CHECKPOINT;
                         reader.skip()?;
@@ -86,18 +83,21 @@ impl Found {
 }
 
 /// Where a tensor of bytes lies; none if it is one of other numbers.
-fn tensor(reader: &mut Reader<'_>) -> Result<Option<[usize; 2]>, Malformed> {
+fn tensor(reader: &mut Reader<'_>) -> Result<Option<[usize; 2]>> {
     let (mut bytes, mut range, mut length) = (false, None, None);
     for _ in 0..reader.map()? {
         match reader.text()? {
             "dtype" => {
                 // Numbers of other kinds have a map or an array here.
-                let mut text = reader.clone();
-                bytes = text.text().is_ok_and(|name| name == "U8");
+                bytes = reader.clone().text().is_ok_and(|name| name == "U8");
                 reader.skip()?;
             }
             "shape" => length = Some(reader.sizes()?),
-            "data_offsets" => range = Some(reader.exactly::<2>()?),
+            "data_offsets" => {
+                let mut offsets = [0; 2];
+                reader.exactly(&mut offsets)?;
+                range = Some(offsets);
+            }
             _ => reader.skip()?,
         }
     }

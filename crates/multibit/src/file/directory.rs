@@ -5,9 +5,8 @@ use alloc::collections::BinaryHeap;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use super::cbor::{Reader, Writer};
-use super::chain::List;
-use super::{About, EntryError, FileTensor, FileWeight, Malformed, Op, ReadError};
+use super::cbor::{self, FEW, Reader, Writer};
+use super::{About, ChainError, EntryError, FileTensor, FileWeight, Flaw, Op, ReadError};
 
 /// A text and what it stands for.
 pub(super) type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
@@ -35,49 +34,50 @@ pub(super) fn entry(path: &str, source: impl Into<EntryError>) -> ReadError {
 }
 
 impl<'a> Directory<'a> {
-    /// Takes bytes that are wrong in any way, and memory in proportion to them.
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, ReadError> {
+    /// Fills an empty one; takes bytes that are wrong in any way, and memory in proportion to them.
+    // Apart from what follows, so that its stack is free again then.
+    #[inline(never)]
+    pub(super) fn fill(&mut self, bytes: &'a [u8]) -> Result<(), ReadError> {
+        let mut reader = Reader::new(bytes);
         let mut unfit = None;
-        let read = Self::read_keys(bytes, &mut unfit);
-        if let Some((path, error)) = unfit {
-            return Err(entry(&path, error));
+        if self.read_keys(&mut reader, &mut unfit).is_err() {
+            return Err(match unfit {
+                Some((path, error)) => entry(path, error),
+                None => ReadError::Directory(reader.malformed()),
+            });
         }
-        let directory = read.map_err(ReadError::Directory)?;
-        directory.check_paths()?;
-        directory.check_chain()?;
-        Ok(directory)
+        self.check_paths()?;
+        self.check_chain()
     }
 
     fn read_keys(
-        bytes: &'a [u8],
-        unfit: &mut Option<(Cow<'a, str>, EntryError)>,
-    ) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(bytes);
-        let mut directory = Self::default();
+        &mut self,
+        reader: &mut Reader<'a>,
+        unfit: &mut Option<(&'a str, EntryError)>,
+    ) -> cbor::Result<()> {
         let mut keys = reader.keys()?;
-        let (mut weights, mut tensors) = (None, None);
+        let mut lists = [false; 2];
         while let Some(key) = reader.key(&mut keys)? {
             match key {
                 0 => {
-                    weights = Some(reader.any_items(|reader| {
-                        let place = reader.clone();
-                        FileWeight::read(reader)?.map_err(|error| {
-                            unfit.get_or_insert(error);
-                            place.wrong("a grouping that does not fit")
-                        })
-                    })?);
+                    let weight = |reader: &mut Reader<'a>| FileWeight::read(reader, unfit);
+                    self.weights = reader.any_items(weight)?;
                 }
-                1 => tensors = Some(reader.any_items(FileTensor::read)?),
-                2 => directory.config = texts(&mut reader)?,
-                3 => directory.tied = texts(&mut reader)?,
-                key => directory.about.read(key, &mut reader)?,
+                1 => self.tensors = reader.any_items(FileTensor::read)?,
+                2 => self.config = texts(reader)?,
+                3 => self.tied = texts(reader)?,
+                key => self.about.read(key, reader)?,
+            }
+            if let Some(list) = lists.get_mut(key) {
+                *list = true;
             }
         }
         reader.end()?;
-        let lacks = |what| reader.wrong(what);
-        directory.weights = weights.ok_or(lacks("no list of weights"))?;
-        directory.tensors = tensors.ok_or(lacks("no list of tensors"))?;
-        Ok(directory)
+        match lists {
+            [true, true] => Ok(()),
+            [false, _] => Err(reader.wrong(reader.at(), Flaw::NoWeights)),
+            [_, false] => Err(reader.wrong(reader.at(), Flaw::NoTensors)),
+        }
     }
 
     fn paths(&self) -> impl Iterator<Item = &str> {
@@ -87,52 +87,56 @@ impl<'a> Directory<'a> {
 
     /// Paths are unique, and those that are tied have an entry.
     fn check_paths(&self) -> Result<(), ReadError> {
-        let tied = || self.tied.iter().map(|(path, _)| &**path);
-        let mut all = sorted(self.paths().collect());
+        let all = sorted(self.paths().collect());
+        let has = |path: &str| all.binary_search(&path).is_ok();
+        let twice = all.windows(2).find(|pair| pair[0] == pair[1]);
+        let mut twice = twice.map(|pair| pair[0]);
+        // Those that are tied ascend, so that none is there twice.
         for (path, first) in &self.tied {
-            if all.binary_search(&&**first).is_err() {
+            if !has(first) {
                 let first = first.to_string();
                 return Err(entry(path, EntryError::Untied { first }));
             }
+            if has(path) {
+                twice = Some(path);
+            }
         }
-        all.extend(tied());
-        all = sorted(all);
-        match all.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(entry(pair[0], EntryError::Twice)),
+        match twice {
+            Some(path) => Err(entry(path, EntryError::Twice)),
             None => Ok(()),
         }
     }
 
     /// Steps name entries, and values that are there already.
     fn check_chain(&self) -> Result<(), ReadError> {
-        let counts = [self.weights.len(), self.tensors.len()];
         for (index, step) in self.about.chain.iter().enumerate() {
-            let wrong = |reason| ReadError::Chain {
-                step: index + 1,
-                reason,
-            };
-            step.rename(|list, &tensor| {
-                let (count, reason) = match list {
-                    List::Weights => (counts[0], "a weight that has no entry"),
-                    List::Tensors => (counts[1], "a tensor that has no entry"),
-                };
-                (tensor < count).then_some(tensor).ok_or(wrong(reason))
-            })?;
-            let other = match step.op {
-                Op::Add(other) => Some(other),
-                _ => None,
-            };
-            if step
-                .input
-                .into_iter()
-                .chain(other)
-                .any(|value| value > index)
-            {
-                return Err(wrong("a value that is not there yet"));
+            let (mut weight, mut tensors, mut other) = (None, [None; 5], None);
+            match &step.op {
+                Op::Linear(layer) | Op::Conv2d(layer, _) => {
+                    weight = Some(layer.weight);
+                    tensors[0] = layer.bias;
+                    if let Some(norm) = &layer.norm {
+                        let norm = [norm.gamma, norm.beta, norm.mean, norm.variance];
+                        tensors[1..].copy_from_slice(&norm.map(Some));
+                    }
+                }
+                Op::Levels(state) => tensors[0] = Some(*state),
+                Op::Add(value) => other = Some(*value),
+                _ => {}
             }
-            if step.input == Some(index) {
-                return Err(wrong("the value before, which is left out"));
-            }
+            let source = if weight >= Some(self.weights.len()) {
+                ChainError::NoWeight
+            } else if tensors.into_iter().max() >= Some(Some(self.tensors.len())) {
+                ChainError::NoTensor
+            } else if step.input.max(other) > Some(index) {
+                ChainError::Later
+            } else if step.input == Some(index) {
+                ChainError::Before
+            } else {
+                continue;
+            };
+            let step = index + 1;
+            return Err(ReadError::Chain { step, source });
         }
         Ok(())
     }
@@ -182,19 +186,20 @@ impl<'a> Directory<'a> {
 }
 
 /// A map of texts that is not empty, in ascending order of bytes.
-fn texts<'a>(reader: &mut Reader<'a>) -> Result<Vec<Pair<'a>>, Malformed> {
-    let start = reader.clone();
-    let mut pairs: Vec<Pair<'a>> = Vec::new();
-    for _ in 0..reader.map()? {
-        let place = reader.clone();
+fn texts<'a>(reader: &mut Reader<'a>) -> cbor::Result<Vec<Pair<'a>>> {
+    let start = reader.at();
+    let count = reader.map()?;
+    let mut pairs: Vec<Pair<'a>> = Vec::with_capacity(count.min(FEW));
+    for _ in 0..count {
+        let place = reader.at();
         let key = reader.text()?;
         if pairs.last().is_some_and(|(last, _)| **last >= *key) {
-            return Err(place.wrong("a misplaced key"));
+            return Err(reader.wrong(place, Flaw::Misplaced));
         }
         pairs.push((key.into(), reader.text()?.into()));
     }
     match pairs.is_empty() {
-        true => Err(start.wrong("an empty map, which is left out")),
+        true => Err(reader.wrong(start, Flaw::EmptyMap)),
         false => Ok(pairs),
     }
 }

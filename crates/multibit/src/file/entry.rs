@@ -3,9 +3,9 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use super::cbor::{KeyWriter, Reader, Writer};
-use super::step::{ARITHMETICS, code};
-use super::{EntryError, Malformed, SectionError};
+use super::cbor::{KeyWriter, Reader, Result, Writer};
+use super::step::{self, code};
+use super::{EntryError, Flaw, SectionError};
 use crate::bits::bits_at;
 use crate::cpu::Arithmetic;
 use crate::packed::{check, padding_is_zero};
@@ -129,9 +129,8 @@ struct Fields<'a> {
     shape: Option<Vec<usize>>,
     crc32: Option<u32>,
     axes: Option<Vec<usize>>,
-    len: Option<usize>,
-    rows: Option<usize>,
-    width_bits: Option<u8>,
+    /// Run, rows and bits of a width.
+    counts: [Option<usize>; 3],
     numbers: Option<NumberType>,
     stored_type: CoordinateType,
     stored: Option<[usize; 3]>,
@@ -139,88 +138,72 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The keys that both kinds of entries have in common, and those of `more`.
-    fn read(
-        reader: &mut Reader<'a>,
-        unknown: &'static str,
-        more: impl Fn(&mut Self, u64, &mut Reader<'a>) -> Result<bool, Malformed>,
-    ) -> Result<Self, Malformed> {
+    /// The keys of a weight, or of another tensor.
+    fn read(reader: &mut Reader<'a>, is_weight: bool) -> Result<Self> {
         let mut fields = Self::default();
         let mut keys = reader.keys()?;
         while let Some(key) = reader.key(&mut keys)? {
-            let place = reader.clone();
+            let place = reader.at();
             match key {
                 0 => fields.path = Some(reader.text()?),
                 1 => fields.shape = Some(reader.sizes()?),
-                2 => fields.crc32 = Some(reader.u32()?),
-                8 => match STORED_TYPES.get(usize::from(reader.u8()?)) {
-                    Some(CoordinateType::F32) => {
-                        return Err(place.wrong("a value that is left out"));
-                    }
-                    Some(&kind) => fields.stored_type = kind,
-                    None => return Err(place.wrong("a code that stands for nothing")),
+                2 => fields.crc32 = Some(reader.at_most(u32::MAX as usize)? as u32),
+                3 if is_weight => fields.axes = Some(reader.sizes()?),
+                4..=6 if is_weight => fields.counts[key - 4] = Some(reader.size()?),
+                7 if !is_weight => match NumberType::ALL.get(reader.size()?) {
+                    Some(NumberType::F32) => return Err(reader.wrong(place, Flaw::LeftOut)),
+                    Some(&numbers) => fields.numbers = Some(numbers),
+                    None => return Err(reader.wrong(place, Flaw::Code)),
                 },
-                key => {
-                    if !more(&mut fields, key, reader)? {
-                        return Err(place.wrong(unknown));
+                8 => match STORED_TYPES.get(reader.size()?) {
+                    Some(CoordinateType::F32) => return Err(reader.wrong(place, Flaw::LeftOut)),
+                    Some(&kind) => fields.stored_type = kind,
+                    None => return Err(reader.wrong(place, Flaw::Code)),
+                },
+                9 => {
+                    let mut stored = [0; 3];
+                    match is_weight {
+                        true => reader.exactly(&mut stored)?,
+                        false => stored[0] = reader.size()?,
                     }
+                    fields.stored = Some(stored);
                 }
+                10 if is_weight => fields.arithmetic = Some(step::arithmetic(reader)?),
+                _ if is_weight => return Err(reader.wrong(place, Flaw::WeightKey)),
+                _ => return Err(reader.wrong(place, Flaw::TensorKey)),
             }
         }
         Ok(fields)
     }
 }
 
-/// A value that must be there.
-fn there<T>(place: &Reader<'_>, value: Option<T>, lacks: &'static str) -> Result<T, Malformed> {
-    value.ok_or(place.wrong(lacks))
-}
-
 impl<'a> FileWeight<'a> {
-    /// The entry; what does not fit in it is an error of its own.
+    /// The entry; a grouping that does not fit is an error of its own, with the path.
+    // Apart from the directory, as other entries too: their stack is taken once.
+    #[inline(never)]
     pub(super) fn read(
         reader: &mut Reader<'a>,
-    ) -> Result<Result<Self, (Cow<'a, str>, EntryError)>, Malformed> {
-        let start = reader.clone();
-        let unknown = "an unknown key of a weight";
-        let fields = Fields::read(reader, unknown, |fields, key, reader| {
-            let place = reader.clone();
-            match key {
-                3 => fields.axes = Some(reader.sizes()?),
-                4 => fields.len = Some(reader.size()?),
-                5 => fields.rows = Some(reader.size()?),
-                6 => fields.width_bits = Some(reader.u8()?),
-                9 => fields.stored = Some(reader.exactly()?),
-                10 => match ARITHMETICS.get(usize::from(reader.u8()?)) {
-                    Some(&arithmetic) => fields.arithmetic = Some(arithmetic),
-                    None => return Err(place.wrong("a code that stands for nothing")),
-                },
-                _ => return Ok(false),
-            }
-            Ok(true)
-        })?;
-        let path = Cow::Borrowed(there(&start, fields.path, "a weight without a path")?);
-        let shape = there(&start, fields.shape, "a weight without a shape")?;
-        let axes = there(&start, fields.axes, "a weight without axes")?;
-        let len = there(&start, fields.len, "a weight without a run")?;
-        let rows = there(
-            &start,
-            fields.rows,
-            "a weight without a number of coordinates",
-        )?;
-        let width_bits = there(
-            &start,
-            fields.width_bits,
-            "a weight without bits of a width",
-        )?;
+        unfit: &mut Option<(&'a str, EntryError)>,
+    ) -> Result<Self> {
+        let start = reader.at();
+        let fields = Fields::read(reader, true)?;
+        let (Some(path), Some(shape), Some(axes)) = (fields.path, fields.shape, fields.axes) else {
+            return Err(reader.wrong(start, Flaw::Weight));
+        };
+        let [Some(len), Some(rows), Some(width_bits)] = fields.counts else {
+            return Err(reader.wrong(start, Flaw::Weight));
+        };
+        let Ok(width_bits) = u8::try_from(width_bits) else {
+            return Err(reader.wrong(start, Flaw::Large));
+        };
         let grouping = Grouping::new(axes, len);
         let grouping = grouping.and_then(|grouping| grouping.check(&shape).map(|()| grouping));
-        let grouping = match grouping {
-            Ok(grouping) => grouping,
-            Err(error) => return Ok(Err((path, error.into()))),
-        };
-        Ok(Ok(Self {
-            path,
+        let grouping = grouping.map_err(|error| {
+            *unfit = Some((path, error.into()));
+            reader.wrong(start, Flaw::Weight)
+        })?;
+        Ok(Self {
+            path: Cow::Borrowed(path),
             shape,
             crc32: fields.crc32,
             grouping,
@@ -230,7 +213,7 @@ impl<'a> FileWeight<'a> {
             stored: fields.stored,
             arithmetic: fields.arithmetic,
             sections: Default::default(),
-        }))
+        })
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
@@ -247,7 +230,7 @@ impl<'a> FileWeight<'a> {
                 Writer::uint,
             );
             keys.maybe(9, self.stored, |writer, stored| writer.sizes(&stored));
-            let arithmetic = self.arithmetic.map(|kind| code(&ARITHMETICS, &kind));
+            let arithmetic = self.arithmetic.map(|kind| code(&step::ARITHMETICS, &kind));
             keys.maybe(10, arithmetic, Writer::uint);
         });
     }
@@ -283,7 +266,7 @@ impl<'a> FileWeight<'a> {
     }
 
     /// Whether the sections are a weight's.
-    pub(super) fn check(&self) -> Result<(), DecodeError> {
+    pub(super) fn check(&self) -> core::result::Result<(), DecodeError> {
         let [_, bases, widths] = &self.sections;
         let counts = [self.rows, bases.len()];
         let (shape, grouping) = (&self.shape, &self.grouping);
@@ -395,25 +378,16 @@ pub struct FileTensor<'a> {
 }
 
 impl<'a> FileTensor<'a> {
-    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        let start = reader.clone();
-        let unknown = "an unknown key of a tensor";
-        let fields = Fields::read(reader, unknown, |fields, key, reader| {
-            let place = reader.clone();
-            match key {
-                7 => match NumberType::ALL.get(usize::from(reader.u8()?)) {
-                    Some(NumberType::F32) => return Err(place.wrong("a value that is left out")),
-                    Some(&numbers) => fields.numbers = Some(numbers),
-                    None => return Err(place.wrong("a code that stands for nothing")),
-                },
-                9 => fields.stored = Some([reader.size()?, 0, 0]),
-                _ => return Ok(false),
-            }
-            Ok(true)
-        })?;
+    #[inline(never)]
+    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self> {
+        let start = reader.at();
+        let fields = Fields::read(reader, false)?;
+        let (Some(path), Some(shape)) = (fields.path, fields.shape) else {
+            return Err(reader.wrong(start, Flaw::Tensor));
+        };
         Ok(Self {
-            path: Cow::Borrowed(there(&start, fields.path, "a tensor without a path")?),
-            shape: there(&start, fields.shape, "a tensor without a shape")?,
+            path: Cow::Borrowed(path),
+            shape,
             crc32: fields.crc32,
             numbers: fields.numbers.unwrap_or(NumberType::F32),
             stored_type: fields.stored_type,
@@ -450,7 +424,7 @@ impl<'a> FileTensor<'a> {
     ///
     /// # Errors
     /// If a coding does not store such a tensor, or they do not fit the address space.
-    pub(super) fn plain(&self, deflated: bool) -> Result<usize, EntryError> {
+    pub(super) fn plain(&self, deflated: bool) -> core::result::Result<usize, EntryError> {
         let narrow = self.stored_type != CoordinateType::F32;
         if self.numbers == NumberType::Burns {
             return match deflated || narrow {
@@ -460,11 +434,8 @@ impl<'a> FileTensor<'a> {
         }
         if narrow && (self.numbers != NumberType::F32 || !deflated) {
             return Err(EntryError::Stored {
-                numbers: self.numbers.name(),
-                stored: match self.stored_type {
-                    CoordinateType::F16 => "f16",
-                    _ => "bf16",
-                },
+                numbers: self.numbers,
+                stored: self.stored_type,
             });
         }
         let size = match narrow {

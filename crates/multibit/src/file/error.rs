@@ -4,17 +4,107 @@ use alloc::string::{String, ToString};
 
 use thiserror::Error;
 
-use super::{VERSION, foreign_name};
-use crate::{DecodeError, GroupingError};
+use super::{InputError, NumberType, VERSION, foreign_name};
+use crate::{CoordinateType, DecodeError, GroupingError};
 
 /// What is wrong with an item of CBOR, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{reason}, at byte {at}")]
+#[error("{flaw}, at byte {at}")]
 pub struct Malformed {
     /// The byte, counted from the first of the directory.
     pub at: usize,
     /// What is wrong.
-    pub reason: &'static str,
+    pub flaw: Flaw,
+}
+
+/// What can be wrong with an item of CBOR. A code, so that a program without messages holds none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "their messages say it")]
+pub enum Flaw {
+    #[error("it ends here")]
+    End,
+    #[error("bytes behind the end")]
+    Behind,
+    #[error("an item without a definite length")]
+    Indefinite,
+    #[error("a length beyond the end")]
+    Length,
+    #[error("nested too deep")]
+    Deep,
+    #[error("not an unsigned integer")]
+    NoNumber,
+    #[error("a number that is longer than it must be")]
+    Longer,
+    #[error("a number that is too large")]
+    Large,
+    #[error("a code that stands for nothing")]
+    Code,
+    #[error("not a float of 32 bits")]
+    NoFloat,
+    #[error("not a text")]
+    NoText,
+    #[error("text that is not UTF-8")]
+    Utf8,
+    #[error("not an array")]
+    NoArray,
+    #[error("an array of another length")]
+    OtherLength,
+    #[error("an empty array, which is left out")]
+    EmptyArray,
+    #[error("not a map")]
+    NoMap,
+    #[error("an empty map, which is left out")]
+    EmptyMap,
+    #[error("a key that is not an unsigned integer")]
+    NoKey,
+    #[error("a misplaced key")]
+    Misplaced,
+    #[error("an unknown key of the directory")]
+    DirectoryKey,
+    #[error("an unknown key of a weight")]
+    WeightKey,
+    #[error("an unknown key of a tensor")]
+    TensorKey,
+    #[error("an unknown key of the input")]
+    InputKey,
+    #[error("an unknown key of a step")]
+    StepKey,
+    #[error("a value that is left out")]
+    LeftOut,
+    #[error("a weight that lacks a key")]
+    Weight,
+    #[error("a tensor that lacks a key")]
+    Tensor,
+    #[error("a step that lacks a key or has one of another")]
+    Step,
+    #[error("an input that is none: {0}")]
+    Input(#[source] InputError),
+    #[error("no list of weights")]
+    NoWeights,
+    #[error("no list of tensors")]
+    NoTensors,
+    #[error("a newer version of the container")]
+    NewerContainer,
+    #[error("the file ends in its metadata")]
+    Metadata,
+    #[error("the file has another length than its tensor")]
+    TensorLength,
+}
+
+/// What a step of a chain has wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "their messages say it")]
+pub enum ChainError {
+    #[error("a weight that has no entry")]
+    NoWeight,
+    #[error("a tensor that has no entry")]
+    NoTensor,
+    #[error("a value that is not there yet")]
+    Later,
+    #[error("the value before, which is left out")]
+    Before,
 }
 
 /// Why bytes are not a packed file.
@@ -59,12 +149,12 @@ pub enum ReadError {
     #[error("wrong checksum, the file is damaged")]
     Checksum,
     /// A step of the chain names a tensor that has no entry, or a value that is made later.
-    #[error("step {step} of the chain: {reason}")]
+    #[error("step {step} of the chain: {source}")]
     Chain {
         /// The step, counted from 1.
         step: usize,
-        /// What it lacks.
-        reason: &'static str,
+        /// What is wrong with it.
+        source: ChainError,
     },
     /// An entry.
     #[error("{path}: {source}")]
@@ -111,12 +201,12 @@ pub enum EntryError {
     #[error("wrong checksum, the file is damaged")]
     Checksum,
     /// A type that this coding does not store.
-    #[error("no tensor of {numbers} is stored in {stored} by this coding")]
+    #[error("no tensor of {} is stored in {stored} by this coding", numbers.name())]
     Stored {
         /// The type of the numbers.
-        numbers: &'static str,
+        numbers: NumberType,
         /// The type that they are stored in.
-        stored: &'static str,
+        stored: CoordinateType,
     },
     /// A tensor of Burn's own quantization in a deflated file.
     #[error("is quantized by Burn; only Coding::Plain stores it")]

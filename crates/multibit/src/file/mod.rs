@@ -30,7 +30,7 @@ use alloc::vec::Vec;
 pub use chain::{About, Input, InputError, Layer, List, Norm, Op, Order, Step, describe};
 pub use container::{CHECKPOINT, TENSOR, container};
 pub use entry::{FileTensor, FileWeight, NumberType};
-pub use error::{EntryError, Malformed, ReadError, SectionError};
+pub use error::{ChainError, EntryError, Flaw, Malformed, ReadError, SectionError};
 pub use foreign::foreign_name;
 #[cfg(feature = "deflate")]
 pub use write::{Contents, Numbers};
@@ -88,8 +88,13 @@ impl Coding {
 struct Crc32;
 
 impl Crc32 {
-    /// Bits that are looked up at once: a table of a kibibyte where there is room, or of 64 bytes.
-    const BITS: u32 = if cfg!(feature = "std") { 8 } else { 4 };
+    /// Bits that are looked up at once: a table of a kibibyte where there is room, or of 64 bytes where a page
+    /// fetches it.
+    const BITS: u32 = if cfg!(all(feature = "std", not(target_arch = "wasm32"))) {
+        8
+    } else {
+        4
+    };
 
     /// By the value of so many bits.
     const TABLE: [u32; 1 << Self::BITS] = {
@@ -135,12 +140,15 @@ impl<'a> PackedFile<'a> {
     /// # Errors
     /// If it is no packed file, of a newer version, or damaged: if any length, width or checksum is
     /// wrong.
+    // Apart from its caller, so that its stack is free again then.
+    #[inline(never)]
     pub fn read(file: &'a [u8]) -> Result<Self, ReadError> {
         Self::read_body(container::body(file)?, file.len())
     }
 
     fn read_body(body: &'a [u8], file: usize) -> Result<Self, ReadError> {
-        let (mut data, mut directory) = Data::open(body, file)?;
+        let mut directory = Directory::default();
+        let mut data = Data::open(body, file, &mut directory)?;
         let fails = |path: &str, read: Result<(), EntryError>| {
             read.map_err(|error| entry(path, error))?;
             Ok(true)
@@ -159,7 +167,8 @@ impl<'a> PackedFile<'a> {
     /// # Errors
     /// If the container or the directory is wrong: without them no part has a place.
     pub fn check(file: &'a [u8]) -> Result<Check, ReadError> {
-        let (mut data, mut directory) = Data::open(container::body(file)?, file.len())?;
+        let mut directory = Directory::default();
+        let mut data = Data::open(container::body(file)?, file.len(), &mut directory)?;
         let mut entries = Vec::new();
         data.entries(&mut directory, |path, read| {
             let placed = read.as_ref().err().is_none_or(EntryError::has_place);
@@ -271,8 +280,8 @@ struct Data<'a> {
 }
 
 impl<'a> Data<'a> {
-    /// The coding and the directory of a body; sections come next.
-    fn open(body: &'a [u8], file: usize) -> Result<(Self, Directory<'a>), ReadError> {
+    /// Reads the directory of a body; sections come next.
+    fn open(body: &'a [u8], file: usize, directory: &mut Directory<'a>) -> Result<Self, ReadError> {
         let short = ReadError::Sections(SectionError::Short);
         let (head, rest) = body.split_first_chunk::<HEAD>().ok_or(short.clone())?;
         let number = |at: usize| {
@@ -287,8 +296,8 @@ impl<'a> Data<'a> {
             0 => Coding::Plain,
             1 => Coding::Deflate,
             _ => {
-                let reason = "a coding that stands for nothing";
-                return Err(ReadError::Directory(Malformed { at: 0, reason }));
+                let flaw = Flaw::Code;
+                return Err(ReadError::Directory(Malformed { at: 0, flaw }));
             }
         };
         if coding == Coding::Deflate && cfg!(not(feature = "deflate")) {
@@ -297,9 +306,9 @@ impl<'a> Data<'a> {
         // What is beyond the address space is beyond the file.
         let size = |at| usize::try_from(number(at)).unwrap_or(usize::MAX);
         let (stored, plain) = (size(8), size(16));
-        let directory = rest.get(..stored).ok_or(short)?;
+        let section = rest.get(..stored).ok_or(short)?;
         let end = HEAD + stored;
-        let checksum = Crc32::of(&[coding.covered(body, end)]);
+        let checksum = Crc32::of(&[Cow::Borrowed(coding.covered(body, end))]);
         if checksum != number(0) as u32 && !FUZZING {
             return Err(ReadError::Checksum);
         }
@@ -314,17 +323,18 @@ impl<'a> Data<'a> {
             budget: deflate::Budget::of_file(file),
         };
         let _ = file;
-        let directory = data
-            .inflated(directory, plain)
-            .map_err(ReadError::Sections)?;
-        let directory = match directory {
-            Cow::Borrowed(bytes) => Directory::read(bytes)?,
+        match data.inflated(section, plain).map_err(ReadError::Sections)? {
+            Cow::Borrowed(bytes) => directory.fill(bytes)?,
             #[cfg(feature = "deflate")]
-            Cow::Owned(bytes) => Directory::read(&bytes)?.owned(),
+            Cow::Owned(bytes) => {
+                let mut read = Directory::default();
+                read.fill(&bytes)?;
+                *directory = read.owned();
+            }
             #[cfg(not(feature = "deflate"))]
             Cow::Owned(_) => return Err(ReadError::Deflated),
-        };
-        Ok((data, directory))
+        }
+        Ok(data)
     }
 
     /// Reads the sections of all entries, as long as `seen` wants to know of more.
@@ -353,16 +363,18 @@ impl<'a> Data<'a> {
         self.body.len() - self.end
     }
 
+    #[inline(never)]
     fn weight(&mut self, weight: &mut FileWeight<'a>) -> Result<(), EntryError> {
         let plain = weight.plain().ok_or(SectionError::TooLarge)?;
         let stored = weight.stored.unwrap_or(plain);
         if weight.stored == Some(plain) {
             return Err(SectionError::Plain.into());
         }
-        weight.sections = self.sections(weight.crc32, plain, stored)?;
+        self.sections(weight.crc32, &plain, &stored, &mut weight.sections)?;
         Ok(weight.check()?)
     }
 
+    #[inline(never)]
     fn tensor(&mut self, tensor: &mut FileTensor<'a>) -> Result<(), EntryError> {
         let plain = tensor.plain(self.coding == Coding::Deflate)?;
         let stored = tensor.stored.unwrap_or(plain);
@@ -370,34 +382,35 @@ impl<'a> Data<'a> {
         if tensor.stored.is_some() != (stored != plain || burns) {
             return Err(SectionError::Plain.into());
         }
-        [tensor.bytes] = self.sections(tensor.crc32, [plain], [stored])?;
-        Ok(())
+        let bytes = core::slice::from_mut(&mut tensor.bytes);
+        self.sections(tensor.crc32, &[plain], &[stored], bytes)
     }
 
     /// The sections of an entry, inflated.
-    fn sections<const N: usize>(
+    fn sections(
         &mut self,
         crc32: Option<u32>,
-        plain: [usize; N],
-        stored: [usize; N],
-    ) -> Result<[Cow<'a, [u8]>; N], EntryError> {
+        plain: &[usize],
+        stored: &[usize],
+        sections: &mut [Cow<'a, [u8]>],
+    ) -> Result<(), EntryError> {
         if self.coding == Coding::Plain && stored != plain {
             return Err(SectionError::Plain.into());
         }
-        let mut sections = [&[][..]; N];
-        for (section, length) in sections.iter_mut().zip(stored) {
-            *section = self.take(length)?;
+        for (section, &length) in sections.iter_mut().zip(stored) {
+            *section = Cow::Borrowed(self.take(length)?);
         }
-        let checksum = self.coding.checksum(&sections);
+        let checksum = self.coding.checksum(sections);
         let same = checksum == crc32 || FUZZING && checksum.is_some() == crc32.is_some();
         if !same {
             return Err(EntryError::Checksum);
         }
-        let mut inflated = [const { Cow::Borrowed(&[] as &[u8]) }; N];
-        for ((inflated, section), length) in inflated.iter_mut().zip(sections).zip(plain) {
-            *inflated = self.inflated(section, length)?;
+        for (section, &length) in sections.iter_mut().zip(plain) {
+            if let Cow::Borrowed(stored) = *section {
+                *section = self.inflated(stored, length)?;
+            }
         }
-        Ok(inflated)
+        Ok(())
     }
 
     /// The section of so many bytes that comes next.

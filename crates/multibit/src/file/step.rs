@@ -1,7 +1,7 @@
 //! Steps as the directory holds them.
 
-use super::cbor::{Reader, Writer};
-use super::{Layer, Malformed, Norm, Op, Step};
+use super::cbor::{Reader, Result, Writer};
+use super::{Flaw, Layer, Norm, Op, Step};
 use crate::cpu::{Activation, Arithmetic, Conv2dOptions, Pool2dOptions};
 
 /// The functions by their codes.
@@ -37,174 +37,194 @@ pub(super) fn code<T: PartialEq>(codes: &[T], value: &T) -> u8 {
     place.expect("a code for each") as u8
 }
 
-pub(super) fn unless<T: PartialEq>(place: &Reader<'_>, value: T, none: T) -> Result<T, Malformed> {
-    match value == none {
-        true => Err(place.wrong("a value that is left out")),
-        false => Ok(value),
+/// The arithmetic of a code.
+pub(super) fn arithmetic(reader: &mut Reader<'_>) -> Result<Arithmetic> {
+    let place = reader.at();
+    let arithmetic = ARITHMETICS.get(reader.size()?).copied();
+    arithmetic.ok_or_else(|| reader.wrong(place, Flaw::Code))
+}
+
+// Keys of a step.
+const OP: usize = 0;
+const INPUT: usize = 1;
+const WEIGHT: usize = 2;
+const BIAS: usize = 3;
+/// γ, β, μ, σ².
+const NORM: usize = 4;
+/// The bits of an f32.
+const EPSILON: usize = 5;
+const ARITHMETIC: usize = 6;
+const WINDOW: usize = 7;
+const STRIDE: usize = 8;
+/// Before and behind each axis.
+const PADDING: usize = 9;
+const DILATION: usize = 10;
+const GROUPS: usize = 11;
+const FUNCTION: usize = 12;
+const STATE: usize = 13;
+const OTHER: usize = 14;
+const KEYS: usize = 15;
+
+/// Where the numbers of each key begin among all, and where the last end; one alone is no array.
+const PLACES: [usize; KEYS + 1] = [0, 1, 2, 3, 4, 8, 9, 10, 12, 14, 18, 20, 21, 22, 23, 24];
+
+/// Numbers of all keys.
+const NUMBERS: usize = PLACES[KEYS];
+
+/// What is left out.
+fn left_out(key: usize) -> &'static [usize] {
+    match key {
+        STRIDE | DILATION => &[1, 1],
+        PADDING => &[0; 4],
+        GROUPS => &[1],
+        _ => &[],
     }
 }
 
 /// The keys of a step as they lie.
 #[derive(Default)]
 struct Fields {
-    op: Option<u8>,
-    input: Option<usize>,
-    weight: Option<usize>,
-    bias: Option<usize>,
-    norm: Option<[usize; 4]>,
-    epsilon: Option<f32>,
-    arithmetic: Option<Arithmetic>,
-    window: Option<[usize; 2]>,
-    stride: Option<[usize; 2]>,
-    /// Before and behind each axis.
-    padding: Option<[usize; 4]>,
-    dilation: Option<[usize; 2]>,
-    groups: Option<usize>,
-    function: Option<Activation>,
-    state: Option<usize>,
-    other: Option<usize>,
+    numbers: [usize; NUMBERS],
+    /// A bit for each key that is there.
+    there: u16,
 }
 
 impl Fields {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let mut fields = Self::default();
+    fn read(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         let mut keys = reader.keys()?;
         while let Some(key) = reader.key(&mut keys)? {
-            let place = reader.clone();
-            let nothing = || place.wrong("a code that stands for nothing");
-            match key {
-                0 => fields.op = Some(reader.u8()?),
-                1 => fields.input = Some(reader.size()?),
-                2 => fields.weight = Some(reader.size()?),
-                3 => fields.bias = Some(reader.size()?),
-                4 => fields.norm = Some(reader.exactly()?),
-                5 => fields.epsilon = Some(reader.f32()?),
-                6 => {
-                    let code = ARITHMETICS.get(usize::from(reader.u8()?));
-                    fields.arithmetic = Some(*code.ok_or_else(nothing)?);
-                }
-                7 => fields.window = Some(reader.exactly()?),
-                8 => fields.stride = Some(unless(&place, reader.exactly()?, [1; 2])?),
-                9 => fields.padding = Some(unless(&place, reader.exactly()?, [0; 4])?),
-                10 => fields.dilation = Some(unless(&place, reader.exactly()?, [1; 2])?),
-                11 => fields.groups = Some(unless(&place, reader.size()?, 1)?),
-                12 => {
-                    let code = ACTIVATIONS.get(usize::from(reader.u8()?));
-                    fields.function = Some(*code.ok_or_else(nothing)?);
-                }
-                13 => fields.state = Some(reader.size()?),
-                14 => fields.other = Some(reader.size()?),
-                _ => return Err(place.wrong("an unknown key of a step")),
+            let place = reader.at();
+            if key >= KEYS {
+                return Err(reader.wrong(place, Flaw::StepKey));
+            }
+            self.there |= 1 << key;
+            match self.of(key) {
+                [bits] if key == EPSILON => *bits = reader.f32()?.to_bits() as usize,
+                [number] => *number = reader.size()?,
+                numbers => reader.exactly(numbers)?,
+            }
+            let codes = match key {
+                ARITHMETIC => Some(ARITHMETICS.len()),
+                FUNCTION => Some(ACTIVATIONS.len()),
+                _ => None,
+            };
+            let numbers = self.of(key);
+            if codes.is_some_and(|codes| codes <= numbers[0]) {
+                return Err(reader.wrong(place, Flaw::Code));
+            }
+            if numbers == left_out(key) {
+                return Err(reader.wrong(place, Flaw::LeftOut));
             }
         }
-        Ok(fields)
+        Ok(())
+    }
+
+    /// The numbers of a key.
+    fn of(&mut self, key: usize) -> &mut [usize] {
+        &mut self.numbers[PLACES[key]..PLACES[key + 1]]
+    }
+
+    fn has(&self, key: usize) -> bool {
+        self.there >> key & 1 != 0
+    }
+
+    /// What a key has, or what is left out; then it is not left.
+    fn take<const N: usize>(&mut self, key: usize) -> Option<[usize; N]> {
+        let is_there = self.has(key);
+        self.there &= !(1 << key);
+        let numbers = match is_there {
+            true => &*self.of(key),
+            false => left_out(key),
+        };
+        numbers.first_chunk().copied()
+    }
+
+    /// The one number of a key.
+    fn one(&mut self, key: usize) -> Option<usize> {
+        self.take(key).map(|[number]| number)
     }
 
     fn layer(&mut self) -> Option<Layer<usize>> {
-        let norm = match (self.norm.take(), self.epsilon.take()) {
+        let norm = match (self.take(NORM), self.one(EPSILON)) {
             (Some([gamma, beta, mean, variance]), Some(epsilon)) => Some(Norm {
                 gamma,
                 beta,
                 mean,
                 variance,
-                epsilon,
+                epsilon: f32::from_bits(epsilon as u32),
             }),
             (None, None) => None,
             _ => return None,
         };
         Some(Layer {
-            weight: self.weight.take()?,
-            bias: self.bias.take(),
+            weight: self.one(WEIGHT)?,
+            bias: self.one(BIAS),
             norm,
-            arithmetic: self.arithmetic.take(),
+            arithmetic: self.one(ARITHMETIC).map(|code| ARITHMETICS[code]),
         })
     }
 
-    /// Stride, padding before and behind, dilation.
-    fn slide(&mut self) -> ([usize; 2], [(usize, usize); 2], [usize; 2]) {
-        let [top, bottom, left, right] = self.padding.take().unwrap_or_default();
-        (
-            self.stride.take().unwrap_or([1; 2]),
-            [(top, bottom), (left, right)],
-            self.dilation.take().unwrap_or([1; 2]),
-        )
+    /// Stride, padding and dilation, in one group.
+    fn slide(&mut self) -> Conv2dOptions {
+        let [top, bottom, left, right] = self.take(PADDING).unwrap_or_default();
+        Conv2dOptions {
+            stride: self.take(STRIDE).unwrap_or_default(),
+            padding: [(top, bottom), (left, right)],
+            dilation: self.take(DILATION).unwrap_or_default(),
+            groups: 1,
+        }
     }
 
     fn pool(&mut self) -> Option<Pool2dOptions> {
-        let kernel = self.window.take()?;
-        let (stride, padding, dilation) = self.slide();
-        let symmetric = padding.iter().all(|(before, behind)| before == behind);
+        let kernel = self.take(WINDOW)?;
+        let slide = self.slide();
+        let symmetric = slide
+            .padding
+            .iter()
+            .all(|(before, behind)| before == behind);
         symmetric.then_some(Pool2dOptions {
             kernel,
-            stride,
-            padding: padding.map(|(before, _)| before),
-            dilation,
+            stride: slide.stride,
+            padding: slide.padding.map(|(before, _)| before),
+            dilation: slide.dilation,
         })
     }
 
     /// The step, if the keys are those that it has, and no other.
-    fn step(mut self) -> Option<Step<usize>> {
-        let op = match self.op.take()? {
+    fn step(&mut self) -> Option<Step<usize>> {
+        let op = match u8::try_from(self.one(OP)?).ok()? {
             LINEAR => Op::Linear(self.layer()?),
             CONV2D => {
-                let layer = self.layer()?;
-                let (stride, padding, dilation) = self.slide();
-                let groups = self.groups.take().unwrap_or(1);
-                let options = Conv2dOptions {
-                    stride,
-                    padding,
-                    dilation,
-                    groups,
-                };
-                Op::Conv2d(layer, options)
+                let groups = self.one(GROUPS).unwrap_or(1);
+                let slide = self.slide();
+                Op::Conv2d(self.layer()?, Conv2dOptions { groups, ..slide })
             }
             MAX_POOL2D => Op::MaxPool2d(self.pool()?),
-            AVG_POOL2D if self.window.is_none() => Op::GlobalAvgPool2d,
+            AVG_POOL2D if !self.has(WINDOW) => Op::GlobalAvgPool2d,
             AVG_POOL2D => Op::AvgPool2d(self.pool()?),
             FLATTEN => Op::Flatten,
-            ACTIVATION => Op::Activation(self.function.take()?),
-            LEVELS => Op::Levels(self.state.take()?),
-            ADD => Op::Add(self.other.take()?),
+            ACTIVATION => Op::Activation(ACTIVATIONS[self.one(FUNCTION)?]),
+            LEVELS => Op::Levels(self.one(STATE)?),
+            ADD => Op::Add(self.one(OTHER)?),
             _ => return None,
         };
-        let input = self.input.take();
-        let Self {
-            op: None,
-            input: None,
-            weight: None,
-            bias: None,
-            norm: None,
-            epsilon: None,
-            arithmetic: None,
-            window: None,
-            stride: None,
-            padding: None,
-            dilation: None,
-            groups: None,
-            function: None,
-            state: None,
-            other: None,
-        } = self
-        else {
-            return None;
-        };
-        Some(Step { input, op })
+        let input = self.one(INPUT);
+        (self.there == 0).then_some(Step { input, op })
     }
 }
 
 impl Step<usize> {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let start = reader.clone();
-        let step = Fields::read(reader)?.step();
-        step.ok_or(start.wrong("a step that lacks a key or has one of another"))
+    #[inline(never)]
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self> {
+        let start = reader.at();
+        let mut fields = Fields::default();
+        fields.read(reader)?;
+        fields.step().ok_or_else(|| reader.wrong(start, Flaw::Step))
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
-        let index = |index: usize| index as u64;
-        let mut fields = Fields {
-            input: self.input,
-            ..Fields::default()
-        };
+        let mut fields = Fields::default();
+        fields.set_one(INPUT, self.input);
         let op = match &self.op {
             Op::Linear(layer) => {
                 fields.set_layer(layer);
@@ -212,8 +232,7 @@ impl Step<usize> {
             }
             Op::Conv2d(layer, options) => {
                 fields.set_layer(layer);
-                fields.groups = Some(options.groups);
-                fields.set_slide(options.stride, options.padding, options.dilation);
+                fields.set_slide(options);
                 CONV2D
             }
             Op::MaxPool2d(options) => {
@@ -227,68 +246,75 @@ impl Step<usize> {
             Op::GlobalAvgPool2d => AVG_POOL2D,
             Op::Flatten => FLATTEN,
             Op::Activation(activation) => {
-                fields.function = Some(*activation);
+                fields.set_one(FUNCTION, Some(code(&ACTIVATIONS, activation).into()));
                 ACTIVATION
             }
             Op::Levels(state) => {
-                fields.state = Some(*state);
+                fields.set_one(STATE, Some(*state));
                 LEVELS
             }
             Op::Add(other) => {
-                fields.other = Some(*other);
+                fields.set_one(OTHER, Some(*other));
                 ADD
             }
         };
+        fields.set_one(OP, Some(op.into()));
         writer.keys(|keys| {
-            keys.at(0).uint(op);
-            for (key, number) in [(1, fields.input), (2, fields.weight), (3, fields.bias)] {
-                keys.maybe(key, number.map(index), Writer::uint);
-            }
-            keys.maybe(4, fields.norm, |writer, norm| writer.sizes(&norm));
-            keys.maybe(5, fields.epsilon, Writer::f32);
-            let arithmetic = fields.arithmetic.map(|kind| code(&ARITHMETICS, &kind));
-            keys.maybe(6, arithmetic, Writer::uint);
-            keys.maybe(7, fields.window, |writer, window| writer.sizes(&window));
-            let sizes = |writer: &mut Writer, sizes: &[usize]| writer.sizes(sizes);
-            let [stride, dilation] = [fields.stride, fields.dilation].map(|x| x.unwrap_or([1; 2]));
-            let padding = fields.padding.unwrap_or_default();
-            keys.unless(&[1; 2][..], 8, &stride[..], sizes);
-            keys.unless(&[0; 4][..], 9, &padding[..], sizes);
-            keys.unless(&[1; 2][..], 10, &dilation[..], sizes);
-            keys.unless(1, 11, index(fields.groups.unwrap_or(1)), Writer::uint);
-            let function = fields.function.map(|kind| code(&ACTIVATIONS, &kind));
-            keys.maybe(12, function, Writer::uint);
-            for (key, number) in [(13, fields.state), (14, fields.other)] {
-                keys.maybe(key, number.map(index), Writer::uint);
+            for key in 0..KEYS {
+                let is_there = fields.has(key);
+                let numbers = fields.of(key);
+                if !is_there || numbers == left_out(key) {
+                    continue;
+                }
+                let writer = keys.at(key as u8);
+                match numbers {
+                    [bits] if key == EPSILON => writer.f32(f32::from_bits(*bits as u32)),
+                    [number] => writer.uint(*number as u64),
+                    numbers => writer.sizes(numbers),
+                }
             }
         });
     }
 }
 
 impl Fields {
-    fn set_layer(&mut self, layer: &Layer<usize>) {
-        self.weight = Some(layer.weight);
-        self.bias = layer.bias;
-        self.arithmetic = layer.arithmetic;
-        let norm = layer.norm.as_ref();
-        self.norm = norm.map(|norm| [norm.gamma, norm.beta, norm.mean, norm.variance]);
-        self.epsilon = norm.map(|norm| norm.epsilon);
+    fn set(&mut self, key: usize, numbers: &[usize]) {
+        self.of(key).copy_from_slice(numbers);
+        self.there |= 1 << key;
     }
 
-    fn set_slide(
-        &mut self,
-        stride: [usize; 2],
-        [(top, bottom), (left, right)]: [(usize, usize); 2],
-        dilation: [usize; 2],
-    ) {
-        self.stride = Some(stride);
-        self.padding = Some([top, bottom, left, right]);
-        self.dilation = Some(dilation);
+    fn set_one(&mut self, key: usize, number: Option<usize>) {
+        if let Some(number) = number {
+            self.set(key, &[number]);
+        }
+    }
+
+    fn set_layer(&mut self, layer: &Layer<usize>) {
+        self.set_one(WEIGHT, Some(layer.weight));
+        self.set_one(BIAS, layer.bias);
+        let arithmetic = layer.arithmetic.map(|kind| code(&ARITHMETICS, &kind));
+        self.set_one(ARITHMETIC, arithmetic.map(usize::from));
+        if let Some(norm) = &layer.norm {
+            self.set(NORM, &[norm.gamma, norm.beta, norm.mean, norm.variance]);
+            self.set_one(EPSILON, Some(norm.epsilon.to_bits() as usize));
+        }
+    }
+
+    fn set_slide(&mut self, options: &Conv2dOptions) {
+        let [(top, bottom), (left, right)] = options.padding;
+        self.set(STRIDE, &options.stride);
+        self.set(PADDING, &[top, bottom, left, right]);
+        self.set(DILATION, &options.dilation);
+        self.set_one(GROUPS, Some(options.groups));
     }
 
     fn set_pool(&mut self, options: &Pool2dOptions) {
-        self.window = Some(options.kernel);
-        let padding = options.padding.map(|size| (size, size));
-        self.set_slide(options.stride, padding, options.dilation);
+        self.set(WINDOW, &options.kernel);
+        self.set_slide(&Conv2dOptions {
+            stride: options.stride,
+            padding: options.padding.map(|size| (size, size)),
+            dilation: options.dilation,
+            groups: 1,
+        });
     }
 }

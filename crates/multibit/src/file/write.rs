@@ -106,7 +106,7 @@ impl<'a> Contents<'a> {
         };
         let plain = directory.write();
         // What would not be read again is not written.
-        Directory::read(&plain)?;
+        Directory::default().fill(&plain)?;
         let length = plain.len() as u64;
         let directory = deflater.deflate(plain);
         let mut body = alloc::vec![0; 4];

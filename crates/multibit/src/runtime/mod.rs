@@ -41,8 +41,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::cpu::{Activation, Arithmetic, Conv2dOptions, Pool2dOptions};
-use crate::file::{FileTensor, FileWeight, Input, PackedFile};
-use place::Memory;
+use crate::file::{FileWeight, Input, Layer, PackedFile};
 
 pub use error::{PlanError, RunError, StepError};
 #[cfg(feature = "runtime")]
@@ -87,11 +86,8 @@ struct LevelState {
 
 /// What a layer needs beside its input.
 #[derive(Clone, Debug)]
-struct Weights {
-    weight: usize,
-    bias: Option<usize>,
-    /// γ, β, μ, σ², and ε.
-    norm: Option<([usize; 4], f32)>,
+struct Weights<'f> {
+    layer: &'f Layer<usize>,
     arithmetic: Arithmetic,
     /// Of the input, in bitwise arithmetic.
     levels: Option<LevelState>,
@@ -99,23 +95,23 @@ struct Weights {
 
 /// A convolution, with what it is computed by.
 #[derive(Clone, Debug)]
-struct Conv2d {
-    weights: Weights,
-    options: Conv2dOptions,
+struct Conv2d<'f> {
+    weights: Weights<'f>,
+    options: &'f Conv2dOptions,
     /// The input's shape, and the output's before it is pooled.
     from: [usize; 3],
     to: [usize; 3],
     way: scalar::Way,
     /// What the largest are taken of at once.
-    pool: Option<Pool2dOptions>,
+    pool: Option<&'f Pool2dOptions>,
 }
 
 /// A step as it runs.
 #[derive(Clone, Debug)]
-enum Work {
-    Linear(Weights, [usize; 2]),
-    Conv2d(Conv2d),
-    MaxPool2d(Pool2dOptions, [usize; 3]),
+enum Work<'f> {
+    Linear(Weights<'f>, [usize; 2]),
+    Conv2d(Conv2d<'f>),
+    MaxPool2d(&'f Pool2dOptions, [usize; 3]),
     AvgPool2d(Pool2dOptions, [usize; 3]),
     /// The same values in another shape, or done by the step before.
     Nothing,
@@ -131,11 +127,12 @@ struct Value {
     levels: Option<LevelState>,
 }
 
-/// A step, the value that it takes, and the shape of the one that it makes.
+/// A step, the value that it takes, and where it works beside that and the one that it makes.
 #[derive(Clone, Debug)]
-struct Planned {
+struct Planned<'f> {
     input: usize,
-    work: Work,
+    work: Work<'f>,
+    scratch: Range<usize>,
 }
 
 /// How a file's chain runs: every shape is known, every value has its place.
@@ -145,9 +142,10 @@ struct Planned {
 pub struct Plan<'f, 'a> {
     file: &'f PackedFile<'a>,
     input: &'f Input,
-    steps: Vec<Planned>,
-    values: Vec<Value>,
-    memory: Memory,
+    steps: Vec<Planned<'f>>,
+    /// Where each value lies in the buffer.
+    values: Vec<Range<usize>>,
+    words: usize,
 }
 
 impl<'f, 'a> Plan<'f, 'a> {
@@ -155,20 +153,25 @@ impl<'f, 'a> Plan<'f, 'a> {
     ///
     /// # Errors
     /// If the file has no chain or no input, or a step does not fit.
+    // Apart from its caller, so that its stack is free again when the plan runs.
+    #[inline(never)]
     pub fn new(file: &'f PackedFile<'a>) -> Result<Self, PlanError> {
         let about = file.about();
         if about.chain.is_empty() {
             return Err(PlanError::NoChain);
         }
         let input = about.input.as_ref().ok_or(PlanError::NoInput)?;
-        let (steps, values) = shapes::plan(file, input, &about.chain)?;
-        let memory = Memory::new(file, &steps, &values).ok_or(PlanError::TooLarge)?;
+        // What stays takes its room before what does not, which then comes back as one.
+        let mut steps = Vec::with_capacity(about.chain.len());
+        let mut places = Vec::with_capacity(about.chain.len() + 1);
+        let values = shapes::plan(file, input, &mut steps)?;
+        let words = place::place(file, &mut steps, &values, &mut places);
         let plan = Self {
             file,
             input,
             steps,
-            values,
-            memory,
+            values: places,
+            words: words.ok_or(PlanError::TooLarge)?,
         };
         let (labels, outputs) = (about.labels.len(), plan.scores());
         if labels > 0 && labels != outputs {
@@ -189,17 +192,17 @@ impl<'f, 'a> Plan<'f, 'a> {
 
     /// Values of a score for each output.
     pub fn scores(&self) -> usize {
-        self.values.last().map_or(0, |value| value.shape.size())
+        self.values.last().map_or(0, Range::len)
     }
 
     /// Words of the buffer of [`run`](Self::run): all that it works in, beside its stack.
     pub fn words(&self) -> usize {
-        self.memory.words
+        self.words
     }
 
     /// The same in bytes.
     pub fn bytes(&self) -> usize {
-        self.memory.words * size_of::<u32>()
+        self.words * size_of::<u32>()
     }
 
     /// The scores of one sample.
@@ -255,98 +258,76 @@ impl<'f, 'a> Plan<'f, 'a> {
         if found != expected {
             return Err(RunError::Scores { expected, found });
         }
-        for (place, word) in buffer[self.range(0)].iter_mut().enumerate() {
+        for (place, word) in buffer[self.values[0].clone()].iter_mut().enumerate() {
             *word = value(place).to_bits();
         }
         for step in 0..self.steps.len() {
             self.step(step, buffer);
         }
-        for (score, word) in scores.iter_mut().zip(&buffer[self.range(self.steps.len())]) {
+        let made = self.values[self.steps.len()].clone();
+        for (score, word) in scores.iter_mut().zip(&buffer[made]) {
             *score = f32::from_bits(*word);
         }
         Ok(())
     }
 
-    /// Where a value lies in the buffer.
-    fn range(&self, value: usize) -> Range<usize> {
-        let start = self.memory.values[value];
-        start..start + self.values[value].shape.size()
-    }
-
     /// Makes value `step + 1`.
+    #[inline(never)]
     fn step(&self, step: usize, buffer: &mut [u32]) {
         let planned = &self.steps[step];
         let value = match &planned.work {
             Work::Conv2d(conv) if conv.pool.is_some() => step + 2,
             _ => step + 1,
         };
-        let (from, to) = (self.range(planned.input), self.range(value));
-        let places = [from.clone(), to.clone(), self.memory.scratch[step].clone()];
+        let [from, to] = [planned.input, value].map(|value| self.values[value].clone());
+        // What works in place has its values where they go.
+        let is_there = from.start == to.start;
+        let taken = if is_there { 0..0 } else { from };
+        let places = [taken, to.clone(), planned.scratch.clone()];
+        // Places of what lives at a time are apart: `place` has seen to it.
+        let Ok([from, output, scratch]) = buffer.get_disjoint_mut(places) else {
+            return;
+        };
         match &planned.work {
-            Work::Linear(weights, sizes) => apart(buffer, places, |from, to, scratch| {
-                scalar::linear(&self.layer(weights), *sizes, from, to, scratch);
-            }),
-            Work::Conv2d(conv) => apart(buffer, places, |from, to, scratch| {
-                scalar::conv2d(&self.layer(&conv.weights), conv, from, to, scratch);
-            }),
-            Work::MaxPool2d(options, size) => apart(buffer, places, |from, to, _| {
-                scalar::max_pool(from, *size, options, to);
-            }),
-            Work::AvgPool2d(options, size) => apart(buffer, places, |from, to, _| {
-                scalar::avg_pool(from, *size, options, to);
-            }),
-            Work::Activation(activation) => {
-                let values = in_place(buffer, from, to);
-                scalar::activate(*activation, values);
+            Work::Linear(weights, sizes) => {
+                scalar::linear(&self.layer(weights), *sizes, from, output, scratch);
             }
+            Work::Conv2d(conv) => {
+                scalar::conv2d(&self.layer(&conv.weights), conv, from, output, scratch);
+            }
+            Work::MaxPool2d(options, size) => scalar::pool(false, from, *size, options, output),
+            Work::AvgPool2d(options, size) => scalar::pool(true, from, *size, options, output),
+            Work::Nothing => {}
+            Work::Activation(_) | Work::Levels(_) | Work::Add(_) if !is_there => {
+                output.copy_from_slice(from);
+            }
+            _ => {}
+        }
+        match &planned.work {
+            Work::Activation(activation) => scalar::activate(*activation, output),
             Work::Levels(state) if BITWISE => {
-                let values = in_place(buffer, from, to);
                 if let Some(levels) = scalar::Levels::of(self.file, *state) {
-                    levels.quantize(values);
+                    levels.quantize(output);
                 }
             }
-            Work::Nothing | Work::Levels(_) => {}
             Work::Add(other) => {
-                let other = self.range(*other);
-                let to = to.start;
-                if to != from.start {
-                    buffer.copy_within(from.clone(), to);
-                }
-                for (i, place) in other.enumerate() {
-                    let sum = f32::from_bits(buffer[to + i]) + f32::from_bits(buffer[place]);
-                    buffer[to + i] = sum.to_bits();
+                let other = self.values[*other].clone();
+                for (place, other) in to.zip(other) {
+                    let sum = f32::from_bits(buffer[place]) + f32::from_bits(buffer[other]);
+                    buffer[place] = sum.to_bits();
                 }
             }
+            _ => {}
         }
     }
 
-    fn layer<'p>(&'p self, weights: &'p Weights) -> LayerView<'p, 'a> {
+    fn layer<'p>(&'p self, weights: &'p Weights<'p>) -> LayerView<'p, 'a> {
         LayerView {
             file: self.file,
-            weight: &self.file.weights()[weights.weight],
+            weight: &self.file.weights()[weights.layer.weight],
             weights,
         }
     }
-}
-
-/// Runs a step on its input, its output and its scratch.
-fn apart(
-    buffer: &mut [u32],
-    places: [Range<usize>; 3],
-    run: impl FnOnce(&[u32], &mut [u32], &mut [u32]),
-) {
-    // Places of what lives at a time are apart: `Memory` has seen to it.
-    if let Ok([from, to, scratch]) = buffer.get_disjoint_mut(places) {
-        run(from, to, scratch);
-    }
-}
-
-/// The values of a step that works in place, brought there if they lie elsewhere.
-fn in_place(buffer: &mut [u32], from: Range<usize>, to: Range<usize>) -> &mut [u32] {
-    if from.start != to.start {
-        buffer.copy_within(from, to.start);
-    }
-    &mut buffer[to]
 }
 
 /// A layer's tensors in the file.
@@ -354,25 +335,21 @@ fn in_place(buffer: &mut [u32], from: Range<usize>, to: Range<usize>) -> &mut [u
 struct LayerView<'p, 'a> {
     file: &'p PackedFile<'a>,
     weight: &'p FileWeight<'a>,
-    weights: &'p Weights,
+    weights: &'p Weights<'p>,
 }
 
-impl<'a> LayerView<'_, 'a> {
-    fn tensor(&self, index: usize) -> &FileTensor<'a> {
-        &self.file.tensors()[index]
-    }
-
+impl LayerView<'_, '_> {
     /// Scale and offset of an output: the bias, and batch norm behind it, as burn-alq folds them.
     fn affine(&self, output: usize) -> (f32, f32) {
-        let bias = self
-            .weights
-            .bias
-            .map(|bias| self.tensor(bias).float(output));
-        let Some((norm, epsilon)) = self.weights.norm else {
+        let layer = self.weights.layer;
+        let number = |tensor: usize| self.file.tensors()[tensor].float(output);
+        let bias = layer.bias.map(number);
+        let Some(norm) = &layer.norm else {
             return (1.0, bias.unwrap_or(0.0));
         };
-        let [gamma, beta, mean, variance] = norm.map(|tensor| self.tensor(tensor).float(output));
-        let scale = gamma / crate::math::sqrt(variance + epsilon);
+        let tensors = [norm.gamma, norm.beta, norm.mean, norm.variance];
+        let [gamma, beta, mean, variance] = tensors.map(number);
+        let scale = gamma / crate::math::sqrt(variance + norm.epsilon);
         let center = match bias {
             Some(bias) => bias - mean,
             None => -mean,

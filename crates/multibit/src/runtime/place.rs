@@ -6,17 +6,6 @@ use core::ops::Range;
 use super::{Planned, Value, Work, scalar};
 use crate::file::PackedFile;
 
-/// The buffer.
-#[derive(Debug)]
-pub(super) struct Memory {
-    /// Where each value begins.
-    pub values: Vec<usize>,
-    /// What each step works in.
-    pub scratch: Vec<Range<usize>>,
-    /// Words of all.
-    pub words: usize,
-}
-
 /// Words that are needed from one step to another, both included.
 struct Block {
     len: usize,
@@ -25,84 +14,84 @@ struct Block {
     place: Option<usize>,
 }
 
-impl Memory {
-    /// Places everything; none if it does not fit the address space.
-    pub(super) fn new(file: &PackedFile<'_>, steps: &[Planned], values: &[Value]) -> Option<Self> {
-        let mut last_use: Vec<usize> = (0..values.len())
-            .map(|value| value.saturating_sub(1))
-            .collect();
-        for (number, step) in steps.iter().enumerate() {
-            last_use[step.input] = number;
-            if let Work::Add(other) = step.work {
-                last_use[other] = number;
-            }
-        }
-        // The scores are read in the end.
-        *last_use.last_mut()? = steps.len();
-        // A block for each value, and one for what each step works in.
-        let mut blocks: Vec<Block> = Vec::with_capacity(values.len() + steps.len());
-        // The block of each value.
-        let mut of: Vec<usize> = Vec::with_capacity(values.len());
-        let new = |blocks: &mut Vec<Block>, value: usize, first: usize| {
-            let len = values[value].shape.len()?;
-            blocks.push(Block {
-                len,
-                first,
-                last: last_use[value],
-                place: None,
-            });
-            Some(blocks.len() - 1)
-        };
-        let first = new(&mut blocks, 0, 0)?;
-        of.push(first);
-        let mut scratch = Vec::with_capacity(steps.len());
-        for (number, step) in steps.iter().enumerate() {
-            let block = of[step.input];
-            let shares = match step.work {
-                Work::Nothing => true,
-                Work::Activation(_) | Work::Levels(_) => blocks[block].last <= number,
-                Work::Add(other) => blocks[block].last <= number && of[other] != block,
-                _ => false,
-            };
-            if shares {
-                blocks[block].last = blocks[block].last.max(last_use[number + 1]);
-                of.push(block);
-            } else {
-                // A pool that follows is done at once, into a block of its size.
-                let value = match &step.work {
-                    Work::Conv2d(conv) if conv.pool.is_some() => number + 2,
-                    _ => number + 1,
-                };
-                let block = new(&mut blocks, value, number)?;
-                blocks[block].last = blocks[block].last.max(number);
-                of.push(block);
-            }
-            let len = scalar::scratch(file, &step.work)?;
-            blocks.push(Block {
-                len,
-                first: number,
-                last: number,
-                place: None,
-            });
-            scratch.push(blocks.len() - 1);
-        }
-        let words = place(&mut blocks)?;
-        // In bytes it is a number too.
-        words.checked_mul(size_of::<u32>())?;
-        let start = |block: usize| blocks[block].place.unwrap_or(0);
-        Some(Self {
-            values: of.iter().map(|&block| start(block)).collect(),
-            scratch: scratch
-                .iter()
-                .map(|&block| start(block)..start(block) + blocks[block].len)
-                .collect(),
-            words,
-        })
+impl Block {
+    /// A block that was placed.
+    fn range(&self) -> Range<usize> {
+        let start = self.place.unwrap_or(0);
+        start..start + self.len
     }
 }
 
+/// Places everything; the words of all, none if they do not fit the address space.
+pub(super) fn place(
+    file: &PackedFile<'_>,
+    steps: &mut [Planned<'_>],
+    values: &[Value],
+    places: &mut Vec<Range<usize>>,
+) -> Option<usize> {
+    // The blocks of the values; those that the steps work in follow.
+    let mut blocks: Vec<Block> = Vec::with_capacity(values.len() + steps.len());
+    for (value, Value { shape, .. }) in values.iter().enumerate() {
+        let first = value.saturating_sub(1);
+        blocks.push(Block {
+            len: shape.len()?,
+            first,
+            last: first,
+            place: None,
+        });
+    }
+    for (number, step) in steps.iter().enumerate() {
+        blocks[step.input].last = number;
+        if let Work::Add(other) = step.work {
+            blocks[other].last = number;
+        }
+    }
+    // The scores are read in the end.
+    blocks.last_mut()?.last = steps.len();
+    // The block of each value.
+    let mut of: Vec<usize> = (0..values.len()).collect();
+    for (number, step) in steps.iter().enumerate() {
+        let (block, made) = (of[step.input], number + 1);
+        let dies = blocks[block].last <= number;
+        let shares = match step.work {
+            Work::Nothing => true,
+            Work::Activation(_) | Work::Levels(_) => dies,
+            Work::Add(other) => dies && of[other] != block,
+            _ => false,
+        };
+        if shares {
+            blocks[block].last = blocks[block].last.max(blocks[made].last);
+            blocks[made].len = 0;
+            of[made] = block;
+        }
+        // A pool that follows is done at once, into a block of its size.
+        if let Work::Conv2d(conv) = &step.work
+            && conv.pool.is_some()
+        {
+            blocks[made].len = values[made + 1].shape.len()?;
+        }
+        blocks.push(Block {
+            len: scalar::scratch(file, &step.work)?,
+            first: number,
+            last: number,
+            place: None,
+        });
+    }
+    let words = apart(&mut blocks)?;
+    // In bytes it is a number too.
+    words.checked_mul(size_of::<u32>())?;
+    for (value, &block) in of.iter().enumerate() {
+        let start = blocks[block].range().start;
+        places.push(start..start + values[value].shape.size());
+    }
+    for (step, block) in steps.iter_mut().zip(&blocks[values.len()..]) {
+        step.scratch = block.range();
+    }
+    Some(words)
+}
+
 /// The largest first, each at the lowest place where none is that lives at the same time.
-fn place(blocks: &mut [Block]) -> Option<usize> {
+fn apart(blocks: &mut [Block]) -> Option<usize> {
     let mut words = 0;
     loop {
         let left = (0..blocks.len()).filter(|&block| blocks[block].place.is_none());

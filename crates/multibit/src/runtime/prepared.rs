@@ -11,6 +11,7 @@ use crate::cpu::{
     Affine, Arithmetic, Conv2dKernel, Conv2dOptions, Isa, LinearKernel, Mode, Pool2dOptions,
     activate, max_pool2d,
 };
+use crate::file::Layer;
 
 /// A plan whose weights are laid out for the kernels of an instruction set.
 ///
@@ -53,11 +54,9 @@ struct Tail {
 impl Tail {
     fn new(layer: &LayerView<'_, '_>, outputs: usize) -> Self {
         let Weights {
-            bias,
-            norm,
+            layer: Layer { bias, norm, .. },
             arithmetic,
             levels,
-            ..
         } = layer.weights;
         let levels = levels.and_then(|state| Levels::of(layer.file, state)?.kernels());
         let mode = match (arithmetic, levels) {
@@ -88,13 +87,9 @@ impl Prepared {
     pub fn new(plan: &Plan<'_, '_>, isa: Isa) -> Self {
         let mut steps = Vec::new();
         for (number, planned) in plan.steps.iter().enumerate() {
-            let layer = |weights: &Weights| {
-                let weight = plan.file.weights()[weights.weight].decode();
-                let layer = LayerView {
-                    file: plan.file,
-                    weight: &plan.file.weights()[weights.weight],
-                    weights,
-                };
+            let layer = |weights: &Weights<'_>| {
+                let layer = plan.layer(weights);
+                let weight = layer.weight.decode();
                 let outputs = weight.shape()[weight.grouping().axes()[0]];
                 (weight, Tail::new(&layer, outputs))
             };
@@ -111,15 +106,15 @@ impl Prepared {
                     let arithmetic = conv.weights.arithmetic;
                     let kernel = Conv2dKernel::new(Arc::new(weight), groups, arithmetic);
                     let layer = Box::new((kernel.expect(fits).on(isa), tail));
-                    Run::Conv2d(layer, conv.options, conv.from)
+                    Run::Conv2d(layer, *conv.options, conv.from)
                 }
-                Work::MaxPool2d(options, size) => Run::MaxPool2d(*options, *size),
+                Work::MaxPool2d(options, size) => Run::MaxPool2d(**options, *size),
                 Work::AvgPool2d(options, size) => Run::AvgPool2d(*options, *size),
                 // The largest of a convolution's sums are taken after it here.
                 Work::Nothing => match number.checked_sub(1).map(|before| &plan.steps[before].work)
                 {
                     Some(Work::Conv2d(conv)) if conv.pool.is_some() => {
-                        Run::MaxPool2d(conv.pool.expect("just seen"), conv.to)
+                        Run::MaxPool2d(*conv.pool.expect("just seen"), conv.to)
                     }
                     _ => Run::Nothing,
                 },
@@ -134,7 +129,7 @@ impl Prepared {
                 input: planned.input,
                 done: Vec::new(),
                 run,
-                len: plan.values[number + 1].shape.size(),
+                len: plan.values[number + 1].len(),
             });
         }
         for value in 0..steps.len() {
@@ -229,7 +224,7 @@ impl Prepared {
             Run::AvgPool2d(options, size) => {
                 let words: Vec<u32> = input.iter().map(|x| x.to_bits()).collect();
                 let mut output = vec![0; batch * step.len];
-                scalar::avg_pool(&words, planes(*size), options, &mut output);
+                scalar::pool(true, &words, planes(*size), options, &mut output);
                 output.into_iter().map(f32::from_bits).collect()
             }
             Run::Add(other) => {

@@ -15,24 +15,24 @@ use crate::file::{FileWeight, Input, Layer, Op, PackedFile, Step};
 /// Places of the kernel of a convolution at most.
 const MOST_PLACES: usize = 1 << 12;
 
-/// Steps with the values that they take, and all values.
-pub(super) fn plan(
-    file: &PackedFile<'_>,
+/// Adds the steps with the values that they take, and gives all values.
+pub(super) fn plan<'f>(
+    file: &'f PackedFile<'_>,
     input: &Input,
-    chain: &[Step<usize>],
-) -> Result<(Vec<Planned>, Vec<Value>), PlanError> {
+    steps: &mut Vec<Planned<'f>>,
+) -> Result<Vec<Value>, PlanError> {
+    let chain = &file.about().chain;
     let shape = match input.shape[..] {
         [channels, height, width] => Shape::Image([channels, height, width]),
         // One channel of signals, as burn-alq's convolutions of one dimension see them.
         [channels, width] => Shape::Image([channels, 1, width]),
         _ => Shape::Features(input.len()),
     };
-    let mut values = Vec::from([Value {
+    let mut values = Vec::with_capacity(chain.len() + 1);
+    values.push(Value {
         shape,
         levels: None,
-    }]);
-    values.reserve_exact(chain.len());
-    let mut steps: Vec<Planned> = Vec::with_capacity(chain.len());
+    });
     for (index, step) in chain.iter().enumerate() {
         // The reader has seen that values and tensors are there.
         let input = step.input.unwrap_or(index);
@@ -45,11 +45,15 @@ pub(super) fn plan(
         if value.shape.len().is_none() {
             return Err(PlanError::TooLarge);
         }
-        steps.push(Planned { input, work });
+        steps.push(Planned {
+            input,
+            work,
+            scratch: 0..0,
+        });
         values.push(value);
     }
-    fuse(&mut steps);
-    Ok((steps, values))
+    fuse(steps);
+    Ok(values)
 }
 
 fn name(op: &Op<usize>) -> &'static str {
@@ -75,12 +79,12 @@ fn image(shape: Shape) -> Result<[usize; 3], StepError> {
 }
 
 /// What a step does, and the value that it makes.
-fn of(
-    file: &PackedFile<'_>,
-    step: &Step<usize>,
+fn of<'f>(
+    file: &'f PackedFile<'_>,
+    step: &'f Step<usize>,
     values: &[Value],
     input: Value,
-) -> Result<(Work, Value), StepError> {
+) -> Result<(Work<'f>, Value), StepError> {
     let value = |shape, levels| Value { shape, levels };
     Ok(match &step.op {
         Op::Linear(layer) => {
@@ -124,7 +128,7 @@ fn of(
             let way = Way::of(weight, options, weights.arithmetic, bits, [from, to]);
             let conv = Conv2d {
                 weights,
-                options: *options,
+                options,
                 from,
                 to,
                 way,
@@ -134,8 +138,7 @@ fn of(
         }
         Op::MaxPool2d(options) => {
             let (size, shape) = pool(input, options)?;
-            let work = Work::MaxPool2d(*options, size);
-            (work, value(shape, input.levels))
+            (Work::MaxPool2d(options, size), value(shape, input.levels))
         }
         Op::AvgPool2d(options) => {
             let (size, shape) = pool(input, options)?;
@@ -197,11 +200,11 @@ fn same(axis: &'static str, found: usize, expected: usize) -> Result<(), StepErr
 /// The tensors of a layer, whose outputs lie along an axis of a weight of a rank.
 fn weights<'f, 'a>(
     file: &'f PackedFile<'a>,
-    layer: &Layer<usize>,
+    layer: &'f Layer<usize>,
     axis: usize,
     rank: usize,
     input: Value,
-) -> Result<(&'f FileWeight<'a>, Weights), StepError> {
+) -> Result<(&'f FileWeight<'a>, Weights<'f>), StepError> {
     let weight = &file.weights()[layer.weight];
     let found = weight.shape().len();
     if found != rank {
@@ -227,16 +230,11 @@ fn weights<'f, 'a>(
     if let Some(bias) = layer.bias {
         check("the bias", bias)?;
     }
-    let norm = match &layer.norm {
-        Some(norm) => {
-            let tensors = [norm.gamma, norm.beta, norm.mean, norm.variance];
-            for tensor in tensors {
-                check("batch norm", tensor)?;
-            }
-            Some((tensors, norm.epsilon))
+    if let Some(norm) = &layer.norm {
+        for tensor in [norm.gamma, norm.beta, norm.mean, norm.variance] {
+            check("batch norm", tensor)?;
         }
-        None => None,
-    };
+    }
     let arithmetic = weight.arithmetic().or(layer.arithmetic).unwrap_or_default();
     built_with(INT8 || arithmetic != Arithmetic::Int8, "int8")?;
     built_with(BITWISE || arithmetic != Arithmetic::Bitwise, "bitwise")?;
@@ -245,9 +243,7 @@ fn weights<'f, 'a>(
         _ => None,
     };
     let weights = Weights {
-        weight: layer.weight,
-        bias: layer.bias,
-        norm,
+        layer,
         arithmetic,
         levels,
     };
@@ -328,10 +324,10 @@ fn level_state(file: &PackedFile<'_>, tensor: usize) -> Result<Option<LevelState
 }
 
 /// Lets a convolution take the largest of its sums at once, where nothing else sees them.
-fn fuse(steps: &mut [Planned]) {
+fn fuse(steps: &mut [Planned<'_>]) {
     for at in 1..steps.len() {
         let value = at; // What step `at − 1` makes.
-        let seen = |step: &Planned| {
+        let seen = |step: &Planned<'_>| {
             let other = matches!(step.work, Work::Add(other) if other == value);
             usize::from(step.input == value) + usize::from(other)
         };
@@ -344,7 +340,7 @@ fn fuse(steps: &mut [Planned]) {
             && step.input == value
             && uses == 1
         {
-            conv.pool = Some(*options);
+            conv.pool = Some(options);
             step.work = Work::Nothing;
         }
     }

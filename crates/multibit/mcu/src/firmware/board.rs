@@ -13,6 +13,12 @@ unsafe extern "C" {
     static _stack_end: u32;
 }
 
+/// Interrupts of the board, none of which is ever enabled: their places in the table of vectors.
+// SAFETY: the section and the name are those that cortex-m-rt's script looks for, and nothing else has them.
+#[unsafe(link_section = ".vector_table.interrupts")]
+#[unsafe(no_mangle)]
+static __INTERRUPTS: [usize; 32] = [0; 32];
+
 /// What cortex-m-rt paints the stack with.
 const PAINT: u32 = cortex_m_rt::STACK_PAINT_VALUE;
 

@@ -2,7 +2,7 @@
 //! XOR and counts for each output.
 
 use super::conv2d::{Call, into_windows};
-use super::{LayerView, Levels};
+use super::{LayerView, Levels, windows};
 use crate::cpu::MAX_ACTIVATION_BITS;
 use crate::file::FileWeight;
 
@@ -66,17 +66,11 @@ pub(super) fn run(
 ) {
     let [outputs, height, width] = call.conv.to;
     let size = output.len() / outputs.max(1);
-    let pool = call.conv.pool.as_ref();
+    let pool = call.conv.pool;
     if pool.is_some() {
         output.fill(f32::NEG_INFINITY.to_bits());
     }
-    let pooled = pool.map(|options| {
-        [0, 1].map(|axis| {
-            let reach = options.dilation[axis] * (options.kernel[axis] - 1) + 1;
-            let padded = [height, width][axis] + 2 * options.padding[axis];
-            (padded - reach) / options.stride[axis] + 1
-        })
-    });
+    let pooled = pool.map(|pool| [windows(pool, 0, height), windows(pool, 1, width)]);
     let words = words(call.weight);
     let (seen, planes) = scratch.split_at_mut(words);
     let mut under = Under { seen, planes };

@@ -4,9 +4,11 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::super::{BITWISE, Conv2d, INT8, LayerView};
-use super::{Levels, bitwise, int8, larger};
-use crate::bits::signed;
-use crate::cpu::vector::{Strip, Vector, Widest};
+use super::fours::fours;
+use super::taps::{Taps, WORD};
+use super::{Levels, bitwise, int8, larger, windows};
+use crate::bits::{MAX_BITS, signed};
+use crate::cpu::vector::{Vector, Widest};
 use crate::cpu::{
     Arithmetic, Conv2dOptions, Isa, Pool2dOptions, Sizes, bit_layout, int8_scale, inverse,
     prefers_values, sums_pay,
@@ -105,8 +107,12 @@ fn taps(weight: &FileWeight<'_>, options: &Conv2dOptions) -> Vec<[usize; 2]> {
     // They are few: each goes to its place among those before.
     let mut taps: Vec<[usize; 2]> = Vec::new();
     for tap in (0..height).flat_map(|y| (0..width).map(move |x| [y, x])) {
-        let place = taps.partition_point(|other| key(other) < key(&tap));
-        taps.insert(place, tap);
+        taps.push(tap);
+        let mut place = taps.len() - 1;
+        while place > 0 && key(&taps[place]) < key(&taps[place - 1]) {
+            taps.swap(place - 1, place);
+            place -= 1;
+        }
     }
     taps
 }
@@ -163,13 +169,15 @@ pub(super) struct Seen {
 
 /// A convolution over one image.
 pub(super) struct Call<'c> {
-    pub conv: &'c Conv2d,
+    pub conv: &'c Conv2d<'c>,
     pub weight: &'c FileWeight<'c>,
     pub patch: Patch,
     /// Groups of weights of an output.
     pub groups: usize,
     /// Weights of a group.
     pub len: usize,
+    /// Rows of the output that are computed now, one channel after the other.
+    pub rows: Range<usize>,
 }
 
 impl Call<'_> {
@@ -210,16 +218,12 @@ impl Call<'_> {
         (place < self.conv.from[1 + axis]).then_some(place)
     }
 
-    /// What a column of the kernel sees of a row of the input, as if that were the first of the channel.
-    fn tap(&self, channel: usize, x: usize) -> Tap {
+    /// What a row of the output and the first channel that it sees add to the input's place of a tap.
+    pub(super) fn row(&self, channel: usize, row: usize) -> usize {
         let [_, height, width] = self.conv.from;
-        let options = &self.conv.options;
-        let outputs = self.seen(1, x).outputs;
-        let place = channel * height * width + x * options.dilation[1];
-        Tap {
-            seen: [outputs.start, outputs.end],
-            first: place.wrapping_sub(options.padding[1].0),
-        }
+        let row = row * self.conv.options.stride[0];
+        row.wrapping_mul(width)
+            .wrapping_add(channel * height * width)
     }
 
     /// The first input channel that an output sees.
@@ -228,8 +232,8 @@ impl Call<'_> {
         output / (self.conv.to[0] / groups) * (self.conv.from[0] / groups)
     }
 
-    /// Calls `add(places of the output, place of the input, its stride)` for each row of outputs that see a
-    /// weight.
+    /// Calls `add(places of the output's rows, place of the input, its stride)` for each row of outputs that
+    /// see a weight.
     #[inline]
     pub(super) fn each_row(
         &self,
@@ -241,23 +245,63 @@ impl Call<'_> {
         let out_width = self.conv.to[2];
         let (rows, columns) = (self.seen(0, y), self.seen(1, x));
         let plane = (first_channel + channel) * height * width;
-        let mut from_row = rows.first;
-        for row in rows.outputs {
-            let to = row * out_width;
+        let first = rows.outputs.start.max(self.rows.start);
+        for row in first..rows.outputs.end.min(self.rows.end) {
+            let to = (row - self.rows.start) * out_width;
             let to = to + columns.outputs.start..to + columns.outputs.end;
+            let from_row = rows.first + (row - rows.outputs.start) * rows.stride;
             add(to, plane + from_row * width + columns.first, columns.stride);
-            from_row += rows.stride;
         }
     }
 }
 
+/// Words of sums that a pool takes at a time, where a row of its outputs does not take more.
+const STRIP: usize = 128;
+
+/// Rows of the output that are computed at a time, and rows of a pool behind it that they become.
+struct Strip {
+    pooled: usize,
+    rows: usize,
+}
+
+impl Strip {
+    fn of(conv: &Conv2d<'_>) -> Self {
+        let [_, height, width] = conv.to;
+        let whole = Self {
+            pooled: usize::MAX,
+            rows: height,
+        };
+        let Some(pool) = conv.pool else {
+            return whole;
+        };
+        let stride = pool.stride[0];
+        let reach = pool.dilation[0] * (pool.kernel[0] - 1) + 1;
+        // No row is computed twice; in int8, weights are not looked for once more for each strip.
+        if reach > stride || conv.way == Way::Bytes {
+            return whole;
+        }
+        let pooled = (STRIP / (stride.saturating_mul(width)).max(1)).max(1);
+        Self {
+            pooled,
+            rows: height.min((pooled - 1) * stride + reach),
+        }
+    }
+
+    /// The rows that a pool's rows from `first` on see.
+    fn seen(&self, conv: &Conv2d<'_>, pool: &Pool2dOptions, first: usize) -> Range<usize> {
+        let start = (first * pool.stride[0]).saturating_sub(pool.padding[0]);
+        let end = start.saturating_add(self.rows).min(conv.to[1]);
+        start.min(end)..end
+    }
+}
+
 /// Words of scratch.
-pub(super) fn scratch(weight: &FileWeight<'_>, conv: &Conv2d) -> Option<usize> {
+pub(super) fn scratch(weight: &FileWeight<'_>, conv: &Conv2d<'_>) -> Option<usize> {
     let [_, height, width] = conv.to;
     let [channels, rows, columns] = conv.from;
     // Sums of a channel, where the output has none of its size.
     let plane = match conv.pool {
-        Some(_) => height * width,
+        Some(_) => Strip::of(conv).rows * width,
         None => 0,
     };
     let bytes = || {
@@ -287,18 +331,19 @@ pub(super) fn scratch(weight: &FileWeight<'_>, conv: &Conv2d) -> Option<usize> {
 /// A layer over one image.
 pub(in crate::runtime) fn conv2d(
     layer: &LayerView<'_, '_>,
-    conv: &Conv2d,
+    conv: &Conv2d<'_>,
     input: &[u32],
     output: &mut [u32],
     scratch: &mut [u32],
 ) {
     let weight = layer.weight;
-    let call = Call {
+    let mut call = Call {
         conv,
         weight,
         patch: Patch::new(weight),
         groups: weight.grouping().groups_per_output(weight.shape()),
         len: weight.grouping().len(),
+        rows: 0..conv.to[1],
     };
     if BITWISE && conv.way == Way::Bits {
         let levels = conv.weights.levels;
@@ -318,53 +363,76 @@ pub(in crate::runtime) fn conv2d(
         int8::round(input, inverse(scale), bytes);
     }
     let [channels, height, width] = conv.to;
-    let positions = height * width;
-    let own = if conv.pool.is_some() { positions } else { 0 };
+    let strip = Strip::of(conv);
+    let own = if conv.pool.is_some() {
+        strip.rows * width
+    } else {
+        0
+    };
     let (plane, scratch) = scratch.split_at_mut(own);
-    let size = output.len() / channels.max(1);
+    let size = (output.len() / channels.max(1)).max(1);
     let pieces = (INT8 && conv.way == Way::Bytes).then(|| int8::Pieces::new(&call));
+    let mut taps = Taps::NONE;
     let mut row = 0;
-    for (o, to) in output.chunks_exact_mut(size.max(1)).enumerate() {
-        let sums = match conv.pool {
-            Some(_) => &mut *plane,
-            None => &mut *to,
-        };
-        sums.fill(0);
+    for (o, to) in output.chunks_exact_mut(size).enumerate() {
         let widths = o * call.groups..(o + 1) * call.groups;
         let rows: usize = widths.map(|group| weight.width(group)).sum();
-        match &conv.way {
-            Way::Floats => floats(&call, o, row, input, sums),
-            Way::Fours => fours(&call, o, row, input, sums),
-            Way::Bytes => {
-                if let Some(pieces) = &pieces {
-                    int8::sums(&call, pieces, o, row, bytes, sums, scratch);
-                }
-            }
-            Way::Depthwise(taps) if is_int8 => {
-                depthwise(&call, taps, o, row, |weight, to, mut from, stride| {
-                    for sum in &mut sums[to] {
-                        let x = f32::from(int8::byte(bytes, from));
-                        *sum = (weight * x + f32::from_bits(*sum)).to_bits();
-                        from += stride;
-                    }
-                });
-            }
-            Way::Depthwise(taps) => {
-                depthwise(&call, taps, o, row, |weight, to, from, stride| {
-                    add_scaled(weight, &input[from..], stride, &mut sums[to]);
-                });
-            }
-            Way::Bits => {}
-        }
-        row += rows;
         let (factor, offset) = layer.affine(o);
         let factor = scale * factor;
-        for sum in &mut *sums {
-            *sum = (factor * f32::from_bits(*sum) + offset).to_bits();
+        let across = match conv.pool {
+            Some(pool) => windows(pool, 1, width),
+            None => width,
+        };
+        let part = strip.pooled.saturating_mul(across).clamp(1, size);
+        for (number, to) in to.chunks_mut(part).enumerate() {
+            let first = number * strip.pooled;
+            call.rows = match conv.pool {
+                Some(pool) => strip.seen(conv, pool, first),
+                None => 0..height,
+            };
+            let sums = match conv.pool {
+                Some(_) => &mut plane[..call.rows.len() * width],
+                None => &mut *to,
+            };
+            sums.fill(0);
+            match &conv.way {
+                Way::Floats => floats(&call, o, row, input, sums, &mut taps),
+                Way::Fours => fours(&call, o, row, input, sums, &mut taps),
+                Way::Bytes => {
+                    if let Some(pieces) = &pieces {
+                        int8::sums(&call, pieces, o, row, bytes, sums, scratch);
+                    }
+                }
+                Way::Depthwise(taps) if is_int8 => {
+                    depthwise(&call, taps, o, row, |weight, to, mut from, stride| {
+                        for sum in &mut sums[to] {
+                            let x = f32::from(int8::byte(bytes, from));
+                            *sum = (weight * x + f32::from_bits(*sum)).to_bits();
+                            from += stride;
+                        }
+                    });
+                }
+                Way::Depthwise(taps) => {
+                    depthwise(&call, taps, o, row, |weight, to, from, stride| {
+                        add_scaled(weight, &input[from..], stride, &mut sums[to]);
+                    });
+                }
+                Way::Bits => {}
+            }
+            for sum in &mut *sums {
+                *sum = (factor * f32::from_bits(*sum) + offset).to_bits();
+            }
+            if let Some(pool) = conv.pool {
+                // The windows of these rows begin before them where they begin in the padding.
+                let before =
+                    (call.rows.start + pool.padding[0]).wrapping_sub(first * pool.stride[0]);
+                let padding = [before, pool.padding[1]];
+                let pool = Pool2dOptions { padding, ..*pool };
+                let sums = &plane[..call.rows.len() * width];
+                super::pool(false, sums, [1, call.rows.len(), width], &pool, to);
+            }
         }
-        if let Some(pool) = &conv.pool {
-            super::max_pool(plane, [1, height, width], pool, to);
-        }
+        row += rows;
     }
 }
 
@@ -394,21 +462,44 @@ fn add_scaled(weight: f32, from: &[u32], stride: usize, sums: &mut [u32]) {
 }
 
 /// Weights in f32 over all places, one after the other.
-fn floats(call: &Call<'_>, output: usize, mut row: usize, input: &[u32], sums: &mut [u32]) {
+fn floats(
+    call: &Call<'_>,
+    output: usize,
+    mut row: usize,
+    input: &[u32],
+    sums: &mut [u32],
+    taps: &mut Taps,
+) {
     let weight = call.weight;
-    let channel = call.first_channel(output);
+    let out_width = call.conv.to[2].max(1);
+    let stride = call.conv.options.stride[1];
+    let first_row = call.row(call.first_channel(output), call.rows.start);
+    let row_step = call.row(0, 1);
     for group in 0..call.groups {
         let width = weight.width(output * call.groups + group);
         if width == 0 {
             continue;
         }
-        for j in 0..call.len {
-            let value = |basis| signed(weight.coordinate(row + basis), weight.bit(row + basis, j));
-            let value = (1..width).fold(value(0), |sum, basis| sum + value(basis));
-            let place = call.patch.place(group * call.len + j);
-            call.each_row(channel, place, |to, from, stride| {
-                add_scaled(value, &input[from..], stride, &mut sums[to]);
-            });
+        let mut alphas = [0.0; MAX_BITS];
+        for (basis, alpha) in alphas.iter_mut().enumerate().take(width) {
+            *alpha = weight.coordinate(row + basis);
+        }
+        for first in (0..call.len).step_by(WORD) {
+            let count = WORD.min(call.len - first);
+            let taps = taps.under(call, group * call.len + first, count);
+            for (j, tap) in taps.iter().enumerate() {
+                let value = |basis| signed(alphas[basis], weight.bit(row + basis, first + j));
+                let value = (1..width).fold(value(0), |sum, basis| sum + value(basis));
+                let mut from = tap.first.wrapping_add(first_row);
+                for (to, out_row) in sums.chunks_exact_mut(out_width).zip(call.rows.clone()) {
+                    let [start, end] = tap.seen_from(call, out_row);
+                    if start < end {
+                        let from = from.wrapping_add(start * stride);
+                        add_scaled(value, &input[from..], stride, &mut to[start..end]);
+                    }
+                    from = from.wrapping_add(row_step);
+                }
+            }
         }
         row += width;
     }
@@ -439,118 +530,6 @@ fn depthwise(
             add(value, to, from, stride);
         });
     }
-}
-
-/// Inputs of a word of signs.
-const WORD: usize = 32;
-
-/// Sums of four inputs.
-fn fours(call: &Call<'_>, output: usize, mut row: usize, input: &[u32], sums: &mut [u32]) {
-    let weight = call.weight;
-    let out_width = call.conv.to[2].max(1);
-    let stride = call.conv.options.stride[1];
-    let channel = call.first_channel(output);
-    for group in 0..call.groups {
-        let bases = weight.width(output * call.groups + group);
-        if bases == 0 {
-            continue;
-        }
-        for first in (0..call.len).step_by(WORD) {
-            let count = WORD.min(call.len - first);
-            let mut columns = [(0, Tap::default()); WORD];
-            for (i, column) in columns[..count].iter_mut().enumerate() {
-                let [c, y, x] = call.patch.place(group * call.len + first + i);
-                *column = (y, call.tap(channel + c, x));
-            }
-            for (out_row, to) in sums.chunks_exact_mut(out_width).enumerate() {
-                let mut taps = [Tap::default(); WORD];
-                let mut inner = 0..out_width;
-                for (tap, &(y, column)) in taps.iter_mut().zip(&columns[..count]) {
-                    if let Some(row) = call.under(0, out_row, y) {
-                        *tap = column;
-                        tap.first = tap.first.wrapping_add(row * call.conv.from[2]);
-                    }
-                    inner.start = inner.start.max(tap.seen[0]);
-                    inner.end = inner.end.min(tap.seen[1]);
-                }
-                // Where a tap lies in the padding, one place after the other.
-                let inner = inner.start..inner.end.max(inner.start);
-                let parts = [
-                    (0..inner.start, false),
-                    (inner.clone(), true),
-                    (inner.end..out_width, false),
-                ];
-                for basis in row..row + bases {
-                    let signs = weight.word(basis, first / WORD);
-                    let mut strip = FoursOfRow {
-                        input,
-                        taps: &taps[..count],
-                        stride,
-                        // Where the last sign of four is −, the other half of the table, negated.
-                        signs: signs ^ (7 * (signs >> 3 & 0x1111_1111)),
-                        alpha: weight.coordinate(basis),
-                        is_inner: false,
-                        sums: &mut *to,
-                    };
-                    for (places, is_inner) in parts.clone() {
-                        strip.is_inner = is_inner;
-                        strip.over(places, is_inner && stride == 1);
-                    }
-                }
-            }
-        }
-        row += bases;
-    }
-}
-
-/// What a place of the kernel sees of a row of the input.
-#[derive(Clone, Copy, Default)]
-struct Tap {
-    /// The first output of the row that sees the input there, and the first behind it that does not.
-    seen: [usize; 2],
-    /// The input's place of output 0, seen or not; wraps below 0.
-    first: usize,
-}
-
-/// Sums of four inputs for a row of outputs, by a word of signs.
-struct FoursOfRow<'a> {
-    input: &'a [u32],
-    taps: &'a [Tap],
-    stride: usize,
-    signs: u32,
-    alpha: f32,
-    /// Whether all taps see the input at the places that come.
-    is_inner: bool,
-    sums: &'a mut [u32],
-}
-
-impl Strip for FoursOfRow<'_> {
-    #[inline(always)]
-    fn run<V: Vector>(&mut self, place: usize) {
-        let mut signs = self.signs;
-        let mut sum = V::splat(0.0);
-        for four in self.taps.chunks(4) {
-            let mut x = [V::splat(0.0); 4];
-            for (x, tap) in x.iter_mut().zip(four) {
-                if self.is_inner || (tap.seen[0]..tap.seen[1]).contains(&place) {
-                    *x = V::load(&self.input[tap.first.wrapping_add(place * self.stride)..]);
-                }
-            }
-            let alpha = V::splat(self.alpha).signed(signs >> 3);
-            sum = sum.add(alpha.mul(entry(x, signs)));
-            signs >>= 4;
-        }
-        let sums = &mut self.sums[place..];
-        sum.add(V::load(sums)).store(sums);
-    }
-}
-
-/// `x₃ ± x₂ ± x₁ ± x₀` by the lowest three signs, in the kernels' order.
-#[inline(always)]
-fn entry<V: Vector>(x: [V; 4], signs: u32) -> V {
-    let rest = x[3].add(x[2].signed(signs >> 2));
-    let pair = x[0].add(x[1].signed(signs ^ signs >> 1));
-    rest.add(pair.signed(signs))
 }
 
 /// Puts a value into the windows of a pool that see it; they begin at −∞.

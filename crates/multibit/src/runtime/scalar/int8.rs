@@ -191,7 +191,8 @@ impl Product<'_> {
         let out_width = call.conv.to[2];
         let strip = (room.len() / out_width.max(1)).max(1);
         for (part, sums) in sums.chunks_mut(strip * out_width.max(1)).enumerate() {
-            let strip = part * strip..part * strip + sums.len() / out_width.max(1);
+            let strip = call.rows.start + part * strip;
+            let strip = strip..strip + sums.len() / out_width.max(1);
             let room = &mut room[..sums.len()];
             room.fill(0);
             each(&mut |j| {

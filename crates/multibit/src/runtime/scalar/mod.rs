@@ -6,8 +6,10 @@
 
 mod bitwise;
 mod conv2d;
+mod fours;
 mod int8;
 mod linear;
+mod taps;
 
 use super::{FUNCTIONS, LayerView, LevelState, Work};
 use crate::cpu::{self, Activation, Ladder, MAX_ACTIVATION_BITS, Pool2dOptions};
@@ -17,14 +19,14 @@ pub(super) use conv2d::{Way, conv2d};
 pub(super) use linear::linear;
 
 /// Words that a step works in beside its input and its output; none if they are too many.
-pub(super) fn scratch(file: &PackedFile<'_>, work: &Work) -> Option<usize> {
+pub(super) fn scratch(file: &PackedFile<'_>, work: &Work<'_>) -> Option<usize> {
     match work {
         Work::Linear(weights, _) => {
-            let weight = &file.weights()[weights.weight];
+            let weight = &file.weights()[weights.layer.weight];
             linear::scratch(weight, weights.arithmetic)
         }
         Work::Conv2d(conv) => {
-            let weight = &file.weights()[conv.weights.weight];
+            let weight = &file.weights()[conv.weights.layer.weight];
             conv2d::scratch(weight, conv)
         }
         _ => Some(0),
@@ -99,38 +101,19 @@ fn larger(largest: f32, x: f32) -> f32 {
     }
 }
 
-/// The largest of each window of each channel; −∞ of none.
-pub(super) fn max_pool(
-    input: &[u32],
-    size: [usize; 3],
-    options: &Pool2dOptions,
-    output: &mut [u32],
-) {
-    pool(input, size, options, output, f32::NEG_INFINITY, larger);
+/// How many windows a pool has along an axis of a size.
+fn windows(options: &Pool2dOptions, axis: usize, size: usize) -> usize {
+    let reach = options.dilation[axis] * (options.kernel[axis] - 1) + 1;
+    (size + 2 * options.padding[axis] - reach) / options.stride[axis] + 1
 }
 
-/// The mean of each window of each channel, over all places of the window.
-pub(super) fn avg_pool(
+/// The largest of each window of each channel, −∞ of none; or the mean over all places of the window.
+pub(super) fn pool(
+    is_mean: bool,
     input: &[u32],
-    size: [usize; 3],
+    [channels, height, width]: [usize; 3],
     options: &Pool2dOptions,
     output: &mut [u32],
-) {
-    pool(input, size, options, output, 0.0, |sum, x| sum + x);
-    let places = (options.kernel[0] * options.kernel[1]) as f32;
-    for word in output {
-        *word = (f32::from_bits(*word) / places).to_bits();
-    }
-}
-
-/// A value of each window of each channel: `first`, joined with one place after the other.
-fn pool(
-    input: &[u32],
-    [_, height, width]: [usize; 3],
-    options: &Pool2dOptions,
-    output: &mut [u32],
-    first: f32,
-    join: impl Fn(f32, f32) -> f32,
 ) {
     let Pool2dOptions {
         kernel,
@@ -138,33 +121,32 @@ fn pool(
         padding,
         dilation,
     } = *options;
-    let planes = input.chunks_exact((height * width).max(1));
-    let [down, across] = [0, 1].map(|axis| {
-        let reach = dilation[axis] * (kernel[axis] - 1) + 1;
-        ([height, width][axis] + 2 * padding[axis] - reach) / stride[axis] + 1
-    });
+    let across = windows(options, 1, width);
     // The input's place under one of a window along an axis; beyond the input in the padding.
     let under = |axis: usize, window: usize, tap: usize| {
         (window * stride[axis] + tap * dilation[axis]).wrapping_sub(padding[axis])
     };
-    for (plane, to) in planes.zip(output.chunks_exact_mut(down * across)) {
-        for (row, to) in to.chunks_exact_mut(across).enumerate() {
-            for (column, to) in to.iter_mut().enumerate() {
-                let mut found = first;
-                for y in 0..kernel[0] {
-                    let y = under(0, row, y);
-                    if y >= height {
-                        continue;
-                    }
-                    let row = &plane[y * width..][..width];
-                    for x in 0..kernel[1] {
-                        if let Some(&word) = row.get(under(1, column, x)) {
-                            found = join(found, f32::from_bits(word));
-                        }
-                    }
+    let down = output.len() / (channels * across).max(1);
+    for (place, to) in output.iter_mut().enumerate() {
+        let (row, column) = (place / across, place % across);
+        let (channel, row) = (row / down, row % down);
+        let mut found = if is_mean { 0.0 } else { f32::NEG_INFINITY };
+        for y in 0..kernel[0] {
+            let y = under(0, row, y);
+            if y >= height {
+                continue;
+            }
+            let row = &input[(channel * height + y) * width..][..width];
+            for x in 0..kernel[1] {
+                if let Some(&word) = row.get(under(1, column, x)) {
+                    let x = f32::from_bits(word);
+                    found = if is_mean { found + x } else { larger(found, x) };
                 }
-                *to = found.to_bits();
             }
         }
+        if is_mean {
+            found /= (kernel[0] * kernel[1]) as f32;
+        }
+        *to = found.to_bits();
     }
 }
