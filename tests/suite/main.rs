@@ -39,6 +39,7 @@ mod refused;
 mod running;
 mod schedule;
 mod steps;
+mod stream;
 mod support;
 mod tied;
 mod trainable;

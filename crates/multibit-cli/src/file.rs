@@ -141,7 +141,7 @@ impl File {
     /// Why it was not read.
     pub(crate) fn unread(&self, source: ReadError) -> Error {
         let file = self.name.clone();
-        match source.foreign(&self.bytes) {
+        match source.foreign(&self.bytes, self.bytes.len() as u64) {
             Some(found) => Error::NotPacked { file, found },
             None => Error::Read { file, source },
         }

@@ -88,7 +88,7 @@ impl Verdict {
                 verdict.rest = check.rest;
             }
             Err(error) => {
-                let said = match error.foreign(file.bytes()) {
+                let said = match error.foreign(file.bytes(), file.bytes().len() as u64) {
                     Some(found) => format!("not a packed model: this is {found}"),
                     None => error.to_string(),
                 };

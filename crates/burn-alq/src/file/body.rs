@@ -58,7 +58,6 @@ fn container_of(dtype: DType, shape: Shape, bytes: Bytes) -> Writer {
 }
 
 pub(super) fn body(model: &PackedModel, coding: Coding) -> Result<Vec<u8>, Error> {
-    let invalid = |error: String| Error::ValidationError(error);
     let shapes: Vec<Vec<usize>> = model
         .tensors
         .iter()
@@ -71,20 +70,9 @@ pub(super) fn body(model: &PackedModel, coding: Coding) -> Result<Vec<u8>, Error
             path,
             shape,
             number_type,
-            bytes: Cow::Owned(bytes),
+            bytes,
         })
     });
-    let chain: Result<Vec<_>, _> = model
-        .chain
-        .iter()
-        .map(|step| step.rename(|list, path| model.index(list, path)))
-        .collect();
-    fn texts(pairs: &BTreeMap<String, String>) -> Vec<(&str, &str)> {
-        let pairs = pairs.iter();
-        pairs
-            .map(|(key, value)| (key.as_str(), value.as_str()))
-            .collect()
-    }
     let contents = Contents {
         weights: model
             .weights
@@ -97,36 +85,67 @@ pub(super) fn body(model: &PackedModel, coding: Coding) -> Result<Vec<u8>, Error
         tensors: tensors.collect::<Result<_, Error>>()?,
         config: texts(&model.config),
         tied: texts(&model.tied),
-        about: About {
-            name: model.name.as_str().into(),
-            input: model.input.clone(),
-            labels: model
-                .labels
-                .iter()
-                .map(|label| label.as_str().into())
-                .collect(),
-            chain: chain.map_err(|path| {
-                invalid(format!("the chain names {path}, which the model has not"))
-            })?,
-        },
+        about: about(model)?,
     };
-    contents
-        .body(coding)
-        .map_err(|error| invalid(error.to_string()))
+    contents.body(coding).map_err(invalid)
+}
+
+/// Why a model makes no file.
+pub(super) fn invalid(error: impl ToString) -> Error {
+    Error::ValidationError(error.to_string())
+}
+
+/// Texts as files hold them.
+pub(crate) fn texts(pairs: &BTreeMap<String, String>) -> Vec<(&str, &str)> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect()
+}
+
+/// How a model is used, as files hold it.
+///
+/// # Errors
+/// If the chain names a tensor that the model does not have.
+pub(super) fn about(model: &PackedModel) -> Result<About<'_>, Error> {
+    let chain: Result<Vec<_>, _> = model
+        .chain
+        .iter()
+        .map(|step| step.rename(|list, path| model.index(list, path)))
+        .collect();
+    Ok(About {
+        name: model.name.as_str().into(),
+        input: model.input.clone(),
+        labels: model
+            .labels
+            .iter()
+            .map(|label| label.as_str().into())
+            .collect(),
+        chain: chain
+            .map_err(|path| invalid(format!("the chain names {path}, which the model has not")))?,
+    })
 }
 
 /// A tensor's numbers as files hold them.
-fn numbers(path: &str, tensor: &TensorData) -> Result<(NumberType, Vec<u8>), Error> {
+pub(super) fn numbers<'a>(
+    path: &str,
+    tensor: &'a TensorData,
+) -> Result<(NumberType, Cow<'a, [u8]>), Error> {
     let known = DTYPES.iter().find(|(dtype, _)| *dtype == tensor.dtype());
-    let (bytes, shape, dtype) = tensor.clone().into_parts();
-    if let Some(&(_, number_type)) = known {
-        return Ok((number_type, little_endian(dtype, bytes.to_vec())));
-    }
-    if cfg!(target_endian = "big") {
-        return Err(Error::ValidationError(format!("{path} {BURNS_ENDIAN}")));
-    }
-    let bytes = container_of(dtype, shape, bytes).into_bytes()?;
-    Ok((NumberType::Burns, bytes.to_vec()))
+    let big = cfg!(target_endian = "big");
+    Ok(match known {
+        Some(&(_, number_type)) if big => {
+            let bytes = little_endian(tensor.dtype(), tensor.as_bytes().to_vec());
+            (number_type, bytes.into())
+        }
+        Some(&(_, number_type)) => (number_type, tensor.as_bytes().into()),
+        None if big => return Err(invalid(format!("{path} {BURNS_ENDIAN}"))),
+        None => {
+            let (bytes, shape, dtype) = tensor.clone().into_parts();
+            let bytes = container_of(dtype, shape, bytes).into_bytes()?;
+            (NumberType::Burns, bytes.to_vec().into())
+        }
+    })
 }
 
 /// A tensor's numbers from this machine's order of bytes to the file's, or back.
@@ -141,7 +160,8 @@ fn little_endian(dtype: DType, mut bytes: Vec<u8>) -> Vec<u8> {
 impl Source<'_> {
     /// The model in a file.
     pub(super) fn model(&self, bytes: &[u8]) -> Result<PackedModel, FileError> {
-        let file = PackedFile::read(bytes).map_err(|error| self.unread(error, bytes))?;
+        let read = PackedFile::read(bytes);
+        let file = read.map_err(|error| self.unread(error, bytes, bytes.len() as u64))?;
         let weights = file.weights().iter();
         let arithmetic = weights
             .clone()
@@ -150,26 +170,17 @@ impl Source<'_> {
         let weights = weights.map(|weight| (weight.path().to_string(), Arc::new(weight.decode())));
         let tensors = file.tensors().iter();
         let tensors = tensors.map(|tensor| Ok((tensor.path().to_string(), self.tensor(tensor)?)));
-        let text = |(key, value): (&str, &str)| (key.to_string(), value.to_string());
-        let about = file.about();
+        let config = file.config();
         Ok(PackedModel {
             weights: weights.collect(),
             tensors: tensors.collect::<Result<_, FileError>>()?,
             arithmetic,
             tied: file.tied().map(text).collect(),
-            config: file.config().map(text).collect(),
-            name: about.name.to_string(),
-            input: about.input.clone(),
-            labels: about.labels.iter().map(|label| label.to_string()).collect(),
-            chain: about
-                .chain
-                .iter()
-                .map(|step| owned(&file.by_path(step)))
-                .collect(),
+            ..described(file.about(), config, |step| file.by_path(step))
         })
     }
 
-    fn tensor(&self, tensor: &FileTensor<'_>) -> Result<TensorData, FileError> {
+    pub(super) fn tensor(&self, tensor: &FileTensor<'_>) -> Result<TensorData, FileError> {
         let shape = tensor.shape();
         let known = DTYPES
             .iter()
@@ -206,9 +217,9 @@ impl Source<'_> {
         Ok(TensorData::from_bytes(bytes, shape, dtype))
     }
 
-    /// Why a file was not read.
-    fn unread(&self, error: ReadError, bytes: &[u8]) -> FileError {
-        match error.foreign(bytes) {
+    /// Why a file of `len` bytes was not read, which starts with some.
+    pub(super) fn unread(&self, error: ReadError, start: &[u8], len: u64) -> FileError {
+        match error.foreign(start, len) {
             Some(found) => FileError::NotPacked {
                 file: self.file.to_string(),
                 found,
@@ -218,6 +229,33 @@ impl Source<'_> {
                 source: error,
             },
         }
+    }
+}
+
+pub(super) fn text((key, value): (&str, &str)) -> (String, String) {
+    (key.to_string(), value.to_string())
+}
+
+/// A model without tensors yet, of what a file says beside them.
+pub(super) fn described<'a>(
+    about: &About<'_>,
+    config: impl Iterator<Item = (&'a str, &'a str)>,
+    by_path: impl Fn(&Step<usize>) -> Step<&'a str>,
+) -> PackedModel {
+    PackedModel {
+        weights: Vec::new(),
+        tensors: Vec::new(),
+        tied: BTreeMap::new(),
+        arithmetic: BTreeMap::new(),
+        config: config.map(text).collect(),
+        name: about.name.to_string(),
+        input: about.input.clone(),
+        labels: about.labels.iter().map(|label| label.to_string()).collect(),
+        chain: about
+            .chain
+            .iter()
+            .map(|step| owned(&by_path(step)))
+            .collect(),
     }
 }
 

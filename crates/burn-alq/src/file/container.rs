@@ -10,7 +10,7 @@ use burn_pack::{Error, Reader};
 pub(crate) use multibit::file::CHECKPOINT as POSITION;
 
 /// Bytes before the directory: magic number, version, length of the directory.
-pub(super) const HEADER: usize = 10;
+pub(crate) const HEADER: usize = 10;
 
 /// CBOR's major types of items with a length.
 const BYTES: u8 = 2;
@@ -20,7 +20,7 @@ const MAP: u8 = 5;
 
 /// Opens a container, once its directory is [checked](check). Names what is none.
 pub(crate) fn open(bytes: Bytes) -> Result<Reader, Error> {
-    if let Some(found) = multibit::file::foreign_name(&bytes) {
+    if let Some(found) = multibit::file::foreign_name(&bytes, bytes.len() as u64) {
         let error = format!("not a burnpack file: this is {found}");
         return Err(Error::ValidationError(error));
     }

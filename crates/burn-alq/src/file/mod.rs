@@ -4,7 +4,11 @@ mod body;
 mod chain;
 pub(crate) mod container;
 mod model;
+#[cfg(feature = "std")]
+mod parts;
 mod product;
+#[cfg(feature = "std")]
+mod writer;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -21,6 +25,16 @@ pub use multibit::runtime::{PlanError, StepError};
 
 pub use self::chain::{Chain, ChainLayer};
 pub use self::model::{PackModelError, PackedModel};
+#[cfg(feature = "std")]
+pub use self::parts::ModelFile;
+#[cfg(all(feature = "train", feature = "store"))]
+pub(crate) use self::{
+    body::texts,
+    model::{Packable, pack},
+    parts::Parts,
+    product::stored_scale,
+    writer::ModelWriter,
+};
 
 /// The newest version of the layout that this crate reads, and the one that it writes.
 pub const FORMAT_VERSION: u32 = multibit::file::VERSION as u32;
@@ -37,6 +51,21 @@ pub enum FileError {
         file: String,
         /// The operating system's reason.
         source: std::io::Error,
+    },
+    /// The file was changed by another program while it was read.
+    #[error("{file} was changed while it was read; nothing of it is used")]
+    Changed {
+        /// The file.
+        file: String,
+    },
+    /// No file of float tensors that can be read a tensor at a time.
+    #[cfg(feature = "store")]
+    #[error("{file}: {reason}")]
+    Float {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The container could not be written, or is damaged.
     #[error("{file}: {source}")]
@@ -91,9 +120,9 @@ impl PackedModel {
         Ok(body::writer(self, coding)?.into_bytes()?.to_vec())
     }
 
-    /// Writes the model to a file, whole or not at all: to a scratch file beside it, then renamed.
-    /// A process that is killed while it writes leaves the scratch file, `FILE.PID-N.tmp`, which
-    /// nothing reads and anybody may remove.
+    /// Writes the model to a file, whole or not at all: to scratch files beside it, an entry at a time, of
+    /// which one is then renamed. A process that is killed while it writes leaves scratch files,
+    /// `FILE.PID-N.tmp`, which nothing reads and anybody may remove.
     ///
     /// # Errors
     /// If the file cannot be written; what was there before is kept.
@@ -102,22 +131,35 @@ impl PackedModel {
         self.save_with(file, Coding::Plain)
     }
 
-    /// Like [`save`](Self::save), with a coding.
+    /// Like [`save`](Self::save), with a coding. A deflated file is made in memory.
     ///
     /// # Errors
     /// As [`save`](Self::save).
     #[cfg(feature = "std")]
     pub fn save_with(&self, file: impl AsRef<Path>, coding: Coding) -> Result<(), FileError> {
         let file = file.as_ref();
-        let writer = body::writer(self, coding);
-        let written = writer.and_then(|writer| writer.auto_extension(false).write_to_file(file));
-        written.map_err(|source| FileError::Container {
+        let container = |source| FileError::Container {
             file: file.display().to_string(),
             source,
-        })
+        };
+        if coding == Coding::Deflate {
+            let writer = body::writer(self, coding).map_err(container)?;
+            let written = writer.auto_extension(false).write_to_file(file);
+            return written.map_err(container);
+        }
+        let about = body::about(self).map_err(container)?;
+        let mut writer = writer::ModelWriter::create(file)?;
+        for (path, weight) in &self.weights {
+            writer.weight(path, weight, self.arithmetic.get(path).copied())?;
+        }
+        for (path, tensor) in &self.tensors {
+            writer.tensor(path, tensor)?;
+        }
+        writer.finish(&body::texts(&self.config), &body::texts(&self.tied), about)
     }
 
-    /// Reads a model from a file, without the float model and before any of it is used.
+    /// Reads a model from a file, without the float model and before any of it is used. [`ModelFile`] reads
+    /// parts of one.
     ///
     /// # Errors
     /// If the file cannot be read, is damaged or of a newer version, or any length, width or
@@ -125,11 +167,18 @@ impl PackedModel {
     #[cfg(feature = "std")]
     pub fn load(file: impl AsRef<Path>) -> Result<Self, FileError> {
         let file = file.as_ref();
-        let bytes = std::fs::read(file).map_err(|source| FileError::Io {
-            file: file.display().to_string(),
-            source,
-        })?;
-        Self::from_bytes(bytes, file.display())
+        match ModelFile::open(file) {
+            Ok(model) => model.load(),
+            // The one checksum of a deflated file is that of all.
+            Err(FileError::Read {
+                source: ReadError::Whole,
+                ..
+            }) => {
+                let bytes = std::fs::read(file).map_err(|source| parts::io(file, source))?;
+                Self::from_bytes(bytes, file.display())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads a model from a file's bytes. `file` names it in errors.

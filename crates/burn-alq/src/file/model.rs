@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::product::{Attach, products};
 use crate::nn::{ApplyOptions, MultiBitActivation, Packed, Unpacking, table};
 use crate::weight::{
-    MultiBitData, PreparedWeight, Product, Replacement, epsilon, hollow, value_shape, walk,
+    Found, MultiBitData, PreparedWeight, Product, Replacement, epsilon, hollow, value_shape, walk,
 };
 
 /// Why a model could not be packed, or a packed model not put into a module.
@@ -212,47 +212,26 @@ impl PackedModel {
         let (mut tied, mut arithmetic) = (BTreeMap::new(), BTreeMap::new());
         let all = walk(&model);
         for found in &all {
-            let path = || found.path.clone();
-            if let Some(by) = &found.dropped {
-                let (path, by) = (path(), by.clone());
-                return Err(PackModelError::Adapter { path, by });
-            }
-            if found.carries.as_deref() == Some(Packed::NAME) {
-                return Err(PackModelError::Packed { path: path() });
-            }
-            if found.is_product() {
-                // Its factors follow.
-                let own = found.read();
-                if !own.iter::<f32>().take(1).all(f32::is_nan) {
-                    return Err(PackModelError::Given { path: path() });
-                }
-                continue;
-            }
-            if let Some(first) = found.tied_to {
+            let path = found.path.clone();
+            // A product has no value of its own in any place.
+            if let (Some(first), false) = (found.tied_to, found.is_product()) {
+                check_carried(found, &path)?;
                 let first = &all[first];
                 if found.read() != first.read() {
-                    let (path, first) = (path(), first.path.clone());
+                    let first = first.path.clone();
                     return Err(PackModelError::Tied { path, first });
                 }
-                tied.insert(path(), first.path.clone());
+                tied.insert(path, first.path.clone());
                 continue;
             }
-            let Some(state) = &found.state else {
-                tensors.push((path(), found.read()));
-                continue;
-            };
-            let data = MultiBitData::from_module(state, &found.shape);
-            let data = data.map_err(|source| PackModelError::Grouping {
-                path: path(),
-                source,
-            })?;
-            let packed = data.pack().map_err(|source| PackModelError::Weight {
-                path: path(),
-                source,
-            })?;
-            check_value(&found.path, &found.read(), &packed)?;
-            arithmetic.extend(state.arithmetic().map(|said| (path(), said)));
-            weights.push((path(), Arc::new(packed)));
+            match pack(found, &path)? {
+                Packable::Product => {}
+                Packable::Float(tensor) => tensors.push((path, tensor)),
+                Packable::Weight(weight, said) => {
+                    arithmetic.extend(said.map(|said| (path.clone(), said)));
+                    weights.push((path, Arc::new(weight)));
+                }
+            }
         }
         if weights.is_empty() {
             return Err(PackModelError::NoWeights);
@@ -439,6 +418,57 @@ impl PackedModel {
             weights += product.inputs() * product.outputs();
         }
         bits / weights.max(1) as f64
+    }
+}
+
+/// What a parameter is in a packed model.
+pub(crate) enum Packable {
+    /// Nothing: its factors, which follow it, are all of it.
+    Product,
+    /// A tensor as it is.
+    Float(TensorData),
+    /// Bits, and the arithmetic of their layer where it is said.
+    Weight(PackedWeight, Option<Arithmetic>),
+}
+
+/// Packs one parameter, named by a path.
+pub(crate) fn pack(found: &Found, path: &str) -> Result<Packable, PackModelError> {
+    check_carried(found, path)?;
+    let path = || path.to_string();
+    if found.is_product() {
+        let own = found.read();
+        return match own.iter::<f32>().take(1).all(f32::is_nan) {
+            true => Ok(Packable::Product),
+            false => Err(PackModelError::Given { path: path() }),
+        };
+    }
+    let Some(state) = &found.state else {
+        return Ok(Packable::Float(found.read()));
+    };
+    let data = MultiBitData::from_module(state, &found.shape);
+    let data = data.map_err(|source| PackModelError::Grouping {
+        path: path(),
+        source,
+    })?;
+    let packed = data.pack().map_err(|source| PackModelError::Weight {
+        path: path(),
+        source,
+    })?;
+    drop(data);
+    check_value(&path(), &found.read(), &packed)?;
+    Ok(Packable::Weight(packed, state.arithmetic()))
+}
+
+/// Refuses what cannot be packed beside a weight's bits, or was packed already.
+fn check_carried(found: &Found, path: &str) -> Result<(), PackModelError> {
+    let path = || path.to_string();
+    if let Some(by) = &found.dropped {
+        let (path, by) = (path(), by.clone());
+        return Err(PackModelError::Adapter { path, by });
+    }
+    match found.carries.as_deref() == Some(Packed::NAME) {
+        true => Err(PackModelError::Packed { path: path() }),
+        false => Ok(()),
     }
 }
 

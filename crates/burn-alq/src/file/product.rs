@@ -69,31 +69,41 @@ pub(super) fn store_scales(
     model: &mut PackedModel,
     coordinate_type: CoordinateType,
 ) -> Result<(), PackModelError> {
-    let dtype = match coordinate_type {
-        CoordinateType::F32 => DType::F32,
-        CoordinateType::F16 => DType::F16,
-        CoordinateType::Bf16 => DType::BF16,
-    };
     let scales: alloc::vec::Vec<_> = products(model)
         .map(|product| product.scale.0.to_string())
         .collect();
     for (path, tensor) in &mut model.tensors {
-        if !scales.contains(path) {
-            continue;
+        if scales.contains(path) {
+            *tensor = stored_scale(path, tensor, coordinate_type)?;
         }
-        let beyond = tensor
-            .iter::<f32>()
-            .find(|value| !coordinate_type.nearest(*value).is_finite());
-        if let Some(value) = beyond {
-            return Err(PackModelError::Range {
-                path: path.clone(),
-                value,
-                float_type: coordinate_type,
-            });
-        }
-        *tensor = tensor.clone().convert_dtype(dtype);
     }
     Ok(())
+}
+
+/// The scales of a product in a type, rounded to it.
+///
+/// # Errors
+/// If one is beyond the range of the type.
+pub(crate) fn stored_scale(
+    path: &str,
+    scale: &TensorData,
+    coordinate_type: CoordinateType,
+) -> Result<TensorData, PackModelError> {
+    let beyond = scale
+        .iter::<f32>()
+        .find(|value| !coordinate_type.nearest(*value).is_finite());
+    if let Some(value) = beyond {
+        return Err(PackModelError::Range {
+            path: path.to_string(),
+            value,
+            float_type: coordinate_type,
+        });
+    }
+    Ok(scale.clone().convert_dtype(match coordinate_type {
+        CoordinateType::F32 => DType::F32,
+        CoordinateType::F16 => DType::F16,
+        CoordinateType::Bf16 => DType::BF16,
+    }))
 }
 
 /// Makes products of the parameters whose factors a model has, for these to be put in.

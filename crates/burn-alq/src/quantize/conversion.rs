@@ -59,6 +59,18 @@ impl Conversion {
         module.map(&mut self.switched)
     }
 
+    /// What is to be done, activations to be switched on, and what is known so far.
+    #[cfg(feature = "store")]
+    pub(super) fn into_parts(
+        self,
+    ) -> (
+        BTreeMap<String, Planned>,
+        Replacement<'static>,
+        QuantizeReport,
+    ) {
+        (self.plans, self.switched, self.report)
+    }
+
     /// What became of every parameter so far.
     pub fn report(&self) -> &QuantizeReport {
         &self.report

@@ -1,6 +1,6 @@
 //! Sketches of the planned weights, put into a module.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -171,13 +171,7 @@ pub(super) fn convert<M: Module>(
     hessians: Hessians,
     report: &mut QuantizeReport,
 ) -> Result<M, QuantizeError> {
-    let mut work = Work {
-        plans,
-        hessians,
-        report,
-        offsets: Offsets::default(),
-        error: None,
-    };
+    let mut work = Work::new(plans, hessians, report);
     let module = module.apply_reparameterization(&mut Convert::<MultiBit>::new(&mut work));
     let module = module.apply_reparameterization(&mut Convert::<Product>::new(&mut work));
     let Work {
@@ -190,19 +184,23 @@ pub(super) fn convert<M: Module>(
         return Err(error);
     }
     let module = module.map(&mut offsets);
-    // A running state is mapped like a parameter, but drops what is attached to it.
-    let kept = walk(&module);
-    let lost = plans
-        .into_keys()
-        .filter(|path| {
-            let mut kept = kept.iter();
-            let weight = kept.find(|weight| weight.path == *path);
-            weight.is_none_or(|weight| weight.carries.is_none())
-        })
-        .min();
+    check_kept(&module, &plans)?;
+    Ok(tie(module))
+}
+
+/// Whether all planned weights carry something: a running state is mapped like a parameter, but drops what
+/// is attached to it.
+pub(super) fn check_kept<M: Module>(
+    module: &M,
+    plans: &BTreeMap<String, Planned>,
+) -> Result<(), QuantizeError> {
+    let kept = walk(module);
+    let kept = kept.iter().filter(|found| found.carries.is_some());
+    let kept: BTreeSet<&str> = kept.map(|found| found.path.as_str()).collect();
+    let lost = plans.keys().find(|path| !kept.contains(path.as_str()));
     match lost {
-        Some(path) => Err(QuantizeError::RunningState { path }),
-        None => Ok(tie(module)),
+        Some(path) => Err(QuantizeError::RunningState { path: path.clone() }),
+        None => Ok(()),
     }
 }
 
@@ -243,26 +241,42 @@ pub(super) fn hollow<M: Module>(module: M, plans: &BTreeMap<String, Plan>) -> M 
 }
 
 /// A conversion.
-struct Work<'a> {
-    plans: BTreeMap<String, Planned>,
+pub(super) struct Work<'a> {
+    pub plans: BTreeMap<String, Planned>,
     /// What the model's outputs say of each weight.
     hessians: Hessians,
-    report: &'a mut QuantizeReport,
+    pub report: &'a mut QuantizeReport,
     /// What biases take of the errors.
     offsets: Offsets,
     /// The first.
-    error: Option<QuantizeError>,
+    pub error: Option<QuantizeError>,
+}
+
+impl<'a> Work<'a> {
+    pub fn new(
+        plans: BTreeMap<String, Planned>,
+        hessians: Hessians,
+        report: &'a mut QuantizeReport,
+    ) -> Self {
+        Self {
+            plans,
+            hessians,
+            report,
+            offsets: Offsets::default(),
+            error: None,
+        }
+    }
 }
 
 /// The part of a conversion that attaches states of one kind.
-struct Convert<'a, 'b, S> {
+pub(super) struct Convert<'a, 'b, S> {
     work: &'a mut Work<'b>,
     /// What was converted: tied weights share one state.
     done: BTreeMap<ParamId, S>,
 }
 
 impl<'a, 'b, S> Convert<'a, 'b, S> {
-    fn new(work: &'a mut Work<'b>) -> Self {
+    pub fn new(work: &'a mut Work<'b>) -> Self {
         let done = BTreeMap::new();
         Self { work, done }
     }

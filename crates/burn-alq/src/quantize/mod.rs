@@ -2,9 +2,13 @@
 
 mod conversion;
 mod convert;
+#[cfg(feature = "store")]
+mod float_file;
 mod hessians;
 mod report;
 mod rules;
+#[cfg(feature = "store")]
+mod stream;
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -18,15 +22,19 @@ use multibit::cpu::{Arithmetic, MAX_ACTIVATION_BITS};
 
 pub(crate) use self::conversion::{Conversion, PlannedWeight};
 pub use self::convert::{load_float, refit};
+#[cfg(feature = "store")]
+pub use self::float_file::FloatFile;
 pub(crate) use self::hessians::{Hessians, Lacking, Measured};
 pub use self::report::{Outcome, QuantizeReport, QuantizedWeight};
 pub use self::rules::{
     Action, ActivationRule, PathPattern, RuleError, Rules, Selector, WeightRule,
 };
+#[cfg(feature = "store")]
+pub use self::stream::ConvertFileError;
 pub use crate::weight::{GroupingRule, Layout, ProductError, QuantizeError, sketch};
 
 use crate::nn::{MultiBitActivation, Packed, table};
-use crate::weight::{MultiBit, Plan, Product, Replacement, walk_initialized};
+use crate::weight::{Found, MultiBit, Plan, Product, Replacement, walk_initialized};
 
 /// Turns the weights of any Burn module into multi-bit weights, by path rules.
 ///
@@ -213,7 +221,10 @@ impl Quantizer {
 
     /// Checks everything but the values.
     pub(crate) fn begin<M: Module>(&self, module: &M) -> Result<Conversion, QuantizeError> {
-        let found = Survey::new(module);
+        self.begin_on(&Survey::new(module))
+    }
+
+    fn begin_on(&self, found: &Survey) -> Result<Conversion, QuantizeError> {
         let mut report = QuantizeReport::default();
         let plans = self.plan_weights(&found.weights, &mut report)?;
         let switched = self.plan_activations(&found.activations, &mut report)?;
@@ -541,8 +552,12 @@ pub(crate) struct Survey {
 
 impl Survey {
     pub fn new<M: Module>(module: &M) -> Self {
+        Self::of(walk_initialized(module))
+    }
+
+    /// What is not initialized counts as f32.
+    fn of(all: Vec<Found>) -> Self {
         let mut survey = Self::default();
-        let all = walk_initialized(module);
         let paths: Vec<String> = all.iter().map(|found| found.path.clone()).collect();
         for found in all {
             if found.container == MultiBitActivation::CONTAINER {
@@ -558,7 +573,7 @@ impl Survey {
                     layout: table::layout_of(&found.container),
                     is_layers: table::of(&found.container).is_some(),
                     tied_to: found.tied_to.map(|first| paths[first].clone()),
-                    dtype: found.dtype.expect("it is initialized"),
+                    dtype: found.dtype.unwrap_or(DType::F32),
                     path: found.path,
                     id: found.id,
                     shape: found.shape,

@@ -151,6 +151,14 @@ impl QuantizeReport {
         }
     }
 
+    /// Bits of a weight before, once its type is known.
+    #[cfg(feature = "store")]
+    pub(super) fn set_float_bits(&mut self, path: &str, bits: usize) {
+        if let Some(Outcome::Quantized(converted)) = self.outcome_mut(path) {
+            converted.float_bits = bits;
+        }
+    }
+
     pub(super) fn outcome_mut(&mut self, path: &str) -> Option<&mut Outcome> {
         let mut parameters = self.parameters.iter_mut();
         let (.., outcome) = parameters.find(|(found, ..)| found == path)?;

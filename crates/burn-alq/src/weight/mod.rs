@@ -41,6 +41,6 @@ pub(crate) use self::state::{ARITHMETICS, epsilon, read_f32, read_u8};
 pub use self::state::{MultiBit, MultiBitData};
 #[cfg(feature = "train")]
 pub(crate) use self::tied::tie;
+pub(crate) use self::walk::{Found, Replacement, restore_autodiff, value_shape, walk};
 #[cfg(feature = "train")]
-pub(crate) use self::walk::{Found, MultiBitWeight, multi_bit_weights, walk_initialized};
-pub(crate) use self::walk::{Replacement, restore_autodiff, value_shape, walk};
+pub(crate) use self::walk::{MultiBitWeight, multi_bit_weights, walk_initialized};

@@ -10,7 +10,7 @@ const MAGIC: &[u8; 4] = b"NRUB";
 const VERSION: u16 = 1;
 
 /// Bytes before the metadata: magic number, version, length of the metadata.
-const HEADER: usize = 10;
+pub(super) const HEADER: usize = 10;
 
 /// Where the data starts: at a multiple.
 const BOUNDARY: usize = 256;
@@ -23,16 +23,29 @@ pub const CHECKPOINT: &str = "alq:position";
 
 /// The body in a file.
 pub(super) fn body(file: &[u8]) -> core::result::Result<&[u8], ReadError> {
-    let head = file.split_first_chunk::<HEADER>();
-    let head = head.filter(|(head, _)| head.starts_with(MAGIC));
-    let (head, rest) = head.ok_or(ReadError::Foreign)?;
-    let wrong = |flaw| ReadError::Container(Malformed { at: 0, flaw });
+    let size = file.len() as u64;
+    let length = metadata(file, size)?;
+    let start = data(&file[HEADER..][..length], size)?;
+    let start = usize::try_from(start).unwrap_or(usize::MAX);
+    Ok(file.get(start..).unwrap_or_default())
+}
+
+/// Bytes of the metadata, which follows the header that a file of so many bytes starts with.
+pub(super) fn metadata(start: &[u8], file: u64) -> core::result::Result<usize, ReadError> {
+    let head = start.first_chunk::<HEADER>();
+    let head = head.filter(|head| head.starts_with(MAGIC));
+    let head = head.ok_or(ReadError::Foreign)?;
     if u16::from_le_bytes([head[4], head[5]]) > VERSION {
         return Err(wrong(Flaw::NewerContainer));
     }
     let length = u32::from_le_bytes([head[6], head[7], head[8], head[9]]);
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let metadata = rest.get(..length).ok_or(wrong(Flaw::Metadata))?;
+    let there = HEADER as u64 + u64::from(length) <= file;
+    let length = usize::try_from(length).ok().filter(|_| there);
+    length.ok_or(wrong(Flaw::Metadata))
+}
+
+/// Where the body starts in a file of so many bytes; it ends where the file ends.
+pub(super) fn data(metadata: &[u8], file: u64) -> core::result::Result<u64, ReadError> {
     let mut reader = Reader::new(metadata);
     let found = Found::read(&mut reader);
     let found = found.map_err(|_| ReadError::Container(reader.malformed()))?;
@@ -43,10 +56,13 @@ pub(super) fn body(file: &[u8]) -> core::result::Result<&[u8], ReadError> {
         let tensors = found.tensors;
         return Err(ReadError::NotPacked { tensors });
     };
-    let data = (HEADER + length).next_multiple_of(BOUNDARY);
-    let data = file.get(data..).unwrap_or_default();
-    let whole = start == 0 && end == data.len();
+    let data = (HEADER + metadata.len()).next_multiple_of(BOUNDARY) as u64;
+    let whole = start == 0 && end as u64 == file.saturating_sub(data);
     whole.then_some(data).ok_or(wrong(Flaw::TensorLength))
+}
+
+fn wrong(flaw: Flaw) -> ReadError {
+    ReadError::Container(Malformed { at: 0, flaw })
 }
 
 /// What the metadata says.
@@ -106,14 +122,20 @@ fn tensor(reader: &mut Reader<'_>) -> Result<Option<[usize; 2]>> {
 
 /// A file of a body.
 pub fn container(body: &[u8]) -> alloc::vec::Vec<u8> {
+    let mut file = start(body.len());
+    file.extend(body);
+    file
+}
+
+/// What a file has before a body of so many bytes.
+pub(super) fn start(body: usize) -> alloc::vec::Vec<u8> {
     let mut writer = super::cbor::Writer::default();
-    writer.tensor(TENSOR, body.len());
-    let mut file = alloc::vec::Vec::with_capacity(BOUNDARY + body.len());
+    writer.tensor(TENSOR, body);
+    let mut file = alloc::vec::Vec::with_capacity(BOUNDARY);
     file.extend(MAGIC);
     file.extend(VERSION.to_le_bytes());
     file.extend((writer.0.len() as u32).to_le_bytes());
     file.extend(writer.0);
     file.resize(file.len().next_multiple_of(BOUNDARY), 0);
-    file.extend(body);
     file
 }

@@ -6,7 +6,10 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::cbor::{self, FEW, Reader, Writer};
-use super::{About, ChainError, EntryError, FileTensor, FileWeight, Flaw, Op, ReadError};
+use super::chain::List;
+use super::{
+    About, ChainError, EntryError, FileTensor, FileWeight, Flaw, Op, ReadError, SectionError, Step,
+};
 
 /// A text and what it stands for.
 pub(super) type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
@@ -80,7 +83,27 @@ impl<'a> Directory<'a> {
         }
     }
 
-    fn paths(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn config(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.config.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    pub(super) fn tied(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.tied.iter().map(|(path, first)| (&**path, &**first))
+    }
+
+    /// A step of the chain with the paths of its tensors.
+    pub(super) fn by_path(&self, step: &Step<usize>) -> Step<&str> {
+        let path = |list, &index: &usize| {
+            Ok::<_, core::convert::Infallible>(match list {
+                List::Weights => self.weights[index].path(),
+                List::Tensors => self.tensors[index].path(),
+            })
+        };
+        let Ok(step) = step.rename(path);
+        step
+    }
+
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         let weights = self.weights.iter().map(FileWeight::path);
         weights.chain(self.tensors.iter().map(FileTensor::path))
     }
@@ -163,6 +186,38 @@ impl<'a> Directory<'a> {
             self.about.write(keys);
         });
         writer.0
+    }
+
+    /// Where what each entry of a plain file has starts and ends, with the bytes that are skipped before it:
+    /// weights, then tensors, behind a directory that ends at `end`.
+    #[cfg(feature = "deflate")]
+    pub(super) fn places(&self, mut end: usize) -> Result<Vec<[usize; 2]>, ReadError> {
+        let mut places = Vec::new();
+        let mut push = |path: &str, sections: Result<&[usize], EntryError>| {
+            let start = end;
+            for &length in sections.map_err(|error| entry(path, error))? {
+                let place = super::place(end, length, super::Coding::Plain);
+                [_, end] = place.ok_or_else(|| entry(path, SectionError::TooLarge))?;
+            }
+            places.push([start, end]);
+            Ok::<_, ReadError>(())
+        };
+        for weight in &self.weights {
+            let plain = weight.plain();
+            let sections = plain.as_ref().ok_or(SectionError::TooLarge.into());
+            push(weight.path(), sections.map(|plain| &plain[..]))?;
+        }
+        for tensor in &self.tensors {
+            push(
+                tensor.path(),
+                tensor
+                    .plain(false)
+                    .as_ref()
+                    .map(core::slice::from_ref)
+                    .map_err(Clone::clone),
+            )?;
+        }
+        Ok(places)
     }
 
     /// The same, without the bytes that it was read from.

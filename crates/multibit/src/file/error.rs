@@ -139,6 +139,11 @@ pub enum ReadError {
         "it is deflated, which this program was not built to read; write it with Coding::Plain"
     )]
     Deflated,
+    /// Deflated, where a part of the file was asked for.
+    #[error(
+        "it is deflated, which is read as a whole; parts are read of what Coding::Plain writes"
+    )]
+    Whole,
     /// The directory.
     #[error("damaged directory: {0}")]
     Directory(#[source] Malformed),
@@ -167,11 +172,11 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// What a file of some bytes is, where it is no packed file at all; none of one that is damaged or
-    /// newer.
-    pub fn foreign(&self, bytes: &[u8]) -> Option<String> {
+    /// What a file of `len` bytes is that starts with some, 512 at least where it has them, if it is no
+    /// packed file at all; none of one that is damaged or newer.
+    pub fn foreign(&self, start: &[u8], len: u64) -> Option<String> {
         match self {
-            Self::Foreign => foreign_name(bytes),
+            Self::Foreign => foreign_name(start, len),
             Self::Checkpoint | Self::NotPacked { .. } => Some(self.to_string()),
             _ => None,
         }

@@ -50,8 +50,9 @@ const TEXTS: [(&str, &str); 6] = [
 /// Bytes that tell a text.
 const SEEN: usize = 512;
 
-/// What a file is that does not begin as a container does, to follow "this is"; none if it does.
-pub fn foreign_name(bytes: &[u8]) -> Option<String> {
+/// What a file of `len` bytes is that does not begin as a container does, to follow "this is"; none if it
+/// does. Its first 512 bytes tell it, or all that it has.
+pub fn foreign_name(bytes: &[u8], len: u64) -> Option<String> {
     let start = &bytes[..bytes.len().min(MAGIC.len())];
     if start == MAGIC && bytes.len() >= HEADER {
         return None;
@@ -66,8 +67,13 @@ pub fn foreign_name(bytes: &[u8]) -> Option<String> {
     } else if MAGIC.starts_with(start) {
         format!("the first {} bytes of a burnpack file", bytes.len())
     } else if bytes.iter().all(|&byte| byte == 0) {
-        format!("{} bytes of zero", bytes.len())
-    } else if is_safetensors(bytes) {
+        let begins = if len > bytes.len() as u64 {
+            ", and more"
+        } else {
+            ""
+        };
+        format!("{} bytes of zero{begins}", bytes.len())
+    } else if is_safetensors(bytes, len) {
         "a safetensors file".to_string()
     } else if let Some((.., name)) = SIGNATURES.iter().find(signature) {
         name.to_string()
@@ -83,11 +89,11 @@ pub fn foreign_name(bytes: &[u8]) -> Option<String> {
 }
 
 /// The length of a header in JSON, then the header.
-fn is_safetensors(bytes: &[u8]) -> bool {
-    let Some((len, rest)) = bytes.split_first_chunk() else {
+fn is_safetensors(bytes: &[u8], file: u64) -> bool {
+    let Some((len, rest)) = bytes.split_first_chunk::<8>() else {
         return false;
     };
-    let fits = u64::from_le_bytes(*len) <= rest.len() as u64;
+    let fits = u64::from_le_bytes(*len) <= file.saturating_sub(8);
     fits && rest.starts_with(b"{")
 }
 
@@ -142,9 +148,9 @@ mod tests {
             (long.as_bytes(), "a text file"),
             (b"\x01\x02\xfe\xff\0", "first bytes are [01, 02, fe, ff]"),
         ] {
-            let found = foreign_name(bytes).unwrap();
+            let found = foreign_name(bytes, bytes.len() as u64).unwrap();
             assert!(found.contains(expected), "{found} for {bytes:x?}");
         }
-        assert_eq!(foreign_name(b"NRUB\x01\0\0\0\0\0"), None);
+        assert_eq!(foreign_name(b"NRUB\x01\0\0\0\0\0", 10), None);
     }
 }

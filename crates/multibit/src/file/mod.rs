@@ -3,7 +3,8 @@
 //!
 //! [`PackedFile::read`] checks everything that can be wrong with the bytes, before any of it is used.
 //! Paths, coordinates and words of a plain file are read where they lie, in flash or in a mapped
-//! file; those of a deflated one are inflated (feature `deflate`).
+//! file; those of a deflated one are inflated (feature `deflate`). [`Index`] reads the directory of a plain
+//! file alone, and then the entries that are asked for; [`Entries`] writes one an entry at a time.
 
 #![cfg_attr(
     not(feature = "deflate"),
@@ -19,6 +20,8 @@ mod directory;
 mod entry;
 mod error;
 mod foreign;
+#[cfg(feature = "deflate")]
+mod index;
 mod step;
 #[cfg(feature = "deflate")]
 mod write;
@@ -33,7 +36,9 @@ pub use entry::{FileTensor, FileWeight, NumberType};
 pub use error::{ChainError, EntryError, Flaw, Malformed, ReadError, SectionError};
 pub use foreign::foreign_name;
 #[cfg(feature = "deflate")]
-pub use write::{Contents, Numbers};
+pub use index::Index;
+#[cfg(feature = "deflate")]
+pub use write::{Contents, Entries, Numbers};
 
 use crate::cpu::Arithmetic;
 use directory::{Directory, entry};
@@ -96,32 +101,73 @@ impl Crc32 {
         4
     };
 
-    /// By the value of so many bits.
-    const TABLE: [u32; 1 << Self::BITS] = {
-        let mut table = [0; 1 << Self::BITS];
+    /// Bytes that are looked up side by side, each in a table of its own.
+    const STRIDE: usize = if Self::BITS == 8 { 8 } else { 1 };
+
+    /// By the value of so many bits, followed by as many bytes of 0 as tables lie before.
+    const TABLES: [[u32; 1 << Self::BITS]; Self::STRIDE] = {
+        let mut tables = [[0; 1 << Self::BITS]; Self::STRIDE];
         let mut value = 0;
-        while value < table.len() {
+        while value < tables[0].len() {
             let (mut crc, mut bit) = (value as u32, 0);
             while bit < Self::BITS {
                 crc = crc >> 1 ^ 0xEDB8_8320 & (crc & 1).wrapping_neg();
                 bit += 1;
             }
-            table[value] = crc;
+            tables[0][value] = crc;
             value += 1;
         }
-        table
+        let mut stride = 1;
+        while stride < Self::STRIDE {
+            let mut value = 0;
+            while value < tables[0].len() {
+                let crc = tables[stride - 1][value];
+                tables[stride][value] = crc >> 8 ^ tables[0][(crc & 0xff) as usize];
+                value += 1;
+            }
+            stride += 1;
+        }
+        tables
     };
 
     /// Of some bytes, one after the other.
     fn of<T: AsRef<[u8]>>(parts: &[T]) -> u32 {
-        static TABLE: [u32; 1 << Crc32::BITS] = Crc32::TABLE;
-        let bytes = parts.iter().flat_map(AsRef::as_ref);
-        !bytes.fold(!0, |crc, &byte| {
+        let parts = parts.iter();
+        !parts.fold(!0, |crc, part| Self::on(crc, part.as_ref()))
+    }
+
+    /// Goes on behind a checksum that is not inverted yet.
+    fn on(mut crc: u32, bytes: &[u8]) -> u32 {
+        static TABLES: [[u32; 1 << Crc32::BITS]; Crc32::STRIDE] = Crc32::TABLES;
+        let strides = bytes.chunks_exact(match Self::STRIDE {
+            1 => usize::MAX,
+            stride => stride,
+        });
+        let rest = strides.remainder();
+        for stride in strides {
+            let mut bytes = crc.to_le_bytes().into_iter();
+            crc = stride
+                .iter()
+                .zip(TABLES.iter().rev())
+                .fold(0, |sum, (&byte, table)| {
+                    let byte = byte ^ bytes.next().unwrap_or(0);
+                    sum ^ table[usize::from(byte) % table.len()]
+                });
+        }
+        let [table, ..] = &TABLES;
+        rest.iter().fold(crc, |crc, &byte| {
             (0..8 / Self::BITS).fold(crc ^ u32::from(byte), |crc, _| {
-                crc >> Self::BITS ^ TABLE[crc as usize % TABLE.len()]
+                crc >> Self::BITS ^ table[crc as usize % table.len()]
             })
         })
     }
+}
+
+/// Where a section of so many bytes starts and ends behind another, counted from the body's first byte;
+/// none beyond the address space.
+fn place(before: usize, length: usize, coding: Coding) -> Option<[usize; 2]> {
+    let start = before.checked_next_multiple_of(coding.boundary())?;
+    Some([start, start.checked_add(length)?])
 }
 
 /// A packed file, checked. Sections and texts of a plain one are those of the slice.
@@ -200,14 +246,12 @@ impl<'a> PackedFile<'a> {
 
     /// Free text of the program that wrote the file, in ascending order of keys.
     pub fn config(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        let pairs = self.directory.config.iter();
-        pairs.map(|(key, value)| (&**key, &**value))
+        self.directory.config()
     }
 
     /// Each further path of a parameter that stands in several places, and the one of its entry.
     pub fn tied(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        let pairs = self.directory.tied.iter();
-        pairs.map(|(path, first)| (&**path, &**first))
+        self.directory.tied()
     }
 
     /// How the model is used.
@@ -217,14 +261,7 @@ impl<'a> PackedFile<'a> {
 
     /// A step of the chain with the paths of its tensors.
     pub fn by_path(&self, step: &Step<usize>) -> Step<&str> {
-        let path = |list, &index: &usize| {
-            Ok::<_, core::convert::Infallible>(match list {
-                List::Weights => self.weights()[index].path(),
-                List::Tensors => self.tensors()[index].path(),
-            })
-        };
-        let Ok(step) = step.rename(path);
-        step
+        self.directory.by_path(step)
     }
 
     /// The same file with all layers in one arithmetic, whatever it says.
@@ -269,21 +306,17 @@ impl Check {
     }
 }
 
-/// The data of a file, read once from its start to its end.
-struct Data<'a> {
+/// What a body begins with.
+struct Head {
+    checksum: u32,
     coding: Coding,
-    body: &'a [u8],
-    /// Where the section that was read last ends.
-    end: usize,
-    #[cfg(feature = "deflate")]
-    budget: deflate::Budget,
+    /// Bytes of the directory in the file, and as CBOR.
+    stored: usize,
+    plain: usize,
 }
 
-impl<'a> Data<'a> {
-    /// Reads the directory of a body; sections come next.
-    fn open(body: &'a [u8], file: usize, directory: &mut Directory<'a>) -> Result<Self, ReadError> {
-        let short = ReadError::Sections(SectionError::Short);
-        let (head, rest) = body.split_first_chunk::<HEAD>().ok_or(short.clone())?;
+impl Head {
+    fn read(head: &[u8; HEAD]) -> Result<Self, ReadError> {
         let number = |at: usize| {
             let bytes = head[at..][..8].try_into().expect("eight bytes");
             u64::from_le_bytes(bytes)
@@ -300,16 +333,48 @@ impl<'a> Data<'a> {
                 return Err(ReadError::Directory(Malformed { at: 0, flaw }));
             }
         };
+        // What is beyond the address space is beyond the file.
+        let size = |at| usize::try_from(number(at)).unwrap_or(usize::MAX);
+        Ok(Self {
+            checksum: number(0) as u32,
+            coding,
+            stored: size(8),
+            plain: size(16),
+        })
+    }
+}
+
+/// The data of a file, read once from its start to its end.
+struct Data<'a> {
+    coding: Coding,
+    /// A part of the body.
+    body: &'a [u8],
+    /// Where the part starts.
+    base: usize,
+    /// Where the section that was read last ends.
+    end: usize,
+    #[cfg(feature = "deflate")]
+    budget: deflate::Budget,
+}
+
+impl<'a> Data<'a> {
+    /// Reads the directory of a body; sections come next.
+    fn open(body: &'a [u8], file: usize, directory: &mut Directory<'a>) -> Result<Self, ReadError> {
+        let short = ReadError::Sections(SectionError::Short);
+        let (head, rest) = body.split_first_chunk::<HEAD>().ok_or(short.clone())?;
+        let Head {
+            checksum,
+            coding,
+            stored,
+            plain,
+        } = Head::read(head)?;
         if coding == Coding::Deflate && cfg!(not(feature = "deflate")) {
             return Err(ReadError::Deflated);
         }
-        // What is beyond the address space is beyond the file.
-        let size = |at| usize::try_from(number(at)).unwrap_or(usize::MAX);
-        let (stored, plain) = (size(8), size(16));
         let section = rest.get(..stored).ok_or(short)?;
         let end = HEAD + stored;
-        let checksum = Crc32::of(&[Cow::Borrowed(coding.covered(body, end))]);
-        if checksum != number(0) as u32 && !FUZZING {
+        let covered = Crc32::of(&[coding.covered(body, end)]);
+        if covered != checksum && !FUZZING {
             return Err(ReadError::Checksum);
         }
         if coding == Coding::Plain && stored != plain {
@@ -318,6 +383,7 @@ impl<'a> Data<'a> {
         let mut data = Self {
             coding,
             body,
+            base: 0,
             end,
             #[cfg(feature = "deflate")]
             budget: deflate::Budget::of_file(file),
@@ -335,6 +401,18 @@ impl<'a> Data<'a> {
             Cow::Owned(_) => return Err(ReadError::Deflated),
         }
         Ok(data)
+    }
+
+    /// A part of a plain body that starts where an entry before it ends.
+    #[cfg(feature = "deflate")]
+    fn part(body: &'a [u8], base: usize) -> Self {
+        Self {
+            coding: Coding::Plain,
+            body,
+            base,
+            end: base,
+            budget: deflate::Budget::of_file(0),
+        }
     }
 
     /// Reads the sections of all entries, as long as `seen` wants to know of more.
@@ -360,7 +438,7 @@ impl<'a> Data<'a> {
 
     /// Bytes behind the section that was read last.
     fn rest(&self) -> usize {
-        self.body.len() - self.end
+        self.base + self.body.len() - self.end
     }
 
     #[inline(never)]
@@ -415,14 +493,18 @@ impl<'a> Data<'a> {
 
     /// The section of so many bytes that comes next.
     fn take(&mut self, length: usize) -> Result<&'a [u8], SectionError> {
-        let (before, body) = (self.end, self.body);
-        let start = before.next_multiple_of(self.coding.boundary());
-        let end = start.checked_add(length);
-        let section = end.and_then(|end| body.get(start..end));
+        let (before, base, body) = (self.end, self.base, self.body);
+        let place = place(before, length, self.coding);
+        let section =
+            place.and_then(|[start, end]| Some((start, body.get(start - base..end - base)?)));
         // What follows a section that is cut has no bytes either.
-        self.end = section.map_or(body.len(), |section| start + section.len());
-        let section = section.ok_or(SectionError::Short)?;
-        match body[before..start].iter().all(|&byte| byte == 0) {
+        let end = section.map(|(start, section)| start + section.len());
+        self.end = end.unwrap_or(base + body.len());
+        let (start, section) = section.ok_or(SectionError::Short)?;
+        match body[before - base..start - base]
+            .iter()
+            .all(|&byte| byte == 0)
+        {
             true => Ok(section),
             false => Err(SectionError::Padding),
         }
