@@ -5,11 +5,11 @@ use alloc::collections::BinaryHeap;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+#[cfg(feature = "deflate")]
+use super::SectionError;
 use super::cbor::{self, FEW, Reader, Writer};
 use super::chain::List;
-use super::{
-    About, ChainError, EntryError, FileTensor, FileWeight, Flaw, Op, ReadError, SectionError, Step,
-};
+use super::{About, ChainError, EntryError, FileTensor, FileWeight, Flaw, Op, ReadError, Step};
 
 /// A text and what it stands for.
 pub(super) type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
