@@ -10,13 +10,14 @@ use burn::tensor::{Device, Tensor};
 use crate::support::rerun;
 
 /// The names of the devices, and how Burn writes them.
-const DEVICES: [(&str, &str); 6] = [
+const DEVICES: [(&str, &str); 7] = [
     ("flex", "Flex"),
     ("ndarray", "NdArray"),
     ("wgpu", "Wgpu("),
     ("vulkan", "Vulkan"),
     ("cpu", "Cpu("),
     ("cuda", "Cuda("),
+    ("remote", "Remote("),
 ];
 
 /// The name in `BURN_DEVICE`, where `cargo xtask test --device` puts it; without it, Flex.
@@ -32,6 +33,8 @@ pub fn device() -> Device {
     match device_name().as_str() {
         // Burn's default is another device where the build has one.
         "flex" => Device::flex(),
+        #[cfg(feature = "remote")]
+        "remote" => crate::remote::device(),
         _ => Device::default(),
     }
 }

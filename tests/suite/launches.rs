@@ -85,7 +85,7 @@ fn record(phase: Phase) -> Result<Vec<&'static str>, String> {
 
 /// Whether the device is one of CubeCL's. A build can have others too.
 fn on_cubecl() -> bool {
-    !matches!(device_name().as_str(), "flex" | "ndarray")
+    !["flex", "ndarray", "remote"].contains(&device_name().as_str())
 }
 
 #[test]

@@ -30,12 +30,13 @@ mod numbers;
 mod onnx;
 mod packed;
 mod pages;
-
 mod product;
 mod pruning;
 mod pytorch;
 mod reader;
 mod refused;
+#[cfg(feature = "remote")]
+mod remote;
 mod running;
 mod schedule;
 mod steps;

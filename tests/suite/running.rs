@@ -1,7 +1,5 @@
 //! What users do with a packed model: records, moves, types, empty inputs, adapters, Burn's layers.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use burn::module::{Lora, Module, ModuleMapper, Param, ParamGroup};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{
@@ -20,7 +18,7 @@ use multibit::cpu::Levels;
 
 use crate::MEMORY;
 use crate::devices::{device, device_name};
-use crate::support::{Random, alone};
+use crate::support::{Random, alone, assert_says, panic_of};
 
 /// Every kind of layer, ours and Burn's.
 #[derive(Module, Debug)]
@@ -140,23 +138,6 @@ pub fn assert_same(found: Vec<(&str, TensorData)>, expected: Vec<(&str, TensorDa
             let close = (found - expected).abs() <= room * (1.0 + expected.abs());
             assert!(close, "{layer}: {found} is not {expected}");
         }
-    }
-}
-
-/// What a call panics with.
-fn panic_of<T>(call: impl FnOnce() -> T) -> String {
-    let Err(panic) = catch_unwind(AssertUnwindSafe(call)) else {
-        panic!("it did not panic");
-    };
-    let text = panic.downcast_ref::<String>().cloned();
-    text.unwrap_or_else(|| (*panic.downcast_ref::<&str>().expect("a text")).to_string())
-}
-
-/// # Panics
-/// If `text` lacks one of the words.
-fn assert_says(text: &str, words: &[&str]) {
-    for word in words {
-        assert!(text.contains(word), "{word} is not said: {text}");
     }
 }
 

@@ -1,12 +1,16 @@
 //! Weights in training form for the crates under test and their image in the oracle; comparisons.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+
 use burn::tensor::{Tensor, TensorData};
 use burn_alq::Quantized;
-use std::process::Command;
 
 use burn_alq_tests::Group;
 use multibit::cpu::Levels;
 use multibit::fit::{self, Moments, StateMut, StepParams};
+
+use crate::devices::device;
 
 /// Whether this process runs one test alone; if not, runs it so.
 ///
@@ -24,6 +28,8 @@ pub fn alone(test: &str) -> bool {
 
 /// What this binary prints with other arguments and one more variable, where all tests pass.
 pub fn rerun<'a>(args: impl IntoIterator<Item = &'a str>, (name, value): (&str, &str)) -> String {
+    // What the device needs is for both.
+    device();
     let mut child = Command::new(std::env::current_exe().unwrap());
     let output = child.args(args).env(name, value).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -253,6 +259,26 @@ pub fn assert_near(found: &[f32], expected: &[f32], room: f32) {
             (found - expected).abs() <= room,
             "{found} is not {expected} at {index}"
         );
+    }
+}
+
+/// What a call panics with.
+///
+/// # Panics
+/// If it does not.
+pub fn panic_of<T>(call: impl FnOnce() -> T) -> String {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(call)) else {
+        panic!("it did not panic");
+    };
+    let text = panic.downcast_ref::<String>().cloned();
+    text.unwrap_or_else(|| (*panic.downcast_ref::<&str>().expect("a text")).to_string())
+}
+
+/// # Panics
+/// If `text` lacks one of the words.
+pub fn assert_says(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word} is not said: {text}");
     }
 }
 

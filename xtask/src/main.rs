@@ -30,8 +30,9 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   test [ARGUMENTS]            all tests, on Flex: those of multibit, multibit-cli and xtask in a debug
                               build, the others compiled as the demo is; with arguments, which go to
                               cargo test, only the others
-    --device NAME             only the suite, on this Burn device: flex, ndarray, wgpu, vulkan, cpu or
-                              cuda; with --features fusion, under Burn's kernel fusion
+    --device NAME             only the suite, on this Burn device: flex, ndarray, wgpu, vulkan, cpu,
+                              cuda or remote (a server that it starts on this machine, with Flex);
+                              with --features fusion, under Burn's kernel fusion
     --target NAME             only the kernels' crate, elsewhere: for aarch64 or armv7 under qemu-user,
                               for wasm32 or wasm32-simd128 under node
   bench [KIND…] [ARGUMENTS]   time packed layers and networks against Burn Flex in f32; --help
@@ -196,7 +197,8 @@ fn example(name: &str, args: impl Iterator<Item = String>) -> Result<(), String>
     let variable = std::env::var("BURN_DEVICE").ok();
     // The program itself refuses a name that is none.
     let device = device_flag(&args).or(variable.as_deref());
-    let device = device.filter(|name| *name == "ndarray" || CUBE.contains(name));
+    let others = ["ndarray", "remote"];
+    let device = device.filter(|name| others.contains(name) || CUBE.contains(name));
     let download = args.iter().any(|arg| arg == "--download");
     for feature in device.into_iter().chain(download.then_some("download")) {
         command.args(["--features", &format!("{name}/{feature}")]);
@@ -250,7 +252,7 @@ fn test(args: &[String]) -> Result<(), String> {
 
 /// Burn's devices that the suite can run on. Flex is in every build of the suite; each other is a
 /// feature of it.
-const DEVICES: [&str; 6] = ["flex", "ndarray", "wgpu", "vulkan", "cpu", "cuda"];
+const DEVICES: [&str; 7] = ["flex", "ndarray", "wgpu", "vulkan", "cpu", "cuda", "remote"];
 
 fn test_command(args: &[String]) -> Result<Command, String> {
     let mut command = cargo();
@@ -289,6 +291,11 @@ fn test_command(args: &[String]) -> Result<Command, String> {
     command.args(package).args(others);
     // The suite's default too, whatever the caller's environment says.
     command.env("BURN_DEVICE", device);
+    if device == "remote" {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
+        let free = free.map_err(|error| format!("a free port: {error}"))?;
+        command.env("BURN_REMOTE_ADDRESS", format!("ws://{free}"));
+    }
     if device != "flex" {
         // Long to compile, soon run: what computes here is the device's.
         command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
@@ -435,7 +442,7 @@ mod tests {
         let error = command(&["--device", "gpu"]).unwrap_err();
         assert_eq!(
             error,
-            "no device gpu; there are: flex, ndarray, wgpu, vulkan, cpu, cuda"
+            "no device gpu; there are: flex, ndarray, wgpu, vulkan, cpu, cuda, remote"
         );
         assert_eq!(command(&["--device"]).unwrap_err(), "--device needs a name");
     }

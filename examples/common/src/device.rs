@@ -7,8 +7,8 @@ use burn::tensor::Device;
 /// A device that a feature of the same name compiles in.
 struct Known {
     name: &'static str,
-    /// Finds it on this machine; none if it was not compiled in.
-    find: Option<fn() -> Option<Device>>,
+    /// Finds it, or says why it is not there; none if it was not compiled in.
+    find: Option<fn(needs: &str) -> Result<Device, String>>,
     /// What a machine must have for it.
     needs: &'static str,
 }
@@ -22,9 +22,14 @@ macro_rules! known {
         Known {
             name: $name,
             #[cfg(feature = $name)]
-            find: Some(|| {
+            find: Some(|needs| {
                 let found = Device::enumerate(DeviceType::$kind).into_vec();
-                (!found.is_empty()).then(|| $device)
+                if found.is_empty() {
+                    return Err(format!(
+                        "this machine does not have it; what it needs is {needs}"
+                    ));
+                }
+                Ok($device)
             }),
             #[cfg(not(feature = $name))]
             find: None,
@@ -33,16 +38,29 @@ macro_rules! known {
     };
 }
 
+/// Where a server's device is, if `BURN_REMOTE_ADDRESS` does not say: Burn's own default.
+#[cfg(feature = "remote")]
+const SERVER: &str = "ws://127.0.0.1:3000";
+
+/// The first device of a server.
+#[cfg(feature = "remote")]
+fn of_server(_: &str) -> Result<Device, String> {
+    let address = std::env::var("BURN_REMOTE_ADDRESS").unwrap_or_else(|_| SERVER.into());
+    let host = burn::tensor::remote::RemoteHost::websocket(&address);
+    let device = Device::remote_options(&host).init();
+    device.map_err(|error| format!("{address}: {error}"))
+}
+
 // NdArray is deprecated by Burn, but still in use.
 #[allow(deprecated)]
-static KNOWN: [Known; 9] = {
+static KNOWN: [Known; 10] = {
     // Each feature uses its own of these.
     #[allow(unused_imports)]
     use burn::tensor::{DeviceIndex, DeviceKind::DefaultDevice, DeviceType};
     [
         Known {
             name: "flex",
-            find: Some(|| Some(Device::flex())),
+            find: Some(|_| Ok(Device::flex())),
             needs: "",
         },
         known!("ndarray", NdArray, Device::ndarray(), ""),
@@ -68,6 +86,14 @@ static KNOWN: [Known; 9] = {
             "an AMD card with ROCm (libamdhip64.so)"
         ),
         known!("cpu", Cpu, Device::cpu(), ""),
+        Known {
+            name: "remote",
+            #[cfg(feature = "remote")]
+            find: Some(of_server),
+            #[cfg(not(feature = "remote"))]
+            find: None,
+            needs: "",
+        },
     ]
 };
 
@@ -81,7 +107,8 @@ pub fn names() -> String {
 /// Opens a device, without autodiff.
 ///
 /// # Errors
-/// If there is no such device, the program was built without it, or the machine does not have it.
+/// If there is no such device, the program was built without it, or the machine does not have it; if the
+/// server of a remote device cannot be used, with its address.
 pub fn open(name: &str) -> Result<Device, String> {
     let Some(known) = KNOWN.iter().find(|known| known.name == name) else {
         return Err(format!("no such device; there are: {}", names()));
@@ -92,10 +119,5 @@ pub fn open(name: &str) -> Result<Device, String> {
             names()
         ));
     };
-    find().ok_or_else(|| {
-        format!(
-            "this machine does not have it; what it needs is {}",
-            known.needs
-        )
-    })
+    find(known.needs)
 }

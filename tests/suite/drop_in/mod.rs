@@ -17,7 +17,7 @@ use self::models::{D, HEADS, Outputs, burns, numbers, ours};
 use crate::any_model::everything;
 use crate::devices::device;
 use crate::reader;
-use crate::support::{assert_near, values};
+use crate::support::{assert_near, panic_of, values};
 
 /// Compares two models' outputs, all within a room.
 fn assert_outputs(found: Outputs, expected: Outputs, room: f32, what: &str) {
@@ -311,16 +311,6 @@ fn bitwise_takes_bits() {
         message.starts_with("Linear: bitwise arithmetic needs"),
         "{message}"
     );
-}
-
-/// What a call panics with.
-fn panic_of(f: impl FnOnce() + Send) -> String {
-    let f = std::panic::AssertUnwindSafe(f);
-    let payload = std::panic::catch_unwind(f).expect_err("it should panic");
-    match payload.downcast::<String>() {
-        Ok(text) => *text,
-        Err(payload) => (*payload.downcast::<&str>().unwrap()).to_string(),
-    }
 }
 
 #[test]

@@ -1,26 +1,16 @@
 //! Steps are counted by what happens: another number than planned, a training that ends before its target,
 //! and copies of it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use burn::optim::GradientsParams;
 use burn_alq::train::Task;
 
 use super::*;
+use crate::support::panic_of;
 
 fn alq_of(steps: usize) -> Alq<Net> {
     let net = net();
     let schedule = schedule(&net, Target::Bits(0.7));
     Alq::new(net, schedule, steps)
-}
-
-/// What a training panics with.
-fn panic_of(run: impl FnOnce()) -> String {
-    let panic = catch_unwind(AssertUnwindSafe(run)).expect_err("it must not end well");
-    match panic.downcast::<String>() {
-        Ok(text) => *text,
-        Err(panic) => panic.downcast::<&str>().unwrap().to_string(),
-    }
 }
 
 fn data() -> Arc<dyn DataLoader<Batch>> {

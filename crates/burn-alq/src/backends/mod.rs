@@ -12,3 +12,5 @@ mod fusion;
 mod host;
 #[cfg(feature = "ndarray")]
 mod ndarray;
+#[cfg(feature = "remote")]
+mod remote;

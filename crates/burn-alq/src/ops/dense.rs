@@ -12,7 +12,7 @@ use burn_core::tensor::{IntDType, Shape, TensorData};
 use multibit::CoordinateType;
 use multibit::fit::{self, Moments, StepParams};
 
-use super::expr::{F, I};
+use super::expr::{F, I, cast_small};
 use super::host::{Copied, Elements, Memory};
 use super::{StepState, WeightLayout};
 
@@ -49,7 +49,7 @@ impl<B: Backend> State<B> {
 
     fn finish(self) -> StepState<B> {
         StepState(fit::State {
-            codes: B::int_cast(self.codes.0, self.codes_like.dtype().into()),
+            codes: cast_small::<B>(self.codes.0, self.codes_like.dtype().into()),
             coordinates: self.coordinates.0,
             widths: self.widths,
             weight: self.weight.map(|moment| moment.0),
@@ -450,7 +450,7 @@ pub(crate) fn drop_coordinates<B: Backend>(
         .map(|i| I::<B>::from_bool(count.above(i)).float(&state.coordinates))
         .collect();
     let widths_dtype = state.widths.dtype();
-    state.widths = B::int_cast(
+    state.widths = cast_small::<B>(
         B::int_reshape(count.0, Shape::from([groups])),
         widths_dtype.into(),
     );

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use burn_core::backend::tensor::{Device, FloatTensor, IntTensor};
-use burn_core::backend::{Backend, TensorMetadata};
+use burn_core::backend::{Backend, ExecutionError, TensorMetadata};
 use burn_core::tensor::{DType, Shape, TensorData, read_sync};
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 use multibit::cpu;
@@ -89,6 +89,17 @@ pub(crate) trait Elements {
     fn u8_mut(&mut self) -> &mut [u8];
 }
 
+/// Waits for what a device gives back.
+///
+/// # Panics
+/// If it does not.
+fn data_of<B: Backend>(
+    data: impl Future<Output = Result<TensorData, ExecutionError>>,
+    device: &Device<B>,
+) -> TensorData {
+    read_sync(data).unwrap_or_else(|error| panic!("{device:?} gives no values back: {error}"))
+}
+
 /// Through [`TensorData`]: a copy, unless the back end is on the host and nobody else holds the tensor.
 pub(crate) struct Copied;
 
@@ -96,13 +107,13 @@ impl<B: Backend> Memory<B> for Copied {
     type Buffer = TensorData;
 
     fn floats(tensor: FloatTensor<B>) -> TensorData {
-        let data = read_sync(B::float_into_data(tensor)).expect("the device gives its data back");
-        data.convert_dtype(DType::F32)
+        let device = tensor.device();
+        data_of::<B>(B::float_into_data(tensor), &device).convert_dtype(DType::F32)
     }
 
     fn ints(tensor: IntTensor<B>, dtype: DType) -> TensorData {
-        let data = read_sync(B::int_into_data(tensor)).expect("the device gives its data back");
-        data.convert_dtype(dtype)
+        let device = tensor.device();
+        data_of::<B>(B::int_into_data(tensor), &device).convert_dtype(dtype)
     }
 
     #[cfg(all(feature = "train", any(feature = "flex", feature = "ndarray")))]
@@ -339,7 +350,8 @@ fn bytes<B: Backend>(mask: Mask<B>) -> Option<Vec<u8>> {
     let Mask::Tensor(mask) = mask else {
         return None;
     };
-    let data = read_sync(B::bool_into_data(mask)).expect("the device gives its data back");
+    let device = mask.device();
+    let data = data_of::<B>(B::bool_into_data(mask), &device);
     Some(match data.as_slice::<bool>() {
         Ok(mask) => mask.iter().map(|&masked| masked.into()).collect(),
         Err(_) => data.iter::<bool>().map(u8::from).collect(),

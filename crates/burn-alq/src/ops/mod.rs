@@ -7,7 +7,12 @@
 #![allow(deprecated)]
 // Without a back end nothing is routed.
 #![cfg_attr(
-    not(any(feature = "flex", feature = "ndarray", feature = "cube")),
+    not(any(
+        feature = "flex",
+        feature = "ndarray",
+        feature = "cube",
+        feature = "remote"
+    )),
     allow(unused_variables)
 )]
 
@@ -103,6 +108,7 @@ pub struct PackedConv2d {
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     Cube: cfg(feature = "cube"),
+    Remote: cfg(feature = "remote"),
     Autodiff: cfg(feature = "autodiff"),
     Fusion: cfg(feature = "fusion"),
 )]

@@ -14,7 +14,7 @@ use multibit::fit::{Moments, State};
 
 pub use crate::ops::WeightLayout;
 use crate::ops::{StepOps, StepState};
-use crate::weight::{MultiBit, read_f32};
+use crate::weight::{MultiBit, read, read_f32, widened};
 
 /// A multi-bit weight with its moments, as plain tensors.
 pub type TensorState = State<Tensor<2, Int>, Tensor<2>, Tensor<1, Int>>;
@@ -154,8 +154,7 @@ pub fn smallest(delta: Tensor<2>, count: usize) -> Vec<(f32, usize)> {
         return Vec::new();
     }
     let (places, smallest) = <Dispatch as StepOps>::alq_smallest(delta.into_dispatch(), count);
-    let places = Tensor::<1, Int>::from_dispatch(places).into_data_as::<u32>();
-    let places: Vec<u32> = places.try_into_vec().expect("converted to u32");
+    let places: Vec<u32> = read(Tensor::<1, Int>::from_dispatch(places));
     let smallest = read_f32(Tensor::<1>::from_dispatch(smallest));
     let places = places.into_iter().map(|place| place as usize);
     smallest.into_iter().zip(places).collect()
@@ -176,9 +175,7 @@ pub fn drop_coordinates(state: TensorState, drop: &[bool], layout: &WeightLayout
 
 /// The largest width, read back.
 pub(super) fn widest(state: &TensorState) -> u8 {
-    let widths = state.widths.clone().cast(DType::I32).max();
-    let widest = widths.into_data_as::<i32>().try_into_vec::<i32>();
-    widest.expect("converted to i32")[0] as u8
+    read::<i32, _, _>(widened(state.widths.clone()).max())[0] as u8
 }
 
 /// Rounds the coordinates to the type that they are stored with.
@@ -206,7 +203,7 @@ pub fn round(
 pub fn reconstruct(state: &TensorState) -> Tensor<2> {
     let [groups, max_bits] = state.coordinates.dims();
     let [_, len] = state.codes.dims();
-    let codes = state.codes.clone().cast(DType::I32);
+    let codes = widened(state.codes.clone());
     let zeros = Tensor::zeros([groups, len], (&state.coordinates.device(), DType::F32));
     (0..max_bits).fold(zeros, |sum, i| {
         let bits = codes.clone().bitwise_right_shift_scalar(i as i32);

@@ -19,3 +19,4 @@ pub use self::schedule::{
     Epoch, OtherModel, Pace, Recovery, Schedule, ScheduleConfig, ScheduleError, ScheduleStep,
     Target,
 };
+pub use crate::weight::DeviceLost;

@@ -20,7 +20,7 @@ use super::checkpoint::{Checkpoint, CheckpointError, encode, in_file, other_mode
 use super::schedule::{Epoch, OtherModel, Schedule};
 use super::statistics;
 use crate::optim::{AlqOptimizer, PhaseKind, Shortfall, average_bits, sizes};
-use crate::weight::{in_rows, load_record, read_f32};
+use crate::weight::{DeviceLost, in_rows, load_record, try_read};
 
 /// What a run trains on.
 pub trait Task: Sync {
@@ -115,6 +115,9 @@ pub enum TrainError {
         /// The gradients' change, relative to them.
         change: f64,
     },
+    /// The loss cannot be read. Resume from the last checkpoint when the device is there again.
+    #[error(transparent)]
+    Device(#[from] DeviceLost),
     /// The checkpoint could not be written, or is not one of this run.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -303,7 +306,8 @@ impl<M: Module> Run<M> {
     /// If the task has no batches, or shards for a model whose layers keep statistics of a batch; if the
     /// schedule was made for another model. If the loss is not finite; the parameters then are as before
     /// the batch in which it was read. If a pruning step cannot drop as much as it has to. At the end of
-    /// an epoch, if a gradient of a multi-bit weight in it was not finite.
+    /// an epoch, if a gradient of a multi-bit weight in it was not finite. If the device does not give the
+    /// loss back; what else reads from it panics then.
     pub fn advance<T: Task<Model = M>>(
         &mut self,
         task: &T,
@@ -382,8 +386,8 @@ impl<M: Module> Run<M> {
     /// Writes a checkpoint, whole or not at all.
     ///
     /// # Errors
-    /// If the file cannot be written, or a loss that was not read yet is not finite; what was there
-    /// before is kept.
+    /// If the file cannot be written, or a loss that was not read yet is not finite or not given back;
+    /// what was there before is kept.
     pub fn save(&mut self, file: impl AsRef<Path>) -> Result<(), TrainError> {
         let file = file.as_ref();
         let (epoch, batch) = self.position();
@@ -430,7 +434,8 @@ impl<M: Module> Run<M> {
             return Ok(());
         }
         let first = end - losses.len();
-        for (index, loss) in read_f32(Tensor::cat(losses, 0)).into_iter().enumerate() {
+        let losses: Vec<f32> = try_read(Tensor::cat(losses, 0))?;
+        for (index, loss) in losses.into_iter().enumerate() {
             if !loss.is_finite() {
                 return Err(TrainError::Loss {
                     loss,

@@ -5,6 +5,7 @@ mod hollow;
 mod made;
 mod prepared;
 mod product;
+mod read;
 #[cfg(feature = "train")]
 mod record;
 mod size;
@@ -24,6 +25,11 @@ pub(crate) use self::made::{Kept, Lazy};
 pub use self::prepared::PreparedWeight;
 pub use self::product::Product;
 #[cfg(feature = "train")]
+pub use self::read::DeviceLost;
+#[cfg(feature = "train")]
+pub(crate) use self::read::{read, try_read};
+pub(crate) use self::read::{read_f32, read_u8};
+#[cfg(feature = "train")]
 pub(crate) use self::record::{in_rows, load_record};
 #[cfg(feature = "train")]
 pub(crate) use self::size::trained_numbers;
@@ -35,10 +41,10 @@ pub(crate) use self::sketch::attach;
 pub use self::sketch::sketch;
 #[cfg(feature = "train")]
 pub(crate) use self::sketch::{Known, Means, Plan, Sketched, State, relative_error, resketch};
-#[cfg(feature = "train")]
-pub(crate) use self::state::read_grouping;
-pub(crate) use self::state::{ARITHMETICS, epsilon, read_f32, read_u8};
+pub(crate) use self::state::{ARITHMETICS, epsilon};
 pub use self::state::{MultiBit, MultiBitData};
+#[cfg(feature = "train")]
+pub(crate) use self::state::{read_grouping, widened};
 #[cfg(feature = "train")]
 pub(crate) use self::tied::tie;
 pub(crate) use self::walk::{Found, Replacement, restore_autodiff, value_shape, walk};

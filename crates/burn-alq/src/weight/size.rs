@@ -6,8 +6,13 @@ use alloc::vec::Vec;
 #[cfg(feature = "train")]
 use burn_core::module::Module;
 #[cfg(feature = "train")]
-use burn_core::tensor::{DType, Tensor};
+use burn_core::tensor::Tensor;
 use multibit::{CoordinateType, EncodedBytes, Grouping};
+
+#[cfg(feature = "train")]
+use super::read::read;
+#[cfg(feature = "train")]
+use super::state::widened;
 
 #[cfg(feature = "train")]
 use super::{MultiBitWeight, multi_bit_weights};
@@ -130,12 +135,9 @@ impl MultiBitWeight {
     pub fn size(&self) -> Size {
         let [groups, len] = self.state.codes.val().dims();
         let widths = self.state.widths.val().without_autodiff();
-        let widths = widths.cast(DType::I32);
+        let widths = widened(widths);
         let numbers = Tensor::cat(alloc::vec![widths.clone().sum(), widths.max()], 0);
-        let numbers: Vec<i64> = numbers
-            .into_data_as::<i64>()
-            .try_into_vec()
-            .expect("converted to i64");
+        let numbers: Vec<i64> = read(numbers);
         Size {
             groups,
             len,

@@ -13,6 +13,8 @@ use burn_core::tensor::{DType, Device, Int, Tensor, TensorData, bf16, f16};
 use multibit::cpu::Arithmetic;
 use multibit::{Grouping, GroupingError, PackError, PackedWeight};
 
+use super::read::{read_f32, read_u8};
+
 /// The state of one quantized weight, attached to its parameter.
 ///
 /// Its [`apply`](Reparameterization::apply) is the identity: the parameter's own value already is
@@ -186,6 +188,12 @@ pub(super) fn small_int(device: &Device) -> DType {
     }
 }
 
+/// Small integers in the device's own type, by way of floats: see `cast_small` of `ops::expr`.
+#[cfg(feature = "train")]
+pub(crate) fn widened<const D: usize>(small: Tensor<D, Int>) -> Tensor<D, Int> {
+    small.float().int()
+}
+
 /// How exact numbers of a type are that are computed in f32 at most: what 1 and the next differ by.
 pub(crate) fn epsilon(dtype: DType) -> f32 {
     match dtype {
@@ -193,18 +201,6 @@ pub(crate) fn epsilon(dtype: DType) -> f32 {
         DType::BF16 => bf16::EPSILON.into(),
         _ => f32::EPSILON,
     }
-}
-
-/// A tensor of small integers on the host.
-pub(crate) fn read_u8<const D: usize>(tensor: Tensor<D, Int>) -> Vec<u8> {
-    let data = tensor.into_data_as::<u8>();
-    data.try_into_vec().expect("data were converted to u8")
-}
-
-/// A float tensor on the host.
-pub(crate) fn read_f32<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    let data = tensor.into_data_as::<f32>();
-    data.try_into_vec().expect("data were converted to f32")
 }
 
 /// The grouping that a recorded layout stands for, checked against the weight's shape.

@@ -1,0 +1,236 @@
+//! A device of a server: a process of its own on this machine, with Flex behind it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::LazyLock;
+
+use burn::module::{Module, ParamGroup};
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
+use burn::optim::GradientsParams;
+use burn::tensor::activation::relu;
+use burn::tensor::remote::RemoteHost;
+use burn::tensor::{Device, Tensor};
+use burn_alq::train::TrainError;
+use burn_alq::{
+    AlqOptimizerConfig, GroupingRule, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
+    MultiBitLinearConfig, Phase, Quantizer, Target,
+};
+
+use crate::model::{Fit, start};
+use crate::support::assert_says;
+
+/// A free port of this machine.
+const FREE: &str = "127.0.0.1:0";
+
+/// A server in a process of its own, which ends with this value or with this process.
+struct Server {
+    process: Child,
+    says: BufReader<ChildStdout>,
+    /// `ws://127.0.0.1:…`
+    address: String,
+}
+
+impl Server {
+    /// At `ADDRESS:PORT`; port 0 is a free one.
+    fn start(place: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+        command.arg(place);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("the server is built with this test");
+        let says = BufReader::new(process.stdout.take().expect("it is piped"));
+        let mut server = Self {
+            process,
+            says,
+            address: String::new(),
+        };
+        server.address = server.line();
+        server
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.says.read_line(&mut line).expect("the server speaks");
+        line.trim().into()
+    }
+
+    fn device(&self) -> Device {
+        connect(&self.address).unwrap_or_else(|error| panic!("{}: {error}", self.address))
+    }
+
+    /// Messages so far, uploads aside.
+    fn messages(&mut self) -> usize {
+        let stdin = self.process.stdin.as_mut().expect("it is piped");
+        stdin.write_all(b"\n").expect("the server listens");
+        self.line().parse().expect("a number")
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it was killed");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn connect(address: &str) -> Result<Device, String> {
+    let device = Device::remote_options(&RemoteHost::websocket(address)).init();
+    device.map_err(|error| error.to_string())
+}
+
+/// The default device of a suite that runs on a server. Starts it if there is none yet; there is one for a test
+/// that runs alone in a process of its own.
+///
+/// It is where Burn looks for it: what Burn loads from a record, it loads on the default device first.
+pub fn device() -> Device {
+    static SERVER: LazyLock<Option<Server>> = LazyLock::new(|| {
+        let address = std::env::var("BURN_REMOTE_ADDRESS");
+        let address = address.as_deref().unwrap_or("ws://127.0.0.1:3000");
+        let place = address.trim_start_matches("ws://");
+        TcpStream::connect(place)
+            .is_err()
+            .then(|| Server::start(place))
+    });
+    LazyLock::force(&SERVER);
+    Device::default()
+}
+
+/// LeNet5 of the example.
+#[derive(Module, Debug)]
+struct LeNet5 {
+    conv1: MultiBitConv2d,
+    conv2: MultiBitConv2d,
+    fc1: MultiBitLinear,
+    fc2: MultiBitLinear,
+    pool: MaxPool2d,
+}
+
+impl LeNet5 {
+    fn new(device: &Device) -> Self {
+        let conv = |channels| MultiBitConv2dConfig::new(channels, [5, 5]).init_float(device);
+        let linear = |d_in, d_out| MultiBitLinearConfig::new(d_in, d_out).init_float(device);
+        let net = Self {
+            conv1: conv([1, 20]),
+            conv2: conv([20, 50]),
+            fc1: linear(800, 500),
+            fc2: linear(500, 10),
+            pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
+        };
+        let path = |path: &str| ParamGroup::from_path(path);
+        let quantizer = Quantizer::new(6)
+            .rule(path("conv1.weight"), GroupingRule::Kernelwise)
+            .rule(path("conv2.weight"), GroupingRule::Kernelwise)
+            .rule(path("fc1.weight"), GroupingRule::Subchannelwise(2))
+            .rule(path("fc2.weight"), GroupingRule::Subchannelwise(1));
+        quantizer.quantize(net).unwrap().0
+    }
+
+    fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = relu(self.pool.forward(self.conv1.forward(images)));
+        let x = relu(self.pool.forward(self.conv2.forward(x)));
+        let x = relu(self.fc1.forward(x.flatten::<2>(1, 3)));
+        self.fc2.forward(x)
+    }
+}
+
+/// What the guide says of a step's messages.
+#[test]
+fn a_step_takes_as_many_messages_as_the_guide_says() {
+    let mut server = Server::start(FREE);
+    let device = server.device().autodiff();
+    let mut net = LeNet5::new(&device);
+    let mut optimizer = AlqOptimizerConfig::new().init();
+    optimizer.set_phase(Phase::Basis);
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        let images = Tensor::<4>::ones([2, 1, 28, 28], &device);
+        device.sync().unwrap();
+        let before = server.messages();
+        let loss = net.forward(images).square().mean();
+        let value = loss.clone().inner();
+        let gradients = GradientsParams::from_grads(loss.backward(), &net);
+        value.into_scalar::<f32>();
+        let forth_and_back = server.messages();
+        net = optimizer.step(1e-3, net, gradients);
+        device.sync().unwrap();
+        let after = server.messages();
+        counts.push([forth_and_back - before, after - forth_and_back]);
+    }
+    println!("forward and backward, optimizer: {counts:?}");
+    let guide = include_str!("../../crates/burn-alq/README.md");
+    let [passes, steps] = counts[2];
+    assert!(guide.contains(&format!("about {}00 messages", (passes + steps + 50) / 100)));
+}
+
+/// Training ends with an error that names the server.
+#[test]
+fn a_server_that_is_gone_is_named() {
+    let mut server = Server::start(FREE);
+    let device = server.device().autodiff();
+    let task = Fit::new(&device);
+    let mut run = start(&device, Target::Bits(0.7));
+    run.advance(&task).unwrap().unwrap();
+
+    server.kill();
+
+    // As Burn writes an address.
+    let (host, port) = server.address.rsplit_once(':').unwrap();
+    let host = format!("host: {:?}", host.trim_start_matches("ws://"));
+    let named = [&host[..], port, "is the server still there?"];
+    let error = run.advance(&task).unwrap_err();
+    assert!(matches!(error, TrainError::Device(_)), "{error}");
+    assert_says(&error.to_string(), &named);
+}
+
+/// Burn's own errors, as the guide to troubles quotes them.
+#[test]
+fn a_server_that_cannot_be_used_is_refused() {
+    let nobody = {
+        let listener = TcpListener::bind(FREE).unwrap();
+        listener.local_addr().unwrap()
+    };
+    let error = connect(&format!("ws://{nobody}")).unwrap_err();
+    assert_says(
+        &error,
+        &["the server cannot be reached", "is the server running?"],
+    );
+
+    let server = Server::start(FREE);
+    let error = connect(&of_another_version(&server.address)).unwrap_err();
+    assert_says(
+        &error,
+        &["the server speaks version 3", "this client version 2"],
+    );
+}
+
+/// The address of one that answers as the server does, but for the version of its protocol.
+fn of_another_version(server: &str) -> String {
+    /// The answer to a session's opening, up to the version.
+    const ANSWER: &[u8] = b"Init\x94";
+
+    let server = server.trim_start_matches("ws://").to_string();
+    let listener = TcpListener::bind(FREE).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut server = TcpStream::connect(server).unwrap();
+        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let mut bytes = [0; 1 << 16];
+        while let Ok(count @ 1..) = server.read(&mut bytes) {
+            let bytes = &mut bytes[..count];
+            let place = bytes.windows(ANSWER.len()).position(|part| part == ANSWER);
+            if let Some(place) = place {
+                bytes[place + ANSWER.len()] += 1;
+            }
+            if client.write_all(bytes).is_err() {
+                break;
+            }
+        }
+    });
+    format!("ws://{address}")
+}
