@@ -411,9 +411,7 @@ fn a_file_that_lies_is_refused() {
     }
     let error = load(&container("burn-alq", body(1))).unwrap_err();
     assert!(
-        error
-            .to_string()
-            .contains("a coding that stands for nothing"),
+        error.to_string().contains("a code that stands for nothing"),
         "{error}"
     );
     for body in [&[][..], &[0; 23], &[0; 24], &[1; 40], &body(1)] {
