@@ -4,11 +4,14 @@
 
 use burn::tensor::Device;
 
+/// Finds a device, or says why it is not there, by what it needs.
+type Find = fn(needs: &str) -> Result<Device, String>;
+
 /// A device that a feature of the same name compiles in.
 struct Known {
     name: &'static str,
-    /// Finds it, or says why it is not there; none if it was not compiled in.
-    find: Option<fn(needs: &str) -> Result<Device, String>>,
+    /// None if it was not compiled in.
+    find: Option<Find>,
     /// What a machine must have for it.
     needs: &'static str,
 }

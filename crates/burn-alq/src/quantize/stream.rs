@@ -1,5 +1,6 @@
 //! From a float file to a packed one, a parameter at a time.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -43,7 +44,7 @@ pub enum ConvertFileError {
         /// The float file.
         file: String,
         /// Which, and why.
-        source: ApplyError,
+        source: Box<ApplyError>,
     },
     /// The float file lacks a tensor.
     #[error("{file} has no tensor for {path}")]
@@ -118,6 +119,7 @@ impl Quantizer {
         let file = parts.name();
         let result = applier.into_result();
         if let Some(source) = result.errors.into_iter().next() {
+            let source = Box::new(source);
             return Err(ConvertFileError::Tensor { file, source });
         }
         if !is_partial {
