@@ -137,11 +137,11 @@ pub fn check(root: &Path, args: &[String]) -> Result<(), String> {
         command.args(["check", "--release", "--package", package]);
         command.arg("--no-default-features");
         command.args(["--features", features, "--target", target]);
-        // Where random numbers come from is a program's choice; a library must not make it.
-        command.env(
-            "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS",
-            r#"--cfg getrandom_backend="custom""#,
-        );
+        // What only training uses must not be there; and where random numbers come from is a program's
+        // choice, which a library must not make.
+        let triple = target.replace('-', "_").to_uppercase();
+        let flags = r#"-Dwarnings --cfg getrandom_backend="custom""#;
+        command.env(format!("CARGO_TARGET_{triple}_RUSTFLAGS"), flags);
         step(root, &mut command)?;
     }
     Ok(())

@@ -50,6 +50,7 @@ impl Parts {
         self.state.0
     }
 
+    #[cfg(all(feature = "train", feature = "store"))]
     pub fn path(&self) -> &Path {
         &self.path
     }

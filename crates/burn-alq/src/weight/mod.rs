@@ -18,8 +18,10 @@ mod walk;
 pub use multibit::{GroupingRule, Layout};
 
 #[cfg(feature = "train")]
+pub use self::error::ProductError;
+pub use self::error::QuantizeError;
+#[cfg(feature = "train")]
 pub(crate) use self::error::not_finite;
-pub use self::error::{ProductError, QuantizeError};
 pub(crate) use self::hollow::{default_dtype, hollow, hollow_value, is_hollow, without_value};
 pub(crate) use self::made::{Kept, Lazy};
 pub use self::prepared::PreparedWeight;
@@ -41,7 +43,9 @@ pub(crate) use self::sketch::attach;
 pub use self::sketch::sketch;
 #[cfg(feature = "train")]
 pub(crate) use self::sketch::{Known, Means, Plan, Sketched, State, relative_error, resketch};
-pub(crate) use self::state::{ARITHMETICS, epsilon};
+#[cfg(feature = "train")]
+pub(crate) use self::state::ARITHMETICS;
+pub(crate) use self::state::epsilon;
 pub use self::state::{MultiBit, MultiBitData};
 #[cfg(feature = "train")]
 pub(crate) use self::state::{read_grouping, widened};

@@ -87,6 +87,7 @@ impl Product {
 
     /// How many of the weights each factor is counted as: in proportion to its own, so that the average
     /// bitwidth of each is that of both.
+    #[cfg(feature = "train")]
     pub(crate) fn shares([inputs, outputs]: [usize; 2]) -> [usize; 2] {
         let all = inputs * outputs;
         let first = (all as f64 * inputs as f64 / (inputs + outputs) as f64) as usize;

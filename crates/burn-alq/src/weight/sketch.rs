@@ -9,7 +9,9 @@ use alloc::vec::Vec;
 #[cfg(feature = "train")]
 use burn_core::module::Reparameterization;
 use burn_core::module::{Module, Param, ParamId};
-use burn_core::tensor::{DType, Device, Tensor, TensorData};
+#[cfg(feature = "train")]
+use burn_core::tensor::Device;
+use burn_core::tensor::{DType, Tensor, TensorData};
 use multibit::cpu::Arithmetic;
 use multibit::fit::{self, Hessian};
 use multibit::{CoordinateType, Grouping, GroupingRule, Layout, MAX_BITS};
@@ -53,6 +55,7 @@ pub(crate) struct Known {
     pub means: Option<Means>,
 }
 
+#[cfg(feature = "train")]
 impl Known {
     pub fn new(hessian: Hessian) -> Self {
         Self {
@@ -251,6 +254,7 @@ impl Plan {
     }
 
     /// The state of a parameter without bits yet, for a record to be loaded into.
+    #[cfg(feature = "train")]
     pub fn hollow(&self, shape: &[usize], device: &Device) -> MultiBit {
         let groups = self.grouping.groups(shape);
         let data = MultiBitData {

@@ -46,6 +46,7 @@ pub(crate) struct Found {
     /// The state of a multi-bit weight, sharing its tensors with the module.
     pub state: Option<MultiBit>,
     /// The place of the weight that it is a factor of, or its scale.
+    #[cfg_attr(not(feature = "train"), expect(dead_code, reason = "training asks"))]
     pub product: Option<usize>,
     read: Box<dyn Fn() -> TensorData>,
 }
