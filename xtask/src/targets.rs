@@ -108,14 +108,20 @@ pub fn emulate(
     Ok(package.iter().chain(target.tests).copied().collect())
 }
 
-/// Features of burn-alq that a target has: the browser with std and without, what has an operating system
-/// with std. Other targets are taken to have none.
+/// Targets with an operating system: std is there, and random numbers come from the system.
+fn has_system(target: &str) -> bool {
+    matches!(
+        target,
+        "armv7-unknown-linux-gnueabihf" | "aarch64-linux-android" | "aarch64-apple-ios"
+    )
+}
+
+/// Features of burn-alq that a target has: the browser with std and without. A target that is not known is
+/// taken to have no std.
 fn features(target: &str) -> &'static [&'static str] {
     match target {
         "wasm32-unknown-unknown" => &["flex", "std,flex"],
-        "armv7-unknown-linux-gnueabihf" | "aarch64-linux-android" | "aarch64-apple-ios" => {
-            &["std,flex"]
-        }
+        target if has_system(target) => &["std,flex"],
         _ => &["flex"],
     }
 }
@@ -137,10 +143,13 @@ pub fn check(root: &Path, args: &[String]) -> Result<(), String> {
         command.args(["check", "--release", "--package", package]);
         command.arg("--no-default-features");
         command.args(["--features", features, "--target", target]);
-        // What only training uses must not be there; and where random numbers come from is a program's
-        // choice, which a library must not make.
+        // What only training uses must not be there. Where random numbers come from without a system is a
+        // program's choice, which a library must not make.
         let triple = target.replace('-', "_").to_uppercase();
-        let flags = r#"-Dwarnings --cfg getrandom_backend="custom""#;
+        let flags = match has_system(target) {
+            true => "-Dwarnings",
+            false => r#"-Dwarnings --cfg getrandom_backend="custom""#,
+        };
         command.env(format!("CARGO_TARGET_{triple}_RUSTFLAGS"), flags);
         step(root, &mut command)?;
     }
