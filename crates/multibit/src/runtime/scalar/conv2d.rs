@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::super::{BITWISE, Conv2d, INT8, LayerView};
 use super::fours::fours;
-use super::taps::{Taps, WORD};
+use super::taps::Taps;
 use super::{Levels, bitwise, int8, larger, windows};
 use crate::bits::{MAX_BITS, signed};
 use crate::cpu::vector::{Vector, Widest};
@@ -465,7 +465,7 @@ fn add_scaled(weight: f32, from: &[u32], stride: usize, sums: &mut [u32]) {
 fn floats(
     call: &Call<'_>,
     output: usize,
-    mut row: usize,
+    row: usize,
     input: &[u32],
     sums: &mut [u32],
     taps: &mut Taps,
@@ -475,34 +475,25 @@ fn floats(
     let stride = call.conv.options.stride[1];
     let first_row = call.row(call.first_channel(output), call.rows.start);
     let row_step = call.row(0, 1);
-    for group in 0..call.groups {
-        let width = weight.width(output * call.groups + group);
-        if width == 0 {
-            continue;
-        }
+    call.each_word(output, row, taps, |bases, first, taps| {
         let mut alphas = [0.0; MAX_BITS];
-        for (basis, alpha) in alphas.iter_mut().enumerate().take(width) {
-            *alpha = weight.coordinate(row + basis);
+        for (alpha, basis) in alphas.iter_mut().zip(bases.clone()) {
+            *alpha = weight.coordinate(basis);
         }
-        for first in (0..call.len).step_by(WORD) {
-            let count = WORD.min(call.len - first);
-            let taps = taps.under(call, group * call.len + first, count);
-            for (j, tap) in taps.iter().enumerate() {
-                let value = |basis| signed(alphas[basis], weight.bit(row + basis, first + j));
-                let value = (1..width).fold(value(0), |sum, basis| sum + value(basis));
-                let mut from = tap.first.wrapping_add(first_row);
-                for (to, out_row) in sums.chunks_exact_mut(out_width).zip(call.rows.clone()) {
-                    let [start, end] = tap.seen_from(call, out_row);
-                    if start < end {
-                        let from = from.wrapping_add(start * stride);
-                        add_scaled(value, &input[from..], stride, &mut to[start..end]);
-                    }
-                    from = from.wrapping_add(row_step);
+        for (j, tap) in taps.iter().enumerate() {
+            let value = |basis| signed(alphas[basis], weight.bit(bases.start + basis, first + j));
+            let value = (1..bases.len()).fold(value(0), |sum, basis| sum + value(basis));
+            let mut from = tap.first.wrapping_add(first_row);
+            for (to, out_row) in sums.chunks_exact_mut(out_width).zip(call.rows.clone()) {
+                let [start, end] = tap.seen_from(call, out_row);
+                if start < end {
+                    let from = from.wrapping_add(start * stride);
+                    add_scaled(value, &input[from..], stride, &mut to[start..end]);
                 }
+                from = from.wrapping_add(row_step);
             }
         }
-        row += width;
-    }
+    });
 }
 
 /// One input channel: calls `add(weight, places of the output, place of the input, its stride)` with weights

@@ -8,7 +8,7 @@ use crate::cpu::vector::{Strip, Vector};
 pub(super) fn fours(
     call: &Call<'_>,
     output: usize,
-    mut row: usize,
+    row: usize,
     input: &[u32],
     sums: &mut [u32],
     taps: &mut Taps,
@@ -17,53 +17,44 @@ pub(super) fn fours(
     let out_width = call.conv.to[2].max(1);
     let stride = call.conv.options.stride[1];
     let channel = call.first_channel(output);
-    for group in 0..call.groups {
-        let bases = weight.width(output * call.groups + group);
-        if bases == 0 {
-            continue;
-        }
-        for first in (0..call.len).step_by(WORD) {
-            let count = WORD.min(call.len - first);
-            let taps = taps.under(call, group * call.len + first, count);
-            for (number, to) in sums.chunks_exact_mut(out_width).enumerate() {
-                let out_row = call.rows.start + number;
-                let mut inner = 0..out_width;
-                for tap in taps {
-                    let [start, end] = tap.seen_from(call, out_row);
-                    inner.start = inner.start.max(start);
-                    inner.end = inner.end.min(end);
-                }
-                // Where a tap lies in the padding, one place after the other.
-                let inner = inner.start..inner.end.max(inner.start);
-                let parts = [
-                    (0..inner.start, false),
-                    (inner.clone(), true),
-                    (inner.end..out_width, false),
-                ];
-                for basis in row..row + bases {
-                    let signs = weight.word(basis, first / WORD);
-                    let mut strip = FoursOfRow {
-                        call,
-                        out_row,
-                        input,
-                        taps,
-                        row: call.row(channel, out_row),
-                        stride,
-                        // Where the last sign of four is −, the other half of the table, negated.
-                        signs: signs ^ (7 * (signs >> 3 & 0x1111_1111)),
-                        alpha: weight.coordinate(basis),
-                        is_inner: false,
-                        sums: &mut *to,
-                    };
-                    for (places, is_inner) in parts.clone() {
-                        strip.is_inner = is_inner;
-                        strip.over(places, is_inner && stride == 1);
-                    }
+    call.each_word(output, row, taps, |bases, first, taps| {
+        for (number, to) in sums.chunks_exact_mut(out_width).enumerate() {
+            let out_row = call.rows.start + number;
+            let mut inner = 0..out_width;
+            for tap in taps {
+                let [start, end] = tap.seen_from(call, out_row);
+                inner.start = inner.start.max(start);
+                inner.end = inner.end.min(end);
+            }
+            // Where a tap lies in the padding, one place after the other.
+            let inner = inner.start..inner.end.max(inner.start);
+            let parts = [
+                (0..inner.start, false),
+                (inner.clone(), true),
+                (inner.end..out_width, false),
+            ];
+            for basis in bases.clone() {
+                let signs = weight.word(basis, first / WORD);
+                let mut strip = FoursOfRow {
+                    call,
+                    out_row,
+                    input,
+                    taps,
+                    row: call.row(channel, out_row),
+                    stride,
+                    // Where the last sign of four is −, the other half of the table, negated.
+                    signs: signs ^ (7 * (signs >> 3 & 0x1111_1111)),
+                    alpha: weight.coordinate(basis),
+                    is_inner: false,
+                    sums: &mut *to,
+                };
+                for (places, is_inner) in parts.clone() {
+                    strip.is_inner = is_inner;
+                    strip.over(places, is_inner && stride == 1);
                 }
             }
         }
-        row += bases;
-    }
+    });
 }
 
 /// Sums of four inputs for a row of outputs, by a word of signs.

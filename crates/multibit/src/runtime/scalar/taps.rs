@@ -1,5 +1,7 @@
 //! What places of a kernel see of the input: looked for once for a word of signs, as long as no other comes.
 
+use core::ops::Range;
+
 use super::conv2d::Call;
 
 /// Weights of a word of signs.
@@ -37,6 +39,32 @@ impl Tap {
         match call.under(0, row, self.y) {
             Some(_) => self.seen,
             None => [0; 2],
+        }
+    }
+}
+
+impl Call<'_> {
+    /// Calls `each(rows of a group's bases, the first of its weights, taps under them)` for each word of signs of
+    /// an output, whose first row is given.
+    #[inline(always)]
+    pub(super) fn each_word(
+        &self,
+        output: usize,
+        mut row: usize,
+        taps: &mut Taps,
+        mut each: impl FnMut(Range<usize>, usize, &[Tap]),
+    ) {
+        for group in 0..self.groups {
+            let bases = row..row + self.weight.width(output * self.groups + group);
+            row = bases.end;
+            if bases.is_empty() {
+                continue;
+            }
+            for first in (0..self.len).step_by(WORD) {
+                let count = WORD.min(self.len - first);
+                let taps = taps.under(self, group * self.len + first, count);
+                each(bases.clone(), first, taps);
+            }
         }
     }
 }
