@@ -18,7 +18,7 @@ use super::{FileError, PackedModel, Source};
 use crate::weight::{Product, walk};
 
 /// Bytes that tell what a file is.
-const SEEN: usize = 512;
+const SEEN: u64 = 512;
 
 /// A file that must stay as it is while parts of it are read.
 #[derive(Debug)]
@@ -58,6 +58,14 @@ impl Parts {
     /// How errors name the file.
     pub fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    /// What the file starts with, enough to tell what it is.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn start(&self) -> Result<Vec<u8>, FileError> {
+        self.read(0, self.len().min(SEEN) as usize)
     }
 
     /// So many bytes from a place on, which is within the file.
@@ -140,7 +148,7 @@ impl ModelFile {
             Ok(index) => Ok(Self { parts, index }),
             Err(Unread::File(error)) => Err(error),
             Err(Unread::Read(error)) => {
-                let start = parts.read(0, len.min(SEEN as u64) as usize)?;
+                let start = parts.start()?;
                 let file = &parts.name();
                 Err(Source { file }.unread(error, &start, len))
             }

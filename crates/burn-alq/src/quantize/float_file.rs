@@ -20,9 +20,6 @@ use crate::file::{FileError, Parts, container};
 /// Bytes of a safetensors header at most, as the format's own reader has it.
 const MOST_OF_A_HEADER: u64 = 100_000_000;
 
-/// Bytes that tell what a file is.
-const SEEN: u64 = 512;
-
 /// The types of safetensors that a tensor can have.
 const DTYPES: [(&str, DType); 12] = [
     ("F64", DType::F64),
@@ -80,7 +77,7 @@ impl FloatFile {
     /// that Burn has not.
     pub fn open(file: impl AsRef<Path>) -> Result<Self, FileError> {
         let parts = Arc::new(Parts::open(file.as_ref())?);
-        let start = parts.read(0, parts.len().min(SEEN) as usize)?;
+        let start = parts.start()?;
         let tensors = match start.get(8) {
             _ if start.starts_with(b"NRUB") => burnpack(&parts)?,
             Some(b'{') => safetensors(&parts)?,
