@@ -293,16 +293,15 @@ impl<M: Module> Alq<M> {
         if let Some(shortfall) = optimizer.shortfall().filter(|_| step.evaluates()) {
             panic!("{shortfall}");
         }
-        if self.step.is_multiple_of(self.plan.steps_per_epoch)
-            && let Some(path) = optimizer.diverged()
-        {
+        let ends_epoch = self.step.is_multiple_of(self.plan.steps_per_epoch);
+        if ends_epoch && let Some(path) = optimizer.diverged() {
             panic!("{}", not_finite(&path, step.phase.kind(), step.epoch));
         }
         self.memory = Arc::new(Mutex::new(Some(optimizer)));
         if step.evaluates() {
             self.monitor.weigh(&self.model, &self.plan);
         }
-        if self.step.is_multiple_of(self.plan.steps_per_epoch) {
+        if ends_epoch {
             self.end_epoch(step.epoch);
         }
         self.monitor.stepped();
