@@ -1,9 +1,11 @@
-//! A small data set in MNIST's format: ten kinds of squares, easily told apart.
+//! A small data set in MNIST's format, ten kinds of squares, easily told apart; and some of MNIST's own images.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
 
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
 /// A file in IDX format.
@@ -38,6 +40,16 @@ pub fn images(count: usize) -> (Vec<u8>, Vec<u8>) {
         }));
     }
     (pixels, labels)
+}
+
+/// MNIST's own test images in the repository, of LeNet5's example: 2,000 of 28×28 bytes.
+pub fn test_images() -> Vec<u8> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lenet5-mnist/data");
+    let file = fs::File::open(data.join("t10k-images-idx3-ubyte.gz")).unwrap();
+    let mut idx = Vec::new();
+    GzDecoder::new(file).read_to_end(&mut idx).unwrap();
+    // Magic and sizes.
+    idx.split_off(16)
 }
 
 /// Makes a folder with 240 training and 60 test images, plain and compressed files mixed.

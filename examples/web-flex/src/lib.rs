@@ -10,6 +10,7 @@ use burn::module::Module;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
+use burn_alq::file::Input;
 use burn_alq::{
     MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear, MultiBitLinearConfig, PackedModel,
     Quantized,
@@ -64,7 +65,7 @@ static STATE: Mutex<State> = Mutex::new(State {
 pub struct Model {
     network: LeNet5,
     device: Device,
-    packed: PackedModel,
+    input: Input,
     raw: Vec<u8>,
     scores: Vec<f32>,
 }
@@ -80,7 +81,7 @@ impl Model {
         let device = Device::flex();
         let network = packed.apply(LeNet5::new(&device));
         let network = network.map_err(|error| error.to_string())?;
-        let input = packed.input.as_ref();
+        let input = packed.input;
         let input = input.ok_or("the file does not say what its input is")?;
         if input.shape != [1, 28, 28] {
             return Err(format!("inputs of {:?}, not of [1, 28, 28]", input.shape));
@@ -90,7 +91,7 @@ impl Model {
             scores: Vec::new(),
             network,
             device,
-            packed,
+            input,
         })
     }
 
@@ -108,12 +109,9 @@ impl Model {
     }
 
     fn run(&mut self) -> Result<(), String> {
-        let input = self.packed.input.as_ref();
-        let input = input.ok_or("the file does not say what its input is")?;
         let raw = |place: usize| f32::from(self.raw[place]);
-        let values: Vec<f32> = (0..input.len())
-            .map(|place| input.value(place, raw))
-            .collect();
+        let places = 0..self.input.len();
+        let values: Vec<f32> = places.map(|place| self.input.value(place, raw)).collect();
         let values = TensorData::new(values, [1, 1, 28, 28]);
         let scores = self
             .network

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use example_testing::mnist::test_images;
 use web_flex::Model;
 
 const MODEL: &str = "tests/golden/lenet5/model.bpk";
@@ -15,19 +16,11 @@ fn read(file: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The test images of the example of LeNet5: 28×28 bytes each.
-fn images() -> Vec<u8> {
-    let gzip = read("examples/lenet5-mnist/data/t10k-images-idx3-ubyte.gz");
-    // A head without name and time, and a tail of checksum and length.
-    let idx = miniz_oxide::inflate::decompress_to_vec(&gzip[10..gzip.len() - 8]);
-    idx.expect("a stream of gzip")[16..].to_vec()
-}
-
 #[test]
 fn files_of_this_network_run_and_others_are_refused() {
     let file = read(MODEL);
     let mut model = Model::new(file.clone()).unwrap();
-    let image = &images()[..28 * 28];
+    let image = &test_images()[..28 * 28];
     let scores = model.scores(image).unwrap();
     let best = (0..10).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
     assert_eq!(best, Some(7), "MNIST's first test image: {scores:?}");
@@ -44,7 +37,7 @@ fn files_of_this_network_run_and_others_are_refused() {
 fn scores_are_those_of_the_host() {
     let program = std::env::var_os("BURN_ALQ_WEB");
     let program = program.expect("BURN_ALQ_WEB; cargo xtask web --flex --test sets it");
-    let images = images();
+    let images = test_images();
     let mut model = Model::new(read(MODEL)).unwrap();
     let mut scores = Vec::new();
     for image in images.chunks(28 * 28) {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use example_testing::mnist::test_images;
 use multibit::file::PackedFile;
 use multibit::runtime::Plan;
 
@@ -28,16 +29,6 @@ fn node(script: &str, more: &[&Path]) {
     assert!(status.success(), "{script} failed");
 }
 
-/// The test images of the example of LeNet5: 28×28 bytes each.
-fn images() -> Vec<u8> {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lenet5-mnist/data");
-    let gzip = read(&data.join("t10k-images-idx3-ubyte.gz"));
-    // A head without name and time, and a tail of checksum and length.
-    let stream = &gzip[10..gzip.len() - 8];
-    let idx = miniz_oxide::inflate::decompress_to_vec(stream).expect("a stream of gzip");
-    idx[16..].to_vec()
-}
-
 #[test]
 #[ignore = "needs node and the built page: cargo xtask web --test"]
 fn scores_are_those_of_the_host() {
@@ -45,7 +36,7 @@ fn scores_are_those_of_the_host() {
     let file = PackedFile::read(&model).expect("the page's model");
     let plan = Plan::new(&file).expect("a chain");
     let (mut buffer, mut scores) = (vec![0; plan.words()], vec![0.0; plan.scores()]);
-    let images = images();
+    let images = test_images();
     let mut expected = Vec::new();
     for image in images.chunks(plan.input().len()) {
         let run = plan.run_raw(image, &mut buffer, &mut scores);
