@@ -103,7 +103,7 @@ impl Example for LeNet5 {
     fn references() -> Vec<Reference> {
         vec![Reference {
             name: "ALQ".into(),
-            source: "Qu et al., CVPR 2020, LeNet5".into(),
+            source: "Qu et al., CVPR 2020, LeNet5 on all of MNIST".into(),
             point: FrontierPoint {
                 bits: 0.4,
                 bytes: 22_700.0,
