@@ -158,6 +158,29 @@ fn rounded_biases_take_two_bytes() {
     assert!(matches!(error, PackModelError::Range { .. }));
 }
 
+/// Three significant bits of an f16 are its upper byte: the other one costs next to nothing.
+#[test]
+fn floats_of_few_bits_take_less() {
+    let mut model = packed();
+    let values: Vec<f32> = (0..600).map(|i| (i as f32 * 0.731).sin()).collect();
+    model
+        .tensors
+        .push(("bias".into(), TensorData::new(values, [600])));
+    let rounded = |model: PackedModel| model.with_float_type(CoordinateType::F16).unwrap();
+    let few = rounded(model.clone().with_float_bits(3).unwrap());
+    assert_same(&load(&compact(&few)).unwrap(), &few, "few bits");
+    for ((path, before), (_, after)) in model.tensors.iter().zip(&few.tensors) {
+        for (before, after) in before.iter::<f32>().zip(after.iter::<f32>()) {
+            // Half of the last of 3 significant bits.
+            let error = (before - after).abs();
+            assert!(error <= 0.125 * before.abs(), "{path}: {before}, {after}");
+        }
+    }
+    // A quarter of the two bytes at least.
+    let saved = compact(&rounded(model)).len() - compact(&few).len();
+    assert!(saved >= 300, "{saved}");
+}
+
 /// The model runs from the file.
 #[test]
 fn a_compact_file_gives_the_same_scores() {

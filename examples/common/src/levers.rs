@@ -53,6 +53,10 @@ pub struct StorageFlags {
     /// them so [default: f32]
     #[arg(long, value_name = "TYPE", value_parser = choice(COORDINATES))]
     pub biases: Option<CoordinateType>,
+    /// Round them to this many significant bits too; with --biases f16 and --deflate, 3 or fewer take a
+    /// byte less each [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=24))]
+    pub bias_bits: Option<u32>,
     /// Write the packed file in the fewest bytes: the same model, deflated, without alignment
     #[arg(long)]
     pub deflate: bool,
@@ -94,6 +98,7 @@ impl LeverFlags {
             storage:
                 StorageFlags {
                     biases,
+                    bias_bits,
                     deflate,
                     coordinates: _,
                 },
@@ -107,6 +112,7 @@ impl LeverFlags {
         settings.flag("--distill-temperature", *distill_temperature);
         settings.flag("--auto-grouping", auto_grouping.then_some("yes"));
         settings.flag("--biases", *biases);
+        settings.flag("--bias-bits", *bias_bits);
         settings.flag("--deflate", deflate.then_some("yes"));
     }
 
@@ -143,6 +149,10 @@ impl StorageFlags {
     /// # Errors
     /// If a bias is beyond the range of its type.
     pub fn round(&self, packed: PackedModel) -> Result<PackedModel, Failure> {
+        let packed = match self.bias_bits {
+            Some(bits) => packed.with_float_bits(bits)?,
+            None => packed,
+        };
         match self.biases {
             Some(float_type) => Ok(packed.with_float_type(float_type)?),
             None => Ok(packed),

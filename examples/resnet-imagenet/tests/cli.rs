@@ -309,7 +309,7 @@ fn flags_stand_under_their_headings() {
         ),
         (
             "Bits",
-            "--bits --group-size --arithmetic --product --coordinates --biases --deflate",
+            "--bits --group-size --arithmetic --product --coordinates --biases --bias-bits --deflate",
         ),
     ];
     resnet.has_flags("quantize", &quantize);

@@ -7,6 +7,7 @@ mod model;
 #[cfg(feature = "std")]
 mod parts;
 mod product;
+mod storage;
 #[cfg(feature = "std")]
 mod writer;
 

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use burn_core::module::{Module, Param, Reparameterization, Reparameterizer};
-use burn_core::tensor::{DType, Tensor, TensorData};
+use burn_core::tensor::{Tensor, TensorData};
 use multibit::cpu::{Arithmetic, KernelError};
 use multibit::file::{Input, InputError, Step};
 use multibit::runtime::PlanError;
@@ -14,7 +14,7 @@ use multibit::{CoordinateType, GroupingError, PackError, PackedWeight};
 use thiserror::Error;
 
 use super::product::{Attach, products};
-use crate::nn::{ApplyOptions, MultiBitActivation, Packed, Unpacking, table};
+use crate::nn::{ApplyOptions, Packed, Unpacking, table};
 use crate::weight::{
     Found, MultiBitData, PreparedWeight, Product, Replacement, epsilon, hollow, value_shape, walk,
 };
@@ -247,58 +247,6 @@ impl PackedModel {
             labels: Vec::new(),
             chain: Vec::new(),
         })
-    }
-
-    /// The same model with coordinates of another type in its file. Nothing is rounded here:
-    /// [`ScheduleConfig::coordinate_type`](crate::ScheduleConfig::coordinate_type) trains them so, and
-    /// [`Quantizer::coordinate_type`](crate::Quantizer::coordinate_type) converts them so where
-    /// nothing is trained. The scales of inputs of products are stored in that type too, and rounded to it.
-    ///
-    /// # Errors
-    /// If the type does not hold a coordinate as it is, or a scale is beyond its range.
-    pub fn with_coordinate_type(
-        mut self,
-        coordinate_type: CoordinateType,
-    ) -> Result<Self, PackModelError> {
-        for (path, weight) in &mut self.weights {
-            let stored = Arc::unwrap_or_clone(weight.clone()).with_coordinate_type(coordinate_type);
-            *weight = Arc::new(stored.map_err(|source| PackModelError::Weight {
-                path: path.clone(),
-                source,
-            })?);
-        }
-        super::product::store_scales(&mut self, coordinate_type)?;
-        Ok(self)
-    }
-
-    /// The same model with its other f32 tensors (biases, norms and their statistics) rounded to the
-    /// nearest numbers of a type, so that a file with [`Coding::Deflate`](crate::file::Coding) holds
-    /// them in two bytes. They stay f32. The levels of multi-bit activations are left as they are.
-    ///
-    /// Nothing was trained for this rounding: compare the accuracy.
-    ///
-    /// # Errors
-    /// If a finite number is beyond the type's range.
-    pub fn with_float_type(mut self, float_type: CoordinateType) -> Result<Self, PackModelError> {
-        for (path, tensor) in &mut self.tensors {
-            let name = path.rsplit('.').next();
-            if tensor.dtype() != DType::F32 || name == Some(MultiBitActivation::STATE) {
-                continue;
-            }
-            let round = |value: f32| match float_type.nearest(value) {
-                rounded if rounded.is_infinite() && value.is_finite() => {
-                    Err(PackModelError::Range {
-                        path: path.clone(),
-                        value,
-                        float_type,
-                    })
-                }
-                rounded => Ok(rounded),
-            };
-            let rounded: Result<Vec<f32>, _> = tensor.iter::<f32>().map(round).collect();
-            *tensor = TensorData::new(rounded?, tensor.shape());
-        }
-        Ok(self)
     }
 
     /// Puts the packed weights and the other tensors into a module of the same structure, on a

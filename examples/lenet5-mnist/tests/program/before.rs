@@ -24,7 +24,7 @@ fn flags_stand_under_their_headings() {
     let data = "--data-dir --download";
     let training = format!("--preset --shards {TRAINING}");
     let levers = "--distill --distill-temperature --prune-pace --prune-epochs --recovery-steps \
-                  --recovery --auto-grouping --coordinates --biases --deflate";
+                  --recovery --auto-grouping --coordinates --biases --bias-bits --deflate";
     let mut expected = [
         ("Options", options),
         ("Data", data),
