@@ -16,23 +16,17 @@ pub(crate) trait Vector: Copy {
     /// How many.
     const LEN: usize;
 
-    /// How many of so many numbers fill vectors.
-    #[inline(always)]
-    fn whole(numbers: usize) -> usize {
-        numbers - numbers % Self::LEN
-    }
-
     fn splat(x: f32) -> Self;
-    /// The first of some, given as their bits.
+    /// Those of some from a place on, given as their bits.
     ///
     /// # Panics
     /// If they are fewer.
-    fn load(words: &[u32]) -> Self;
-    /// Sets the bits of the first of some.
+    fn load(words: &[u32], place: usize) -> Self;
+    /// Sets the bits of those from a place on.
     ///
     /// # Panics
     /// If they are fewer.
-    fn store(self, words: &mut [u32]);
+    fn store(self, words: &mut [u32], place: usize);
     fn add(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
     /// `−x` where the lowest bit of `negative` is 1.
@@ -56,13 +50,13 @@ impl Vector for f32 {
     }
 
     #[inline(always)]
-    fn load(words: &[u32]) -> Self {
-        Self::from_bits(words[0])
+    fn load(words: &[u32], place: usize) -> Self {
+        Self::from_bits(words[place])
     }
 
     #[inline(always)]
-    fn store(self, words: &mut [u32]) {
-        words[0] = self.to_bits();
+    fn store(self, words: &mut [u32], place: usize) {
+        words[place] = self.to_bits();
     }
 
     #[inline(always)]

@@ -52,14 +52,14 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
-    fn load(words: &[u32]) -> Self {
-        let words = &words[..8];
+    fn load(words: &[u32], place: usize) -> Self {
+        let words = &words[place..][..8];
         Self([four(words), four(&words[4..])])
     }
 
     #[inline(always)]
-    fn store(self, words: &mut [u32]) {
-        let words = words[..8].as_mut_ptr().cast::<v128>();
+    fn store(self, words: &mut [u32], place: usize) {
+        let words = words[place..][..8].as_mut_ptr().cast::<v128>();
         // SAFETY: `words` is twice 16 bytes, at any alignment.
         unsafe {
             v128_store(words, self.0[0]);

@@ -4,11 +4,11 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::super::{BITWISE, Conv2d, INT8, LayerView};
-use super::fours::fours;
+use super::rows::{floats, fours};
 use super::taps::Taps;
 use super::{Levels, bitwise, int8, larger, windows};
-use crate::bits::{MAX_BITS, signed};
-use crate::cpu::vector::{Vector, Widest};
+use crate::bits::signed;
+use crate::cpu::vector::{Strip, Vector};
 use crate::cpu::{
     Arithmetic, Conv2dOptions, Isa, Pool2dOptions, Sizes, bit_layout, int8_scale, inverse,
     prefers_values, sums_pay,
@@ -259,12 +259,12 @@ impl Call<'_> {
 const STRIP: usize = 128;
 
 /// Rows of the output that are computed at a time, and rows of a pool behind it that they become.
-struct Strip {
+struct Rows {
     pooled: usize,
     rows: usize,
 }
 
-impl Strip {
+impl Rows {
     fn of(conv: &Conv2d<'_>) -> Self {
         let [_, height, width] = conv.to;
         let whole = Self {
@@ -301,7 +301,7 @@ pub(super) fn scratch(weight: &FileWeight<'_>, conv: &Conv2d<'_>) -> Option<usiz
     let [channels, rows, columns] = conv.from;
     // Sums of a channel, where the output has none of its size.
     let plane = match conv.pool {
-        Some(_) => Strip::of(conv).rows * width,
+        Some(_) => Rows::of(conv).rows * width,
         None => 0,
     };
     let bytes = || {
@@ -363,7 +363,7 @@ pub(in crate::runtime) fn conv2d(
         int8::round(input, inverse(scale), bytes);
     }
     let [channels, height, width] = conv.to;
-    let strip = Strip::of(conv);
+    let strip = Rows::of(conv);
     let own = if conv.pool.is_some() {
         strip.rows * width
     } else {
@@ -414,14 +414,26 @@ pub(in crate::runtime) fn conv2d(
                 }
                 Way::Depthwise(taps) => {
                     depthwise(&call, taps, o, row, |weight, to, from, stride| {
-                        add_scaled(weight, &input[from..], stride, &mut sums[to]);
+                        let len = to.len();
+                        let (from, sums) = (&input[from..], &mut sums[to]);
+                        let mut row = AddScaled {
+                            weight,
+                            from,
+                            stride,
+                            sums,
+                        };
+                        row.over(0..len, stride == 1);
                     });
                 }
                 Way::Bits => {}
             }
-            for sum in &mut *sums {
-                *sum = (factor * f32::from_bits(*sum) + offset).to_bits();
-            }
+            let len = sums.len();
+            let mut finish = Finish {
+                factor,
+                offset,
+                sums,
+            };
+            finish.over(0..len, true);
             if let Some(pool) = conv.pool {
                 // The windows of these rows begin before them where they begin in the padding.
                 let before =
@@ -436,64 +448,37 @@ pub(in crate::runtime) fn conv2d(
     }
 }
 
-/// Adds `weight·x` to the sums of a row, of every `stride`th input.
-#[inline(always)]
-fn add_scaled(weight: f32, from: &[u32], stride: usize, sums: &mut [u32]) {
-    let together = match stride {
-        1 if Widest::LEN > 1 => Widest::whole(sums.len()),
-        _ => 0,
-    };
-    let (vectors, sums) = sums.split_at_mut(together);
-    let factor = Widest::splat(weight);
-    let pairs = vectors.chunks_exact_mut(Widest::LEN);
-    for (sums, x) in pairs.zip(from.chunks_exact(Widest::LEN)) {
-        let product = factor.mul(Widest::load(x));
-        product.add(Widest::load(sums)).store(sums);
-    }
-    let add = |(sum, &x): (&mut u32, &u32)| {
-        *sum = (weight * f32::from_bits(x) + f32::from_bits(*sum)).to_bits();
-    };
-    let (sums, from) = (sums.iter_mut(), from[together..].iter());
-    match stride {
-        // Counted steps take twice the instructions of the whole image.
-        1 => sums.zip(from).for_each(add),
-        _ => sums.zip(from.step_by(stride)).for_each(add),
+/// `factor·x + offset` of sums.
+struct Finish<'s> {
+    factor: f32,
+    offset: f32,
+    sums: &'s mut [u32],
+}
+
+impl Strip for Finish<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(&mut self, place: usize) {
+        let scaled = V::splat(self.factor).mul(V::load(self.sums, place));
+        let sum = scaled.add(V::splat(self.offset));
+        sum.store(self.sums, place);
     }
 }
 
-/// Weights in f32 over all places, one after the other.
-fn floats(
-    call: &Call<'_>,
-    output: usize,
-    row: usize,
-    input: &[u32],
-    sums: &mut [u32],
-    taps: &mut Taps,
-) {
-    let weight = call.weight;
-    let out_width = call.conv.to[2].max(1);
-    let stride = call.conv.options.stride[1];
-    let first_row = call.row(call.first_channel(output), call.rows.start);
-    let row_step = call.row(0, 1);
-    call.each_word(output, row, taps, |bases, first, taps| {
-        let mut alphas = [0.0; MAX_BITS];
-        for (alpha, basis) in alphas.iter_mut().zip(bases.clone()) {
-            *alpha = weight.coordinate(basis);
-        }
-        for (j, tap) in taps.iter().enumerate() {
-            let value = |basis| signed(alphas[basis], weight.bit(bases.start + basis, first + j));
-            let value = (1..bases.len()).fold(value(0), |sum, basis| sum + value(basis));
-            let mut from = tap.first.wrapping_add(first_row);
-            for (to, out_row) in sums.chunks_exact_mut(out_width).zip(call.rows.clone()) {
-                let [start, end] = tap.seen_from(call, out_row);
-                if start < end {
-                    let from = from.wrapping_add(start * stride);
-                    add_scaled(value, &input[from..], stride, &mut to[start..end]);
-                }
-                from = from.wrapping_add(row_step);
-            }
-        }
-    });
+/// Adds `weight·x` to the sums of a row, of every `stride`th input.
+struct AddScaled<'s> {
+    weight: f32,
+    from: &'s [u32],
+    stride: usize,
+    sums: &'s mut [u32],
+}
+
+impl Strip for AddScaled<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(&mut self, place: usize) {
+        let x = V::load(self.from, place * self.stride);
+        let sum = V::splat(self.weight).mul(x).add(V::load(self.sums, place));
+        sum.store(self.sums, place);
+    }
 }
 
 /// One input channel: calls `add(weight, places of the output, place of the input, its stride)` with weights

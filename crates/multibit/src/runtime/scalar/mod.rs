@@ -6,9 +6,9 @@
 
 mod bitwise;
 mod conv2d;
-mod fours;
 mod int8;
 mod linear;
+mod rows;
 mod taps;
 
 use super::{FUNCTIONS, LayerView, LevelState, Work};
@@ -94,11 +94,9 @@ pub(super) fn activate(activation: Activation, values: &mut [u32]) {
 /// The larger, and the first of equals; NaN if one is.
 #[inline(always)]
 fn larger(largest: f32, x: f32) -> f32 {
-    if x > largest || x.is_nan() {
-        x
-    } else {
-        largest
-    }
+    // By bits, without a branch that no processor foresees.
+    let takes = u32::from((x > largest) | x.is_nan()).wrapping_neg();
+    f32::from_bits(x.to_bits() & takes | largest.to_bits() & !takes)
 }
 
 /// How many windows a pool has along an axis of a size.
@@ -127,10 +125,9 @@ pub(super) fn pool(
         (window * stride[axis] + tap * dilation[axis]).wrapping_sub(padding[axis])
     };
     let down = output.len() / (channels * across).max(1);
-    for (place, to) in output.iter_mut().enumerate() {
-        let (row, column) = (place / across, place % across);
+    for (row, to) in output.chunks_exact_mut(across.max(1)).enumerate() {
         let (channel, row) = (row / down, row % down);
-        let mut found = if is_mean { 0.0 } else { f32::NEG_INFINITY };
+        to.fill(if is_mean { 0.0 } else { f32::NEG_INFINITY }.to_bits());
         for y in 0..kernel[0] {
             let y = under(0, row, y);
             if y >= height {
@@ -138,15 +135,21 @@ pub(super) fn pool(
             }
             let row = &input[(channel * height + y) * width..][..width];
             for x in 0..kernel[1] {
-                if let Some(&word) = row.get(under(1, column, x)) {
-                    let x = f32::from_bits(word);
-                    found = if is_mean { found + x } else { larger(found, x) };
+                let mut place = under(1, 0, x);
+                for to in &mut *to {
+                    if let Some(&word) = row.get(place) {
+                        let (x, found) = (f32::from_bits(word), f32::from_bits(*to));
+                        let found = if is_mean { found + x } else { larger(found, x) };
+                        *to = found.to_bits();
+                    }
+                    place = place.wrapping_add(stride[1]);
                 }
             }
         }
         if is_mean {
-            found /= (kernel[0] * kernel[1]) as f32;
+            for to in to {
+                *to = (f32::from_bits(*to) / (kernel[0] * kernel[1]) as f32).to_bits();
+            }
         }
-        *to = found.to_bits();
     }
 }
