@@ -177,6 +177,53 @@ pub fn epoch_order(count: usize, seed: u64, epoch: u64) -> Vec<u32> {
 /// Which images a batch holds, and the seed of their variation.
 pub type Request = (Vec<u32>, Option<u64>);
 
+/// Which images are in which batch: all of them in one random order after another.
+#[derive(Debug, Clone)]
+pub struct BatchOrder {
+    count: usize,
+    batch_size: usize,
+    seed: u64,
+    pass: usize,
+}
+
+impl BatchOrder {
+    /// Batches of so many of `count` images; the last one of a pass may be `incomplete`, or is left out.
+    pub fn new(count: usize, batch_size: usize, incomplete: bool, seed: u64) -> Self {
+        let pass = if incomplete {
+            count.div_ceil(batch_size)
+        } else {
+            (count / batch_size).max(1)
+        };
+        Self {
+            count,
+            batch_size,
+            seed,
+            pass,
+        }
+    }
+
+    /// Batches until all images were seen once.
+    pub fn pass(&self) -> usize {
+        self.pass
+    }
+
+    /// All batches from a given one on, without end.
+    pub fn from(&self, first: usize) -> impl Iterator<Item = Request> + Send + 'static {
+        let order = self.clone();
+        let mut shuffled = (usize::MAX, Vec::new());
+        (first..).map(move |number| {
+            let (pass, place) = (number / order.pass, number % order.pass);
+            if shuffled.0 != pass {
+                shuffled = (pass, epoch_order(order.count, order.seed, pass as u64));
+            }
+            let start = place * order.batch_size;
+            let end = (start + order.batch_size).min(order.count);
+            let seed = order.seed.rotate_left(32) ^ number as u64;
+            (shuffled.1[start..end].to_vec(), Some(seed))
+        })
+    }
+}
+
 /// Prepares batches in another thread, a few ahead of their use.
 pub fn stream(
     images: Arc<dyn Images>,

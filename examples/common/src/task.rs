@@ -8,39 +8,9 @@ use burn::tensor::{Device, Int, Tensor};
 use burn_alq::train::{Distillation, Task};
 use indicatif::ProgressBar;
 
-use crate::data::{Request, epoch_order, stream};
+use crate::data::{BatchOrder, stream};
 use crate::score::evaluate;
 use crate::{Batch, Dataset, Failure, Network};
-
-/// Which images are in which batch.
-#[derive(Debug, Clone)]
-struct Order {
-    count: usize,
-    batch_size: usize,
-    seed: u64,
-    /// Batches until all images were seen once.
-    pass: usize,
-    /// Batches in an epoch.
-    epoch: usize,
-}
-
-impl Order {
-    /// All batches from a given one on, without end.
-    fn from(&self, first: usize) -> impl Iterator<Item = Request> + Send + 'static {
-        let order = self.clone();
-        let mut shuffled = (usize::MAX, Vec::new());
-        (first..).map(move |number| {
-            let (pass, place) = (number / order.pass, number % order.pass);
-            if shuffled.0 != pass {
-                shuffled = (pass, epoch_order(order.count, order.seed, pass as u64));
-            }
-            let start = place * order.batch_size;
-            let end = (start + order.batch_size).min(order.count);
-            let seed = order.seed.rotate_left(32) ^ number as u64;
-            (shuffled.1[start..end].to_vec(), Some(seed))
-        })
-    }
-}
 
 /// Batches that come in the order of training.
 struct Source {
@@ -54,7 +24,9 @@ struct Source {
 /// The training of a network. See [`explained`](Self::explained).
 pub struct Classify<N> {
     data: Dataset,
-    order: Order,
+    order: BatchOrder,
+    /// Batches in an epoch.
+    epoch: usize,
     shards: usize,
     label_smoothing: f32,
     /// The device with autodiff.
@@ -74,21 +46,11 @@ impl<N: Network> Classify<N> {
         seed: u64,
         device: Device,
     ) -> Self {
-        let count = data.train.count();
-        let pass = if N::BATCH_NORM {
-            (count / batch_size).max(1)
-        } else {
-            count.div_ceil(batch_size)
-        };
+        let order = BatchOrder::new(data.train.count(), batch_size, !N::BATCH_NORM, seed);
         Self {
             data: data.clone(),
-            order: Order {
-                count,
-                batch_size,
-                seed,
-                pass,
-                epoch: epoch_batches.unwrap_or(pass),
-            },
+            epoch: epoch_batches.unwrap_or(order.pass()),
+            order,
             shards,
             label_smoothing: 0.0,
             device,
@@ -186,7 +148,7 @@ impl<N: Network> Task for Classify<N> {
     type Model = N;
 
     fn batches(&self) -> usize {
-        self.order.epoch
+        self.epoch
     }
 
     fn shards(&self) -> usize {
@@ -194,7 +156,7 @@ impl<N: Network> Task for Classify<N> {
     }
 
     fn loss(&self, model: &N, epoch: usize, number: usize, shard: usize) -> Tensor<1> {
-        let part = self.part_of_loss(model, epoch * self.order.epoch + number, shard);
+        let part = self.part_of_loss(model, epoch * self.epoch + number, shard);
         part.unwrap_or_else(|error| {
             self.fail(error);
             Tensor::full([1], f32::NAN, &self.device).require_grad()
