@@ -1,8 +1,7 @@
 //! A device of a server: a process of its own on this machine, with Flex behind it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::net::TcpStream;
+use std::process::Command;
 use std::sync::LazyLock;
 
 use burn::module::{Module, ParamGroup};
@@ -16,65 +15,24 @@ use burn_alq::{
     AlqOptimizerConfig, GroupingRule, MultiBitConv2d, MultiBitConv2dConfig, MultiBitLinear,
     MultiBitLinearConfig, Phase, Quantizer, Target,
 };
+use example_testing::server::{FREE, Server, nobody, of_another_version};
 
 use crate::model::{Fit, start};
 use crate::support::assert_says;
 
-/// A free port of this machine.
-const FREE: &str = "127.0.0.1:0";
-
-/// A server in a process of its own, which ends with this value or with this process.
-struct Server {
-    process: Child,
-    says: BufReader<ChildStdout>,
-    /// `ws://127.0.0.1:…`
-    address: String,
+/// A server in a process of its own, at `ADDRESS:PORT`; port 0 is a free one.
+fn serve(place: &str) -> Server {
+    Server::start(Command::new(env!("CARGO_BIN_EXE_server")).arg(place))
 }
 
-impl Server {
-    /// At `ADDRESS:PORT`; port 0 is a free one.
-    fn start(place: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
-        command.arg(place);
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().expect("the server is built with this test");
-        let says = BufReader::new(process.stdout.take().expect("it is piped"));
-        let mut server = Self {
-            process,
-            says,
-            address: String::new(),
-        };
-        server.address = server.line();
-        server
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.says.read_line(&mut line).expect("the server speaks");
-        line.trim().into()
-    }
-
-    fn device(&self) -> Device {
-        connect(&self.address).unwrap_or_else(|error| panic!("{}: {error}", self.address))
-    }
-
-    /// Messages so far, uploads aside.
-    fn messages(&mut self) -> usize {
-        let stdin = self.process.stdin.as_mut().expect("it is piped");
-        stdin.write_all(b"\n").expect("the server listens");
-        self.line().parse().expect("a number")
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().expect("it runs");
-        self.process.wait().expect("it was killed");
-    }
+/// Messages that a server has got so far, uploads aside.
+fn messages(server: &mut Server) -> usize {
+    server.ask().parse().expect("a number")
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
+fn device_of(server: &Server) -> Device {
+    let address = &server.address;
+    connect(address).unwrap_or_else(|error| panic!("{address}: {error}"))
 }
 
 fn connect(address: &str) -> Result<Device, String> {
@@ -91,9 +49,7 @@ pub fn device() -> Device {
         let address = std::env::var("BURN_REMOTE_ADDRESS");
         let address = address.as_deref().unwrap_or("ws://127.0.0.1:3000");
         let place = address.trim_start_matches("ws://");
-        TcpStream::connect(place)
-            .is_err()
-            .then(|| Server::start(place))
+        TcpStream::connect(place).is_err().then(|| serve(place))
     });
     LazyLock::force(&SERVER);
     Device::default()
@@ -140,8 +96,8 @@ impl LeNet5 {
 /// What the guide says of a step's messages.
 #[test]
 fn a_step_takes_as_many_messages_as_the_guide_says() {
-    let mut server = Server::start(FREE);
-    let device = server.device().autodiff();
+    let mut server = serve(FREE);
+    let device = device_of(&server).autodiff();
     let mut net = LeNet5::new(&device);
     let mut optimizer = AlqOptimizerConfig::new().init();
     optimizer.set_phase(Phase::Basis);
@@ -149,15 +105,15 @@ fn a_step_takes_as_many_messages_as_the_guide_says() {
     for _ in 0..3 {
         let images = Tensor::<4>::ones([2, 1, 28, 28], &device);
         device.sync().unwrap();
-        let before = server.messages();
+        let before = messages(&mut server);
         let loss = net.forward(images).square().mean();
         let value = loss.clone().inner();
         let gradients = GradientsParams::from_grads(loss.backward(), &net);
         value.into_scalar::<f32>();
-        let forth_and_back = server.messages();
+        let forth_and_back = messages(&mut server);
         net = optimizer.step(1e-3, net, gradients);
         device.sync().unwrap();
-        let after = server.messages();
+        let after = messages(&mut server);
         counts.push([forth_and_back - before, after - forth_and_back]);
     }
     println!("forward and backward, optimizer: {counts:?}");
@@ -169,8 +125,8 @@ fn a_step_takes_as_many_messages_as_the_guide_says() {
 /// Training ends with an error that names the server.
 #[test]
 fn a_server_that_is_gone_is_named() {
-    let mut server = Server::start(FREE);
-    let device = server.device().autodiff();
+    let mut server = serve(FREE);
+    let device = device_of(&server).autodiff();
     let task = Fit::new(&device);
     let mut run = start(&device, Target::Bits(0.7));
     run.advance(&task).unwrap().unwrap();
@@ -178,8 +134,8 @@ fn a_server_that_is_gone_is_named() {
     server.kill();
 
     // As Burn writes an address.
-    let (host, port) = server.address.rsplit_once(':').unwrap();
-    let host = format!("host: {:?}", host.trim_start_matches("ws://"));
+    let (host, port) = server.place().rsplit_once(':').unwrap();
+    let host = format!("host: {host:?}");
     let named = [&host[..], port, "is the server still there?"];
     let error = run.advance(&task).unwrap_err();
     assert!(matches!(error, TrainError::Device(_)), "{error}");
@@ -189,48 +145,16 @@ fn a_server_that_is_gone_is_named() {
 /// Burn's own errors, as the guide to troubles quotes them.
 #[test]
 fn a_server_that_cannot_be_used_is_refused() {
-    let nobody = {
-        let listener = TcpListener::bind(FREE).unwrap();
-        listener.local_addr().unwrap()
-    };
-    let error = connect(&format!("ws://{nobody}")).unwrap_err();
+    let error = connect(&nobody()).unwrap_err();
     assert_says(
         &error,
         &["the server cannot be reached", "is the server running?"],
     );
 
-    let server = Server::start(FREE);
-    let error = connect(&of_another_version(&server.address)).unwrap_err();
+    let server = serve(FREE);
+    let error = connect(&of_another_version(&server)).unwrap_err();
     assert_says(
         &error,
         &["the server speaks version 3", "this client version 2"],
     );
-}
-
-/// The address of one that answers as the server does, but for the version of its protocol.
-fn of_another_version(server: &str) -> String {
-    /// The answer to a session's opening, up to the version.
-    const ANSWER: &[u8] = b"Init\x94";
-
-    let server = server.trim_start_matches("ws://").to_string();
-    let listener = TcpListener::bind(FREE).unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let (mut client, _) = listener.accept().unwrap();
-        let mut server = TcpStream::connect(server).unwrap();
-        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
-        let mut bytes = [0; 1 << 16];
-        while let Ok(count @ 1..) = server.read(&mut bytes) {
-            let bytes = &mut bytes[..count];
-            let place = bytes.windows(ANSWER.len()).position(|part| part == ANSWER);
-            if let Some(place) = place {
-                bytes[place + ANSWER.len()] += 1;
-            }
-            if client.write_all(bytes).is_err() {
-                break;
-            }
-        }
-    });
-    format!("ws://{address}")
 }

@@ -1,6 +1,7 @@
 //! Running an example as a user does.
 
 pub mod mnist;
+pub mod server;
 
 use std::ffi::OsStr;
 use std::fmt::Debug;
