@@ -31,7 +31,8 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
                               build, the others compiled as the demo is; with arguments, which go to
                               cargo test, only the others
     --device NAME             only the suite, on this Burn device: flex, ndarray, wgpu, vulkan, cpu,
-                              cuda or remote (a server that it starts on this machine, with Flex);
+                              cuda or remote (a server that it starts on this machine, with Flex;
+                              then the example `cluster` too);
                               with --features fusion, under Burn's kernel fusion
     --target NAME             only the kernels' crate, elsewhere: for aarch64 or armv7 under qemu-user,
                               for wasm32 or wasm32-simd128 under node
@@ -287,6 +288,10 @@ fn test_command(args: &[String]) -> Result<Command, String> {
             _ => others.push(arg),
         }
     }
+    if device == "remote" {
+        // The example that trains over servers needs the same build.
+        command.args(["--package", "cluster", "--test", "cluster"]);
+    }
     // Before the caller's: what follows a `--` of theirs is for the tests.
     command.args(package).args(others);
     // The suite's default too, whatever the caller's environment says.
@@ -395,6 +400,12 @@ mod tests {
                 "--device ndarray",
                 "--package burn-alq-tests --test suite --features ndarray",
                 "ndarray",
+            ),
+            (
+                "--device remote -- step",
+                "--package cluster --test cluster --package burn-alq-tests --test suite --features remote \
+                 -- step",
+                "remote",
             ),
             ("-- packed", "-- packed", "flex"),
             (
