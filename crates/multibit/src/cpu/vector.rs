@@ -7,8 +7,17 @@ use core::ops::Range;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(crate) use super::wasm32::f32x8::F32x8 as Widest;
 
+/// What this build computes at once: with registers that every processor of the kind has, lanes that the compiler
+/// puts there.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) type Widest = [f32; 8];
+
 /// What this build computes at once.
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+)))]
 pub(crate) type Widest = f32;
 
 /// Some f32 side by side; each is computed alone.
@@ -85,6 +94,53 @@ impl Vector for f32 {
     #[inline(always)]
     fn add_to(self, sum: f32) -> f32 {
         sum + self
+    }
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+impl<const N: usize> Vector for [f32; N] {
+    const LEN: usize = N;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        [x; N]
+    }
+
+    #[inline(always)]
+    fn load(words: &[u32], place: usize) -> Self {
+        let words = words[place..].first_chunk::<N>().expect("a vector of them");
+        words.map(f32::from_bits)
+    }
+
+    #[inline(always)]
+    fn store(self, words: &mut [u32], place: usize) {
+        words[place..][..N].copy_from_slice(&self.map(f32::to_bits));
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        core::array::from_fn(|lane| self[lane] + other[lane])
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        core::array::from_fn(|lane| self[lane] * other[lane])
+    }
+
+    #[inline(always)]
+    fn signed(self, negative: u32) -> Self {
+        self.map(|x| x.signed(negative))
+    }
+
+    #[inline(always)]
+    fn sums_of_four(inputs: &[u32], signs: u32) -> Self {
+        let inputs = &inputs[..4 * N];
+        core::array::from_fn(|lane| f32::sums_of_four(&inputs[4 * lane..], signs >> (4 * lane)))
+    }
+
+    #[inline(always)]
+    fn add_to(self, sum: f32) -> f32 {
+        self.into_iter().fold(sum, |sum, x| sum + x)
     }
 }
 
