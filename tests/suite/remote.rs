@@ -25,11 +25,6 @@ fn serve(place: &str) -> Server {
     Server::start(Command::new(env!("CARGO_BIN_EXE_server")).arg(place))
 }
 
-/// Messages that a server has got so far, uploads aside.
-fn messages(server: &mut Server) -> usize {
-    server.ask().parse().expect("a number")
-}
-
 fn device_of(server: &Server) -> Device {
     let address = &server.address;
     connect(address).unwrap_or_else(|error| panic!("{address}: {error}"))
@@ -93,7 +88,7 @@ impl LeNet5 {
     }
 }
 
-/// What the guide says of a step's messages.
+/// What the guide says of a step's messages. The server says how many it has got, uploads aside.
 #[test]
 fn a_step_takes_as_many_messages_as_the_guide_says() {
     let mut server = serve(FREE);
@@ -105,15 +100,15 @@ fn a_step_takes_as_many_messages_as_the_guide_says() {
     for _ in 0..3 {
         let images = Tensor::<4>::ones([2, 1, 28, 28], &device);
         device.sync().unwrap();
-        let before = messages(&mut server);
+        let before = server.ask();
         let loss = net.forward(images).square().mean();
         let value = loss.clone().inner();
         let gradients = GradientsParams::from_grads(loss.backward(), &net);
         value.into_scalar::<f32>();
-        let forth_and_back = messages(&mut server);
+        let forth_and_back = server.ask();
         net = optimizer.step(1e-3, net, gradients);
         device.sync().unwrap();
-        let after = messages(&mut server);
+        let after = server.ask();
         counts.push([forth_and_back - before, after - forth_and_back]);
     }
     println!("forward and backward, optimizer: {counts:?}");

@@ -290,7 +290,14 @@ fn test_command(args: &[String]) -> Result<Command, String> {
     }
     if device == "remote" {
         // The example that trains over servers needs the same build.
-        command.args(["--package", "cluster", "--test", "cluster"]);
+        command.args([
+            "--package",
+            "cluster",
+            "--bin",
+            "cluster",
+            "--test",
+            "cluster",
+        ]);
     }
     // Before the caller's: what follows a `--` of theirs is for the tests.
     command.args(package).args(others);
@@ -403,8 +410,8 @@ mod tests {
             ),
             (
                 "--device remote -- step",
-                "--package cluster --test cluster --package burn-alq-tests --test suite --features remote \
-                 -- step",
+                "--package cluster --bin cluster --test cluster --package burn-alq-tests --test suite \
+                 --features remote -- step",
                 "remote",
             ),
             ("-- packed", "-- packed", "flex"),

@@ -248,15 +248,13 @@ impl Training {
         let done = alq.last_checkpoint(folder)?.unwrap_or(0);
 
         let order = BatchOrder::new(data.train.count(), args.batch_size, false, args.seed);
-        let train = Parts::training(data.train, order, args.steps / epochs, parts);
+        let epoch = args.steps / epochs;
+        let train = Parts::training(data.train, order, epoch, parts);
         let valid = Parts::all(data.valid, LeNet5::EVAL_BATCH);
         let count = devices.len();
-        say!(
-            "{}: {count} devices, {} of {} steps done",
-            data.name,
-            done * args.steps / epochs,
-            args.steps
-        );
+        let [begun, all] = [done * epoch, args.steps];
+        let name = data.name;
+        say!("{name}: devices: {count}; {begun} of {all} steps are done");
         let strategy = ExecutionStrategy::multi(devices, args.strategy.into());
         let mut training =
             SupervisedTraining::new(folder, resume_data(Arc::new(train), done), Arc::new(valid))
@@ -269,14 +267,13 @@ impl Training {
             training = training.checkpoint(done);
         }
         let training = alq.watch(training);
-        let (rates, monitor, first) = (alq.rates(), alq.monitor().clone(), alq.steps());
+        let (rates, monitor) = (alq.rates(), alq.monitor().clone());
         let start = Instant::now();
         let result = training.launch(Learner::new(alq, AdamConfig::new().init(), rates));
         if let Some(error) = result.error {
             return Err(error.to_string().into());
         }
-        let seconds = start.elapsed().as_secs_f64();
-        let steps = result.model.steps() - first.max(done * args.steps / epochs);
+        let (seconds, steps) = (start.elapsed().as_secs_f64(), result.model.steps() - begun);
         let network = result.model.finish()?.network;
         let bits = average_bits(&sizes(&network));
         let mut packed = PackedModel::pack(&network)?;

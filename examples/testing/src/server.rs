@@ -32,15 +32,20 @@ impl Server {
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        self.says.read_line(&mut line).expect("the server speaks");
+        let count = self.says.read_line(&mut line);
+        assert!(count.is_ok_and(|count| count > 0), "the server has ended");
         line.trim().into()
     }
 
-    /// Its answer to an empty line.
-    pub fn ask(&mut self) -> String {
+    /// The number that it answers an empty line with; other lines are its log.
+    pub fn ask(&mut self) -> usize {
         let stdin = self.process.stdin.as_mut().expect("it is piped");
         stdin.write_all(b"\n").expect("the server listens");
-        self.line()
+        loop {
+            if let Ok(number) = self.line().parse() {
+                return number;
+            }
+        }
     }
 
     /// Where it listens, without the scheme.
