@@ -1,7 +1,7 @@
 //! Servers as a training needs them: reached before its first step, and named when they are gone.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::channel;
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
@@ -200,12 +200,9 @@ fn within<T: Send + 'static>(
     time: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let (send, receive): (Sender<T>, _) = channel();
+    let (send, receive) = channel();
     spawn(move || send.send(work()));
-    match receive.recv_timeout(time) {
-        Ok(done) => Some(done),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
+    receive.recv_timeout(time).ok()
 }
 
 #[cfg(test)]
