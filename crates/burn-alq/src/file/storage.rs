@@ -97,7 +97,7 @@ fn significant(value: f32, bits: u32) -> f32 {
     }
     let unit = 1 << (24 - bits);
     let word = value.to_bits();
-    let even = word / unit & 1;
+    let even = (word / unit) & 1;
     f32::from_bits((word + (unit - 1 + even) / 2) / unit * unit)
 }
 
