@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use example_common::{Failure, at};
+use example_common::{Failure, at, write_aside};
 
 /// What a training was begun with.
 const SETTINGS: &str = "settings.txt";
@@ -22,26 +22,23 @@ pub fn open_folder(path: &Path, settings: &str, resume: bool) -> Result<(), Fail
     match std::fs::read_to_string(&file) {
         Ok(_) if !resume => {
             let reason = "holds a training; go on with it by --resume, or choose another folder";
-            return Err(refused(&reason));
+            Err(refused(&reason))
         }
         Ok(found) if found != settings => {
             let pairs = found.lines().zip(settings.lines());
             let differ = pairs.into_iter().find(|(found, asked)| found != asked);
             let (found, asked) = differ.unwrap_or((&found, settings));
-            return Err(refused(&format!(
+            Err(refused(&format!(
                 "holds a training with {found}, not with {asked}"
-            )));
+            )))
         }
-        Ok(_) => {}
+        Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             std::fs::create_dir_all(path).map_err(|error| refused(&error))?;
-            let scratch = file.with_extension("tmp");
-            std::fs::write(&scratch, settings).map_err(|error| at(&scratch, error))?;
-            std::fs::rename(&scratch, &file).map_err(|error| at(&file, error))?;
+            write_aside(&file, settings.as_bytes())
         }
-        Err(error) => return Err(at(&file, error)),
+        Err(error) => Err(at(&file, error)),
     }
-    Ok(())
 }
 
 #[cfg(test)]

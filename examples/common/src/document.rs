@@ -117,7 +117,10 @@ fn followed(file: &Path) -> PathBuf {
 }
 
 /// Writes a file whole or not at all, or to a stream.
-fn write_aside(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
+///
+/// # Errors
+/// If it cannot be written; nothing half-written stays.
+pub fn write_aside(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if is_stream(file) {
         let written = match file.to_str() {
             // Opened anew they would have a place of their own in a log, and overwrite it.

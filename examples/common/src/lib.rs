@@ -50,6 +50,7 @@ use std::path::Path;
 pub use self::calibrate::{BitFlags, CalibrationFlags};
 pub use self::cli::{DeviceFlag, choice, parse_seconds};
 pub use self::data::{Batch, Dataset, Images};
+pub use self::document::write_aside;
 pub use self::example::{DataFlags, Demo, Example, NoFlags, Plan, Preset, UnlabelledFlags, short};
 pub use self::folder::writable;
 pub use self::job::{Job, Pretrained};
