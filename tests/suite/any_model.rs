@@ -185,6 +185,21 @@ impl ModuleMapper for Average {
     }
 }
 
+/// Wherever it lies: what follows it is as it should be.
+#[test]
+fn a_weight_that_is_not_a_number_is_noticed() {
+    let (mut net, _) = everything().quantize(Two::new(&device())).unwrap();
+    net.a.weight = net
+        .a
+        .weight
+        .map(|weight| weight.slice_fill([0..1, 0..1], f32::NAN));
+    let error = PackedModel::pack(&net).unwrap_err();
+    assert!(
+        matches!(error, PackModelError::Moved { difference, .. } if difference.is_nan()),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_value_that_was_changed_from_outside_is_noticed_and_refitted() {
     let device = device();

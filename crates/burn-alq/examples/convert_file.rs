@@ -16,6 +16,10 @@ use burn_alq::quantize::FloatFile;
 use burn_alq::{GroupingRule, PackedModel, PathPattern, Quantizer};
 use clap::Parser;
 
+// A weight takes some large buffers, which the system's allocator hands back to the kernel each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Failure = Box<dyn std::error::Error>;
 
 /// A stack of square layers.

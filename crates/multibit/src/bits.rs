@@ -21,6 +21,23 @@ pub(crate) fn bit(row: &[u32], j: usize) -> u32 {
     (row[j / 32] >> (j % 32)) & 1
 }
 
+/// Bit `place` of up to 32 codes, that of the first lowest.
+pub(crate) fn plane(codes: &[u8], place: usize) -> u32 {
+    const LOWEST: u64 = 0x0101_0101_0101_0101;
+    // Moves bit `8 i` to bit `56 + i`; no two products meet.
+    const TOGETHER: u64 = 0x0102_0408_1020_4080;
+    let mut bits = 0;
+    let (eights, rest) = codes.as_chunks();
+    for (i, eight) in eights.iter().enumerate() {
+        let lowest = u64::from_le_bytes(*eight) >> place & LOWEST;
+        bits |= (lowest.wrapping_mul(TOGETHER) >> 56) << (8 * i);
+    }
+    for (i, code) in rest.iter().enumerate() {
+        bits |= u64::from(code >> place & 1) << (8 * eights.len() + i);
+    }
+    bits as u32
+}
+
 /// Words of a row of `len` signs: whole 64 bits.
 pub(crate) fn row_words(len: usize) -> usize {
     len.div_ceil(64) * 2
@@ -114,6 +131,19 @@ pub(crate) fn bits_at(bytes: &[u8], first: usize, count: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn planes_are_bits_of_codes() {
+        let codes: Vec<u8> = (0..32).map(|i| (i * 37 + 11) as u8).collect();
+        for count in 0..=32 {
+            for place in 0..MAX_BITS {
+                let expected = codes[..count].iter().rev();
+                let expected =
+                    expected.fold(0, |bits, code| bits << 1 | u32::from(code >> place & 1));
+                assert_eq!(plane(&codes[..count], place), expected);
+            }
+        }
+    }
 
     #[test]
     fn the_least_significant_bit_comes_first() {

@@ -1,6 +1,7 @@
 //! How a weight is cut into groups that share coordinates.
 
 mod error;
+mod permute;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -9,6 +10,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
+
+use permute::{merged, permute, strides};
 
 pub use error::GroupingError;
 pub use rule::{GroupingRule, Layout};
@@ -228,12 +231,12 @@ impl Grouping {
     ///
     /// # Panics
     /// If the grouping does not fit `shape`, or a slice does not have as many values.
-    pub fn gather<T: Copy>(&self, shape: &[usize], weight: &[T], grouped: &mut [T]) {
+    pub fn gather<T: Copy + Send + Sync>(&self, shape: &[usize], weight: &[T], grouped: &mut [T]) {
         self.must_hold(shape, weight.len(), grouped.len());
         if self.is_identity() {
             grouped.copy_from_slice(weight);
         } else {
-            self.walk(shape, |group, place| grouped[group] = weight[place]);
+            permute(&self.merged_axes(shape), weight, grouped);
         }
     }
 
@@ -245,12 +248,18 @@ impl Grouping {
     ///
     /// # Panics
     /// If the grouping does not fit `shape`, or a slice does not have as many values.
-    pub fn scatter<T: Copy>(&self, shape: &[usize], grouped: &[T], weight: &mut [T]) {
+    pub fn scatter<T: Copy + Send + Sync>(&self, shape: &[usize], grouped: &[T], weight: &mut [T]) {
         self.must_hold(shape, weight.len(), grouped.len());
         if self.is_identity() {
             weight.copy_from_slice(grouped);
         } else {
-            self.walk(shape, |group, place| weight[place] = grouped[group]);
+            let sizes: Vec<usize> = self.axes.iter().map(|&axis| shape[axis]).collect();
+            let mut places = alloc::vec![0; shape.len()];
+            for (&axis, stride) in self.axes.iter().zip(strides(&sizes)) {
+                places[axis] = stride;
+            }
+            let axes = merged(shape.iter().copied().zip(places));
+            permute(&axes, grouped, weight);
         }
     }
 
@@ -297,57 +306,11 @@ impl Grouping {
         self.axes.is_sorted()
     }
 
-    /// Calls `visit(place in the groups, place in the weight)` once for every weight.
-    ///
-    /// The innermost two axes are walked in square tiles, since one side of a transposition always
-    /// jumps.
-    fn walk(&self, shape: &[usize], mut visit: impl FnMut(usize, usize)) {
-        const TILE: usize = 32;
-        let mut axes = self.merged_axes(shape);
-        let (columns, column_stride) = axes.pop().unwrap_or((1, 1));
-        let (rows, row_stride) = axes.pop().unwrap_or((1, 0));
-        let blocks: usize = axes.iter().map(|&(size, _)| size).product();
-        let mut place = alloc::vec![0; axes.len()];
-        let mut origin = 0;
-        for block in 0..blocks {
-            let first = block * rows * columns;
-            for row_tile in (0..rows).step_by(TILE) {
-                for column_tile in (0..columns).step_by(TILE) {
-                    for row in row_tile..rows.min(row_tile + TILE) {
-                        for column in column_tile..columns.min(column_tile + TILE) {
-                            visit(
-                                first + row * columns + column,
-                                origin + row * row_stride + column * column_stride,
-                            );
-                        }
-                    }
-                }
-            }
-            for (place, &(size, stride)) in place.iter_mut().zip(&axes).rev() {
-                *place += 1;
-                origin += stride;
-                if *place < size {
-                    break;
-                }
-                origin -= size * stride;
-                *place = 0;
-            }
-        }
-    }
-
     /// Size and stride in the weight of each permuted axis; neighbours that are one run in the
     /// weight as well become one axis.
     pub(crate) fn merged_axes(&self, shape: &[usize]) -> Vec<(usize, usize)> {
-        let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
-        let mut merged: Vec<(usize, usize)> = Vec::with_capacity(shape.len());
-        for &axis in self.axes.iter().filter(|&&axis| shape[axis] > 1) {
-            let (size, stride) = (shape[axis], stride(axis));
-            match merged.last_mut() {
-                Some(last) if last.1 == size * stride => *last = (last.0 * size, stride),
-                _ => merged.push((size, stride)),
-            }
-        }
-        merged
+        let strides = strides(shape);
+        merged(self.axes.iter().map(|&axis| (shape[axis], strides[axis])))
     }
 }
 

@@ -101,6 +101,7 @@ pub mod gpu;
 mod grouping;
 mod math;
 mod packed;
+mod parts;
 pub mod report;
 #[cfg(feature = "chain")]
 pub mod runtime;

@@ -9,8 +9,9 @@ use alloc::vec::Vec;
 use core::{fmt, iter};
 
 use crate::MAX_BITS;
-use crate::bits::{Codebook, bit, row_words};
+use crate::bits::{Codebook, bit, plane, row_words};
 use crate::grouping::{Grouping, GroupingError};
+use crate::parts::{PART, each_part};
 
 pub use coordinates::CoordinateType;
 pub use error::{DecodeError, PackError};
@@ -105,18 +106,18 @@ impl PackedWeight {
             let width = usize::from(width);
             packed.coordinates.extend(&slots[..width]);
             for basis in 0..width {
-                packed.push_row(codes.iter().map(|code| (code >> basis) & 1));
+                packed.push_row(codes, basis);
             }
         }
         Ok(packed)
     }
 
-    fn push_row(&mut self, bits: impl ExactSizeIterator<Item = u8>) {
+    /// Appends bit `basis` of all codes of a group.
+    fn push_row(&mut self, codes: &[u8], basis: usize) {
         let first = self.words.len();
-        self.words.resize(first + row_words(bits.len()), 0);
-        let row = &mut self.words[first..];
-        for (j, bit) in bits.enumerate() {
-            row[j / 32] |= u32::from(bit) << (j % 32);
+        self.words.resize(first + row_words(codes.len()), 0);
+        for (word, codes) in self.words[first..].iter_mut().zip(codes.chunks(32)) {
+            *word = plane(codes, basis);
         }
     }
 
@@ -266,8 +267,19 @@ impl PackedWeight {
 
     /// The dense weight as groups, `[groups, len]`.
     pub fn unpack_grouped(&self) -> Vec<f32> {
+        let len = self.grouping.len();
+        let groups = PART.div_ceil(len);
+        let firsts: Vec<usize> = self.group_rows().step_by(groups).collect();
         let mut grouped = vec![0.0; self.weights()];
-        self.unpack_groups(&self.widths, 0, &mut grouped);
+        each_part(
+            &mut grouped,
+            groups * len,
+            self.weights(),
+            |part, grouped| {
+                let widths = &self.widths[part * groups..];
+                self.unpack_groups(widths, firsts[part], grouped);
+            },
+        );
         grouped
     }
 

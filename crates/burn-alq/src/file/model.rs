@@ -403,7 +403,7 @@ pub(crate) fn pack(found: &Found, path: &str) -> Result<Packable, PackModelError
         source,
     })?;
     drop(data);
-    check_value(&path(), &found.read(), &packed)?;
+    check_value(&path(), found.read(), &packed)?;
     Ok(Packable::Weight(packed, state.arithmetic()))
 }
 
@@ -422,34 +422,33 @@ fn check_carried(found: &Found, path: &str) -> Result<(), PackModelError> {
 
 /// Whether the value of a weight is that of its bits, but for rounding: a device may add in another
 /// order, and the value may have a narrower type.
-fn check_value(
-    path: &str,
-    value: &TensorData,
-    packed: &PackedWeight,
-) -> Result<(), PackModelError> {
-    let bits = packed.unpack();
-    let largest = bits
-        .iter()
-        .fold(0.0, |largest: f32, bit| largest.max(bit.abs()));
-    let difference = value
-        .iter::<f32>()
-        .zip(&bits)
-        .map(|(value, bit)| (value - bit).abs())
-        .fold(0.0, |largest: f32, other| {
-            // A weight that is NaN is away from everything.
-            if other <= largest { largest } else { other }
-        });
+fn check_value(path: &str, value: TensorData, packed: &PackedWeight) -> Result<(), PackModelError> {
+    let dtype = value.dtype();
+    let value: Vec<f32> = value
+        .try_into_vec_as()
+        .expect("numbers of a float become f32");
+    let (shape, grouping) = (packed.shape(), packed.grouping());
+    let mut grouped = alloc::vec![0.0; value.len()];
+    grouping.gather(shape, &value, &mut grouped);
+    // Less memory than both in the weight's order.
+    drop(value);
+    let (value, bits) = (grouped, packed.unpack_grouped());
+    let pairs = value.iter().zip(&bits);
+    let difference = largest(pairs.map(|(value, bit)| (value - bit).abs()));
     // At most eight coordinates are added.
-    if difference <= 8.0 * epsilon(value.dtype()) * largest {
+    if difference <= 8.0 * epsilon(dtype) * largest(bits.iter().map(|bit| bit.abs())) {
         return Ok(());
     }
-    let largest = value.iter::<f32>();
-    let largest = largest.fold(0.0, |largest: f32, value| largest.max(value.abs()));
     Err(PackModelError::Moved {
         path: path.to_string(),
         difference,
-        largest,
+        largest: largest(value.iter().map(|value| value.abs())),
     })
+}
+
+/// The largest of some magnitudes, or NaN if one is: as integers they have the same order, with NaN last.
+fn largest(magnitudes: impl Iterator<Item = f32>) -> f32 {
+    f32::from_bits(magnitudes.map(f32::to_bits).fold(0, u32::max))
 }
 
 /// Puts packed weights into their parameters.

@@ -3,6 +3,7 @@
 #[cfg(feature = "train")]
 mod product;
 
+use alloc::borrow::Cow;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -13,7 +14,7 @@ use burn_core::module::{Module, Param, ParamId};
 use burn_core::tensor::Device;
 use burn_core::tensor::{DType, Tensor, TensorData};
 use multibit::cpu::Arithmetic;
-use multibit::fit::{self, Hessian};
+use multibit::fit::{self, Hessian, SketchError};
 use multibit::{CoordinateType, Grouping, GroupingRule, Layout, MAX_BITS};
 
 use super::walk::{Attach, Replacement};
@@ -39,7 +40,8 @@ pub fn sketch(
 ) -> Result<MultiBitData, QuantizeError> {
     let mut plan = Plan::new(path, shape, rule, Layout::Direct, max_bits)?;
     plan.coordinate_type = coordinate_type;
-    plan.sketch(path, weight, shape, None)
+    plan.sketch(shape, &plan.gather(shape, weight), None)
+        .map_err(|source| QuantizeError::of_sketch(path, shape, weight, source))
 }
 
 /// How often all codes of a weight are gone through again, given each other.
@@ -75,6 +77,18 @@ pub(crate) struct Means {
     pub lacks: Vec<f32>,
     /// `[inputs]`.
     pub inputs: Vec<f32>,
+}
+
+/// A weight in the order of its groups, with what makes up for what outputs lack.
+fn target<'a>(grouped: &'a [f32], known: Option<&Known>) -> Cow<'a, [f32]> {
+    match known {
+        Some(Known {
+            hessian,
+            lacks: Some(lacks),
+            ..
+        }) => hessian.least_squares(grouped, lacks).into(),
+        _ => grouped.into(),
+    }
 }
 
 /// How one weight is sketched, checked against its shape.
@@ -121,31 +135,28 @@ impl Plan {
         }
     }
 
+    /// Sketches a weight that is given in the order of its groups.
     fn sketch(
         &self,
-        path: &str,
-        weight: &[f32],
         shape: &[usize],
+        grouped: &[f32],
         known: Option<&Known>,
-    ) -> Result<MultiBitData, QuantizeError> {
-        let grouped = self.target(shape, weight, known);
+    ) -> Result<MultiBitData, SketchError> {
         let len = self.grouping.len();
         let sketch = match known {
             Some(Known { hessian, .. }) => {
                 let widths = alloc::vec![self.max_bits as u8; self.grouping.groups(shape)];
                 fit::calibrate(
-                    &grouped,
+                    &target(grouped, known),
                     hessian,
                     len,
                     &widths,
                     self.coordinate_type,
                     SWEEPS,
-                )
+                )?
             }
-            None => fit::sketch(&grouped, len, self.max_bits, self.coordinate_type),
+            None => fit::sketch(grouped, len, self.max_bits, self.coordinate_type)?,
         };
-        let sketch =
-            sketch.map_err(|source| QuantizeError::of_sketch(path, shape, weight, source))?;
         Ok(MultiBitData {
             shape: shape.to_vec(),
             grouping: self.grouping.clone(),
@@ -215,28 +226,9 @@ pub(crate) struct Sketched<const D: usize, S = MultiBit> {
 }
 
 impl Plan {
-    /// A weight in the order of its groups, with what makes up for what outputs lack.
-    fn target(&self, shape: &[usize], weight: &[f32], known: Option<&Known>) -> Vec<f32> {
-        let grouped = self.gather(shape, weight);
-        match known {
-            Some(Known {
-                hessian,
-                lacks: Some(lacks),
-                ..
-            }) => hessian.least_squares(&grouped, lacks),
-            _ => grouped,
-        }
-    }
-
     /// What is to be added to a bias, `b + Σ e / n + (w − ŵ)ᵀ μ`.
-    fn offset(
-        &self,
-        shape: &[usize],
-        weights: [&[f32]; 2],
-        known: Option<&Known>,
-    ) -> Option<(ParamId, Vec<f32>)> {
+    fn offset([float, new]: [&[f32]; 2], known: Option<&Known>) -> Option<(ParamId, Vec<f32>)> {
         let means = known?.means.as_ref()?;
-        let [float, new] = weights.map(|weight| self.gather(shape, weight));
         let inputs = means.inputs.len();
         let rows = float.chunks_exact(inputs).zip(new.chunks_exact(inputs));
         let offsets = rows.zip(&means.lacks).map(|((float, new), lacks)| {
@@ -286,9 +278,11 @@ impl Plan {
         products: &Tensor<2>,
     ) -> Result<f64, QuantizeError> {
         let [rows, inputs] = products.dims();
-        let sketch = self.sketch(path, weight, shape, Some(known))?;
-        let [float, levels] =
-            [weight, &sketch.reconstruct()].map(|weight| self.gather(shape, weight));
+        let float = self.gather(shape, weight);
+        let sketch = self
+            .sketch(shape, &float, Some(known))
+            .map_err(|source| QuantizeError::of_sketch(path, shape, weight, source))?;
+        let levels = sketch.reconstruct_grouped();
         let errors = float.iter().zip(levels).map(|(w, level)| level - w);
         let errors = TensorData::new(errors.collect::<Vec<f32>>(), [float.len() / inputs, inputs]);
         let errors = Tensor::<2>::from_data(errors, (&products.device(), DType::F32));
@@ -318,16 +312,22 @@ impl Plan {
     ) -> Result<Sketched<D>, QuantizeError> {
         let value = param.val();
         let (device, shape) = (value.device(), value.dims());
-        let float = read_f32(value);
-        let data = self.sketch(path, &float, &shape, known)?;
+        // One copy beside the parameter's own and what becomes of it: large weights count.
+        let float = self.gather(&shape, &read_f32(value));
+        let data = self.sketch(&shape, &float, known).map_err(|source| {
+            QuantizeError::of_sketch(path, &shape, &read_f32(param.val()), source)
+        })?;
         let state = data.to_device(&device);
-        let reconstructed = data.reconstruct();
+        let levels = data.reconstruct_grouped();
         let size = Size::new(&data.grouping, &data.widths);
-        let relative_error = relative_error(&float, &reconstructed);
-        let offset = self.offset(&shape, [&float, &reconstructed], known);
+        let relative_error = relative_error(&float, &levels);
+        let offset = Self::offset([&float, &levels], known);
         drop((data, float));
-        let len = reconstructed.len();
-        let flat = TensorData::new(reconstructed, [len]);
+        let mut weight = alloc::vec![0.0; levels.len()];
+        self.grouping.scatter(&shape, &levels, &mut weight);
+        drop(levels);
+        let len = weight.len();
+        let flat = TensorData::new(weight, [len]);
         let flat = Tensor::<1>::from_data(flat, (&device.without_autodiff(), DType::F32));
         let mut replacement = Replacement::default();
         replacement.floats.insert(param.id, flat);

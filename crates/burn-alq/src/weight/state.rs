@@ -100,6 +100,14 @@ impl MultiBitData {
 
     /// The dense weight, in its own row-major layout.
     pub fn reconstruct(&self) -> Vec<f32> {
+        let grouped = self.reconstruct_grouped();
+        let mut weight = alloc::vec![0.0; grouped.len()];
+        self.grouping.scatter(&self.shape, &grouped, &mut weight);
+        weight
+    }
+
+    /// The dense weight in the order of its groups.
+    pub(crate) fn reconstruct_grouped(&self) -> Vec<f32> {
         let mut grouped = alloc::vec![0.0; self.codes.len()];
         multibit::fit::reconstruct(
             &self.codes,
@@ -109,9 +117,7 @@ impl MultiBitData {
             self.max_bits,
             &mut grouped,
         );
-        let mut weight = alloc::vec![0.0; grouped.len()];
-        self.grouping.scatter(&self.shape, &grouped, &mut weight);
-        weight
+        grouped
     }
 
     /// Moves the state to a device, as the reparameterization of a parameter.

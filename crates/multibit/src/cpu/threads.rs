@@ -2,10 +2,8 @@
 
 use core::marker::PhantomData;
 
-/// Vector operations below which waking a thread costs more than it does. Miri is to see threads in
-/// what it can run.
 #[cfg(feature = "rayon")]
-const CHEAP: usize = if cfg!(miri) { 0 } else { 1 << 16 };
+use crate::parts::CHEAP;
 
 /// Calls `task(0..tasks)`, through rayon's current pool where the feature is on; `cost` is about how
 /// many vector operations all tasks take.

@@ -22,28 +22,25 @@ pub(super) fn greedy(
     let mut rhs = [0.0; MAX_BITS];
     residual.clear();
     residual.extend(weights.iter().map(|&weight| f64::from(weight)));
-    let norm = square(residual);
+    let norm: f64 = residual.iter().map(|residual| residual * residual).sum();
+    let mut left = norm;
+    let most = n.min(max_bits);
     let mut bases = 0;
-    while bases < n.min(max_bits) {
-        let left = square(residual);
-        if left == 0.0 || left < STOP * norm {
-            break;
-        }
-        for (code, &residual) in codes.iter_mut().zip(&*residual) {
-            *code |= u8::from(residual < 0.0) << bases;
-        }
-        for (i, product) in gram[bases][..bases].iter_mut().enumerate() {
-            let differ = |code: &&u8| ((**code >> i) ^ (**code >> bases)) & 1 == 1;
-            let differing = codes.iter().filter(differ).count();
-            *product = n as f64 - 2.0 * differing as f64;
-        }
-        for (&code, &weight) in codes.iter().zip(weights) {
+    // Sums wait for each other, so that passes take less time together than one after the other.
+    while bases < most && left != 0.0 && left >= STOP * norm {
+        let mut differing = [0; MAX_BITS];
+        for ((code, &residual), &weight) in codes.iter_mut().zip(&*residual).zip(weights) {
+            let is_negative = residual < 0.0;
+            let bit = u8::from(is_negative);
+            for (i, differing) in differing[..bases].iter_mut().enumerate() {
+                *differing += usize::from((*code >> i & 1) ^ bit);
+            }
+            *code |= bit << bases;
             let weight = f64::from(weight);
-            rhs[bases] += if code >> bases & 1 == 1 {
-                -weight
-            } else {
-                weight
-            };
+            rhs[bases] += if is_negative { -weight } else { weight };
+        }
+        for (product, differing) in gram[bases][..bases].iter_mut().zip(differing) {
+            *product = n as f64 - 2.0 * differing as f64;
         }
         let Some(solution) = solve(&gram, &rhs, bases + 1) else {
             // Only rounding could do this; the bases so far stand.
@@ -52,17 +49,17 @@ pub(super) fn greedy(
         };
         alpha = solution;
         bases += 1;
+        if bases == most {
+            break;
+        }
         let levels = levels(&alpha[..bases]);
-        let values = codes.iter().map(|&code| levels[usize::from(code)]);
-        for ((residual, value), &weight) in residual.iter_mut().zip(values).zip(weights) {
-            *residual = f64::from(weight) - value;
+        left = 0.0;
+        for ((residual, &code), &weight) in residual.iter_mut().zip(&*codes).zip(weights) {
+            *residual = f64::from(weight) - levels[usize::from(code)];
+            left += *residual * *residual;
         }
     }
     (alpha, bases)
-}
-
-fn square(x: &[f64]) -> f64 {
-    x.iter().map(|x| x * x).sum()
 }
 
 /// Least squares for the first `bases` bases; `gram` holds the lower triangle.

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::check_len;
 use crate::math::{multiply, sqrt};
+use crate::parts::each_part;
 
 /// Sums that a product of two slices runs side by side.
 const LANES: usize = 16;
@@ -206,7 +207,8 @@ impl Hessian {
         check_len("weights", weights.len(), weights.len() / d, d);
         check_len("lacking", lacking.len(), weights.len() / d, d);
         let mut result = weights.to_vec();
-        let output = |(weights, lacking): (&mut [f32], &[T])| {
+        each_part(&mut result, d, weights.len() * d, |output, weights| {
+            let lacking = &lacking[output * d..][..d];
             let mut x: Vec<f64> = lacking.iter().map(|&x| x.into() * self.scale).collect();
             // First Nᵀ, then N.
             for j in (0..d).rev() {
@@ -225,19 +227,7 @@ impl Hessian {
             for (weight, x) in weights.iter_mut().zip(&x) {
                 *weight = (f64::from(*weight) + x) as f32;
             }
-        };
-        #[cfg(feature = "rayon")]
-        {
-            use rayon::prelude::*;
-
-            let outputs = result.par_chunks_exact_mut(d);
-            outputs.zip(lacking.par_chunks_exact(d)).for_each(output);
-        }
-        #[cfg(not(feature = "rayon"))]
-        {
-            let outputs = result.chunks_exact_mut(d);
-            outputs.zip(lacking.chunks_exact(d)).for_each(output);
-        }
+        });
         result
     }
 
@@ -314,22 +304,12 @@ fn factor(a: &mut [f64], n: usize) -> Result<(), HessianError> {
                 subtract(&mut before[(i - start) * n..][..=i], row[i], &row[..=i]);
             }
         }
-        let eliminate = |(i, row): (usize, &mut [f64])| {
+        let cost = above.len() * (end - start);
+        each_part(above, n, cost, |i, row| {
             for factor in block.chunks_exact(n).rev() {
                 subtract(&mut row[..=i], factor[i], &factor[..=i]);
             }
-        };
-        #[cfg(feature = "rayon")]
-        {
-            use rayon::prelude::*;
-
-            above
-                .par_chunks_exact_mut(n)
-                .enumerate()
-                .for_each(eliminate);
-        }
-        #[cfg(not(feature = "rayon"))]
-        above.chunks_exact_mut(n).enumerate().for_each(eliminate);
+        });
         end = start;
     }
     Ok(())

@@ -43,10 +43,12 @@ mod product;
 mod prune;
 mod refine;
 mod sketch;
+mod sort;
 mod state;
 
 use crate::MAX_BITS;
 use crate::bits::Codebook;
+use crate::parts::{PART, each_part};
 
 pub use allocate::allocate;
 pub use basis::{basis, ste};
@@ -147,13 +149,15 @@ pub fn reconstruct(
 ) {
     check_weight(codes, coordinates, widths, len, max_bits);
     check_len("out", out.len(), widths.len(), len);
-    let mut codebook = Codebook::new();
-    let slots = coordinates.chunks_exact(max_bits);
-    let groups = codes.chunks_exact(len).zip(slots).zip(widths);
-    for (((codes, slots), &width), out) in groups.zip(out.chunks_exact_mut(len)) {
-        codebook.build(&slots[..usize::from(width)]);
-        codebook.values(codes, out);
-    }
+    let groups = PART.div_ceil(len);
+    each_part(out, groups * len, codes.len(), |part, out| {
+        let mut codebook = Codebook::new();
+        for (group, out) in (part * groups..).zip(out.chunks_exact_mut(len)) {
+            let slots = &coordinates[group * max_bits..];
+            codebook.build(&slots[..usize::from(widths[group])]);
+            codebook.values(&codes[group * len..][..len], out);
+        }
+    });
 }
 
 /// A gradient of the weights as a gradient of the coordinates, `g_α = Bᵀ g` in each group.

@@ -6,6 +6,7 @@ use core::ops::Range;
 use super::nearest::NearestCode;
 use super::normal::Normal;
 use super::sketch::stored;
+use super::sort::Sorter;
 use crate::{CoordinateType, MAX_BITS};
 
 /// Coordinates of one group, those from its width on 0.
@@ -72,6 +73,7 @@ pub(super) struct Refinement {
     nearest: NearestCode,
     /// The weights in ascending order.
     sorted: Vec<f32>,
+    sorter: Sorter,
     /// Room to sort weights with their `h`.
     pairs: Vec<(f32, f32)>,
     /// Sums of `h·w` of the first of them, from one on.
@@ -88,6 +90,7 @@ impl Refinement {
             coordinate_type,
             nearest: NearestCode::new(),
             sorted: Vec::new(),
+            sorter: Sorter::default(),
             pairs: Vec::new(),
             sums: Vec::new(),
             masses: Vec::new(),
@@ -181,7 +184,7 @@ impl Refinement {
             self.sorted.extend(self.pairs.iter().map(|pair| pair.0));
         } else {
             self.sorted.extend_from_slice(weights);
-            self.sorted.sort_unstable_by(f32::total_cmp);
+            self.sorter.sort(&mut self.sorted);
         }
         self.sums.clear();
         self.masses.clear();

@@ -232,14 +232,14 @@ impl Room {
     ) -> u8 {
         let width = self.greedy(weights, codes, slots);
         let live = &slots[..usize::from(width)];
-        if width == 0 {
+        // The best that one basis can be is the mean magnitude.
+        if width == 0 || (width == 1 && h.is_none()) {
             return width;
         }
         let norm = error(weights, h, codes, &Codebook::new());
         self.nearest.build_codebook(live);
         let left = error(weights, h, codes, self.nearest.codebook());
-        // The best that one basis can be is the mean magnitude.
-        if (width == 1 && h.is_none()) || left <= EXACT * norm {
+        if left <= EXACT * norm {
             return width;
         }
         let refined = self.refinement.group(weights, h, live);
@@ -326,8 +326,13 @@ pub(super) fn normalize(
     for (slot, &from) in slots.iter_mut().zip(&*order) {
         *slot = rounded(from);
     }
-    for code in codes {
-        *code = moved[usize::from(*code)];
+    if (0..=code_mask(alpha.len()))
+        .zip(moved)
+        .any(|(code, moved)| code != moved)
+    {
+        for code in codes {
+            *code = moved[usize::from(*code)];
+        }
     }
     width as u8
 }

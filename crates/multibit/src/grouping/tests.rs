@@ -152,13 +152,16 @@ fn pixelwise_takes_one_position_across_the_channels() {
 
 #[test]
 fn every_permutation_gathers_by_its_definition_and_scatters_back() {
-    let shapes: [&[usize]; 6] = [
+    let shapes: [&[usize]; 8] = [
         &[40, 70],
         &[70, 33],
         &[1, 6],
         &[3, 4, 2, 5],
         &[5, 40, 3, 3],
         &[2, 3, 1, 4, 2],
+        // Of many parts, on all threads.
+        &[301, 250],
+        &[70, 20, 60],
     ];
     for shape in shapes {
         for axes in permutations(shape.len()) {

@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use crate::parts::each_part;
+
 /// Rows of the left matrix that a block computes together, and columns of the right one.
 const ROWS: usize = 4;
 const COLUMNS: usize = 8;
@@ -20,19 +22,10 @@ pub(crate) fn multiply(a: &[f32], b: &[f32], inner: usize, columns: usize) -> Ve
     if out.is_empty() {
         return out;
     }
-    let tasks = TASK * columns;
-    let task = |(index, out): (usize, &mut [f32])| {
+    each_part(&mut out, TASK * columns, a.len() * columns, |index, out| {
         let a = &a[index * TASK * inner..][..out.len() / columns * inner];
         block(a, b, inner, columns, out);
-    };
-    #[cfg(feature = "rayon")]
-    {
-        use rayon::prelude::*;
-
-        out.par_chunks_mut(tasks).enumerate().for_each(task);
-    }
-    #[cfg(not(feature = "rayon"))]
-    out.chunks_mut(tasks).enumerate().for_each(task);
+    });
     out
 }
 

@@ -12,7 +12,7 @@ use super::super::{
     MultiBitData, Product, ProductError, QuantizeError, Size, hollow_value, read_f32,
     restore_autodiff,
 };
-use super::{Known, Plan, Sketched, State, relative_error};
+use super::{Known, Plan, Sketched, State, relative_error, target};
 
 impl Plan {
     /// A product of so many bits a weight, all that is stored counted.
@@ -118,13 +118,18 @@ impl State for Product {
     ) -> Result<Sketched<D, Self>, QuantizeError> {
         let (value, shape) = (param.val(), param.dims());
         let float = read_f32(value.clone());
-        let grouped = plan.target(&shape, &float, known);
+        let grouped = plan.gather(&shape, &float);
         let alike = || Hessian::diagonal(&alloc::vec![1.0f32; plan.grouping.len()], 0.0);
         let alike = alike().expect("ones are a diagonal");
         let hessian = known.map_or(&alike, |known| &known.hessian);
         let mut factors = plan.factors(&shape);
         let rank = factors[1].shape[0];
-        let sketch = fit::product(&grouped, hessian, rank, plan.coordinate_type);
+        let sketch = fit::product(
+            &target(&grouped, known),
+            hessian,
+            rank,
+            plan.coordinate_type,
+        );
         let sketch =
             sketch.map_err(|source| QuantizeError::of_sketch(path, &shape, &float, source))?;
         for (data, sketch) in factors.iter_mut().zip([sketch.first, sketch.second]) {
@@ -154,7 +159,7 @@ impl State for Product {
             average_bits: base_bits as f64 / weights,
             effective_bits: 8.0 * bytes as f64 / weights,
             relative_error: relative_error(&float, &reconstructed),
-            offset: plan.offset(&shape, [&float, &reconstructed], known),
+            offset: Plan::offset([&grouped, &plan.gather(&shape, &reconstructed)], known),
             param: param.clone().map(hollow),
         })
     }
