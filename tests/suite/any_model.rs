@@ -188,14 +188,24 @@ impl ModuleMapper for Average {
 /// Wherever it lies: what follows it is as it should be.
 #[test]
 fn a_weight_that_is_not_a_number_is_noticed() {
-    let (mut net, _) = everything().quantize(Two::new(&device())).unwrap();
-    net.a.weight = net
-        .a
-        .weight
-        .map(|weight| weight.slice_fill([0..1, 0..1], f32::NAN));
-    let error = PackedModel::pack(&net).unwrap_err();
+    let (net, _) = everything().quantize(Two::new(&device())).unwrap();
+    let mut numbers = values(net.a.weight.val());
+    numbers[0] = f32::NAN;
+    let zeros = |tensor: TensorData| TensorData::zeros::<f32, _>(tensor.shape());
+    let [a, b] = [&net.a, &net.b].map(|layer| layer.bias.as_ref().unwrap().val().into_data());
+    let mut average = Average {
+        share: 0.0,
+        other: vec![
+            TensorData::new(numbers, net.a.weight.dims()),
+            zeros(a),
+            zeros(net.b.weight.val().into_data()),
+            zeros(b),
+        ],
+    };
+    let error = PackedModel::pack(&net.map(&mut average)).unwrap_err();
+    let is_noticed = |difference: f32| difference.is_nan();
     assert!(
-        matches!(error, PackModelError::Moved { difference, .. } if difference.is_nan()),
+        matches!(error, PackModelError::Moved { difference, .. } if is_noticed(difference)),
         "{error}"
     );
 }
