@@ -17,6 +17,7 @@ const CRATES: [(&str, &[Floor]); 3] = [
     (
         "multibit",
         &[
+            &["parts"],
             &["bits"],
             &["math"],
             &["grouping"],
