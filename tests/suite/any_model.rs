@@ -203,9 +203,8 @@ fn a_weight_that_is_not_a_number_is_noticed() {
         ],
     };
     let error = PackedModel::pack(&net.map(&mut average)).unwrap_err();
-    let is_noticed = |difference: f32| difference.is_nan();
     assert!(
-        matches!(error, PackModelError::Moved { difference, .. } if is_noticed(difference)),
+        matches!(error, PackModelError::Moved { difference, .. } if difference.is_nan()),
         "{error}"
     );
 }

@@ -322,10 +322,9 @@ impl Plan {
         let size = Size::new(&data.grouping, &data.widths);
         let relative_error = relative_error(&float, &levels);
         let offset = Self::offset([&float, &levels], known);
-        drop((data, float));
-        let mut weight = alloc::vec![0.0; levels.len()];
-        self.grouping.scatter(&shape, &levels, &mut weight);
-        drop(levels);
+        drop(float);
+        let weight = data.scatter(&levels);
+        drop((data, levels));
         let len = weight.len();
         let flat = TensorData::new(weight, [len]);
         let flat = Tensor::<1>::from_data(flat, (&device.without_autodiff(), DType::F32));

@@ -100,9 +100,13 @@ impl MultiBitData {
 
     /// The dense weight, in its own row-major layout.
     pub fn reconstruct(&self) -> Vec<f32> {
-        let grouped = self.reconstruct_grouped();
+        self.scatter(&self.reconstruct_grouped())
+    }
+
+    /// Numbers in the order of the groups in that of the weight.
+    pub(crate) fn scatter(&self, grouped: &[f32]) -> Vec<f32> {
         let mut weight = alloc::vec![0.0; grouped.len()];
-        self.grouping.scatter(&self.shape, &grouped, &mut weight);
+        self.grouping.scatter(&self.shape, grouped, &mut weight);
         weight
     }
 

@@ -207,7 +207,8 @@ impl Hessian {
         check_len("weights", weights.len(), weights.len() / d, d);
         check_len("lacking", lacking.len(), weights.len() / d, d);
         let mut result = weights.to_vec();
-        each_part(&mut result, d, weights.len() * d, |output, weights| {
+        let cost = weights.len().saturating_mul(d);
+        each_part(&mut result, d, cost, |output, weights| {
             let lacking = &lacking[output * d..][..d];
             let mut x: Vec<f64> = lacking.iter().map(|&x| x.into() * self.scale).collect();
             // First Nᵀ, then N.
@@ -304,7 +305,7 @@ fn factor(a: &mut [f64], n: usize) -> Result<(), HessianError> {
                 subtract(&mut before[(i - start) * n..][..=i], row[i], &row[..=i]);
             }
         }
-        let cost = above.len() * (end - start);
+        let cost = above.len().saturating_mul(end - start);
         each_part(above, n, cost, |i, row| {
             for factor in block.chunks_exact(n).rev() {
                 subtract(&mut row[..=i], factor[i], &factor[..=i]);

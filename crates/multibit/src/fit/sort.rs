@@ -29,13 +29,13 @@ impl Sorter {
                 counts[usize::from(digit)] += 1;
             }
         }
-        for (place, places) in counts.iter_mut().enumerate() {
+        for (byte, places) in counts.iter_mut().enumerate() {
             let mut next = 0;
             for place in places.iter_mut() {
                 next += core::mem::replace(place, next);
             }
             for &key in &self.keys {
-                let place = &mut places[usize::from(key.to_le_bytes()[place])];
+                let place = &mut places[usize::from(key.to_le_bytes()[byte])];
                 self.moved[*place] = key;
                 *place += 1;
             }

@@ -22,7 +22,8 @@ pub(crate) fn multiply(a: &[f32], b: &[f32], inner: usize, columns: usize) -> Ve
     if out.is_empty() {
         return out;
     }
-    each_part(&mut out, TASK * columns, a.len() * columns, |index, out| {
+    let cost = a.len().saturating_mul(columns);
+    each_part(&mut out, TASK * columns, cost, |index, out| {
         let a = &a[index * TASK * inner..][..out.len() / columns * inner];
         block(a, b, inner, columns, out);
     });
